@@ -1,0 +1,135 @@
+"""What the public operations accept, checked without reading device memory."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from rskernels.random import check_seed, draw_seed
+
+FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+FLOAT_NAMES = "float32, float64, bfloat16 or float16"
+DEVICE_TYPES = ("cpu", "cuda", "meta")
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    """Raise unless ``value`` is a floating tensor on a device that has kernels."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in FLOAT_DTYPES:
+        raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
+    if value.device.type not in DEVICE_TYPES:
+        raise ValueError(
+            f"{name} is on {value.device}; there are kernels for CPU and CUDA (or ROCm) tensors"
+        )
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raise unless ``logits`` is a floating tensor of at least one class."""
+    check_floating("logits", logits)
+    if logits.dim() == 0 or logits.shape[-1] == 0:
+        raise ValueError(
+            f"logits must have shape [..., V] with V of at least 1, got {list(logits.shape)}"
+        )
+
+
+def check_targets(targets: Tensor, logits: Tensor) -> None:
+    """Raise unless ``targets`` is an index tensor that names one class of each row."""
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a torch.Tensor or None, got {type(targets).__name__}")
+    if targets.dtype != torch.int64 and targets.dtype != torch.int32:
+        raise TypeError(f"targets must be int64 or int32, got {targets.dtype}")
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"targets must have the logits' leading shape {list(logits.shape[:-1])}, "
+            f"got {list(targets.shape)}"
+        )
+    if targets.device != logits.device:
+        raise ValueError(f"targets are on {targets.device}, logits on {logits.device}")
+
+
+def density_argument(
+    name: str, value: Tensor | float, device: torch.device, shape: torch.Size, log_space: bool
+) -> tuple[Tensor | None, float]:
+    """Return a density as (tensor, unused) or (None, number)."""
+    if isinstance(value, Tensor):
+        return _tensor(name, value, device, shape), 0.0
+    number = _number(name, value)
+    if math.isnan(number) or number == math.inf or (number < 0 and not log_space):
+        accepted = "below +inf" if log_space else "a finite number of at least 0"
+        raise ValueError(f"{name} must be {accepted}, got {number}")
+    return None, number
+
+
+def M_argument(  # noqa: N802
+    value: Tensor | float | None, device: torch.device, shape: torch.Size, log_space: bool
+) -> tuple[Tensor | None, float]:
+    """Return the envelope constant as (tensor, unused) or (None, number); None is M = 1."""
+    if value is None:
+        return None, 0.0 if log_space else 1.0
+    if isinstance(value, Tensor):
+        return _tensor("M", value, device, shape), 0.0
+    number = _number("M", value)
+    if math.isnan(number) or number == -math.inf or (number <= 0 and not log_space):
+        accepted = "the logarithm of a number above 0" if log_space else "above 0"
+        raise ValueError(f"M must be {accepted}, got {number}")
+    return None, number
+
+
+def seed_argument(
+    seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device
+) -> tuple[Tensor | None, int]:
+    """Return a seed as (tensor, unused) or (None, number); draw one where none is given."""
+    if seed is None:
+        return draw_seed(generator, device), 0
+    if generator is not None:
+        raise ValueError("seed and generator are both given; at most one of them is accepted")
+    checked = check_seed(seed)
+    if isinstance(checked, Tensor):
+        if checked.device != device:
+            raise ValueError(f"the seed tensor is on {checked.device}, the logits on {device}")
+        return checked, 0
+    return None, checked
+
+
+def temperature_argument(temperature: float) -> float:
+    """Return the temperature as a float above 0."""
+    number = _number("temperature", temperature)
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"temperature must be a finite number above 0, got {number}")
+    return number
+
+
+def without_grad(value: Tensor) -> Tensor:
+    """Return the tensor outside autograd: masks carry no gradient."""
+    return value.detach() if value.requires_grad else value
+
+
+def _number(name: str, value: object) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
+        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+    return float(value)
+
+
+def _tensor(name: str, value: Tensor, device: torch.device, shape: torch.Size) -> Tensor:
+    if value.dtype not in FLOAT_DTYPES:
+        raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
+    if value.device != device:
+        raise ValueError(f"{name} is on {value.device}, the decisions on {device}")
+    if value.shape != shape:
+        missing = len(shape) - value.dim()
+        if missing < 0 or any(
+            size not in (1, shape[missing + axis]) for axis, size in enumerate(value.shape)
+        ):
+            raise ValueError(
+                f"{name} must broadcast to the decisions' shape {list(shape)}, "
+                f"got {list(value.shape)}"
+            )
+    return without_grad(value)

@@ -1,0 +1,183 @@
+"""The Numba decisions: rows and entries accepted or rejected, and what happened counted.
+
+A density or M is an address with strides, or a value where its code is NONE. Rows are worked in
+units of ``unit_rows``; what happened in a unit is added up in its own row of ``summaries``, so
+that sums do not depend on threads. All loops release the GIL and touch their own rows only.
+"""
+
+import math
+
+import numpy as np
+from numba import carray, float32, float64, njit
+
+from rskernels.kernels.cpu_softmax import (
+    BLOCK,
+    F64,
+    I64,
+    NONE,
+    address_of,
+    as_f64,
+    as_i64,
+    as_u8,
+    load_float,
+    load_integer,
+    load_logit,
+    row_total,
+    store_float,
+)
+from rskernels.kernels.lanemath import philox_words, row_uniform
+
+_word0, _word1, _word2, _word3 = philox_words
+LOG2_E = 1.0 / math.log(2.0)
+ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
+
+
+@njit
+def natural_log(value, log_space):
+    """Return the logarithm of a density or M; NaN where it has none."""
+    if log_space:
+        return value
+    if value > 0.0:
+        return math.log(value)
+    return -np.inf if value == 0.0 else np.nan
+
+
+@njit
+def scale_of(temperature):
+    """Return log2(e)/T, kept finite in float32."""
+    return min(LOG2_E / temperature, 3.0e38)
+
+
+@njit
+def summary_of(summaries, unit):
+    """Return a unit's row of the summaries."""
+    return carray(as_f64(summaries + unit * SUMMARY * 8), SUMMARY)
+
+
+@njit
+def row_address(base, n, inner, outer_stride, inner_stride):
+    """Return the address of row ``n`` of a tensor with two leading strides."""
+    return base + (n // inner) * outer_stride + (n % inner) * inner_stride
+
+
+@njit
+def log_prob_of(z, reference, total, temperature):
+    """Return log q of a logit, at most 0; NaN for a row without a softmax."""
+    log_q = (z - reference) / temperature - math.log(total)
+    return 0.0 if log_q > 0.0 else log_q
+
+
+@njit
+def ratio(log_q, log_density, model_is_target):
+    """Return log p - log q; a target density of 0 is a ratio of 0, whatever the proposal's."""
+    numerator = log_q if model_is_target else log_density
+    denominator = log_density if model_is_target else log_q
+    if numerator == -np.inf:
+        return -np.inf
+    return numerator - denominator
+
+
+@njit
+def decide_row(log_q, log_density, log_M, u, model_is_target, code, counted, summary):
+    """Decide by log r >= log u, count what happened, and return (accepted, log ratio)."""
+    log_ratio = ratio(log_q, log_density, model_is_target)
+    if code != F64:
+        # What is compared is what is returned, so that an envelope taken from it is not violated.
+        log_ratio = float64(float32(log_ratio))
+    # Written so that a NaN anywhere fails.
+    if not (log_density < np.inf and log_q <= 0.0 and log_ratio < np.inf and log_M > -np.inf):
+        summary[INVALID] += 1
+        return False, np.nan
+    log_r = log_ratio - log_M
+    accepted = log_r >= math.log(u)
+    if counted:
+        r = math.exp(log_r)
+        summary[ACCEPTED] += accepted
+        summary[VIOLATIONS] += log_ratio > log_M
+        summary[EXCESS] += max(r - 1.0, 0.0)
+        summary[MASS] += r
+    return accepted, log_ratio
+
+
+@njit(nogil=True, cache=True)
+def target_rows(
+    begin, end, unit_rows, N,
+    logits, code, inner, outer_stride, inner_stride, stride, V,
+    targets, target_code, density, density_code, density_step, density_value,
+    M, M_code, M_step, M_value, seed, row_offset, temperature, log_space, model_is_target,
+    ignore_index, mask, log_prob, log_ratio, summaries,
+):  # fmt: skip
+    """Decide the target's entry of each row of units ``begin`` to ``end``.
+
+    ``log_prob``, ``log_ratio`` and ``summaries`` are 0 where only the mask is wanted. Returns how
+    many targets lie outside ``[0, V)``.
+    """
+    scratch_memory = np.empty(BLOCK, np.float64)
+    scratch = address_of(scratch_memory)
+    scale = scale_of(temperature)
+    out_size = 8 if code == F64 else 4
+    log_density = natural_log(density_value, log_space)
+    log_M = natural_log(M_value, log_space)
+    accepted = carray(as_u8(mask), N)
+    nowhere = np.empty(SUMMARY, np.float64)
+    outside = 0
+    for unit in range(begin, end):
+        summary = summary_of(summaries, unit) if log_prob != 0 else nowhere
+        for n in range(unit * unit_rows, min(N, (unit + 1) * unit_rows)):
+            target = load_integer(targets + n * (8 if target_code == I64 else 4), target_code)
+            log_q, log_w = np.nan, np.nan
+            accepted[n] = False
+            if target == ignore_index:
+                summary[IGNORED] += 1
+            elif target < 0 or target >= V:
+                outside += 1
+            else:
+                row = row_address(logits, n, inner, outer_stride, inner_stride)
+                reference, total = row_total(row, code, stride, V, scale, scratch)
+                z = load_logit(row + target * stride, code)
+                log_q = log_prob_of(z, reference, total, temperature)
+                if density_code != NONE:
+                    value = load_float(density + n * density_step, density_code)
+                    log_density = natural_log(value, log_space)
+                if M_code != NONE:
+                    log_M = natural_log(load_float(M + n * M_step, M_code), log_space)
+                u = row_uniform(row_offset + n, 0, seed)
+                accepted[n], log_w = decide_row(
+                    log_q, log_density, log_M, u, model_is_target, code, log_prob != 0, summary
+                )
+            if log_prob != 0:
+                store_float(log_prob + n * out_size, code, log_q)
+                store_float(log_ratio + n * out_size, code, log_w)
+    return outside
+
+
+@njit(nogil=True, cache=True)
+def bernoulli_rows(
+    begin, end, unit_rows, N, log_ratio, code, M, M_code, M_step, M_value,
+    seed, row_offset, stream, log_space, mask,
+):  # fmt: skip
+    """Accept each log ratio of units ``begin`` to ``end`` where log r - log M >= log u."""
+    size = 8 if code == F64 else 4
+    log_M = natural_log(M_value, log_space)
+    accepted = carray(as_u8(mask), N)
+    for n in range(begin * unit_rows, min(N, end * unit_rows)):
+        if M_code != NONE:
+            log_M = natural_log(load_float(M + n * M_step, M_code), log_space)
+        value = load_float(log_ratio + n * size, code)
+        log_u = math.log(row_uniform(row_offset + n, stream, seed))
+        accepted[n] = value < np.inf and log_M > -np.inf and value - log_M >= log_u
+
+
+@njit(nogil=True, cache=True)
+def philox_rows(begin, end, unit_rows, N, counter, key, words):
+    """Write the Philox words of counters [N, 4] and keys [N, 2], all int64."""
+    counters, keys = carray(as_i64(counter), (N, 4)), carray(as_i64(key), (N, 2))
+    out = carray(as_i64(words), (N, 4))
+    for n in range(begin * unit_rows, min(N, end * unit_rows)):
+        low = counters[n, 0] | (counters[n, 1] << 32)
+        high = counters[n, 2] | (counters[n, 3] << 32)
+        both = keys[n, 0] | (keys[n, 1] << 32)
+        out[n, 0] = _word0(low, high, both)
+        out[n, 1] = _word1(low, high, both)
+        out[n, 2] = _word2(low, high, both)
+        out[n, 3] = _word3(low, high, both)

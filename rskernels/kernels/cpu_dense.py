@@ -1,0 +1,191 @@
+"""The Numba dense form: every entry of a row is a decision of its own, sixteen at a time."""
+
+import math
+
+import numpy as np
+from numba import carray, float32, float64, njit
+
+from rskernels.kernels.cpu_decide import (
+    ACCEPTED,
+    EXCESS,
+    INVALID,
+    LOG2_E,
+    MASS,
+    SUMMARY,
+    VIOLATIONS,
+    natural_log,
+    row_address,
+    scale_of,
+    summary_of,
+)
+from rskernels.kernels.cpu_softmax import (
+    BF16,
+    BLOCK,
+    F16,
+    F32,
+    F64,
+    NONE,
+    address_of,
+    as_u8,
+    gather_block,
+    load_float,
+    row_total,
+    store_float,
+)
+from rskernels.kernels.lanemath import column_uniforms, exp2, log
+from rskernels.kernels.simd import (
+    as_lanes,
+    count,
+    first_lanes,
+    minimum,
+    named,
+    part_loader,
+    reduce_add,
+    select,
+    splat,
+    store_mask,
+    storer,
+)
+
+
+def _row_of(dtype, size, kind, scalar, wide_size):
+    """Return ``decide_row`` for logits of one dtype; densities and outputs are of ``kind``."""
+    load, load_wide, store = part_loader(dtype), part_loader(kind), storer(kind)
+    zero, one, low, top, nan = (scalar(x) for x in (0.0, 1.0, -np.inf, np.inf, np.nan))
+
+    @njit
+    @named(f"dense_log_{dtype}")
+    def load_log(address, inside, log_space):
+        value = load_wide(address, inside)
+        return value if log_space else log(value)
+
+    @njit
+    @named(f"dense_row_{dtype}")
+    def decide_row(
+        row, row_id, stride, V, reference, total, temperature,
+        density, density_code, density_stride, log_density,
+        M, M_code, M_stride, log_M,
+        seed, log_space, model_is_target, mask, log_prob, log_ratio, scratch, summary,
+    ):  # fmt: skip
+        base, factor = splat(scalar(reference)), splat(scalar(min(1.0 / temperature, 3.0e38)))
+        log_total = splat(scalar(math.log(total)))
+        log_d, log_m = splat(scalar(log_density)), splat(scalar(log_M))
+        accepted, violations, valid_entries = 0, 0, 0
+        for start in range(0, V, BLOCK):
+            length = min(BLOCK, V - start)
+            block = row + start * stride
+            if stride != size:
+                gather_block(block, stride, length, size, scratch)
+                block = scratch
+            excess, mass = splat(zero), splat(zero)
+            for i in range(0, length, 16):
+                column = start + i
+                inside = first_lanes(length - i)
+                z = load(block + i * size, inside)
+                log_q = minimum((z - base) * factor - log_total, splat(zero))
+                if density_code != NONE and density_stride != 0:
+                    log_d = load_log(density + column * wide_size, inside, log_space)
+                if M_code != NONE and M_stride != 0:
+                    log_m = load_log(M + column * wide_size, inside, log_space)
+                numerator = log_q if model_is_target else log_d
+                denominator = log_d if model_is_target else log_q
+                possible = numerator > splat(low)
+                log_w = select(possible, numerator - denominator, splat(low))
+                valid = (log_d < splat(top)) & (log_w < splat(top)) & (log_m > splat(low)) & inside
+                log_r = log_w - log_m
+                u = as_lanes(column_uniforms(row_id, column, seed), log_r)
+                chosen = valid & (log_r >= log(u))
+                store_mask(mask + column, inside, chosen)
+                if log_prob != 0:
+                    at = column * wide_size
+                    store(log_prob + at, inside, log_q)
+                    store(log_ratio + at, inside, select(valid, log_w, splat(nan)))
+                    r = exp2(log_r * splat(scalar(LOG2_E)))
+                    r = select(valid & (log_r > splat(low)), r, splat(zero))
+                    over = valid & (log_w > log_m)
+                    excess = excess + select(over, r - splat(one), splat(zero))
+                    mass = mass + r
+                    accepted += count(chosen)
+                    violations += count(over)
+                    valid_entries += count(valid)
+            if log_prob != 0:
+                summary[EXCESS] += float64(reduce_add(excess))
+                summary[MASS] += float64(reduce_add(mass))
+        if log_prob != 0:
+            summary[ACCEPTED] += accepted
+            summary[VIOLATIONS] += violations
+            summary[INVALID] += V - valid_entries
+
+    return decide_row
+
+
+_row_f32 = _row_of("f32", 4, "f32", float32, 4)
+_row_bf16 = _row_of("bf16", 2, "f32", float32, 4)
+_row_f16 = _row_of("f16", 2, "f32", float32, 4)
+_row_f64 = _row_of("f64", 8, "f64", float64, 8)
+
+
+@njit
+def reject_row(mask, log_prob, log_ratio, code, V):
+    """Reject every entry of a row that has no softmax."""
+    size = 8 if code == F64 else 4
+    for column in range(V):
+        carray(as_u8(mask + column), 1)[0] = 0
+        if log_prob != 0:
+            store_float(log_prob + column * size, code, np.nan)
+            store_float(log_ratio + column * size, code, np.nan)
+
+
+@njit(nogil=True, cache=True)
+def dense_rows(
+    begin, end, unit_rows, N,
+    logits, code, inner, outer_stride, inner_stride, stride, V,
+    density, density_code, density_outer, density_inner, density_stride, density_value,
+    M, M_code, M_outer, M_inner, M_stride, M_value,
+    seed, row_offset, temperature, log_space, model_is_target,
+    mask, log_prob, log_ratio, summaries,
+):  # fmt: skip
+    """Decide every entry of the rows of units ``begin`` to ``end``.
+
+    ``log_prob`` and ``log_ratio`` are 0 where only the mask is wanted; the sums are then left out.
+    """
+    scratch_memory = np.empty(BLOCK, np.float64)
+    scratch = address_of(scratch_memory)
+    scale = scale_of(temperature)
+    log_density = natural_log(density_value, log_space)
+    log_M = natural_log(M_value, log_space)
+    size = 8 if code == F64 else 4
+    nowhere = np.empty(SUMMARY, np.float64)
+    for n in range(begin * unit_rows, min(N, end * unit_rows)):
+        summary = summary_of(summaries, n // unit_rows) if log_prob != 0 else nowhere
+        row = row_address(logits, n, inner, outer_stride, inner_stride)
+        reference, total = row_total(row, code, stride, V, scale, scratch)
+        mask_row = mask + n * V
+        log_prob_row = log_prob + n * V * size if log_prob != 0 else 0
+        log_ratio_row = log_ratio + n * V * size
+        if not total > 0.0:
+            reject_row(mask_row, log_prob_row, log_ratio_row, code, V)
+            if log_prob != 0:
+                summary[INVALID] += V
+            continue
+        density_row = row_address(density, n, inner, density_outer, density_inner)
+        if density_code != NONE and density_stride == 0:
+            log_density = natural_log(load_float(density_row, density_code), log_space)
+        M_row = row_address(M, n, inner, M_outer, M_inner)
+        if M_code != NONE and M_stride == 0:
+            log_M = natural_log(load_float(M_row, M_code), log_space)
+        arguments = (
+            row, row_offset + n, stride, V, reference, total, temperature,
+            density_row, density_code, density_stride, log_density,
+            M_row, M_code, M_stride, log_M,
+            seed, log_space, model_is_target, mask_row, log_prob_row, log_ratio_row,
+            scratch, summary,
+        )  # fmt: skip
+        if code == F32:
+            _row_f32(*arguments)
+        elif code == BF16:
+            _row_bf16(*arguments)
+        elif code == F16:
+            _row_f16(*arguments)
+        else:
+            _row_f64(*arguments)

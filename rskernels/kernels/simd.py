@@ -1,0 +1,318 @@
+"""Sixteen-lane vectors as a Numba type, so that kernels state their SIMD order themselves.
+
+A loop that LLVM vectorises sums in an order that depends on the machine's registers. A loop over
+these vectors sums in sixteen lanes everywhere: the same row gives the same bits on every
+processor, and the widest registers are used where Numba's default stops at half of them.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+LANES = 16
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+BYTES = {I16: 2, HALF: 2, FLOAT: 4, DOUBLE: 8}
+
+
+class Vector(types.Type):
+    """Sixteen lanes of one LLVM type."""
+
+    def __init__(self, name, lane):
+        self.lane = lane
+        super().__init__(name=name)
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    """A vector lives in vector registers."""
+
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, wide(fe_type.lane))
+
+
+def wide(lane):
+    """Return the LLVM type of sixteen lanes."""
+    return ir.VectorType(lane, LANES)
+
+
+f32x16 = Vector("f32x16", FLOAT)
+f64x16 = Vector("f64x16", DOUBLE)
+mask16 = Vector("mask16", I1)
+VECTOR_OF = {types.float32: f32x16, types.float64: f64x16}
+SCALAR_OF = {vector: scalar for scalar, vector in VECTOR_OF.items()}
+
+
+def lanes(typing):
+    """Make a Numba intrinsic of ``body(builder, *values)``, which emits LLVM.
+
+    ``typing`` maps the Numba types of the one to three arguments to the type of the result.
+    """
+
+    def wrap(body):
+        def define(*arguments):
+            def codegen(context, builder, signature, args):
+                value = body(builder, *args)
+                return context.get_dummy_value() if value is None else value
+
+            return typing(*arguments)(*arguments), codegen
+
+        by_arity = (
+            lambda typingctx, a: define(a),
+            lambda typingctx, a, b: define(a, b),
+            lambda typingctx, a, b, c: define(a, b, c),
+        )
+        return intrinsic(by_arity[typing.__code__.co_argcount - 1])
+
+    return wrap
+
+
+def constant(value_type, value):
+    """Return ``value`` in every lane of an LLVM vector type."""
+    return ir.Constant(value_type, [value] * LANES)
+
+
+def broadcast(builder, value):
+    """Return an LLVM scalar in every lane."""
+    undefined = ir.Constant(wide(value.type), ir.Undefined)
+    first = builder.insert_element(undefined, value, I32(0))
+    return builder.shuffle_vector(first, undefined, constant(wide(I32), 0))
+
+
+def call(builder, name, result, *values):
+    """Call an LLVM intrinsic by its full name."""
+    fn_type = ir.FunctionType(result, [value.type for value in values])
+    return builder.call(cgutils.get_or_insert_function(builder.module, fn_type, name), values)
+
+
+def suffix(value_type):
+    """Return what LLVM appends to an intrinsic's name for a type."""
+    if isinstance(value_type, ir.VectorType):
+        return f"v{value_type.count}{suffix(value_type.element)}"
+    if isinstance(value_type, ir.IntType):
+        return f"i{value_type.width}"
+    return {FLOAT: "f32", DOUBLE: "f64", HALF: "f16"}[value_type]
+
+
+@lanes(lambda value: VECTOR_OF[value])
+def splat(builder, value):
+    """Return a float in every lane."""
+    return broadcast(builder, value)
+
+
+@lanes(lambda a, b, c: a)
+def fma(builder, a, b, c):
+    """``a * b + c``, rounded once where the processor can."""
+    return call(builder, f"llvm.fmuladd.{suffix(a.type)}", a.type, a, b, c)
+
+
+@lanes(lambda condition, a, b: a)
+def select(builder, condition, a, b):
+    """``a`` in the lanes where the condition holds, else ``b``."""
+    return builder.select(condition, a, b)
+
+
+@lanes(lambda a, b: a)
+def minimum(builder, a, b):
+    """The smaller of each lane, ``b`` where one is NaN: a single instruction on x86."""
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+@lanes(lambda a, b: a)
+def maximum(builder, a, b):
+    """The larger of each lane, ``b`` where one is NaN."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+@lanes(lambda a: mask16)
+def isnan(builder, a):
+    """Say which lanes are NaN."""
+    return builder.fcmp_unordered("uno", a, a)
+
+
+def named(name):
+    """Rename a function made in a factory, before Numba compiles it.
+
+    Numba's cache tells compiled functions apart by name and argument types: two closures that
+    share both may be taken for each other by another process.
+    """
+
+    def wrap(function):
+        function.__name__ = function.__qualname__ = name
+        return function
+
+    return wrap
+
+
+def _operator(function, result, body):
+    @infer_global(function)
+    class Operator(AbstractTemplate):
+        def generic(self, args, kws):
+            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
+                return result(*args)(*args)
+            return None
+
+    @lower_builtin(function, Vector, Vector)
+    def lower(context, builder, signature, args):
+        return body(builder, *args)
+
+
+_operator(operator.add, lambda a, b: a, lambda builder, a, b: builder.fadd(a, b))
+_operator(operator.sub, lambda a, b: a, lambda builder, a, b: builder.fsub(a, b))
+_operator(operator.mul, lambda a, b: a, lambda builder, a, b: builder.fmul(a, b))
+_operator(operator.and_, lambda a, b: a, lambda builder, a, b: builder.and_(a, b))
+_operator(operator.or_, lambda a, b: a, lambda builder, a, b: builder.or_(a, b))
+_operator(operator.lt, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered("<", x, y))
+_operator(operator.gt, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered(">", x, y))
+_operator(operator.ge, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered(">=", x, y))
+
+
+def _reduction(combine):
+    def body(builder, value):
+        width = LANES
+        while width > 1:
+            width //= 2
+            low, high = (
+                ir.Constant(ir.VectorType(I32, width), list(range(start, start + width)))
+                for start in (0, width)
+            )
+            value = combine(
+                builder,
+                builder.shuffle_vector(value, value, low),
+                builder.shuffle_vector(value, value, high),
+            )
+        return builder.extract_element(value, I32(0))
+
+    return lanes(lambda vector: SCALAR_OF[vector])(body)
+
+
+reduce_add = _reduction(lambda builder, a, b: builder.fadd(a, b))
+reduce_max = _reduction(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+
+
+@lanes(lambda vector: SCALAR_OF[vector])
+def first(builder, vector):
+    """Return the first lane."""
+    return builder.extract_element(vector, I32(0))
+
+
+@lanes(lambda value, like: like)
+def as_lanes(builder, value, like):
+    """Return float32 lanes in the precision of ``like``."""
+    return value if like.type == value.type else builder.fpext(value, like.type)
+
+
+@lanes(lambda mask: types.int64)
+def count(builder, mask):
+    """Return how many lanes of a mask are set."""
+    return builder.zext(call(builder, "llvm.ctpop.i16", I16, builder.bitcast(mask, I16)), I64)
+
+
+@lanes(lambda n: mask16)
+def first_lanes(builder, n):
+    """Say which lanes come before lane ``n``."""
+    index = ir.Constant(wide(I64), list(range(LANES)))
+    return builder.icmp_signed("<", index, broadcast(builder, n))
+
+
+@lanes(lambda n: mask16)
+def lane_is(builder, n):
+    """Say which lane is lane ``n``; none where ``n`` lies outside."""
+    index = ir.Constant(wide(I64), list(range(LANES)))
+    return builder.icmp_signed("==", index, broadcast(builder, n))
+
+
+@lanes(lambda address: types.void)
+def prefetch(builder, address):
+    """Ask for the cache line at an address; an address outside the tensor is harmless."""
+    pointer = builder.inttoptr(address, I8.as_pointer())
+    # Arguments: a read, to be kept in all cache levels, of data.
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
+
+
+# Memory: how each dtype is held, and how its lanes become the lanes that are computed with.
+def _bf16_to_f32(builder, bits):
+    words = builder.zext(bits, wide(I32))
+    return builder.bitcast(builder.shl(words, constant(wide(I32), 16)), wide(FLOAT))
+
+
+def _f32_to_bf16(builder, value):
+    bits = builder.bitcast(value, wide(I32))
+    sixteen, one = constant(wide(I32), 16), constant(wide(I32), 1)
+    # Round to nearest, ties to even.
+    odd = builder.and_(builder.lshr(bits, sixteen), one)
+    rounded = builder.add(bits, builder.add(odd, constant(wide(I32), 0x7FFF)))
+    nan = builder.fcmp_unordered("uno", value, value)
+    kept = builder.select(nan, constant(wide(I32), 0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(kept, sixteen), wide(I16))
+
+
+def _same(builder, value):
+    return value
+
+
+STORED = {
+    "f32": (FLOAT, f32x16, _same, _same),
+    "f64": (DOUBLE, f64x16, _same, _same),
+    "bf16": (I16, f32x16, _bf16_to_f32, _f32_to_bf16),
+    "f16": (
+        HALF,
+        f32x16,
+        lambda builder, value: builder.fpext(value, wide(FLOAT)),
+        lambda builder, value: builder.fptrunc(value, wide(HALF)),
+    ),
+}
+
+
+def loader(dtype):
+    """Return ``load(address)`` of sixteen elements."""
+    stored, vector, decode, _ = STORED[dtype]
+
+    @lanes(lambda address: vector)
+    def load(builder, address):
+        pointer = builder.inttoptr(address, wide(stored).as_pointer())
+        return decode(builder, builder.load(pointer, align=BYTES[stored]))
+
+    return load
+
+
+def part_loader(dtype):
+    """Return ``load(address, inside)``: lanes outside the row are -inf and are not read."""
+    stored, vector, decode, _ = STORED[dtype]
+
+    @lanes(lambda address, inside: vector)
+    def load(builder, address, inside):
+        pointer = builder.inttoptr(address, wide(stored).as_pointer())
+        absent = constant(wide(stored), 0xFF80 if stored is I16 else float("-inf"))
+        name = f"llvm.masked.load.{suffix(wide(stored))}.p0"
+        align = I32(BYTES[stored])
+        return decode(builder, call(builder, name, wide(stored), pointer, align, inside, absent))
+
+    return load
+
+
+def storer(dtype):
+    """Return ``store(address, inside, value)``: lanes outside the row are not written."""
+    stored, _, _, encode = STORED[dtype]
+
+    @lanes(lambda address, inside, value: types.void)
+    def store(builder, address, inside, value):
+        pointer = builder.inttoptr(address, wide(stored).as_pointer())
+        name = f"llvm.masked.store.{suffix(wide(stored))}.p0"
+        align = I32(BYTES[stored])
+        call(builder, name, ir.VoidType(), encode(builder, value), pointer, align, inside)
+
+    return store
+
+
+@lanes(lambda address, inside, value: types.void)
+def store_mask(builder, address, inside, value):
+    """Store the lanes of a mask as bytes of 0 and 1."""
+    pointer = builder.inttoptr(address, wide(I8).as_pointer())
+    octets = builder.zext(value, wide(I8))
+    name = f"llvm.masked.store.{suffix(wide(I8))}.p0"
+    call(builder, name, ir.VoidType(), octets, pointer, I32(1), inside)

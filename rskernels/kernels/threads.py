@@ -1,0 +1,51 @@
+"""A thread pool for kernels that release the GIL, sized by ``torch.get_num_threads``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+# Work is counted in logits; below this, waking a second thread costs more than it saves.
+SERIAL_WORK = 1 << 18
+
+_pool: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+# A child of fork inherits the pool object but none of its threads.
+os.register_at_fork(after_in_child=_forget_pool)
+
+
+def _workers(count: int) -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None or _pool[0] < count:
+        _pool = (count, ThreadPoolExecutor(count, thread_name_prefix="rskernels"))
+    return _pool[1]
+
+
+def run_units(
+    kernel: Callable[..., int | None], units: int, work: int, arguments: tuple[object, ...]
+) -> int:
+    """Call ``kernel(begin, end, *arguments)`` over ``range(units)`` and add up what it returns.
+
+    The caller's thread takes the first share. Kernels never call back here, so concurrent callers
+    share one pool without waiting for each other's results.
+    """
+    threads = min(units, torch.get_num_threads()) if work >= SERIAL_WORK else 1
+    if threads <= 1:
+        return kernel(0, units, *arguments) or 0
+    bounds = [units * share // threads for share in range(threads + 1)]
+    pool = _workers(threads - 1)
+    others = [
+        pool.submit(kernel, bounds[share], bounds[share + 1], *arguments)
+        for share in range(1, threads)
+    ]
+    total = kernel(bounds[0], bounds[1], *arguments) or 0
+    return total + sum(other.result() or 0 for other in others)

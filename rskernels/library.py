@@ -1,0 +1,199 @@
+"""The torch operators: schemas, fakes, autograd, and which kernels serve which device.
+
+The operators take checked arguments (see ``ops.py``). A density or M is a tensor, or None and a
+value; a seed is a tensor of one int64 element, or None and a value.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rskernels.kernels.layout import wide_dtype
+
+_LAW = (
+    "Tensor? density, float density_value, Tensor? M, float M_value, Tensor? seed, "
+    "SymInt seed_value, SymInt row_offset, float temperature, bool log_space, "
+    "bool model_is_target, int ignore_index"
+)
+_library = torch.library.Library("rskernels", "DEF")
+_library.define(f"mask(Tensor logits, Tensor? targets, {_LAW}) -> Tensor")
+_library.define(
+    f"decide(Tensor logits, Tensor? targets, {_LAW}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "bernoulli(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
+    "SymInt row_offset, int stream, bool log_space) -> Tensor"
+)
+_library.define(
+    "target_log_prob(Tensor logits, Tensor targets, float temperature, int ignore_index)"
+    " -> (Tensor, Tensor)"
+)
+_library.define(
+    "target_log_prob_backward(Tensor upstream, Tensor logits, Tensor targets, Tensor totals, "
+    "float temperature, int ignore_index) -> Tensor"
+)
+
+DEVICES = ("cpu", "cuda")
+
+
+@functools.cache
+def _cpu() -> ModuleType:
+    try:
+        from rskernels.kernels import cpu
+    except ImportError as error:
+        raise ImportError(
+            f"the CPU kernels need Numba, which failed to import ({error}); "
+            "install it with: pip install numba"
+        ) from error
+    return cpu
+
+
+@functools.cache
+def _gpu() -> ModuleType:
+    try:
+        from rskernels.kernels import gpu
+    except ImportError as error:
+        raise ImportError(
+            f"the GPU kernels need Triton, which failed to import ({error}); "
+            "install it with: pip install triton"
+        ) from error
+    return gpu
+
+
+def _serve(device: str, load: Any) -> None:
+    def mask(
+        logits: Tensor,
+        targets: Tensor | None,
+        density: Tensor | None,
+        density_value: float,
+        M: Tensor | None,
+        M_value: float,
+        seed: Tensor | None,
+        seed_value: int,
+        *law: Any,
+    ) -> Tensor:
+        return load().mask(  # type: ignore[no-any-return]
+            logits,
+            targets,
+            density_value if density is None else density,
+            M_value if M is None else M,
+            seed_value if seed is None else seed,
+            *law,
+        )
+
+    def decide(
+        logits: Tensor,
+        targets: Tensor | None,
+        density: Tensor | None,
+        density_value: float,
+        M: Tensor | None,
+        M_value: float,
+        seed: Tensor | None,
+        seed_value: int,
+        *law: Any,
+    ) -> tuple[Tensor, ...]:
+        return load().decide(  # type: ignore[no-any-return]
+            logits,
+            targets,
+            density_value if density is None else density,
+            M_value if M is None else M,
+            seed_value if seed is None else seed,
+            *law,
+        )
+
+    def bernoulli(
+        log_ratio: Tensor,
+        M: Tensor | None,
+        M_value: float,
+        seed: Tensor | None,
+        seed_value: int,
+        *law: Any,
+    ) -> Tensor:
+        return load().bernoulli(  # type: ignore[no-any-return]
+            log_ratio,
+            M_value if M is None else M,
+            seed_value if seed is None else seed,
+            *law,
+        )
+
+    def target_log_prob(*given: Any) -> tuple[Tensor, Tensor]:
+        return load().target_log_prob(*given)  # type: ignore[no-any-return]
+
+    def target_log_prob_backward(*given: Any) -> Tensor:
+        return load().target_log_prob_backward(*given)  # type: ignore[no-any-return]
+
+    for function in (mask, decide, bernoulli, target_log_prob, target_log_prob_backward):
+        _library.impl(function.__name__, function, device)
+
+
+_serve("CPU", _cpu)
+_serve("CUDA", _gpu)
+
+
+def _decisions(logits: Tensor, targets: Tensor | None) -> torch.Size:
+    return logits.shape if targets is None else logits.shape[:-1]
+
+
+@torch.library.register_fake("rskernels::mask", lib=_library)
+def _(logits: Tensor, targets: Tensor | None, *law: Any) -> Tensor:
+    return logits.new_empty(_decisions(logits, targets), dtype=torch.bool)
+
+
+@torch.library.register_fake("rskernels::decide", lib=_library)
+def _(logits: Tensor, targets: Tensor | None, *law: Any) -> tuple[Tensor, ...]:
+    shape = _decisions(logits, targets)
+    dtype = wide_dtype(logits)
+    return (
+        logits.new_empty(shape, dtype=torch.bool),
+        logits.new_empty(shape, dtype=dtype),
+        logits.new_empty(shape, dtype=dtype),
+        logits.new_empty(4, dtype=torch.int64),
+        logits.new_empty(2, dtype=torch.float64),
+    )
+
+
+@torch.library.register_fake("rskernels::bernoulli", lib=_library)
+def _(log_ratio: Tensor, *law: Any) -> Tensor:
+    return log_ratio.new_empty(log_ratio.shape, dtype=torch.bool)
+
+
+@torch.library.register_fake("rskernels::target_log_prob", lib=_library)
+def _(
+    logits: Tensor, targets: Tensor, temperature: float, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    shape = logits.shape[:-1]
+    return (
+        logits.new_empty(shape, dtype=wide_dtype(logits)),
+        logits.new_empty((*shape, 2), dtype=torch.float64),
+    )
+
+
+@torch.library.register_fake("rskernels::target_log_prob_backward", lib=_library)
+def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, targets, ctx.temperature, ctx.ignore_index = inputs
+    ctx.save_for_backward(logits, targets, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(
+    ctx: Any, upstream: Tensor, _: Tensor
+) -> tuple[Tensor, None, None, None]:
+    logits, targets, totals = ctx.saved_tensors
+    gradient = torch.ops.rskernels.target_log_prob_backward(
+        upstream, logits, targets, totals, ctx.temperature, ctx.ignore_index
+    )
+    return gradient, None, None, None
+
+
+torch.library.register_autograd(
+    "rskernels::target_log_prob", _backward, setup_context=_keep_for_backward, lib=_library
+)

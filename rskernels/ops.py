@@ -1,0 +1,288 @@
+"""The public tensor operations: check the arguments, call the torch operator.
+
+The law, with q the model's softmax of logits/T, p_hat or q_hat the other density, M the envelope
+constant and u the uniform of ``(seed, row id, column)`` (see ``random.uniforms``):
+``accept_mask`` takes the model as proposal, r = p_hat / (M q); ``verify_mask`` takes it as target,
+r = q / (M q_hat). An entry is accepted exactly when log r >= log u, hence with probability
+min(1, r) (von Neumann, "Various techniques used in connection with random digits", 1951).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import rskernels.library  # noqa: F401  (registers the operators)
+from rskernels.arguments import (
+    M_argument,
+    check_floating,
+    check_logits,
+    check_targets,
+    density_argument,
+    seed_argument,
+    temperature_argument,
+    without_grad,
+)
+from rskernels.random import check_row_offset, check_stream
+
+
+class Acceptance(NamedTuple):
+    """What a single pass over the logits decided and saw.
+
+    ``...`` is the shape of the decisions: ``logits.shape[:-1]`` with targets, else
+    ``logits.shape``.
+    """
+
+    mask: Tensor
+    """bool ``[...]``: which were accepted."""
+    log_prob: Tensor
+    """``[...]``: log q of the model, at most 0; NaN where the row has no softmax or is ignored.
+    float64 for float64 logits, else float32."""
+    log_ratio: Tensor
+    """``[...]``: log p - log q, before M; NaN where invalid or ignored. dtype as ``log_prob``."""
+    counts: Tensor
+    """int64 ``[4]``: how many were accepted, violated M (log ratio > log M), were invalid, were
+    ignored."""
+    excess: Tensor
+    """float64 ``[2]``: the sums of (w/M - 1)+ and of w/M with w = p/q. Their quotient estimates
+    the excess mass, which bounds the total variation between p and the accepted law."""
+
+
+def accept_mask(
+    logits: Tensor,
+    p_hat: Tensor | float,
+    M: Tensor | float | None,
+    *,
+    targets: Tensor | None = None,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    row_offset: int = 0,
+    ignore_index: int = -100,
+) -> Tensor:
+    """Accept with probability min(1, p_hat / (M softmax(logits/T))): the model is the proposal.
+
+    Parameters
+    ----------
+    logits : Tensor
+        float32, float64, bfloat16 or float16 ``[..., V]``, any strides, CPU or CUDA.
+    p_hat : Tensor or float
+        Target density, at least 0; broadcasts to the decisions.
+    M : Tensor, float or None
+        Envelope constant, above 0; broadcasts to the decisions. None is 1.
+    targets : Tensor, optional
+        int64 or int32 ``logits.shape[:-1]``: decide that entry of each row. None, the dense form,
+        decides every entry.
+    temperature : float
+        T > 0.
+    log_space : bool
+        Whether ``p_hat`` and ``M`` are natural logarithms.
+    seed : int or Tensor, optional
+        64 bits, or an int64 tensor of one element on the logits' device. The same seed gives the
+        same mask. None draws one from ``generator``, or from torch's default generator.
+    generator : torch.Generator, optional
+        Where a seed is drawn from; on the logits' device.
+    row_offset : int
+        Id of the first row. Rows count the leading dimensions in row-major order, and a decision
+        depends on its row's inputs, the seed and the row's id alone.
+    ignore_index : int
+        Rows with this target are rejected, and counted apart.
+
+    Returns
+    -------
+    Tensor
+        bool of the decisions' shape, without gradient: ``logits.shape[:-1]`` with targets, else
+        ``logits.shape``. A row is rejected that has a NaN or +inf logit or only -inf, a density
+        that is NaN, negative or infinite, an M that is NaN or not above 0, a target of model
+        probability 0 where p_hat > 0, or (on CUDA) a target outside ``[0, V)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument's type, dtype, shape, device or Python number is not as above.
+    IndexError
+        If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
+    """
+    arguments = _law(
+        "p_hat", logits, p_hat, M, targets, temperature, log_space, seed, generator,
+        row_offset, ignore_index, False,
+    )  # fmt: skip
+    return _mask(*arguments)
+
+
+def verify_mask(
+    logits: Tensor,
+    q_hat: Tensor | float,
+    M: Tensor | float | None = None,
+    *,
+    targets: Tensor | None,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    row_offset: int = 0,
+    ignore_index: int = -100,
+) -> Tensor:
+    """Accept with probability min(1, softmax(logits/T) / (M q_hat)): the model is the target.
+
+    With M = 1 this verifies draws of a draft model with density ``q_hat`` (Leviathan et al.,
+    "Fast inference from transformers via speculative decoding", 2023). ``q_hat`` must be above 0,
+    since nothing is drawn where the proposal has no density; all else is as in ``accept_mask``.
+    """
+    arguments = _law(
+        "q_hat", logits, q_hat, M, targets, temperature, log_space, seed, generator,
+        row_offset, ignore_index, True,
+    )  # fmt: skip
+    return _mask(*arguments)
+
+
+def accept(
+    logits: Tensor,
+    p_hat: Tensor | float,
+    M: Tensor | float | None,
+    *,
+    targets: Tensor | None = None,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    row_offset: int = 0,
+    ignore_index: int = -100,
+) -> Acceptance:
+    """Decide as ``accept_mask`` does and return all that the pass saw, as an ``Acceptance``."""
+    arguments = _law(
+        "p_hat", logits, p_hat, M, targets, temperature, log_space, seed, generator,
+        row_offset, ignore_index, False,
+    )  # fmt: skip
+    return Acceptance(*_decide(*arguments))
+
+
+def verify(
+    logits: Tensor,
+    q_hat: Tensor | float,
+    M: Tensor | float | None = None,
+    *,
+    targets: Tensor | None,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    row_offset: int = 0,
+    ignore_index: int = -100,
+) -> Acceptance:
+    """Decide as ``verify_mask`` does and return all that the pass saw, as an ``Acceptance``."""
+    arguments = _law(
+        "q_hat", logits, q_hat, M, targets, temperature, log_space, seed, generator,
+        row_offset, ignore_index, True,
+    )  # fmt: skip
+    return Acceptance(*_decide(*arguments))
+
+
+def bernoulli_mask(
+    log_ratio: Tensor,
+    M: Tensor | float | None = None,
+    *,
+    log_space: bool = False,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    row_offset: int = 0,
+    stream: int = 0,
+) -> Tensor:
+    """Accept with probability min(1, exp(log_ratio) / M).
+
+    Parameters
+    ----------
+    log_ratio : Tensor
+        log p - log q, floating ``[...]``; NaN and +inf are rejected, -inf is a ratio of 0.
+    M : Tensor, float or None
+        Envelope constant, above 0; broadcasts to ``log_ratio``. None is 1.
+    log_space : bool
+        Whether ``M`` is a natural logarithm.
+    seed, generator, row_offset
+        As in ``accept_mask``; element n in row-major order has row id ``row_offset + n``.
+    stream : int
+        Which use of randomness, in ``[0, 2**32)``; stream 0 is what the masks use.
+
+    Returns
+    -------
+    Tensor
+        bool ``[...]``, without gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument's type, dtype, shape, device or Python number is not as above.
+    """
+    check_floating("log_ratio", log_ratio)
+    M, M_value = M_argument(M, log_ratio.device, log_ratio.shape, log_space)
+    seed, seed_value = seed_argument(seed, generator, log_ratio.device)
+    return _bernoulli(
+        without_grad(log_ratio), M, M_value, seed, seed_value,
+        check_row_offset(row_offset), check_stream(stream), bool(log_space),
+    )  # fmt: skip
+
+
+def target_log_prob(
+    logits: Tensor, targets: Tensor, *, temperature: float = 1.0, ignore_index: int = -100
+) -> Tensor:
+    """Return log softmax(logits/T) at the targets, differentiable with respect to the logits.
+
+    One pass over the logits; the backward pass reads them again and writes their gradient, so
+    that nothing of shape ``[..., V]`` is kept.
+
+    Parameters
+    ----------
+    logits : Tensor
+        float32, float64, bfloat16 or float16 ``[..., V]``.
+    targets : Tensor
+        int64 or int32 ``logits.shape[:-1]``.
+    temperature : float
+        T > 0.
+    ignore_index : int
+        Rows with this target give 0 and no gradient.
+
+    Returns
+    -------
+    Tensor
+        ``logits.shape[:-1]``, at most 0; float64 for float64 logits, else float32. NaN where the
+        row has a NaN or +inf logit or only -inf.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument's type, dtype, shape, device or Python number is not as above.
+    IndexError
+        If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
+    """
+    check_logits(logits)
+    check_targets(targets, logits)
+    temperature = temperature_argument(temperature)
+    return _target_log_prob(logits, targets, temperature, int(ignore_index))[0]
+
+
+_mask = torch.ops.rskernels.mask.default
+_decide = torch.ops.rskernels.decide.default
+_bernoulli = torch.ops.rskernels.bernoulli.default
+_target_log_prob = torch.ops.rskernels.target_log_prob.default
+
+
+def _law(
+    name, logits, density, M, targets, temperature, log_space, seed, generator,
+    row_offset, ignore_index, model_is_target,
+):  # fmt: skip
+    check_logits(logits)
+    shape = logits.shape
+    if targets is not None:
+        check_targets(targets, logits)
+        shape = targets.shape
+    density, density_value = density_argument(name, density, logits.device, shape, log_space)
+    M, M_value = M_argument(M, logits.device, shape, log_space)
+    seed, seed_value = seed_argument(seed, generator, logits.device)
+    return (
+        without_grad(logits), targets, density, density_value, M, M_value, seed, seed_value,
+        check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
+        model_is_target, int(ignore_index),
+    )  # fmt: skip
