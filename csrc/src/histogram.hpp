@@ -1,0 +1,43 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <vector>
+
+namespace rskernels {
+
+// Weighted counts of log ratios in bins of width 1/256 nat (DDSketch, Masson, Rim & Lee 2019, with
+// fixed bins in place of a bounded number of them, so that merging is exact).
+class Histogram {
+ public:
+  static constexpr double kBinsPerNat = 256.0;
+
+  // Bin k holds ((k - 1)/256, k/256] and is named by its upper edge; -inf is a bin of its own.
+  struct Bin {
+    double edge;
+    double count;
+  };
+
+  // log_ratio is neither NaN nor +inf.
+  void add(double log_ratio, double weight = 1.0);
+  void merge(const Histogram& other, double weight = 1.0);
+  void scale(double factor);
+
+  // The smallest upper edge below which at least `level` of the weight lies; NaN when empty.
+  double quantile(double level) const;
+
+  // The occupied bins in ascending order.
+  std::vector<Bin> bins() const;
+
+  static double upper_edge(double log_ratio);
+
+ private:
+  static constexpr int kPageBins = 64;
+  using Page = std::array<double, kPageBins>;
+
+  double zero_ = 0.0;
+  std::map<double, Page> pages_;
+};
+
+}  // namespace rskernels

@@ -1,0 +1,171 @@
+#include "envelope.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace rskernels {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+using Ratios = std::vector<double>;
+using Ids = std::vector<std::int64_t>;
+using Counts = std::vector<std::int64_t>;
+
+EnvelopeOptions quantile(double level, std::optional<double> half_life = std::nullopt) {
+  return {.policy = Policy::kQuantile, .level = level, .half_life = half_life};
+}
+
+TEST(Envelope, MaxIsTheLargestValidRatio) {
+  Envelope envelope({});
+  EXPECT_TRUE(std::isnan(envelope.log_M()[0]));
+  envelope.update(Ratios{kNaN, kInfinity}, {});
+  EXPECT_TRUE(std::isnan(envelope.log_M()[0]));
+  envelope.update(Ratios{-kInfinity}, {});
+  EXPECT_EQ(envelope.log_M()[0], -kInfinity);
+  envelope.update(Ratios{-2.0, 1.0, 0.5}, {});
+  EXPECT_EQ(envelope.log_M()[0], 1.0);
+  // The whole batch was decided with log M = -inf.
+  EXPECT_EQ(envelope.counts().violations, Counts{3});
+  envelope.update(Ratios{1.0, 1.5, 2.0}, {});
+  EXPECT_EQ(envelope.counts().violations, Counts{5});
+  EXPECT_EQ(envelope.counts().seen, Counts{9});
+  EXPECT_EQ(envelope.counts().invalid, Counts{2});
+}
+
+TEST(Envelope, GroupsAreApart) {
+  Envelope envelope({.groups = 3});
+  envelope.update(Ratios{1.0, 5.0, 2.0, kNaN}, Ids{0, 2, 0, 2});
+  EXPECT_EQ(envelope.log_M(Ids{2, 0, 2}), (Ratios{5.0, 2.0, 5.0}));
+  EXPECT_TRUE(std::isnan(envelope.log_M()[1]));
+  EXPECT_EQ(envelope.counts().invalid, (Counts{0, 0, 1}));
+}
+
+TEST(Envelope, RefusesBadIdsAndTakesNothingIn) {
+  Envelope envelope({.groups = 2});
+  for (const std::int64_t bad : {std::int64_t{2}, std::int64_t{-1}, INT64_MAX}) {
+    EXPECT_THROW(envelope.update(Ratios{1.0, 2.0}, Ids{0, bad}), std::out_of_range);
+    EXPECT_THROW(envelope.log_M(Ids{bad}), std::out_of_range);
+  }
+  EXPECT_THROW(envelope.update(Ratios{1.0, 2.0}, Ids{0}), std::invalid_argument);
+  EXPECT_THROW(envelope.update(Ratios{1.0}, {}), std::invalid_argument);
+  EXPECT_EQ(envelope.counts().seen, (Counts{0, 0}));
+}
+
+TEST(Envelope, RefusesBadOptions) {
+  EXPECT_THROW(Envelope({.groups = 0}), std::invalid_argument);
+  EXPECT_THROW(Envelope({.half_life = 10.0}), std::invalid_argument);
+  for (const double level : {0.0, -1.0, 1.1, kNaN}) {
+    EXPECT_THROW(Envelope{quantile(level)}, std::invalid_argument);
+  }
+  for (const double half_life : {0.0, 0.5, kInfinity, kNaN}) {
+    EXPECT_THROW(Envelope{quantile(0.5, half_life)}, std::invalid_argument);
+  }
+}
+
+TEST(Envelope, HalfLifeForgetsAndBatchingDoesNotMatter) {
+  Envelope at_once(quantile(0.5, 10.0));
+  Envelope one_by_one(quantile(0.5, 10.0));
+  Ratios ratios(6000, 4.0);
+  std::fill_n(ratios.begin() + 5985, 15, 1.0);
+  at_once.update(ratios, {});
+  for (const double ratio : ratios) one_by_one.update(Ratios{ratio}, {});
+  // 15 samples weigh 1 - 2^-1.5 = 0.65 of all.
+  EXPECT_EQ(at_once.log_M()[0], 1.0);
+  EXPECT_EQ(one_by_one.log_M()[0], 1.0);
+  EXPECT_EQ(at_once.state().bin_count, one_by_one.state().bin_count);
+}
+
+TEST(Envelope, MergeAddsWhatBothHaveSeen) {
+  Envelope a(quantile(1.0, 8.0));
+  Envelope b(quantile(1.0, 8.0));
+  a.update(Ratios(3, 1.0), {});
+  b.update(Ratios(7, 2.0), {});
+  a.merge(b);
+  EXPECT_EQ(a.log_M()[0], 2.0);
+  EXPECT_EQ(a.counts().seen, Counts{10});
+  a.merge(a);
+  EXPECT_EQ(a.counts().seen, Counts{20});
+  EXPECT_THROW(a.merge(Envelope(quantile(0.9, 8.0))), std::invalid_argument);
+}
+
+TEST(Envelope, StateRestoresEveryBit) {
+  std::mt19937_64 generator(9);
+  std::normal_distribution<double> normal(0.0, 3.0);
+  Ratios ratios(5000);
+  for (double& ratio : ratios) ratio = normal(generator);
+  ratios[3] = -kInfinity;
+  ratios[4] = kNaN;
+  for (const EnvelopeOptions& options : {EnvelopeOptions{}, quantile(0.8), quantile(0.8, 7.0)}) {
+    Envelope original(options);
+    original.update(ratios, {});
+    Envelope copy(options);
+    copy.restore(original.state());
+    EXPECT_EQ(copy.log_M(), original.log_M());
+    original.update(ratios, {});
+    copy.update(ratios, {});
+    EXPECT_EQ(copy.state().bin_count, original.state().bin_count);
+    EXPECT_EQ(copy.counts().violations, original.counts().violations);
+  }
+}
+
+TEST(Envelope, RestoreRefusesWhatNoEnvelopeHolds) {
+  Envelope envelope(quantile(0.5));
+  envelope.update(Ratios{1.0, 2.0, 2.0, kNaN}, {});
+  const EnvelopeState good = envelope.state();
+  const std::vector<void (*)(EnvelopeState&)> faults = {
+      [](EnvelopeState& s) { s.counts.seen = {1, 2}; },
+      [](EnvelopeState& s) { s.counts.seen[0] = 3; },
+      [](EnvelopeState& s) { s.counts.violations[0] = -1; },
+      [](EnvelopeState& s) { s.counts.violations[0] = 4; },
+      [](EnvelopeState& s) { s.max_log_ratio[0] = 1.0; },
+      [](EnvelopeState& s) { s.max_log_ratio[0] = kNaN; },
+      [](EnvelopeState& s) { s.unit[0] = 2.0; },
+      [](EnvelopeState& s) { s.bin_start = {}; },
+      [](EnvelopeState& s) { s.bin_start = {0, 3}; },
+      [](EnvelopeState& s) { s.bin_start = {1, 2}; },
+      [](EnvelopeState& s) { s.bin_edge = {2.0, 1.0}; },
+      [](EnvelopeState& s) { s.bin_edge = {1.0, 1.0}; },
+      [](EnvelopeState& s) { s.bin_edge[0] = 1.0001; },
+      [](EnvelopeState& s) { s.bin_edge[0] = kNaN; },
+      [](EnvelopeState& s) { s.bin_count[0] = 0.0; },
+      [](EnvelopeState& s) { s.bin_count[0] = kInfinity; },
+      [](EnvelopeState& s) { s.bin_count[0] = 5.0; },
+  };
+  for (std::size_t i = 0; i < faults.size(); ++i) {
+    EnvelopeState bad = good;
+    faults[i](bad);
+    EXPECT_THROW(envelope.restore(bad), std::invalid_argument) << "fault " << i;
+  }
+  EXPECT_EQ(envelope.state().bin_edge, good.bin_edge);
+  envelope.restore(good);
+}
+
+TEST(Envelope, ServesConcurrentCallers) {
+  Envelope shared(quantile(0.5));
+  Envelope other(quantile(0.5));
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 100; ++round) {
+        shared.update(Ratios{1.0, 2.0, 3.0}, {});
+        other.merge(shared);
+        shared.merge(Envelope(quantile(0.5)));
+        (void)shared.log_M();
+        (void)other.state();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(shared.counts().seen, Counts{1200});
+  EXPECT_EQ(shared.log_M()[0], 2.0);
+}
+
+}  // namespace
+}  // namespace rskernels

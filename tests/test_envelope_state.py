@@ -1,0 +1,181 @@
+"""Envelope merged, saved, loaded and copied."""
+
+import copy
+import io
+import math
+import pickle
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rskernels.envelope import Envelope
+
+INF = math.inf
+NAN = math.nan
+
+
+def ratios(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def same(a, b):
+    """Compare two envelopes bit for bit through their states."""
+    a, b = a.state_dict(), b.state_dict()
+    assert a.keys() == b.keys()
+    return all(
+        torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a
+    )
+
+
+BATCH = st.lists(
+    st.tuples(
+        st.floats(allow_nan=True, allow_infinity=True, width=64) | st.floats(-20, 20),
+        st.integers(0, 2),
+    ),
+    max_size=12,
+)
+POLICY = st.sampled_from([{}, {"policy": "quantile", "level": 0.3}])
+
+
+def grouped(options, batch):
+    envelope = Envelope(groups=3, **options)
+    values, ids = zip(*batch, strict=True) if batch else ((), ())
+    envelope.update(torch.tensor(values, dtype=torch.float64), torch.tensor(ids, dtype=torch.int64))
+    return envelope
+
+
+@given(POLICY, BATCH, BATCH, BATCH)
+def test_merge_is_commutative_and_associative(options, x, y, z):
+    def a():
+        return grouped(options, x)
+
+    def b():
+        return grouped(options, y)
+
+    def c():
+        return grouped(options, z)
+
+    assert same(a().merge(b()), b().merge(a()))
+    assert same(a().merge(b()).merge(c()), a().merge(b().merge(c())))
+    assert same(a().merge(Envelope(groups=3, **options)), a())
+
+
+@given(POLICY, BATCH, BATCH)
+def test_merge_is_as_if_one_had_seen_both(options, x, y):
+    merged = grouped(options, x).merge(grouped(options, y))
+    both = grouped(options, x + y)
+    assert torch.equal(merged.log_M().nan_to_num(7.0), both.log_M().nan_to_num(7.0))
+    assert torch.equal(merged.seen, both.seen)
+    assert torch.equal(merged.invalid, both.invalid)
+
+
+@given(BATCH)
+def test_M_bounds_every_valid_ratio(batch):
+    for options in ({}, {"policy": "quantile", "level": 1.0}):
+        envelope = grouped(options, batch)
+        for value, group in batch:
+            if value < INF:
+                assert envelope.log_M()[group].item() >= value
+
+
+def test_merge_returns_self_and_refuses_other_options():
+    envelope = Envelope("quantile", level=0.5, groups=2)
+    assert envelope.merge(Envelope("quantile", level=0.5, groups=2)) is envelope
+    for other in (
+        Envelope(groups=2),
+        Envelope("quantile", level=0.6, groups=2),
+        Envelope("quantile", level=0.5, groups=3),
+        Envelope("quantile", level=0.5, groups=2, half_life=5),
+    ):
+        with pytest.raises(ValueError, match=re.escape("the envelopes differ: this one is {'poli")):
+            envelope.merge(other)
+    with pytest.raises(TypeError, match="only an Envelope can be merged, got dict"):
+        envelope.merge({})
+
+
+def test_merge_with_itself_doubles():
+    envelope = Envelope()
+    envelope.update(ratios(1.0, NAN))
+    assert envelope.merge(envelope).seen.tolist() == [4]
+
+
+OPTIONS = [
+    {},
+    {"policy": "quantile", "level": 0.8, "groups": 4},
+    {"policy": "quantile", "level": 0.8, "groups": 4, "half_life": 3.0},
+]
+
+
+def filled(options):
+    envelope = Envelope(**options)
+    generator = torch.Generator().manual_seed(3)
+    log_ratio = torch.randn(500, generator=generator) * 5
+    log_ratio[:3] = torch.tensor([NAN, INF, -INF])
+    # The last group stays empty.
+    ids = torch.randint(0, max(1, envelope.groups - 1), (500,), generator=generator)
+    envelope.update(log_ratio, ids)
+    return envelope
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_state_survives_torch_save_pickle_and_copy(options):
+    envelope = filled(options)
+    file = io.BytesIO()
+    torch.save(envelope.state_dict(), file)
+    file.seek(0)
+    loaded = Envelope(**options)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    copies = [loaded, copy.deepcopy(envelope), pickle.loads(pickle.dumps(envelope))]
+    before = envelope.state_dict()
+    for other in copies:
+        assert same(other, envelope)
+        other.update(ratios(1.0), torch.tensor([0]))
+    # Nothing is shared, and the future is the same too.
+    assert all(torch.equal(envelope.state_dict()[k], before[k]) for k in ("seen", "bin_count"))
+    envelope.update(ratios(1.0), torch.tensor([0]))
+    assert all(same(other, envelope) for other in copies)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "change"),
+    [
+        (TypeError, "state must be a mapping, got list", lambda s: []),
+        (ValueError, "state lacks ['seen'] and has unknown entries []", lambda s: s.pop("seen")),
+        (ValueError, "unknown entries ['x']", lambda s: s.update(x=1)),
+        (ValueError, "the envelopes differ", lambda s: s.update(level=0.5)),
+        (ValueError, "the envelopes differ", lambda s: s.update(policy="max")),
+        (TypeError, "state['seen'] must be a torch.int64 tensor, got list", "seen:list"),
+        (TypeError, "must be a torch.float64 tensor, got torch.float32", "bin_count:float"),
+        (ValueError, "must have one dimension, got shape [1, 4]", "seen:unsqueeze"),
+        (ValueError, "the state holds 3 groups, this envelope 4", "seen:short"),
+        (ValueError, "group 0: the counts are negative or more than the rows seen", "invalid:neg"),
+        (ValueError, "group 0: the histogram does not fit the counts", "bin_count:double"),
+        (ValueError, "group 0: bin edges must be ascending multiples of 1/256", "bin_edge:flip"),
+        (ValueError, "bin_start, bin_edge and bin_count do not fit each other", "bin_edge:short"),
+    ],
+)
+def test_load_refuses_and_changes_nothing(error, message, change):
+    changes = {
+        "list": lambda t: t.tolist(),
+        "float": lambda t: t.float(),
+        "unsqueeze": lambda t: t[None],
+        "short": lambda t: t[:-1],
+        "neg": lambda t: -t - 1,
+        "double": lambda t: 2 * t,
+        "flip": lambda t: t.flip(0),
+    }
+    envelope = filled(OPTIONS[1])
+    before = copy.deepcopy(envelope)
+    state = envelope.state_dict()
+    if callable(change):
+        result = change(state)
+        state = result if isinstance(result, list) else state
+    else:
+        key, how = change.split(":")
+        state[key] = changes[how](state[key])
+    with pytest.raises(error, match=re.escape(message)):
+        envelope.load_state_dict(state)
+    assert same(envelope, before)
