@@ -1,0 +1,128 @@
+"""The rskernels command."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from rskernels.rsft.checkpoint import CheckpointError
+from rskernels.rsft.data import DATASETS
+from rskernels.rsft.demo import compare, run_demo
+from rskernels.rsft.extras import HINT
+from rskernels.rsft.report import make_table, summary_table
+from rskernels.rsft.select import RULES
+from rskernels.rsft.train import Config, TrainingError, train
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"the rskernels command needs {missing.name}: {HINT}") from missing
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def about() -> None:
+    """Rejection sampling for PyTorch, and fine-tuning built on it."""
+
+
+@app.command("train")
+def train_command(
+    data: Annotated[str, typer.Option(help=f"Data set: {', '.join(DATASETS)}.")] = Config.data,
+    method: Annotated[
+        str, typer.Option(help=f"Selection rule: {', '.join(RULES)}.")
+    ] = Config.method,
+    envelope: Annotated[
+        str, typer.Option(help="Policy of the envelope constant M, such as max or quantile:0.9.")
+    ] = Config.envelope,
+    half_life: Annotated[
+        float | None,
+        typer.Option(
+            help="Samples after which a quantile envelope has forgotten half of what it saw; "
+            "inf never forgets.",
+            show_default="one pass over the pool",
+        ),
+    ] = Config.half_life,
+    imbalance: Annotated[
+        float, typer.Option(help="Most frequent class of the training pool over its rarest.")
+    ] = Config.imbalance,
+    epochs: Annotated[int, typer.Option(help="Passes over the training pool.")] = Config.epochs,
+    batch_size: Annotated[int, typer.Option(help="Samples of a batch.")] = Config.batch_size,
+    lr: Annotated[float, typer.Option(help="Learning rate of SGD.")] = Config.lr,
+    momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = Config.momentum,
+    seed: Annotated[int, typer.Option(help="Decides everything random.")] = Config.seed,
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = Config.threads,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results.", show_default="runs/DATA-METHOD-seedSEED"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, bit-identically.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that --out already holds.")
+    ] = False,
+) -> None:
+    """Train a small CNN on a long-tailed pool, stepping on the samples a rule selects."""
+    with errors_explained():
+        config = Config(
+            data=data,
+            method=method,
+            envelope=envelope,
+            half_life=half_life,
+            imbalance=imbalance,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            seed=seed,
+            threads=threads,
+        )
+        folder = out or Path("runs") / f"{data}-{method}-seed{seed}"
+        summary = train(config, folder, resume=resume, overwrite=overwrite)
+    Console().print(summary_table(summary))
+    typer.echo(f"curves: {folder / 'curves.png'}")
+
+
+@app.command("demo")
+def demo_command(
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 6,
+    epochs: Annotated[int, typer.Option(help="Passes over the training pool.")] = Config.epochs,
+    imbalance: Annotated[
+        float, typer.Option(help="Most frequent class of the training pool over its rarest.")
+    ] = Config.imbalance,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = Config.seed,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; an earlier demo there is replaced.")
+    ] = Path("runs/demo"),
+) -> None:
+    """Compare every method over several seeds: accuracy, gradient samples, time, and spread."""
+    with errors_explained():
+        base = Config(epochs=epochs, imbalance=imbalance, seed=seed)
+        runs = run_demo(base, out, seeds=seeds)
+    headings, rows = compare(runs)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    # Measures down, methods across: the other way round is wider than a terminal.
+    first, *others = zip(headings, *rows, strict=True)
+    console.print(make_table(others, ["", *first[1:]]))
+    typer.echo(f"table: {out / 'demo.md'}; figure: {out / 'demo.png'}")
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Turn what a user can cause into a message and an exit status."""
+    try:
+        yield
+    except (FileExistsError, CheckpointError, TrainingError, ModuleNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def main() -> None:
+    """Run the command."""
+    app()

@@ -1,0 +1,5 @@
+"""Rejection-sampling fine-tuning: training loops that decide by rejection what is used.
+
+``train`` holds the gradient loop and its ``Config``, ``select`` the rules it chooses samples by,
+``demo`` the comparison of the rules.
+"""

@@ -1,0 +1,144 @@
+"""What a run shows: the progress bar, the table at the end, the curves."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rskernels.rsft.extras import train_extra
+from rskernels.rsft.select import RULES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Heading, name in the summary, format: the order of every table.
+COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("balanced accuracy", "balanced_accuracy", "{:.3f}".format),
+    ("3 rarest classes", "rarest_accuracy", "{:.3f}".format),
+    ("gradient samples", "gradient_samples", "{:,.0f}".format),
+    ("acceptance", "acceptance", "{:.2f}".format),
+    ("skipped steps", "skipped_steps", "{:.1f}".format),
+    ("violations", "violations_share", "{:.1%}".format),
+    ("δ̂", "delta", "{:.3f}".format),
+    ("seconds", "seconds", "{:.2f}".format),
+)
+
+
+class Bar:
+    """A progress bar with loss, acceptance and M; silent where the output is no terminal.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of the whole run.
+    done : int
+        Steps of an earlier part of it.
+    on : bool
+        False shows nothing.
+    """
+
+    def __init__(self, steps: int, *, done: int = 0, on: bool = True) -> None:
+        with train_extra():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        console = Console(stderr=True)
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("acceptance {task.fields[acceptance]}"),
+            TextColumn("M {task.fields[M]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (on and console.is_terminal),
+        )
+        self._task = self._progress.add_task(
+            "train", total=steps, completed=done, loss="–", acceptance="–", M="–"
+        )
+
+    def advance(self, *, loss: float | None, acceptance: float, M: float | None) -> None:
+        """Count one step; a loss of None is a skipped one, an M of None a rule without M."""
+        self._progress.update(
+            self._task,
+            advance=1,
+            loss="skipped" if loss is None else f"{loss:.4f}",
+            acceptance=f"{acceptance:.3f}",
+            M="–" if M is None else f"{M:.4g}",
+        )
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+def make_table(rows: Iterable[Sequence[str]], headings: Sequence[str]) -> "Table":
+    """Return a terminal table; the first column is text, the others numbers."""
+    with train_extra():
+        from rich.table import Table
+    table = Table()
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def summary_table(summary: Mapping[str, Any]) -> "Table":
+    """Return the table of one run from its summary, a measure a line."""
+    rows = [(heading, show(summary[name])) for heading, name, show in COLUMNS]
+    return make_table(rows, ("", describe(summary["config"])))
+
+
+def describe(config: Mapping[str, Any]) -> str:
+    """Name a configuration by its method, and by its envelope where the method has one."""
+    method = str(config["method"])
+    return f"{method}, M {config['envelope']}" if RULES[method].rejects else method
+
+
+def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
+    """Draw a run's accuracy, loss, acceptance and M against its gradient samples.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        The lines of ``metrics.jsonl``.
+    path : Path
+        The PNG to write.
+    title : str
+        Above the figure.
+    """
+    with train_extra():
+        from matplotlib.figure import Figure
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    spent = [record["gradient_samples"] for record in epochs]
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure.suptitle(title)
+    (accuracy, loss), (acceptance, constant) = figure.subplots(2, 2)
+    accuracy.plot(spent, [r["balanced_accuracy"] for r in epochs], label="all classes")
+    accuracy.plot(spent, [r["rarest_accuracy"] for r in epochs], label="3 rarest classes")
+    accuracy.set(ylabel="balanced test accuracy", ylim=(0, 1))
+    accuracy.legend()
+    loss.plot(spent, [_or_nan(r["loss"]) for r in epochs])
+    loss.set(ylabel="training loss", yscale="log")
+    acceptance.plot(spent, [r["acceptance"] for r in epochs], label="accepted")
+    acceptance.plot(spent, [r["delta"] for r in epochs], label="δ̂, mass above M")
+    acceptance.set(ylabel="share so far", ylim=(0, 1.02))
+    acceptance.legend()
+    constant.plot(spent, [_or_nan(r["M"]) for r in epochs])
+    constant.set(ylabel="envelope constant M", yscale="log")
+    for axes in (accuracy, loss, acceptance, constant):
+        axes.set_xlabel("samples used for gradients")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

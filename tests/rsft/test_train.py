@@ -1,0 +1,241 @@
+import json
+
+import pytest
+import torch
+
+from rskernels.rsft import train as loop
+from rskernels.rsft.checkpoint import CheckpointError
+from rskernels.rsft.select import RULES, Rule
+from rskernels.rsft.train import Config, TrainingError, train
+
+SMALL = Config(epochs=4, imbalance=5, test_fraction=0.8)
+
+
+def run(out, config=SMALL, **arguments):
+    return train(config, out, progress=False, **arguments)
+
+
+def with_(**changes):
+    return Config(**{**SMALL.__dict__, **changes})
+
+
+def weights(out):
+    return torch.load(out / "checkpoint.pt", weights_only=True)["model"]
+
+
+def metrics(out):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+def assert_same_run(a, b):
+    assert metrics(a) == metrics(b)
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_every_method_runs_and_learns(tmp_path, method):
+    summary = run(tmp_path, with_(method=method, epochs=6, imbalance=2, lr=0.02, batch_size=16))
+    assert summary["balanced_accuracy"] > 0.2
+    assert summary["rows"] == 6 * sum(summary["pool"])
+    if RULES[method].rejects:
+        assert 0 < summary["gradient_samples"] < summary["rows"]
+    else:
+        assert summary["gradient_samples"] == summary["rows"]
+
+
+def test_counts_in_the_metrics_agree(tmp_path):
+    summary = run(tmp_path)
+    steps = [r for r in metrics(tmp_path) if r["kind"] == "step"]
+    epochs = [r for r in metrics(tmp_path) if r["kind"] == "epoch"]
+    assert len(epochs) == SMALL.epochs
+    assert [r["step"] for r in steps] == list(range(1, summary["step"] + 1))
+    assert summary["violations"] == sum(r["violations"] for r in steps) > 0
+    assert summary["skipped_steps"] == sum(r["loss"] is None for r in steps)
+    assert summary["delta"] == pytest.approx(sum(r["delta"] for r in steps) / len(steps))
+    assert 0 < summary["delta"] < 1
+    assert summary["acceptance"] == summary["gradient_samples"] / summary["rows"]
+
+
+def test_a_batch_does_not_decide_its_own_M(tmp_path, monkeypatch):
+    """The M of a step is that of an Envelope shown the pilot pass and the batches before it."""
+    seen = []
+    rule = RULES["accept"]
+
+    def spy(logits, targets, log_p_hat, state):
+        chosen = rule.select(logits, targets, log_p_hat, state)
+        seen.append((float(state.log_M), float(chosen.log_ratio.max())))
+        return chosen
+
+    monkeypatch.setitem(RULES, "accept", Rule(spy, rejects=True))
+    run(tmp_path, with_(envelope="max", lr=0.2))
+    M = [log_M for log_M, _ in seen]
+    for step in range(1, len(seen)):
+        assert M[step] == pytest.approx(max(M[step - 1], seen[step - 1][1]), rel=1e-6)
+    assert any(largest > log_M for log_M, largest in seen)
+
+
+def test_row_ids_continue_over_steps_so_no_draw_is_used_twice(tmp_path, monkeypatch):
+    offsets = []
+    rule = RULES["accept"]
+
+    def spy(logits, targets, log_p_hat, state):
+        offsets.append((state.row_offset, len(targets)))
+        return rule.select(logits, targets, log_p_hat, state)
+
+    monkeypatch.setitem(RULES, "accept", Rule(spy, rejects=True))
+    run(tmp_path)
+    expected = 0
+    for offset, rows in offsets:
+        assert offset == expected
+        expected += rows
+
+
+def test_same_seed_same_bits_other_seed_other_run(tmp_path):
+    run(tmp_path / "a")
+    torch.rand(3)  # the global generator must not matter
+    run(tmp_path / "b")
+    run(tmp_path / "c", with_(seed=1))
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert metrics(tmp_path / "a") != metrics(tmp_path / "c")
+
+
+def test_the_global_generator_and_thread_count_are_left_alone(tmp_path):
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    run(tmp_path, with_(epochs=1, threads=threads + 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("method", "envelope"),
+    [("plain", "max"), ("importance", "max"), ("accept", "max"), ("accept", "quantile:0.9")],
+)
+def test_resume_is_bit_identical(tmp_path, method, envelope):
+    config = with_(method=method, envelope=envelope)
+    half = with_(method=method, envelope=envelope, epochs=2)
+    straight = run(tmp_path / "straight", config)
+    run(tmp_path / "parts", half)
+    resumed = run(tmp_path / "parts", config, resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "parts")
+    assert {**resumed, "seconds": 0} == {**straight, "seconds": 0}
+
+
+def test_resume_after_a_crash_in_mid_epoch_is_bit_identical(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = with_(batch_size=16)
+    straight = run(tmp_path / "straight", config)
+    rule = RULES["accept"]
+
+    def crash(logits, targets, log_p_hat, state):
+        if state.row_offset > straight["rows"] * 5 / 8:
+            raise KeyboardInterrupt
+        return rule.select(logits, targets, log_p_hat, state)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(RULES, "accept", Rule(crash, rejects=True))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "crashed", config)
+    known = torch.load(tmp_path / "crashed" / "checkpoint.pt", weights_only=True)
+    written = (tmp_path / "crashed" / "metrics.jsonl").stat().st_size
+    assert known["position"] < written  # the crash left steps that the checkpoint does not know
+    run(tmp_path / "crashed", config, resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "crashed")
+    events = EventAccumulator(str(tmp_path / "crashed")).Reload()
+    steps = [event.step for event in events.Scalars("step/acceptance")]
+    assert steps == list(range(1, straight["step"] + 1))
+
+
+def test_resume_refuses_another_configuration(tmp_path):
+    run(tmp_path, with_(epochs=2))
+    with pytest.raises(CheckpointError, match=r"lr was 0\.05, is 0\.1"):
+        run(tmp_path, with_(lr=0.1), resume=True)
+    with pytest.raises(CheckpointError, match="more than epochs=1"):
+        run(tmp_path, with_(epochs=1), resume=True)
+
+
+def test_resume_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        run(tmp_path, resume=True)
+
+
+def test_an_earlier_run_is_replaced_only_when_told_to(tmp_path):
+    run(tmp_path, with_(epochs=1))
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        run(tmp_path, with_(epochs=1))
+    run(tmp_path, with_(epochs=1, seed=5), overwrite=True)
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+
+
+def test_all_rejected_batches_are_skipped_steps(tmp_path, monkeypatch):
+    rule = RULES["accept"]
+
+    def reject(logits, targets, log_p_hat, state):
+        huge = state._replace(log_M=torch.tensor(80.0, dtype=torch.float64))
+        return rule.select(logits, targets, log_p_hat, huge)
+
+    monkeypatch.setitem(RULES, "accept", Rule(reject, rejects=True))
+    summary = run(tmp_path, with_(epochs=2))
+    assert summary["skipped_steps"] == summary["step"] > 0
+    assert summary["gradient_samples"] == 0
+    assert summary["loss"] is None
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path, monkeypatch):
+    real = loop.F.cross_entropy
+    monkeypatch.setattr(loop.F, "cross_entropy", lambda *a, **k: real(*a, **k) * torch.nan)
+    with pytest.raises(TrainingError, match="step 1: the loss is nan"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["accept", "importance"])
+def test_logits_that_are_not_finite_are_an_error_not_an_endless_skip(tmp_path, monkeypatch, method):
+    class Broken(loop.SmallCNN):
+        def forward(self, images):
+            return super().forward(images) * torch.nan
+
+    monkeypatch.setattr(loop, "SmallCNN", Broken)
+    with pytest.raises(TrainingError, match="no row of the logits is finite"):
+        run(tmp_path, with_(method=method))
+
+
+def test_a_diverging_run_says_so(tmp_path):
+    with pytest.raises(TrainingError, match=r"a smaller lr than 1e\+20 may help"):
+        run(tmp_path, with_(lr=1e20, epochs=10))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "mnist"}, "accepted are digits"),
+        ({"method": "reject"}, "accepted are plain, reweight, importance, accept"),
+        ({"envelope": "median"}, "median"),
+        ({"envelope": "max", "half_life": 10.0}, "half_life is for 'quantile'"),
+        ({"half_life": 0.0}, "at least 1 sample"),
+        ({"half_life": float("nan")}, "at least 1 sample"),
+        ({"epochs": 0}, "epochs=0: at least 1"),
+        ({"batch_size": 0}, "batch_size=0: at least 1"),
+        ({"threads": 0}, "threads=0: at least 1"),
+        ({"lr": -1.0}, "positive number"),
+        ({"lr": float("nan")}, "positive number"),
+        ({"momentum": 1.0}, r"accepted is \[0, 1\)"),
+        ({"seed": -1}, "accepted is 0 to"),
+    ],
+)
+def test_bad_configurations_are_refused_with_what_is_accepted(changes, message):
+    with pytest.raises(ValueError, match=message):
+        with_(**changes)
+
+
+def test_forgetting_keeps_a_quantile_envelope_near_the_rows_of_now(tmp_path):
+    """q grows as the model learns; without forgetting M stays at what the first rows asked for."""
+    forgetful = run(tmp_path / "a", with_(epochs=12))
+    stubborn = run(tmp_path / "b", with_(epochs=12, half_life=float("inf")))
+    assert forgetful["M"] < stubborn["M"]
+    assert forgetful["acceptance"] > stubborn["acceptance"]

@@ -1,0 +1,99 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from rskernels.cli import app
+
+TINY = ["train", "--epochs", "2", "--imbalance", "20", "--data", "digits"]
+
+
+@pytest.fixture
+def invoke(monkeypatch):
+    # Wide and plain, so that messages are neither wrapped nor coloured.
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def test_help_lists_commands_and_choices(invoke):
+    assert all(command in invoke("--help").output for command in ("train", "demo"))
+    output = invoke("train", "--help").output
+    for word in ("plain, reweight, importance, accept", "digits", "quantile:0.9", "--resume"):
+        assert word in output
+
+
+def test_train_writes_everything(invoke, tmp_path):
+    out = tmp_path / "run"
+    result = invoke(*TINY, "--method", "accept", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert "balanced accuracy" in result.output
+    assert "accept, M quantile:0.9" in result.output
+    names = {path.name.partition(".tfevents")[0] for path in out.iterdir()}
+    assert names == {
+        "metrics.jsonl",
+        "events.out",
+        "checkpoint.pt",
+        "curves.png",
+        "summary.json",
+    }
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["config"]["method"] == "accept"
+    assert summary["epoch"] == 2
+
+
+def test_resume_and_overwrite(invoke, tmp_path):
+    out = ["--out", str(tmp_path)]
+    assert invoke(*TINY, *out).exit_code == 0
+    refused = invoke(*TINY, *out)
+    assert refused.exit_code == 1
+    assert "already holds a run" in refused.output
+    assert invoke(*TINY, *out, "--epochs", "3", "--resume").exit_code == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["epoch"] == 3
+    mismatch = invoke(*TINY, *out, "--epochs", "3", "--resume", "--seed", "9")
+    assert mismatch.exit_code == 1
+    assert "seed was 0, is 9" in mismatch.output
+    assert invoke(*TINY, *out, "--overwrite").exit_code == 0
+
+
+def test_resume_of_a_damaged_checkpoint(invoke, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    result = invoke(*TINY, "--out", str(tmp_path), "--resume")
+    assert result.exit_code == 1
+    assert "damaged" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "mnist"], "accepted are digits"),
+        (["--method", "reject"], "accepted are plain, reweight, importance, accept"),
+        (["--envelope", "median"], "median"),
+        (["--envelope", "max", "--half-life", "10"], "half_life is for 'quantile'"),
+        (["--imbalance", "1000"], "accepted are 1 (balanced) to"),
+        (["--epochs", "0"], "at least 1"),
+        (["--seed", "-1"], "accepted is 0 to"),
+    ],
+)
+def test_bad_arguments_are_usage_errors(invoke, tmp_path, arguments, message):
+    result = invoke(*TINY, "--out", str(tmp_path / "run"), *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_demo_prints_the_comparison(invoke, tmp_path):
+    result = invoke("demo", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "gain on plain" in result.output
+    assert "accept, M max" in result.output
+
+
+def test_command_without_its_packages_says_what_to_install():
+    code = "import sys; sys.modules['typer'] = None; import rskernels.cli"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "pip install 'rskernels[train]'" in result.stderr
+    assert "Traceback" not in result.stderr
