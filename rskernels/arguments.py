@@ -10,9 +10,8 @@ from torch import Tensor
 
 from rskernels.random import check_seed, draw_seed
 
-FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+FLOAT_DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 FLOAT_NAMES = "float32, float64, bfloat16 or float16"
-DEVICE_TYPES = ("cpu", "cuda", "meta")
 
 
 def check_floating(name: str, value: Tensor) -> None:
@@ -21,9 +20,7 @@ def check_floating(name: str, value: Tensor) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
-    if value.layout != torch.strided:
-        raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
-    if value.device.type not in DEVICE_TYPES:
+    if not (value.is_cpu or value.is_cuda or value.is_meta):
         raise ValueError(
             f"{name} is on {value.device}; there are kernels for CPU and CUDA (or ROCm) tensors"
         )
@@ -70,6 +67,8 @@ def M_argument(  # noqa: N802
     value: Tensor | float | None, device: torch.device, shape: torch.Size, log_space: bool
 ) -> tuple[Tensor | None, float]:
     """Return the envelope constant as (tensor, unused) or (None, number); None is M = 1."""
+    if type(value) is float and 0.0 < value < math.inf:
+        return None, value
     if value is None:
         return None, 0.0 if log_space else 1.0
     if isinstance(value, Tensor):
@@ -105,11 +104,6 @@ def temperature_argument(temperature: float) -> float:
     return number
 
 
-def without_grad(value: Tensor) -> Tensor:
-    """Return the tensor outside autograd: masks carry no gradient."""
-    return value.detach() if value.requires_grad else value
-
-
 def _number(name: str, value: object) -> float:
     if type(value) is float:
         return value
@@ -132,4 +126,4 @@ def _tensor(name: str, value: Tensor, device: torch.device, shape: torch.Size) -
                 f"{name} must broadcast to the decisions' shape {list(shape)}, "
                 f"got {list(value.shape)}"
             )
-    return without_grad(value)
+    return value.detach() if value.requires_grad else value

@@ -23,7 +23,6 @@ from rskernels.arguments import (
     density_argument,
     seed_argument,
     temperature_argument,
-    without_grad,
 )
 from rskernels.random import check_row_offset, check_stream
 
@@ -220,7 +219,7 @@ def bernoulli_mask(
     M, M_value = M_argument(M, log_ratio.device, log_ratio.shape, log_space)
     seed, seed_value = seed_argument(seed, generator, log_ratio.device)
     return _bernoulli(
-        without_grad(log_ratio), M, M_value, seed, seed_value,
+        log_ratio.detach(), M, seed, M_value, seed_value,
         check_row_offset(row_offset), check_stream(stream), bool(log_space),
     )  # fmt: skip
 
@@ -278,11 +277,16 @@ def _law(
     if targets is not None:
         check_targets(targets, logits)
         shape = targets.shape
-    density, density_value = density_argument(name, density, logits.device, shape, log_space)
-    M, M_value = M_argument(M, logits.device, shape, log_space)
-    seed, seed_value = seed_argument(seed, generator, logits.device)
+    device = logits.device
+    density, density_value = density_argument(name, density, device, shape, log_space)
+    M, M_value = M_argument(M, device, shape, log_space)
+    seed, seed_value = seed_argument(seed, generator, device)
+    if logits.requires_grad:
+        logits = logits.detach()
+    head = (logits, targets, density, M, seed, M_value, density_value, seed_value)
+    if row_offset == 0 and temperature == 1.0 and ignore_index == -100 and not log_space:
+        return (*head, 0, 1.0, False, True) if model_is_target else head
     return (
-        without_grad(logits), targets, density, density_value, M, M_value, seed, seed_value,
-        check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
+        *head, check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
         model_is_target, int(ignore_index),
     )  # fmt: skip

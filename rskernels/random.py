@@ -17,6 +17,7 @@ WEYL_1 = 0xBB67AE85
 WORD = 0xFFFFFFFF
 
 ACCEPT_STREAM = 0
+SEEDS = 2**63 - 1  # how many seeds a generator is asked for
 
 # Up to this word the 65-bit numerator of u fits an int64; above it w0 and a sticky bit decide.
 SMALL_WORD = 1 << 26
@@ -145,14 +146,12 @@ def draw_seed(generator: torch.Generator | None, device: torch.device) -> torch.
         If ``generator`` lives on another device.
     """
     if generator is None:
-        return torch.randint(0, 2**63 - 1, (1,), dtype=torch.int64, device=device)
+        return torch.randint(SEEDS, (1,), device=device)
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator.device.type != device.type:
         raise ValueError(f"generator is on {generator.device}, the draw is on {device}")
-    return torch.randint(
-        0, 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator
-    )
+    return torch.randint(SEEDS, (1,), device=device, generator=generator)
 
 
 def uniforms(
@@ -213,7 +212,7 @@ def uniforms(
 
 def check_row_offset(row_offset: int) -> int:
     """Return ``row_offset`` if it is an int of at least 0 that fits an int64."""
-    if isinstance(row_offset, bool) or not isinstance(row_offset, (int, torch.SymInt)):
+    if type(row_offset) is not int and not isinstance(row_offset, torch.SymInt):
         raise TypeError(f"row_offset must be an int, got {type(row_offset).__name__}")
     if not 0 <= row_offset < 1 << 63:
         raise ValueError(f"row_offset must be in [0, 2**63), got {row_offset}")

@@ -35,20 +35,25 @@ RSKERNELS_INLINE Real block_max(const Real* values, std::int64_t count) {
   return top;
 }
 
-// Sum of 2^((z - top) scale). `ahead` is the address of the next block, read into the cache while
-// the arithmetic of this one runs.
+// Sum of 2^((z - top) scale). `next` is the address of the next block, fetched while the arithmetic
+// of this one runs: from its quarters in turn, since the hardware follows several pages faster than
+// one.
 template <std::size_t kElementBytes, class Real>
 RSKERNELS_INLINE Real block_sum_exp2(const Real* z, std::int64_t count, Real top, Real scale,
-                                     std::uintptr_t ahead) {
+                                     std::uintptr_t next) {
   constexpr std::int64_t lanes = kLanes<Real>;
+  constexpr std::int64_t kStepBytes = lanes * static_cast<std::int64_t>(kElementBytes);
+  constexpr std::int64_t kQuarter = kBlockColumns * static_cast<std::int64_t>(kElementBytes) / 4;
   constexpr std::uintptr_t kCacheLine = 64;
   Real lane[lanes] = {};
   std::int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    for (std::uintptr_t byte = 0; byte < lanes * kElementBytes; byte += kCacheLine) {
+    const std::int64_t step = i / lanes;
+    const std::uintptr_t ahead =
+        next + static_cast<std::uintptr_t>(step % 4 * kQuarter + step / 4 * kStepBytes);
+    for (std::uintptr_t byte = 0; byte < kStepBytes; byte += kCacheLine) {
       __builtin_prefetch(reinterpret_cast<const void*>(ahead + byte), 0, 2);
     }
-    ahead += lanes * kElementBytes;
     for (std::int64_t l = 0; l < lanes; ++l) {
       lane[l] += exp2_nonpositive((z[i + l] - top) * scale);
     }

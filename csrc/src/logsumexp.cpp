@@ -39,10 +39,10 @@ RSKERNELS_INLINE RowSum row_sum(const Element* row, std::int64_t stride, std::in
       for (std::int64_t i = 0; i < count; ++i) buffer[i] = widen(block[i * stride]);
     }
     const Real top = block_max(z, count);
-    const auto ahead = reinterpret_cast<std::uintptr_t>(block) + kBlockColumns * sizeof(Element);
+    const auto next = reinterpret_cast<std::uintptr_t>(block) + kBlockColumns * sizeof(Element);
     // A block of -inf alone adds nothing; one with NaN must still spread it.
     const Real finite_top = top == kLowest<Real> ? Real{0} : top;
-    const Real sum = block_sum_exp2<sizeof(Element)>(z, count, finite_top, block_scale, ahead);
+    const Real sum = block_sum_exp2<sizeof(Element)>(z, count, finite_top, block_scale, next);
     const double block_top = top;
     const double weight = top == kLowest<Real> && sum == sum ? 0.0 : static_cast<double>(sum);
     if (block_top > total.max) {

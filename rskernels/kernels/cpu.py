@@ -36,22 +36,23 @@ def decide(
     density: torch.Tensor | float,
     M: torch.Tensor | float,
     seed: torch.Tensor | int,
-    row_offset: int,
-    temperature: float,
-    log_space: bool,
-    model_is_target: bool,
-    ignore_index: int,
+    row_offset: int = 0,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    model_is_target: bool = False,
+    ignore_index: int = -100,
 ) -> Decision:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
-    shape = logits.shape if targets is None else logits.shape[:-1]
-    dtype = wide_dtype(logits)
-    log_prob = torch.empty(shape, dtype=dtype)
-    log_ratio = torch.empty(shape, dtype=dtype)
-    mask, summary = _run(
-        logits, targets, density, M, seed, row_offset, temperature, log_space,
-        model_is_target, ignore_index, log_prob, log_ratio,
-    )  # fmt: skip
-    return mask, log_prob, log_ratio, summary[:4].long(), summary[4:6]
+    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
+    shape = logits.shape if targets is None else targets.shape
+    log_prob = torch.empty(shape, dtype=wide_dtype(logits))
+    log_ratio = torch.empty_like(log_prob)
+    if targets is None:
+        mask, summaries = _run_entries(logits, *law, log_prob, log_ratio)
+    else:
+        mask, summaries = _run_targets(logits, targets, *law, ignore_index, log_prob, log_ratio)
+    summary = summaries.sum(0)
+    return mask, log_prob, log_ratio, summary[:4].long(), summary[4:6].clone()
 
 
 def mask(
@@ -60,16 +61,20 @@ def mask(
     density: torch.Tensor | float,
     M: torch.Tensor | float,
     seed: torch.Tensor | int,
-    row_offset: int,
-    temperature: float,
-    log_space: bool,
-    model_is_target: bool,
-    ignore_index: int,
+    row_offset: int = 0,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    model_is_target: bool = False,
+    ignore_index: int = -100,
 ) -> torch.Tensor:
     """Decide every row, or every entry, and return only the mask."""
-    return _run(
+    if targets is None:
+        return _run_entries(
+            logits, density, M, seed, row_offset, temperature, log_space, model_is_target
+        )[0]
+    return _run_targets(
         logits, targets, density, M, seed, row_offset, temperature, log_space,
-        model_is_target, ignore_index, None, None,
+        model_is_target, ignore_index,
     )[0]  # fmt: skip
 
 
@@ -90,7 +95,7 @@ def bernoulli(
         bernoulli_rows, -(-N // SCALAR_UNIT), N * ROW_WORK,
         (
             SCALAR_UNIT, N, values.data_ptr(), CODE[values.dtype], *M_scalars,
-            int(seed), row_offset, stream, log_space, mask.data_ptr(),
+            *_seed(seed), row_offset, stream, log_space, mask.data_ptr(),
         ),
     )  # fmt: skip
     return mask
@@ -100,17 +105,16 @@ def target_log_prob(
     logits: torch.Tensor, targets: torch.Tensor, temperature: float, ignore_index: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log q of the target [...], and what the gradient needs of each row [..., 2]."""
-    rows = as_rows(logits)
-    V = logits.shape[-1]
+    N, *layout = _layout(logits)
+    V = layout[-1]
     log_prob = torch.empty(logits.shape[:-1], dtype=wide_dtype(logits))
     totals = torch.empty((*logits.shape[:-1], 2), dtype=torch.float64)
     indices = targets.contiguous()
-    unit_rows, units = _units(rows.count, V)
+    unit_rows, units = _units(N, V)
     outside = run_units(
-        log_prob_rows, units, rows.count * (V + ROW_WORK),
+        log_prob_rows, units, N * (V + ROW_WORK),
         (
-            unit_rows, rows.count, *_logits_arguments(rows, V),
-            indices.data_ptr(), CODE[indices.dtype], temperature, ignore_index,
+            unit_rows, N, *layout, indices.data_ptr(), CODE[indices.dtype], temperature, ignore_index,
             log_prob.data_ptr(), totals.data_ptr(),
         ),
     )  # fmt: skip
@@ -128,17 +132,16 @@ def target_log_prob_backward(
     ignore_index: int,
 ) -> torch.Tensor:
     """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
-    rows = as_rows(logits)
-    V = logits.shape[-1]
+    N, *layout = _layout(logits)
+    V = layout[-1]
     gradient = torch.empty(logits.shape, dtype=logits.dtype)
     indices = targets.contiguous()
     slopes = upstream.contiguous()
-    unit_rows, units = _units(rows.count, V)
+    unit_rows, units = _units(N, V)
     run_units(
-        gradient_rows, units, rows.count * (V + ROW_WORK),
+        gradient_rows, units, N * (V + ROW_WORK),
         (
-            unit_rows, rows.count, *_logits_arguments(rows, V),
-            indices.data_ptr(), CODE[indices.dtype], slopes.data_ptr(), totals.data_ptr(),
+            unit_rows, N, *layout, indices.data_ptr(), CODE[indices.dtype], slopes.data_ptr(), totals.data_ptr(),
             temperature, ignore_index, gradient.data_ptr(),
         ),
     )  # fmt: skip
@@ -165,63 +168,96 @@ def raise_outside(targets: torch.Tensor, V: int, ignore_index: int) -> None:
     )
 
 
-def _run(
+def _run_targets(
     logits, targets, density, M, seed, row_offset, temperature, log_space,
-    model_is_target, ignore_index, log_prob, log_ratio,
+    model_is_target, ignore_index, log_prob=None, log_ratio=None,
 ):  # fmt: skip
-    if targets is None:
-        scalars, rows = _entry_scalars(logits, density, M)
-        mask = torch.empty(logits.shape, dtype=torch.bool)
-    else:
-        rows = as_rows(logits)
-        mask = torch.empty(targets.shape, dtype=torch.bool)
-        # Named, so that they live until the kernel returns.
-        density, *density_scalars = _row_scalars(density, mask.shape)
-        M, *M_scalars = _row_scalars(M, mask.shape)
-        targets = targets.contiguous()
-        scalars = (targets.data_ptr(), CODE[targets.dtype], *density_scalars, *M_scalars)
-    V = logits.shape[-1]
-    unit_rows, units = _units(rows.count, V)
-    work = rows.count * (V + ROW_WORK)
-    outputs = (mask.data_ptr(), 0, 0, 0)
-    summaries = None
-    if log_prob is not None:
-        summaries = torch.zeros((units, SUMMARY), dtype=torch.float64)
-        outputs = tuple(t.data_ptr() for t in (mask, log_prob, log_ratio, summaries))
+    targets = targets.contiguous()
+    shape = targets.shape
+    mask = torch.empty_like(targets, dtype=torch.bool)
+    N, address, code, inner, outer_stride, inner_stride, stride, V = _layout(logits)
+    # Named, so that they live until the kernel returns.
+    density, density_address, density_code, density_step, density_value = _row_scalars(
+        density, shape
+    )
+    M, M_address, M_code, M_step, M_value = _row_scalars(M, shape)
+    seed_address, seed_value = _seed(seed)
+    unit_rows, units = _units(N, V)
+    summaries, outputs = _outputs(units, log_prob, log_ratio)
     arguments = (
-        unit_rows, rows.count, *_logits_arguments(rows, V), *scalars,
-        int(seed), row_offset, temperature, log_space, model_is_target,
+        unit_rows, N, address, code, inner, outer_stride, inner_stride, stride, V,
+        targets.data_ptr(), CODE[targets.dtype],
+        density_address, density_code, density_step, density_value,
+        M_address, M_code, M_step, M_value,
+        seed_address, seed_value, row_offset, temperature, log_space, model_is_target, ignore_index,
+        mask.data_ptr(), *outputs,
     )  # fmt: skip
-    if targets is None:
-        run_units(dense_rows, units, 8 * work, (*arguments, *outputs))
-    elif run_units(target_rows, units, work, (*arguments, ignore_index, *outputs)):
+    if run_units(target_rows, units, N * (V + ROW_WORK), arguments):
         raise_outside(targets, V, ignore_index)
-    return mask, None if summaries is None else summaries.sum(0)
+    return mask, summaries
 
 
-def _units(N: int, V: int) -> tuple[int, int]:
+def _run_entries(
+    logits, density, M, seed, row_offset, temperature, log_space,
+    model_is_target, log_prob=None, log_ratio=None,
+):  # fmt: skip
+    mask = torch.empty(logits.shape, dtype=torch.bool)
+    scalars, rows = _entry_scalars(logits, density, M)
+    N, *layout, V = _layout(logits, rows)
+    unit_rows, units = _units(N, V)
+    summaries, outputs = _outputs(units, log_prob, log_ratio)
+    arguments = (
+        unit_rows, N, *layout, V, *scalars,
+        *_seed(seed), row_offset, temperature, log_space, model_is_target,
+        mask.data_ptr(), *outputs,
+    )  # fmt: skip
+    run_units(dense_rows, units, 8 * N * (V + ROW_WORK), arguments)
+    return mask, summaries
+
+
+def _outputs(units, log_prob, log_ratio):
+    if log_prob is None:
+        return None, (0, 0, 0)
+    summaries = torch.zeros((units, SUMMARY), dtype=torch.float64)
+    return summaries, (log_prob.data_ptr(), log_ratio.data_ptr(), summaries.data_ptr())
+
+
+def _units(N, V):
     unit_rows = max(1, UNIT_WORK // (V + ROW_WORK))
     return unit_rows, -(-N // unit_rows)
 
 
-def _logits_arguments(rows, V):
+def _layout(logits, rows=None):
+    """Return (N, address, code, inner, outer stride, inner stride, column stride, V)."""
+    if rows is None and logits.dim() == 2:
+        N, V = logits.shape
+        inner_stride, stride = logits.stride()
+        # A single column may have any stride.
+        stride = stride if V > 1 else 1
+        return N, logits.data_ptr(), CODE[logits.dtype], N or 1, 0, inner_stride, stride, V
+    rows = rows or as_rows(logits)
     logits = rows.tensors[0]
-    size = logits.element_size()
-    stride = logits.stride(-1) * size if V > 1 else size
+    V = logits.shape[-1]
     return (
-        logits.data_ptr(), CODE[logits.dtype], rows.inner,
-        rows.outer_strides[0] * size, rows.inner_strides[0] * size, stride, V,
+        rows.count, logits.data_ptr(), CODE[logits.dtype], rows.inner,
+        rows.outer_strides[0], rows.inner_strides[0], logits.stride(-1) if V > 1 else 1, V,
     )  # fmt: skip
+
+
+def _seed(seed):
+    """Return a seed as (address, value); the address is 0 where the value is given."""
+    return (seed.data_ptr(), 0) if isinstance(seed, torch.Tensor) else (0, seed)
 
 
 def _row_scalars(value, shape):
     """Return a density or M with (address, code, step, value) for the rows."""
     if not isinstance(value, torch.Tensor):
         return None, 0, NONE, 0, value
-    if value.dtype not in (torch.float32, torch.float64):
-        value = value.float()
+    code = CODE[value.dtype]
+    if code != F32 and code != F64:
+        value, code = value.float(), F32
     value, step = per_row(value, shape)
-    return value, value.data_ptr(), CODE[value.dtype], step * value.element_size(), 0.0
+    return value, value.data_ptr(), code, step, 0.0
 
 
 def _entry_scalars(logits, density, M):
@@ -240,7 +276,6 @@ def _entry_scalars(logits, density, M):
             continue
         at += 1
         tensor = rows.tensors[at]
-        size = tensor.element_size()
         strides = (rows.outer_strides[at], rows.inner_strides[at], tensor.stride(-1))
-        scalars += [tensor.data_ptr(), CODE[tensor.dtype], *(s * size for s in strides), 0.0]
+        scalars += [tensor.data_ptr(), CODE[tensor.dtype], *strides, 0.0]
     return scalars, rows

@@ -23,6 +23,7 @@ from rskernels.kernels.cpu_softmax import (
     load_integer,
     load_logit,
     row_total,
+    size_of,
     store_float,
 )
 from rskernels.kernels.lanemath import philox_words, row_uniform
@@ -55,9 +56,11 @@ def summary_of(summaries, unit):
 
 
 @njit
-def row_address(base, n, inner, outer_stride, inner_stride):
-    """Return the address of row ``n`` of a tensor with two leading strides."""
-    return base + (n // inner) * outer_stride + (n % inner) * inner_stride
+def row_address(base, n, inner, outer_stride, inner_stride, size):
+    """Return the address of row ``n`` of a tensor with two leading strides, in elements."""
+    if n < inner:
+        return base + n * inner_stride * size
+    return base + ((n // inner) * outer_stride + (n % inner) * inner_stride) * size
 
 
 @njit
@@ -104,8 +107,8 @@ def target_rows(
     begin, end, unit_rows, N,
     logits, code, inner, outer_stride, inner_stride, stride, V,
     targets, target_code, density, density_code, density_step, density_value,
-    M, M_code, M_step, M_value, seed, row_offset, temperature, log_space, model_is_target,
-    ignore_index, mask, log_prob, log_ratio, summaries,
+    M, M_code, M_step, M_value, seed_address, seed, row_offset, temperature, log_space,
+    model_is_target, ignore_index, mask, log_prob, log_ratio, summaries,
 ):  # fmt: skip
     """Decide the target's entry of each row of units ``begin`` to ``end``.
 
@@ -115,16 +118,19 @@ def target_rows(
     scratch_memory = np.empty(BLOCK, np.float64)
     scratch = address_of(scratch_memory)
     scale = scale_of(temperature)
-    out_size = 8 if code == F64 else 4
+    size, out_size = size_of(code), 8 if code == F64 else 4
+    target_size, density_size, M_size = size_of(target_code), size_of(density_code), size_of(M_code)
     log_density = natural_log(density_value, log_space)
     log_M = natural_log(M_value, log_space)
+    if seed_address != 0:
+        seed = load_integer(seed_address, I64)
     accepted = carray(as_u8(mask), N)
     nowhere = np.empty(SUMMARY, np.float64)
     outside = 0
     for unit in range(begin, end):
         summary = summary_of(summaries, unit) if log_prob != 0 else nowhere
         for n in range(unit * unit_rows, min(N, (unit + 1) * unit_rows)):
-            target = load_integer(targets + n * (8 if target_code == I64 else 4), target_code)
+            target = load_integer(targets + n * target_size, target_code)
             log_q, log_w = np.nan, np.nan
             accepted[n] = False
             if target == ignore_index:
@@ -132,15 +138,16 @@ def target_rows(
             elif target < 0 or target >= V:
                 outside += 1
             else:
-                row = row_address(logits, n, inner, outer_stride, inner_stride)
-                reference, total = row_total(row, code, stride, V, scale, scratch)
-                z = load_logit(row + target * stride, code)
+                row = row_address(logits, n, inner, outer_stride, inner_stride, size)
+                reference, total = row_total(row, code, stride * size, V, scale, scratch)
+                z = load_logit(row + target * stride * size, code)
                 log_q = log_prob_of(z, reference, total, temperature)
                 if density_code != NONE:
-                    value = load_float(density + n * density_step, density_code)
+                    value = load_float(density + n * density_step * density_size, density_code)
                     log_density = natural_log(value, log_space)
                 if M_code != NONE:
-                    log_M = natural_log(load_float(M + n * M_step, M_code), log_space)
+                    value = load_float(M + n * M_step * M_size, M_code)
+                    log_M = natural_log(value, log_space)
                 u = row_uniform(row_offset + n, 0, seed)
                 accepted[n], log_w = decide_row(
                     log_q, log_density, log_M, u, model_is_target, code, log_prob != 0, summary
@@ -154,15 +161,17 @@ def target_rows(
 @njit(nogil=True, cache=True)
 def bernoulli_rows(
     begin, end, unit_rows, N, log_ratio, code, M, M_code, M_step, M_value,
-    seed, row_offset, stream, log_space, mask,
+    seed_address, seed, row_offset, stream, log_space, mask,
 ):  # fmt: skip
     """Accept each log ratio of units ``begin`` to ``end`` where log r - log M >= log u."""
-    size = 8 if code == F64 else 4
+    size, M_size = size_of(code), size_of(M_code)
     log_M = natural_log(M_value, log_space)
+    if seed_address != 0:
+        seed = load_integer(seed_address, I64)
     accepted = carray(as_u8(mask), N)
     for n in range(begin * unit_rows, min(N, end * unit_rows)):
         if M_code != NONE:
-            log_M = natural_log(load_float(M + n * M_step, M_code), log_space)
+            log_M = natural_log(load_float(M + n * M_step * M_size, M_code), log_space)
         value = load_float(log_ratio + n * size, code)
         log_u = math.log(row_uniform(row_offset + n, stream, seed))
         accepted[n] = value < np.inf and log_M > -np.inf and value - log_M >= log_u

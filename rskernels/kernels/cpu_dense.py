@@ -24,12 +24,15 @@ from rskernels.kernels.cpu_softmax import (
     F16,
     F32,
     F64,
+    I64,
     NONE,
     address_of,
     as_u8,
     gather_block,
     load_float,
+    load_integer,
     row_total,
+    size_of,
     store_float,
 )
 from rskernels.kernels.lanemath import column_uniforms, exp2, log
@@ -142,7 +145,7 @@ def dense_rows(
     logits, code, inner, outer_stride, inner_stride, stride, V,
     density, density_code, density_outer, density_inner, density_stride, density_value,
     M, M_code, M_outer, M_inner, M_stride, M_value,
-    seed, row_offset, temperature, log_space, model_is_target,
+    seed_address, seed, row_offset, temperature, log_space, model_is_target,
     mask, log_prob, log_ratio, summaries,
 ):  # fmt: skip
     """Decide every entry of the rows of units ``begin`` to ``end``.
@@ -154,28 +157,31 @@ def dense_rows(
     scale = scale_of(temperature)
     log_density = natural_log(density_value, log_space)
     log_M = natural_log(M_value, log_space)
-    size = 8 if code == F64 else 4
+    if seed_address != 0:
+        seed = load_integer(seed_address, I64)
+    size, out_size = size_of(code), 8 if code == F64 else 4
+    density_size, M_size = size_of(density_code), size_of(M_code)
     nowhere = np.empty(SUMMARY, np.float64)
     for n in range(begin * unit_rows, min(N, end * unit_rows)):
         summary = summary_of(summaries, n // unit_rows) if log_prob != 0 else nowhere
-        row = row_address(logits, n, inner, outer_stride, inner_stride)
-        reference, total = row_total(row, code, stride, V, scale, scratch)
+        row = row_address(logits, n, inner, outer_stride, inner_stride, size)
+        reference, total = row_total(row, code, stride * size, V, scale, scratch)
         mask_row = mask + n * V
-        log_prob_row = log_prob + n * V * size if log_prob != 0 else 0
-        log_ratio_row = log_ratio + n * V * size
+        log_prob_row = log_prob + n * V * out_size if log_prob != 0 else 0
+        log_ratio_row = log_ratio + n * V * out_size
         if not total > 0.0:
             reject_row(mask_row, log_prob_row, log_ratio_row, code, V)
             if log_prob != 0:
                 summary[INVALID] += V
             continue
-        density_row = row_address(density, n, inner, density_outer, density_inner)
+        density_row = row_address(density, n, inner, density_outer, density_inner, density_size)
         if density_code != NONE and density_stride == 0:
             log_density = natural_log(load_float(density_row, density_code), log_space)
-        M_row = row_address(M, n, inner, M_outer, M_inner)
+        M_row = row_address(M, n, inner, M_outer, M_inner, M_size)
         if M_code != NONE and M_stride == 0:
             log_M = natural_log(load_float(M_row, M_code), log_space)
         arguments = (
-            row, row_offset + n, stride, V, reference, total, temperature,
+            row, row_offset + n, stride * size, V, reference, total, temperature,
             density_row, density_code, density_stride, log_density,
             M_row, M_code, M_stride, log_M,
             seed, log_space, model_is_target, mask_row, log_prob_row, log_ratio_row,

@@ -10,7 +10,6 @@ from rskernels.kernels.cpu_softmax import (
     F16,
     F32,
     F64,
-    I64,
     address_of,
     as_f64,
     gather_block,
@@ -18,6 +17,7 @@ from rskernels.kernels.cpu_softmax import (
     load_integer,
     load_logit,
     row_total,
+    size_of,
     store_float,
 )
 from rskernels.kernels.lanemath import exp2
@@ -36,10 +36,11 @@ def log_prob_rows(
     scratch_memory = np.empty(BLOCK, np.float64)
     scratch = address_of(scratch_memory)
     scale = scale_of(temperature)
-    size = 8 if code == F64 else 4
+    size, target_size = size_of(code), size_of(target_code)
+    out_size = 8 if code == F64 else 4
     outside = 0
     for n in range(begin * unit_rows, min(N, end * unit_rows)):
-        target = load_integer(targets + n * (8 if target_code == I64 else 4), target_code)
+        target = load_integer(targets + n * target_size, target_code)
         kept = carray(as_f64(totals + n * 16), 2)
         log_q, kept[0], kept[1] = 0.0, np.nan, np.nan
         if target != ignore_index:
@@ -47,11 +48,11 @@ def log_prob_rows(
             if target < 0 or target >= V:
                 outside += 1
             else:
-                row = row_address(logits, n, inner, outer_stride, inner_stride)
-                kept[0], kept[1] = row_total(row, code, stride, V, scale, scratch)
-                z = load_logit(row + target * stride, code)
+                row = row_address(logits, n, inner, outer_stride, inner_stride, size)
+                kept[0], kept[1] = row_total(row, code, stride * size, V, scale, scratch)
+                z = load_logit(row + target * stride * size, code)
                 log_q = log_prob_of(z, kept[0], kept[1], temperature)
-        store_float(log_prob + n * size, code, log_q)
+        store_float(log_prob + n * out_size, code, log_q)
     return outside
 
 
@@ -98,17 +99,19 @@ def gradient_rows(
     scratch_memory = np.empty(BLOCK, np.float64)
     scratch = address_of(scratch_memory)
     scale = scale_of(temperature)
-    size = 8 if code == F64 else 2 if code == BF16 or code == F16 else 4
+    size, target_size = size_of(code), size_of(target_code)
+    out_size = 8 if code == F64 else 4
     for n in range(begin * unit_rows, min(N, end * unit_rows)):
-        target = load_integer(targets + n * (8 if target_code == I64 else 4), target_code)
-        row = row_address(logits, n, inner, outer_stride, inner_stride)
+        target = load_integer(targets + n * target_size, target_code)
+        row = row_address(logits, n, inner, outer_stride, inner_stride, size)
         kept = carray(as_f64(totals + n * 16), 2)
-        slope = load_float(upstream + n * (8 if code == F64 else 4), code) / temperature
+        slope = load_float(upstream + n * out_size, code) / temperature
         reference, total = kept[0], kept[1]
         if target == ignore_index:
             reference, total, slope, target = 0.0, 1.0, 0.0, -1
         arguments = (
-            row, stride, V, reference, total, scale, slope, target, gradient + n * V * size, scratch,
+            row, stride * size, V, reference, total, scale, slope, target,
+            gradient + n * V * size, scratch,
         )  # fmt: skip
         if code == F32:
             _row_f32(*arguments)

@@ -1,7 +1,8 @@
 """One pass over a row of logits in Numba: its reference and the total of its exponentials.
 
 Rows are addresses with a byte stride and a dtype code: one compiled function serves every dtype
-and layout, and bf16, which NumPy does not know, needs no detour.
+and layout, and bf16, which NumPy does not know, needs no detour. The entry points of the other
+``cpu_`` modules take strides in elements, as torch gives them.
 """
 
 import numpy as np
@@ -46,6 +47,14 @@ as_f32, as_f64, as_i64, as_i32, as_u16, as_u8 = (
     _pointer(ctype)
     for ctype in (types.float32, types.float64, types.int64, types.int32, types.uint16, types.uint8)
 )
+
+
+@njit
+def size_of(code):
+    """Return the bytes of an element."""
+    if code == F64 or code == I64:
+        return 8
+    return 2 if code == BF16 or code == F16 else 4
 
 
 @njit

@@ -38,11 +38,11 @@ def decide(
     density: torch.Tensor | float,
     M: torch.Tensor | float,
     seed: torch.Tensor | int,
-    row_offset: int,
-    temperature: float,
-    log_space: bool,
-    model_is_target: bool,
-    ignore_index: int,
+    row_offset: int = 0,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    model_is_target: bool = False,
+    ignore_index: int = -100,
 ) -> Decision:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
     run = _decide_entries if targets is None else _decide_targets
@@ -60,11 +60,11 @@ def mask(
     density: torch.Tensor | float,
     M: torch.Tensor | float,
     seed: torch.Tensor | int,
-    row_offset: int,
-    temperature: float,
-    log_space: bool,
-    model_is_target: bool,
-    ignore_index: int,
+    row_offset: int = 0,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    model_is_target: bool = False,
+    ignore_index: int = -100,
 ) -> torch.Tensor:
     """Decide every row, or every entry, and return only the mask."""
     run = _decide_entries if targets is None else _decide_targets

@@ -24,8 +24,6 @@ def as_rows(*tensors: torch.Tensor) -> Rows:
     strides is copied.
     """
     shape = tensors[0].shape[:-1]
-    if len(shape) == 1:
-        return Rows(tensors, shape[0], max(shape[0], 1), (0,) * len(tensors), tuple(t.stride(0) for t in tensors))
     strides = [tensor.stride() for tensor in tensors]
     sizes: list[int] = []
     steps: list[list[int]] = []
@@ -54,11 +52,11 @@ def per_row(value: torch.Tensor, shape: torch.Size) -> tuple[torch.Tensor, int]:
 
     One element keeps step 0; anything else is laid out row by row.
     """
+    if value.shape == shape:
+        return value.contiguous(), 1
     if value.numel() == 1:
         return value, 0
-    if value.shape != shape:
-        value = value.expand(shape)
-    return value.contiguous(), 1
+    return value.expand(shape).contiguous(), 1
 
 
 def wide_dtype(values: torch.Tensor) -> torch.dtype:

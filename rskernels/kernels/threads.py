@@ -38,9 +38,9 @@ def run_units(
     The caller's thread takes the first share. Kernels never call back here, so concurrent callers
     share one pool without waiting for each other's results.
     """
-    threads = min(units, torch.get_num_threads()) if work >= SERIAL_WORK else 1
-    if threads <= 1:
+    if work < SERIAL_WORK:
         return kernel(0, units, *arguments) or 0
+    threads = max(1, min(units, torch.get_num_threads()))
     bounds = [units * share // threads for share in range(threads + 1)]
     pool = _workers(threads - 1)
     others = [
