@@ -87,6 +87,7 @@ def kernels():
 
 
 def main():
+    """Compile and report; any failure ends the script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", help="cuda:80, cuda:90, cuda:100 or hip:gfx942")
     parser.add_argument("--dtype", default="bf16", choices=("fp32", "fp64", "bf16", "fp16"))
