@@ -20,6 +20,8 @@ def check_floating(name: str, value: Tensor) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
     if not (value.is_cpu or value.is_cuda or value.is_meta):
         raise ValueError(
             f"{name} is on {value.device}; there are kernels for CPU and CUDA (or ROCm) tensors"
@@ -98,17 +100,26 @@ def seed_argument(
 
 def temperature_argument(temperature: float) -> float:
     """Return the temperature as a float above 0."""
-    number = _number("temperature", temperature)
+    number = _number("temperature", temperature, "a number")
     if not 0.0 < number < math.inf:
         raise ValueError(f"temperature must be a finite number above 0, got {number}")
     return number
 
 
-def _number(name: str, value: object) -> float:
+def integer_argument(name: str, value: int) -> int:
+    """Return an int that fits 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} must fit 64 bits, got {value}")
+    return value
+
+
+def _number(name: str, value: object, accepted: str = "a number or a tensor") -> float:
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
-        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+        raise TypeError(f"{name} must be {accepted}, got {type(value).__name__}")
     return float(value)
 
 

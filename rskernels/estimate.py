@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rskernels import _core
+from rskernels.arguments import (
+    check_logits,
+    check_targets,
+    density_argument,
+    integer_argument,
+    temperature_argument,
+)
+from rskernels.kernels.layout import Rows, as_rows
 
 DTYPES: dict[torch.dtype, _core._DType] = {
     torch.float32: "float32",
@@ -97,11 +105,20 @@ def estimate_M(
     if method not in ("max", "quantile"):
         raise ValueError(f"method must be 'max' or 'quantile', got {method!r}")
     level = check_level(method, level)
-    p_hat = _check_estimate(logits, p_hat, targets, temperature, ignore_index)
-    estimate = _estimate_on_cpu if logits.device.type == "cpu" else _estimate_on_cuda
+    check_logits(logits)
+    if logits.is_meta:
+        raise ValueError("logits are on meta and hold no values to estimate M from")
+    if targets is not None:
+        check_targets(targets, logits)
+    shape = logits.shape if targets is None else targets.shape
+    density, value = density_argument("p_hat", p_hat, logits.device, shape, log_space)
+    if density is None:
+        density = torch.tensor(value, dtype=torch.float64, device=logits.device)
+    estimate = _estimate_on_cpu if logits.is_cpu else _estimate_on_cuda
     log_M, valid, invalid, ignored = estimate(
-        logits, p_hat, targets, method, level, float(temperature), log_space, ignore_index
-    )
+        logits, density, targets, method, level, temperature_argument(temperature), log_space,
+        integer_argument("ignore_index", ignore_index),
+    )  # fmt: skip
     counts = f"{valid} valid, {invalid} invalid, {ignored} ignored"
     if valid == 0:
         raise ValueError(f"there is no valid ratio p_hat / q to take M from ({counts})")
@@ -113,62 +130,6 @@ def estimate_M(
     if not -708.0 < log_M < 709.0:
         raise ValueError(f"log M = {log_M} has no float64 M; pass p_hat with log_space=True")
     return math.exp(log_M)
-
-
-def _check_estimate(
-    logits: Tensor,
-    p_hat: Tensor | float,
-    targets: Tensor | None,
-    temperature: float,
-    ignore_index: int,
-) -> Tensor:
-    """Check what can be checked without reading a tensor; return p_hat as one, not expanded."""
-    dtypes = ", ".join(DTYPES.values())
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"logits must be a tensor, got {type(logits).__name__}")
-    if logits.layout != torch.strided or logits.dtype not in DTYPES:
-        raise TypeError(f"logits must be strided, of {dtypes}, got {logits.layout} {logits.dtype}")
-    if logits.dim() == 0 or logits.shape[-1] == 0:
-        raise ValueError(
-            f"logits must have shape [..., V] with V of at least 1, got {list(logits.shape)}"
-        )
-    if logits.device.type not in ("cpu", "cuda"):
-        raise ValueError(f"logits must be on a cpu or cuda device, got {logits.device}")
-    if isinstance(p_hat, (int, float)) and not isinstance(p_hat, bool):
-        p_hat = torch.tensor(float(p_hat), dtype=torch.float64, device=logits.device)
-    if not isinstance(p_hat, Tensor):
-        raise TypeError(f"p_hat must be a tensor or a float, got {type(p_hat).__name__}")
-    if p_hat.layout != torch.strided or p_hat.dtype not in DTYPES:
-        raise TypeError(f"p_hat must be strided, of {dtypes}, got {p_hat.layout} {p_hat.dtype}")
-    shape = logits.shape
-    if targets is not None:
-        shape = logits.shape[:-1]
-        check_ids("targets", targets)
-        if targets.shape != shape:
-            raise ValueError(
-                f"targets must have the shape of logits without its last dimension, {list(shape)}, "
-                f"got {list(targets.shape)}"
-            )
-        if targets.device != logits.device:
-            raise ValueError(f"targets is on {targets.device}, logits on {logits.device}")
-    if p_hat.device != logits.device:
-        raise ValueError(f"p_hat is on {p_hat.device}, logits on {logits.device}")
-    if not _broadcasts(p_hat.shape, shape):
-        raise ValueError(f"p_hat must broadcast to {list(shape)}, got {list(p_hat.shape)}")
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-        raise TypeError(f"temperature must be a float, got {type(temperature).__name__}")
-    if not 0.0 < temperature < math.inf:
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index must be an int, got {type(ignore_index).__name__}")
-    if not -(2**63) <= ignore_index < 2**63:
-        raise ValueError(f"ignore_index must fit 64 bits, got {ignore_index}")
-    return p_hat.detach()
-
-
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    pairs = zip(reversed(shape), reversed(to), strict=False)
-    return len(shape) <= len(to) and all(a in (1, b) for a, b in pairs)
 
 
 def check_ids(name: str, ids: Tensor) -> None:
@@ -200,33 +161,13 @@ def check_level(policy: str, level: float | None) -> float:
     return float(level)
 
 
-def _layout(matrix: Tensor) -> tuple[int, int, int, int] | None:
-    """Return (inner rows, outer, inner and column stride); None if rows need more strides."""
-    levels: list[tuple[int, int]] = []
-    for size, stride in zip(matrix.shape[:-1], matrix.stride()[:-1], strict=True):
-        if size == 1:
-            continue
-        if levels and levels[-1][1] == size * stride:
-            levels[-1] = (levels[-1][0] * size, stride)
-        else:
-            levels.append((size, stride))
-    if len(levels) > 2:
-        return None
-    (_, outer), (rows, inner) = ([(1, 0)] * 2 + levels)[-2:]
-    return max(rows, 1), outer, inner, matrix.stride(-1)
-
-
-def _view(matrix: Tensor) -> _core.MatrixView:
-    """Describe ``[..., V]``; the caller keeps the tensor alive while the view is in use."""
-    layout = _layout(matrix)
-    assert layout is not None
+def _view(rows: Rows) -> _core.MatrixView:
+    """Describe rows ``[N, V]``; the caller keeps their tensor alive while the view is in use."""
+    (matrix,) = rows.tensors
+    strides = (rows.outer_strides[0], rows.inner_strides[0], matrix.stride(-1))
     columns = matrix.shape[-1]
-    rows = matrix.numel() // columns
-    return _core.MatrixView(matrix.data_ptr(), DTYPES[matrix.dtype], rows, columns, layout)
-
-
-def _two_level(matrix: Tensor) -> Tensor:
-    return matrix if _layout(matrix) is not None else matrix.contiguous()
+    layout = (rows.inner, *strides)
+    return _core.MatrixView(matrix.data_ptr(), DTYPES[matrix.dtype], rows.count, columns, layout)
 
 
 def _estimate_on_cpu(
@@ -240,14 +181,14 @@ def _estimate_on_cpu(
     ignore_index: int,
 ) -> tuple[float, int, int, int]:
     """Return (log M before the margin, valid, invalid, ignored)."""
-    logits = _two_level(logits.detach())
+    rows = as_rows(logits.detach())
     threads = torch.get_num_threads()
     quantile = method == "quantile"
     if targets is None:
-        expanded = _two_level(p_hat.expand(logits.shape))
+        densities = as_rows(p_hat.expand(logits.shape))
         summary = _core.dense_log_ratios(
-            _view(logits),
-            _view(expanded),
+            _view(rows),
+            _view(densities),
             temperature=temperature,
             log_space=log_space,
             with_histogram=quantile,
@@ -255,7 +196,7 @@ def _estimate_on_cpu(
         )
     else:
         summary = _core.target_log_ratios(
-            _view(logits),
+            _view(rows),
             flat(targets, torch.int64),
             flat(p_hat.double().expand(targets.shape), torch.float64),
             ignore_index=ignore_index,

@@ -21,6 +21,7 @@ from rskernels.arguments import (
     check_logits,
     check_targets,
     density_argument,
+    integer_argument,
     seed_argument,
     temperature_argument,
 )
@@ -259,7 +260,8 @@ def target_log_prob(
     check_logits(logits)
     check_targets(targets, logits)
     temperature = temperature_argument(temperature)
-    return _target_log_prob(logits, targets, temperature, int(ignore_index))[0]
+    ignore_index = integer_argument("ignore_index", ignore_index)
+    return _target_log_prob(logits, targets, temperature, ignore_index)[0]
 
 
 _mask = torch.ops.rskernels.mask.default
@@ -288,5 +290,5 @@ def _law(
         return (*head, 0, 1.0, False, True) if model_is_target else head
     return (
         *head, check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
-        model_is_target, int(ignore_index),
+        model_is_target, integer_argument("ignore_index", ignore_index),
     )  # fmt: skip

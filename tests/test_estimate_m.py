@@ -180,8 +180,9 @@ def invalid_rows():
     ids=lambda v: v if type(v) is str else "",
 )
 def test_invalid_rows_are_left_out(name, logits, p_hat, targets, log_space):
+    p_alone = torch.tensor([p_hat], dtype=torch.float64)
     with pytest.raises(ValueError, match=re.escape("(0 valid, 1 invalid, 0 ignored)")):
-        estimate_M(logits, p_hat, targets=targets, log_space=log_space)
+        estimate_M(logits, p_alone, targets=targets, log_space=log_space)
     # Beside a valid row of a far smaller ratio only the valid one counts.
     both = torch.cat((logits, torch.zeros(1, 9)))
     p_both = torch.tensor([p_hat, math.log(1e-3) if log_space else 1e-3], dtype=torch.float64)
@@ -244,23 +245,25 @@ T = torch.zeros(2, 3, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("error", "message", "arguments"),
     [
-        (TypeError, "logits must be a tensor, got list", ([0.0], 1.0)),
-        (TypeError, "float32, float64, bfloat16, float16, got torch.strided torch.int64", (T, 1.0)),
-        (TypeError, "got torch.sparse_coo torch.float32", (Z.to_sparse(), 1.0)),
+        (TypeError, "logits must be a torch.Tensor, got list", ([0.0], 1.0)),
+        (TypeError, "float32, float64, bfloat16 or float16, got torch.int64", (T, 1.0)),
+        (TypeError, "strided tensor, got torch.sparse_coo", (Z.to_sparse(), 1.0)),
         (ValueError, "[..., V] with V of at least 1, got []", (torch.tensor(1.0), 1.0)),
         (ValueError, "[..., V] with V of at least 1, got [2, 0]", (torch.zeros(2, 0), 1.0)),
-        (ValueError, "must be on a cpu or cuda device, got meta", (Z.to("meta"), 1.0)),
-        (TypeError, "p_hat must be a tensor or a float, got str", (Z, "1")),
-        (TypeError, "p_hat must be a tensor or a float, got bool", (Z, True)),
-        (TypeError, "p_hat must be strided, of float32", (Z, T)),
-        (ValueError, "p_hat is on meta, logits on cpu", (Z, Z.to("meta"))),
-        (ValueError, "p_hat must broadcast to [2, 3, 4], got [2, 3]", (Z, T.float())),
-        (ValueError, "p_hat must broadcast to [2, 3, 4], got [1, 2, 3, 4]", (Z, Z[None])),
-        (ValueError, "p_hat must broadcast to [2, 3], got [4]", (Z, torch.ones(4), {"targets": T})),
-        (TypeError, "targets must be an int64 or int32 tensor, got int", (Z, 1.0, {"targets": 3})),
-        (TypeError, "int64 or int32 tensor, got torch.int16", (Z, 1.0, {"targets": T.short()})),
-        (ValueError, "last dimension, [2, 3], got [3]", (Z, 1.0, {"targets": T[0]})),
-        (ValueError, "targets is on meta", (Z, 1.0, {"targets": T.to("meta")})),
+        (ValueError, "logits are on meta", (Z.to("meta"), 1.0)),
+        (TypeError, "p_hat must be a number or a tensor, got str", (Z, "1")),
+        (TypeError, "p_hat must be a number or a tensor, got bool", (Z, True)),
+        (TypeError, "p_hat must be float32, float64, bfloat16 or float16, got torch.int64", (Z, T)),
+        (ValueError, "p_hat must be a finite number of at least 0, got -1.0", (Z, -1.0)),
+        (ValueError, "p_hat must be below +inf, got nan", (Z, math.nan, {"log_space": True})),
+        (ValueError, "p_hat is on meta, the decisions on cpu", (Z, Z.to("meta"))),
+        (ValueError, "shape [2, 3, 4], got [2, 3]", (Z, T.float())),
+        (ValueError, "shape [2, 3, 4], got [1, 2, 3, 4]", (Z, Z[None])),
+        (ValueError, "shape [2, 3], got [4]", (Z, torch.ones(4), {"targets": T})),
+        (TypeError, "targets must be a torch.Tensor or None, got int", (Z, 1.0, {"targets": 3})),
+        (TypeError, "targets must be int64 or int32, got torch.int16", (Z, 1.0, {"targets": T.short()})),
+        (ValueError, "leading shape [2, 3], got [3]", (Z, 1.0, {"targets": T[0]})),
+        (ValueError, "targets are on meta", (Z, 1.0, {"targets": T.to("meta")})),
         (
             ValueError,
             "method must be 'max' or 'quantile', got 'mean'",
@@ -275,10 +278,10 @@ T = torch.zeros(2, 3, dtype=torch.int64)
         (ValueError, "(0, 1], got 0", (Z, 1.0, {"method": "quantile", "level": 0})),
         (ValueError, "(0, 1], got nan", (Z, 1.0, {"method": "quantile", "level": math.nan})),
         (TypeError, "level must be a float", (Z, 1.0, {"method": "quantile", "level": "x"})),
-        (ValueError, "positive and finite, got 0.0", (Z, 1.0, {"temperature": 0.0})),
-        (ValueError, "positive and finite, got nan", (Z, 1.0, {"temperature": math.nan})),
-        (ValueError, "positive and finite, got inf", (Z, 1.0, {"temperature": INF})),
-        (TypeError, "temperature must be a float, got str", (Z, 1.0, {"temperature": "1"})),
+        (ValueError, "finite number above 0, got 0.0", (Z, 1.0, {"temperature": 0.0})),
+        (ValueError, "finite number above 0, got nan", (Z, 1.0, {"temperature": math.nan})),
+        (ValueError, "finite number above 0, got inf", (Z, 1.0, {"temperature": INF})),
+        (TypeError, "temperature must be a number, got str", (Z, 1.0, {"temperature": "1"})),
         (TypeError, "ignore_index must be an int, got float", (Z, 1.0, {"ignore_index": 1.0})),
         (ValueError, "ignore_index must fit 64 bits", (Z, 1.0, {"ignore_index": 2**63})),
     ],
