@@ -65,7 +65,7 @@ def density_argument(
     return None, number
 
 
-def M_argument(  # noqa: N802
+def M_argument(
     value: Tensor | float | None, device: torch.device, shape: torch.Size, log_space: bool
 ) -> tuple[Tensor | None, float]:
     """Return the envelope constant as (tensor, unused) or (None, number); None is M = 1."""

@@ -167,7 +167,7 @@ def _view(rows: Rows) -> _core.MatrixView:
     strides = (rows.outer_strides[0], rows.inner_strides[0], matrix.stride(-1))
     columns = matrix.shape[-1]
     layout = (rows.inner, *strides)
-    return _core.MatrixView(matrix.data_ptr(), DTYPES[matrix.dtype], rows.count, columns, layout)
+    return _core.MatrixView(matrix.data_ptr(), DTYPES[matrix.dtype], rows.length, columns, layout)
 
 
 def _estimate_on_cpu(

@@ -78,7 +78,7 @@ def _serve(device: str, load: Any) -> None:
         seed_value: int = 0,
         *law: Any,
     ) -> Tensor:
-        return load().mask(  # type: ignore[no-any-return]
+        return load().mask(
             logits,
             targets,
             density_value if density is None else density,
@@ -98,7 +98,7 @@ def _serve(device: str, load: Any) -> None:
         seed_value: int = 0,
         *law: Any,
     ) -> tuple[Tensor, ...]:
-        return load().decide(  # type: ignore[no-any-return]
+        return load().decide(
             logits,
             targets,
             density_value if density is None else density,
@@ -115,7 +115,7 @@ def _serve(device: str, load: Any) -> None:
         seed_value: int,
         *law: Any,
     ) -> Tensor:
-        return load().bernoulli(  # type: ignore[no-any-return]
+        return load().bernoulli(
             log_ratio,
             M_value if M is None else M,
             seed_value if seed is None else seed,
@@ -123,10 +123,10 @@ def _serve(device: str, load: Any) -> None:
         )
 
     def target_log_prob(*given: Any) -> tuple[Tensor, Tensor]:
-        return load().target_log_prob(*given)  # type: ignore[no-any-return]
+        return load().target_log_prob(*given)
 
     def target_log_prob_backward(*given: Any) -> Tensor:
-        return load().target_log_prob_backward(*given)  # type: ignore[no-any-return]
+        return load().target_log_prob_backward(*given)
 
     for function in (mask, decide, bernoulli, target_log_prob, target_log_prob_backward):
         _library.impl(function.__name__, function, device)
@@ -185,9 +185,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(
-    ctx: Any, upstream: Tensor, _: Tensor
-) -> tuple[Tensor, None, None, None]:
+def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
     logits, targets, totals = ctx.saved_tensors
     gradient = torch.ops.rskernels.target_log_prob_backward(
         upstream, logits, targets, totals, ctx.temperature, ctx.ignore_index

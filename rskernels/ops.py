@@ -9,7 +9,7 @@ min(1, r) (von Neumann, "Various techniques used in connection with random digit
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -217,12 +217,13 @@ def bernoulli_mask(
         If an argument's type, dtype, shape, device or Python number is not as above.
     """
     check_floating("log_ratio", log_ratio)
-    M, M_value = M_argument(M, log_ratio.device, log_ratio.shape, log_space)
-    seed, seed_value = seed_argument(seed, generator, log_ratio.device)
-    return _bernoulli(
-        log_ratio.detach(), M, seed, M_value, seed_value,
+    M_tensor, M_value = M_argument(M, log_ratio.device, log_ratio.shape, log_space)
+    seed_tensor, seed_value = seed_argument(seed, generator, log_ratio.device)
+    mask: Tensor = _bernoulli(
+        log_ratio.detach(), M_tensor, seed_tensor, M_value, seed_value,
         check_row_offset(row_offset), check_stream(stream), bool(log_space),
     )  # fmt: skip
+    return mask
 
 
 def target_log_prob(
@@ -271,21 +272,35 @@ _target_log_prob = torch.ops.rskernels.target_log_prob.default
 
 
 def _law(
-    name, logits, density, M, targets, temperature, log_space, seed, generator,
-    row_offset, ignore_index, model_is_target,
-):  # fmt: skip
+    name: str,
+    logits: Tensor,
+    density: Tensor | float,
+    M: Tensor | float | None,
+    targets: Tensor | None,
+    temperature: float,
+    log_space: bool,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    row_offset: int,
+    ignore_index: int,
+    model_is_target: bool,
+) -> tuple[Any, ...]:
+    """Return the operators' arguments, without a tail of defaults."""
     check_logits(logits)
     shape = logits.shape
     if targets is not None:
         check_targets(targets, logits)
         shape = targets.shape
     device = logits.device
-    density, density_value = density_argument(name, density, device, shape, log_space)
-    M, M_value = M_argument(M, device, shape, log_space)
-    seed, seed_value = seed_argument(seed, generator, device)
+    density_tensor, density_value = density_argument(name, density, device, shape, log_space)
+    M_tensor, M_value = M_argument(M, device, shape, log_space)
+    seed_tensor, seed_value = seed_argument(seed, generator, device)
     if logits.requires_grad:
         logits = logits.detach()
-    head = (logits, targets, density, M, seed, M_value, density_value, seed_value)
+    head = (
+        logits, targets, density_tensor, M_tensor, seed_tensor,
+        M_value, density_value, seed_value,
+    )  # fmt: skip
     if row_offset == 0 and temperature == 1.0 and ignore_index == -100 and not log_space:
         return (*head, 0, 1.0, False, True) if model_is_target else head
     return (

@@ -91,12 +91,10 @@ def row_uniforms(
     rows: torch.Tensor, columns: torch.Tensor | int, seed: int | torch.Tensor, stream: int
 ) -> torch.Tensor:
     """Return the float32 uniform of each (row, column); ``rows`` and ``columns`` broadcast."""
-    columns = torch.as_tensor(columns, dtype=torch.int64, device=rows.device)
-    rows, columns = torch.broadcast_tensors(rows, columns)
-    counter = torch.stack(
-        (rows & WORD, (rows >> 32) & WORD, columns & WORD, torch.full_like(rows, stream & WORD)),
-        dim=-1,
-    )
+    column_ids = torch.as_tensor(columns, dtype=torch.int64, device=rows.device)
+    rows, column_ids = torch.broadcast_tensors(rows, column_ids)
+    streams = torch.full_like(rows, stream & WORD)
+    counter = torch.stack((rows & WORD, (rows >> 32) & WORD, column_ids & WORD, streams), dim=-1)
     words = philox4x32(counter, seed_words(seed, rows.device))
     return word_uniform(words[..., 0], words[..., 1])
 

@@ -81,9 +81,7 @@ def compile_kernel(kernel, target, dtype, **chosen):
 
 def kernels():
     """Return every kernel of the module by name."""
-    return {
-        name: value for name, value in vars(gpu_kernels).items() if name.endswith("_kernel")
-    }
+    return {name: value for name, value in vars(gpu_kernels).items() if name.endswith("_kernel")}
 
 
 def main():

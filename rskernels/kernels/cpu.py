@@ -114,7 +114,8 @@ def target_log_prob(
     outside = run_units(
         log_prob_rows, units, N * (V + ROW_WORK),
         (
-            unit_rows, N, *layout, indices.data_ptr(), CODE[indices.dtype], temperature, ignore_index,
+            unit_rows, N, *layout, indices.data_ptr(), CODE[indices.dtype],
+            temperature, ignore_index,
             log_prob.data_ptr(), totals.data_ptr(),
         ),
     )  # fmt: skip
@@ -141,8 +142,8 @@ def target_log_prob_backward(
     run_units(
         gradient_rows, units, N * (V + ROW_WORK),
         (
-            unit_rows, N, *layout, indices.data_ptr(), CODE[indices.dtype], slopes.data_ptr(), totals.data_ptr(),
-            temperature, ignore_index, gradient.data_ptr(),
+            unit_rows, N, *layout, indices.data_ptr(), CODE[indices.dtype],
+            slopes.data_ptr(), totals.data_ptr(), temperature, ignore_index, gradient.data_ptr(),
         ),
     )  # fmt: skip
     return gradient
@@ -239,7 +240,7 @@ def _layout(logits, rows=None):
     logits = rows.tensors[0]
     V = logits.shape[-1]
     return (
-        rows.count, logits.data_ptr(), CODE[logits.dtype], rows.inner,
+        rows.length, logits.data_ptr(), CODE[logits.dtype], rows.inner,
         rows.outer_strides[0], rows.inner_strides[0], logits.stride(-1) if V > 1 else 1, V,
     )  # fmt: skip
 

@@ -52,9 +52,9 @@ as_f32, as_f64, as_i64, as_i32, as_u16, as_u8 = (
 @njit
 def size_of(code):
     """Return the bytes of an element."""
-    if code == F64 or code == I64:
+    if code in (F64, I64):
         return 8
-    return 2 if code == BF16 or code == F16 else 4
+    return 2 if code in (BF16, F16) else 4
 
 
 @njit

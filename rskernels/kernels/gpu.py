@@ -120,11 +120,11 @@ def target_log_prob_backward(
     """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
     rows = as_rows(logits)
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-    if rows.count == 0:
+    if rows.length == 0:
         return gradient
     chunk, meta = _meta(logits)
     with _on(logits.device):
-        _gradient_kernel[(rows.count * triton.cdiv(logits.shape[-1], chunk),)](
+        _gradient_kernel[(rows.length * triton.cdiv(logits.shape[-1], chunk),)](
             *_logits_arguments(rows), targets.contiguous(), upstream.contiguous(), totals,
             temperature, _scale(temperature), ignore_index, gradient, **meta,
         )  # fmt: skip
@@ -145,7 +145,7 @@ def _decide_targets(
     model_is_target, ignore_index, has_outputs,
 ):  # fmt: skip
     rows = as_rows(logits)
-    N, device = rows.count, logits.device
+    N, device = rows.length, logits.device
     mask = torch.empty(targets.shape, dtype=torch.bool, device=device)
     log_prob, log_ratio, summary = _outputs(logits, targets.shape, N, has_outputs)
     if N == 0:
@@ -177,7 +177,7 @@ def _decide_entries(
     full = [value.expand(logits.shape) for value in (density, M) if isinstance(value, torch.Tensor)]
     rows = as_rows(logits, *full)
     logits = rows.tensors[0]
-    N, device = rows.count, logits.device
+    N, device = rows.length, logits.device
     mask = torch.empty(logits.shape, dtype=torch.bool, device=device)
     chunk, meta = _meta(logits)
     programs = N * triton.cdiv(logits.shape[-1], chunk)
@@ -202,13 +202,13 @@ def _decide_entries(
 
 def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
     """Write (top, total) of every row, and log q of its target where there are targets."""
-    if rows.count == 0:
+    if rows.length == 0:
         return
     logits = rows.tensors[0]
     partials, has_partials = _partials(rows, temperature)
     _, meta = _meta(logits)
     with _on(logits.device):
-        _log_prob_kernel[(rows.count,)](
+        _log_prob_kernel[(rows.length,)](
             *_logits_arguments(rows), partials, totals if targets is None else targets.contiguous(),
             temperature, _scale(temperature), ignore_index,
             totals if log_prob is None else log_prob, totals,
@@ -221,12 +221,12 @@ def _partials(rows, temperature):
     logits = rows.tensors[0]
     chunk, meta = _meta(logits)
     chunks = triton.cdiv(logits.shape[-1], chunk)
-    if rows.count >= FEW_ROWS or chunks == 1:
+    if rows.length >= FEW_ROWS or chunks == 1:
         return logits, False
-    shape = (rows.count, chunks, 2)
+    shape = (rows.length, chunks, 2)
     partials = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
     with _on(logits.device):
-        _partials_kernel[(rows.count * chunks,)](
+        _partials_kernel[(rows.length * chunks,)](
             *_logits_arguments(rows), partials, _scale(temperature), **meta
         )
     return partials, True

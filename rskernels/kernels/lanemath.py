@@ -103,9 +103,7 @@ def log(builder, x):
     tiny = builder.fcmp_ordered("<", x, number(SMALLEST_NORMAL))
     scaled = builder.select(tiny, builder.fmul(x, number(2.0**24)), x)
     bits = builder.bitcast(scaled, words)
-    exponent = builder.ashr(
-        builder.sub(bits, constant(words, SQRT_HALF_BITS)), constant(words, 23)
-    )
+    exponent = builder.ashr(builder.sub(bits, constant(words, SQRT_HALF_BITS)), constant(words, 23))
     mantissa = builder.bitcast(
         builder.sub(bits, builder.shl(exponent, constant(words, 23))), x.type
     )

@@ -11,7 +11,7 @@ class Rows(NamedTuple):
     """Row ``n`` of a tensor starts ``n // inner * outer + n % inner * step`` elements in."""
 
     tensors: tuple[torch.Tensor, ...]  # what is kept alive and addressed
-    count: int
+    length: int
     inner: int
     outer_strides: tuple[int, ...]
     inner_strides: tuple[int, ...]
@@ -31,9 +31,7 @@ def as_rows(*tensors: torch.Tensor) -> Rows:
         if size == 1:
             continue
         step = [stride[axis] for stride in strides]
-        if sizes and all(
-            before == size * now for before, now in zip(steps[-1], step, strict=True)
-        ):
+        if sizes and all(before == size * now for before, now in zip(steps[-1], step, strict=True)):
             sizes[-1] *= size
             steps[-1] = step
         else:

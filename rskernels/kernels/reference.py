@@ -48,9 +48,7 @@ def decide(
 
     log_density = natural_log(density, log_space, log_prob)
     log_M = natural_log(M, log_space, log_prob)
-    numerator, denominator = (
-        (log_prob, log_density) if model_is_target else (log_density, log_prob)
-    )
+    numerator, denominator = (log_prob, log_density) if model_is_target else (log_density, log_prob)
     log_ratio = torch.where(numerator == -math.inf, -math.inf, numerator - denominator)
     # A density of NaN or +inf fails the comparisons below, whichever side of the ratio it is on.
     valid = ~(undefined | ignored) & (log_density < math.inf) & (log_prob < math.inf)
@@ -140,9 +138,7 @@ def log_softmax(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor,
     return torch.log_softmax((z - top) / temperature, -1), row_is_bad
 
 
-def natural_log(
-    value: torch.Tensor | float, log_space: bool, like: torch.Tensor
-) -> torch.Tensor:
+def natural_log(value: torch.Tensor | float, log_space: bool, like: torch.Tensor) -> torch.Tensor:
     """Return the natural logarithm of a density or M, float64, expanded to the decisions."""
     value = torch.as_tensor(value, dtype=torch.float64, device=like.device)
     return (value if log_space else value.log()).expand(like.shape)

@@ -106,25 +106,25 @@ def splat(builder, value):
 
 @lanes(lambda a, b, c: a)
 def fma(builder, a, b, c):
-    """``a * b + c``, rounded once where the processor can."""
+    """Return ``a * b + c``, rounded once where the processor can."""
     return call(builder, f"llvm.fmuladd.{suffix(a.type)}", a.type, a, b, c)
 
 
 @lanes(lambda condition, a, b: a)
 def select(builder, condition, a, b):
-    """``a`` in the lanes where the condition holds, else ``b``."""
+    """Return ``a`` in the lanes where the condition holds, else ``b``."""
     return builder.select(condition, a, b)
 
 
 @lanes(lambda a, b: a)
 def minimum(builder, a, b):
-    """The smaller of each lane, ``b`` where one is NaN: a single instruction on x86."""
+    """Return the smaller of each lane, ``b`` where one is NaN: a single instruction on x86."""
     return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
 
 @lanes(lambda a, b: a)
 def maximum(builder, a, b):
-    """The larger of each lane, ``b`` where one is NaN."""
+    """Return the larger of each lane, ``b`` where one is NaN."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
