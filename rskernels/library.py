@@ -7,7 +7,6 @@ value; a seed is a tensor of one int64 element, or None and a value.
 from __future__ import annotations
 
 import functools
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -43,7 +42,7 @@ DEVICES = ("cpu", "cuda")
 
 
 @functools.cache
-def _cpu() -> ModuleType:
+def _cpu() -> Any:
     try:
         from rskernels.kernels import cpu
     except ImportError as error:
@@ -55,7 +54,7 @@ def _cpu() -> ModuleType:
 
 
 @functools.cache
-def _gpu() -> ModuleType:
+def _gpu() -> Any:
     try:
         from rskernels.kernels import gpu
     except ImportError as error:
@@ -78,7 +77,7 @@ def _serve(device: str, load: Any) -> None:
         seed_value: int = 0,
         *law: Any,
     ) -> Tensor:
-        return load().mask(
+        result: Tensor = load().mask(
             logits,
             targets,
             density_value if density is None else density,
@@ -86,6 +85,7 @@ def _serve(device: str, load: Any) -> None:
             seed_value if seed is None else seed,
             *law,
         )
+        return result
 
     def decide(
         logits: Tensor,
@@ -98,7 +98,7 @@ def _serve(device: str, load: Any) -> None:
         seed_value: int = 0,
         *law: Any,
     ) -> tuple[Tensor, ...]:
-        return load().decide(
+        result: tuple[Tensor, ...] = load().decide(
             logits,
             targets,
             density_value if density is None else density,
@@ -106,6 +106,7 @@ def _serve(device: str, load: Any) -> None:
             seed_value if seed is None else seed,
             *law,
         )
+        return result
 
     def bernoulli(
         log_ratio: Tensor,
@@ -115,18 +116,21 @@ def _serve(device: str, load: Any) -> None:
         seed_value: int,
         *law: Any,
     ) -> Tensor:
-        return load().bernoulli(
+        result: Tensor = load().bernoulli(
             log_ratio,
             M_value if M is None else M,
             seed_value if seed is None else seed,
             *law,
         )
+        return result
 
     def target_log_prob(*given: Any) -> tuple[Tensor, Tensor]:
-        return load().target_log_prob(*given)
+        result: tuple[Tensor, Tensor] = load().target_log_prob(*given)
+        return result
 
     def target_log_prob_backward(*given: Any) -> Tensor:
-        return load().target_log_prob_backward(*given)
+        result: Tensor = load().target_log_prob_backward(*given)
+        return result
 
     for function in (mask, decide, bernoulli, target_log_prob, target_log_prob_backward):
         _library.impl(function.__name__, function, device)
