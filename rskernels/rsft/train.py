@@ -239,7 +239,7 @@ def train(
                             f"{config.lr} may help"
                         )
                     optimizer.zero_grad()
-                    batch_loss.backward()  # type: ignore[no-untyped-call]
+                    batch_loss.backward()
                     optimizer.step()
                     losses.append(loss)
                 if rule.rejects:
