@@ -297,13 +297,17 @@ def _law(
     seed_tensor, seed_value = seed_argument(seed, generator, device)
     if logits.requires_grad:
         logits = logits.detach()
-    head = (
-        logits, targets, density_tensor, M_tensor, seed_tensor,
-        M_value, density_value, seed_value,
-    )  # fmt: skip
-    if row_offset == 0 and temperature == 1.0 and ignore_index == -100 and not log_space:
-        return (*head, 0, 1.0, False, True) if model_is_target else head
+    head = (logits, targets, density_tensor, M_value, seed_tensor, seed_value)
+    # Types too, since True == 1.0.
+    types = (type(row_offset), type(temperature), type(ignore_index))
+    law = (row_offset, temperature, ignore_index)
+    if law == (0, 1.0, -100) and types == (int, float, int) and not log_space:
+        if model_is_target:
+            return (*head, M_tensor, density_value, 0, 1.0, False, True)
+        if M_tensor is None and density_tensor is not None:
+            return head
     return (
-        *head, check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
+        *head, M_tensor, density_value,
+        check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
         model_is_target, integer_argument("ignore_index", ignore_index),
     )  # fmt: skip

@@ -89,7 +89,7 @@ def bernoulli(
     """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
     values = log_ratio.to(wide_dtype(log_ratio)).contiguous()
     mask = torch.empty(log_ratio.shape, dtype=torch.bool)
-    M, *M_scalars = _row_scalars(M, log_ratio.shape)
+    M, *M_scalars = _row_scalars(M, log_ratio)
     N = values.numel()
     run_units(
         bernoulli_rows, -(-N // SCALAR_UNIT), N * ROW_WORK,
@@ -174,17 +174,23 @@ def _run_targets(
     model_is_target, ignore_index, log_prob=None, log_ratio=None,
 ):  # fmt: skip
     targets = targets.contiguous()
-    shape = targets.shape
     mask = torch.empty_like(targets, dtype=torch.bool)
     N, address, code, inner, outer_stride, inner_stride, stride, V = _layout(logits)
     # Named, so that they live until the kernel returns.
     density, density_address, density_code, density_step, density_value = _row_scalars(
-        density, shape
+        density, targets
     )
-    M, M_address, M_code, M_step, M_value = _row_scalars(M, shape)
-    seed_address, seed_value = _seed(seed)
-    unit_rows, units = _units(N, V)
-    summaries, outputs = _outputs(units, log_prob, log_ratio)
+    M_address, M_code, M_step, M_value = 0, NONE, 0, M
+    if isinstance(M, torch.Tensor):
+        M, M_address, M_code, M_step, M_value = _row_scalars(M, targets)
+    seed_address, seed_value = 0, seed
+    if isinstance(seed, torch.Tensor):
+        seed_address, seed_value = seed.data_ptr(), 0
+    unit_rows = UNIT_WORK // (V + ROW_WORK) or 1
+    units = -(-N // unit_rows)
+    summaries, outputs = None, (0, 0, 0)
+    if log_prob is not None:
+        summaries, outputs = _outputs(units, log_prob, log_ratio)
     arguments = (
         unit_rows, N, address, code, inner, outer_stride, inner_stride, stride, V,
         targets.data_ptr(), CODE[targets.dtype],
@@ -206,7 +212,9 @@ def _run_entries(
     scalars, rows = _entry_scalars(logits, density, M)
     N, *layout, V = _layout(logits, rows)
     unit_rows, units = _units(N, V)
-    summaries, outputs = _outputs(units, log_prob, log_ratio)
+    summaries, outputs = None, (0, 0, 0)
+    if log_prob is not None:
+        summaries, outputs = _outputs(units, log_prob, log_ratio)
     arguments = (
         unit_rows, N, *layout, V, *scalars,
         *_seed(seed), row_offset, temperature, log_space, model_is_target,
@@ -217,8 +225,6 @@ def _run_entries(
 
 
 def _outputs(units, log_prob, log_ratio):
-    if log_prob is None:
-        return None, (0, 0, 0)
     summaries = torch.zeros((units, SUMMARY), dtype=torch.float64)
     return summaries, (log_prob.data_ptr(), log_ratio.data_ptr(), summaries.data_ptr())
 
@@ -250,14 +256,16 @@ def _seed(seed):
     return (seed.data_ptr(), 0) if isinstance(seed, torch.Tensor) else (0, seed)
 
 
-def _row_scalars(value, shape):
-    """Return a density or M with (address, code, step, value) for the rows."""
+def _row_scalars(value, rows):
+    """Return a density or M with (address, code, step, value), for one element of ``rows`` each."""
     if not isinstance(value, torch.Tensor):
         return None, 0, NONE, 0, value
     code = CODE[value.dtype]
     if code != F32 and code != F64:
         value, code = value.float(), F32
-    value, step = per_row(value, shape)
+    step = 1
+    if value.shape != rows.shape or not value.is_contiguous():
+        value, step = per_row(value, rows.shape)
     return value, value.data_ptr(), code, step, 0.0
 
 

@@ -38,9 +38,8 @@ def run_units(
     The caller's thread takes the first share. Kernels never call back here, so concurrent callers
     share one pool without waiting for each other's results.
     """
-    if work < SERIAL_WORK:
+    if work < SERIAL_WORK or (threads := min(units, torch.get_num_threads())) <= 1:
         return kernel(0, units, *arguments) or 0
-    threads = max(1, min(units, torch.get_num_threads()))
     bounds = [units * share // threads for share in range(threads + 1)]
     pool = _workers(threads - 1)
     others = [

@@ -1,0 +1,149 @@
+"""Law 1 without targets: every entry of a row is a decision with a uniform of its own."""
+
+import math
+
+import pytest
+import torch
+
+import rskernels
+
+WIDTHS = [1, 2, 10, 15, 16, 17, 63, 64, 65, 4095, 4096, 4097, 8193]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("V", WIDTHS)
+def test_every_width_and_dtype(kernel, draw_case, assert_lawful, V, dtype):
+    logits, _, log_p = draw_case((kernel.rows(9), V), dtype, seed=V, dense=True)
+    got = assert_lawful(kernel, logits, None, log_p, 0.4, seed=V, log_space=True)
+    assert got.mask.shape == logits.shape
+    assert got.counts[2:].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("V", [32000])
+def test_wide_rows(kernel, draw_case, assert_lawful, V):
+    logits, _, log_p = draw_case((2, V), dense=True)
+    assert_lawful(kernel, logits, None, log_p, 0.4, log_space=True, model_is_target=True)
+
+
+@pytest.mark.parametrize("N", [0, 1, 2, 33, 245, 246, 247, 493])
+def test_every_number_of_rows(kernel, draw_case, assert_lawful, N):
+    if kernel.is_slow and N > 33:
+        pytest.skip("interpreted Triton takes milliseconds a row")
+    logits, _, log_p = draw_case((N, 10), dense=True)
+    got = assert_lawful(kernel, logits, None, log_p, 0.0, seed=1, log_space=True)
+    assert got.mask.shape == (N, 10)
+
+
+@pytest.mark.parametrize("model_is_target", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_decisions_are_mixed_and_lawful(kernel, draw_case, assert_lawful, dtype, model_is_target):
+    logits, _, log_p = draw_case((kernel.rows(200), 100), dtype, dense=True)
+    law = {"log_space": True, "model_is_target": model_is_target}
+    counts = assert_lawful(kernel, logits, None, log_p, 0.2, **law).counts
+    assert 0.4 * logits.numel() < counts[0] < 0.9 * logits.numel()
+    assert counts[1] > 0.2 * logits.numel()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1, 2), (2, 0, 4)])
+@pytest.mark.parametrize("layout", ["sliced", "stepped", "transposed"])
+def test_leading_shapes_and_layouts(
+    kernel, draw_case, layouts, assert_lawful, same_bits, shape, layout
+):
+    logits, _, log_p = draw_case((*shape, 37), dense=True)
+    log_p = log_p.float()
+    law = {"seed": 3, "row_offset": 11, "log_space": True}
+    want = assert_lawful(kernel, logits, None, log_p, 0.1, **law)
+    view = getattr(layouts(logits), layout)
+    assert same_bits(kernel.decide(view, None, log_p, 0.1, **law), want)
+    # The density lies otherwise than the logits.
+    view = getattr(layouts(log_p), layout)
+    assert same_bits(kernel.decide(logits, None, view, 0.1, **law), want)
+    assert same_bits(kernel.decide(logits, None, view, log_p * 0 + 0.1, **law), want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (19,), (3, 1), (3, 19), (2, 1, 1), (2, 3, 1), (2, 3, 19)]
+)
+def test_densities_and_M_broadcast(kernel, draw_case, assert_lawful, shape, dtype):
+    logits, _, _ = draw_case((2, 3, 19), dense=True)
+    generator = torch.Generator().manual_seed(1)
+    density = (0.1 * torch.rand(shape, generator=generator)).to(dtype)
+    M = (0.5 + torch.rand(shape, generator=generator)).to(dtype)
+    assert_lawful(kernel, logits, None, density, M, seed=2)
+    assert_lawful(kernel, logits, None, 0.05, M, seed=2, model_is_target=True)
+
+
+@pytest.mark.parametrize("V", [17, 4100])
+def test_a_row_of_V_decides_its_columns(kernel, draw_case, assert_lawful, V):
+    # Long-tail class frequencies: one density a class, shared by all rows.
+    logits, _, _ = draw_case((3, V))
+    density = torch.linspace(1, 2, V) / V
+    assert_lawful(kernel, logits, None, density, 1.5, seed=2)
+    assert_lawful(kernel, logits, None, density[None], torch.linspace(1, 3, V), seed=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["large", "ascending", "late", "sparse"])
+def test_awkward_rows(kernel, draw_case, assert_lawful, kind, dtype):
+    logits = draw_case((2, 8193), torch.float64, spread=1.0)[0]
+    if kind == "large":
+        logits = 1e4 * torch.sin(1e3 * logits)
+    if kind == "ascending":
+        logits = torch.linspace(-300, 300, 8193).expand(2, -1).clone()
+    if kind == "late":
+        logits[:, :4096] = -math.inf
+    if kind == "sparse":
+        logits[torch.rand(logits.shape) < 0.99] = -math.inf
+    logits = logits.to(dtype)
+    empty = int((logits == -math.inf).sum())
+    # No proposal has the class: a target density there is invalid, a target of 0 is not.
+    got = assert_lawful(kernel, logits, None, 1e-4, 1.0, seed=8)
+    assert got.counts[2] == empty
+    got = assert_lawful(kernel, logits, None, 1e-4, 1.0, seed=8, model_is_target=True)
+    assert got.counts[2] == 0
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.7, 3.0, 20.0, 1e-30, 1e30])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_temperatures(kernel, draw_case, assert_lawful, dtype, temperature):
+    logits, _, log_p = draw_case((2, 100), dtype, dense=True, temperature=max(temperature, 0.05))
+    assert_lawful(kernel, logits, None, log_p, 0.3, temperature=temperature, log_space=True)
+
+
+@pytest.mark.parametrize("seed", [0, -1, -(2**63), torch.tensor([2**62 + 77])])
+@pytest.mark.parametrize("row_offset", [0, 2**32 - 1, 2**63 - 9])
+def test_seeds_and_row_ids(kernel, draw_case, assert_lawful, seed, row_offset):
+    logits, _, log_p = draw_case((3, 21), dense=True)
+    law = {"seed": seed, "row_offset": row_offset, "log_space": True}
+    assert_lawful(kernel, logits, None, log_p, 0.0, **law)
+
+
+def test_column_0_is_the_decision_of_target_0(backend, draw_case):
+    # The same draw decides both forms.
+    logits, _, log_p = draw_case((20, 5), torch.float64, dense=True)
+    dense = backend.mask(logits, None, log_p, 0.0, seed=6, log_space=True)
+    targets = torch.zeros(20, dtype=torch.int64)
+    single = backend.mask(logits, targets, log_p[:, 0], 0.0, seed=6, log_space=True)
+    assert torch.equal(dense[:, 0], single)
+
+
+def test_tiny_densities_with_a_tiny_M(kernel, assert_lawful):
+    # As float32 both would be 0.
+    tiny = torch.full((2, 4), 1e-60, dtype=torch.float64)
+    got = assert_lawful(kernel, torch.zeros(2, 4), None, tiny, 8 * tiny)
+    assert got.counts[2] == 0
+
+
+@pytest.mark.parametrize("name", ["accept", "verify"])
+def test_public_functions_are_the_kernels(draw_case, same_bits, name):
+    from rskernels.kernels import cpu
+
+    logits, _, log_p = draw_case((4, 3, 50), dense=True)
+    law = {"temperature": 0.8, "log_space": True, "seed": -5, "row_offset": 17}
+    decide = getattr(rskernels, name)
+    mask = getattr(rskernels, f"{name}_mask")
+    want = cpu.decide(logits, None, log_p, 0.3, -5, 17, 0.8, True, name == "verify", -100)
+    assert same_bits(decide(logits, log_p, 0.3, targets=None, **law), want)
+    assert same_bits(mask(logits, log_p, 0.3, targets=None, **law), want[0])

@@ -1,0 +1,158 @@
+"""The CPU kernels under Python threads, after fork, and with any number of torch threads."""
+
+import threading
+
+import pytest
+import torch
+
+import rskernels
+
+# Above the work that is shared among threads.
+N, V = 2000, 200
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(N, V, generator=generator)
+    return logits, torch.randint(V, (N,), generator=generator)
+
+
+def all_results(logits, targets):
+    log_prob = rskernels.target_log_prob(logits.requires_grad_(), targets)
+    (gradient,) = torch.autograd.grad(log_prob, logits, torch.linspace(-1, 1, N))
+    logits.requires_grad_(False)
+    return (
+        *rskernels.accept(logits, 0.01, 1.5, targets=targets, seed=1),
+        *rskernels.accept(logits, 0.01, 1.5, seed=1),
+        rskernels.bernoulli_mask(logits, seed=1),
+        log_prob.detach(),
+        gradient,
+    )
+
+
+def test_one_thread_and_all_give_the_same_bits(threads, same_bits):
+    given = batch()
+    threads(1)
+    alone = all_results(*given)
+    for count in (2, 4, 16):
+        threads(count)
+        assert same_bits(all_results(*given), alone)
+
+
+def test_concurrent_callers(threads, same_bits):
+    threads(2)
+    batches = [batch(seed) for seed in range(5)]
+    want = [all_results(*given) for given in batches]
+    got = [[] for _ in batches]
+    start = threading.Barrier(len(batches))
+
+    def work(n):
+        start.wait()
+        for _ in range(3):
+            got[n].append(all_results(*batches[n]))
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(len(batches))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+        assert not worker.is_alive()
+    for n, results in enumerate(got):
+        assert len(results) == 3
+        assert all(same_bits(one, want[n]) for one in results)
+
+
+def test_an_error_in_one_caller_is_its_own(threads):
+    threads(2)
+    logits, targets = batch()
+    wrong = targets.clone()
+    wrong[-1] = V
+    errors, masks = [], []
+
+    def work(given):
+        for _ in range(10):
+            try:
+                masks.append(rskernels.accept_mask(logits, 0.01, 1.0, targets=given, seed=1))
+            except IndexError as error:
+                errors.append(str(error))
+
+    workers = [threading.Thread(target=work, args=(given,)) for given in (targets, wrong)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert len(errors) == 10
+    assert all(f"got {V}" in error for error in errors)
+    assert len(masks) == 10
+    assert all(torch.equal(mask, masks[0]) for mask in masks)
+
+
+FRESH = """
+import torch
+torch.set_num_threads({count})
+import rskernels
+logits = torch.randn(2000, 200, generator=torch.Generator().manual_seed(0))
+targets = torch.arange(2000) % 200
+print(rskernels.accept_mask(logits, 0.01, 1.0, targets=targets, seed=1).sum().item(),
+      rskernels.accept_mask(logits, 0.01, 1.0, seed=1).sum().item(),
+      rskernels.accept_mask(logits.view(1, -1), 1e-5, 1.0, seed=1).sum().item())
+"""
+
+
+def test_first_call_with_any_number_of_threads(python):
+    said = {python(FRESH.format(count=count)) for count in (1, 2, 3)}
+    assert len(said) == 1
+
+
+FORK = """
+import os, sys, torch
+torch.set_num_threads(2)
+import rskernels
+logits = torch.randn(2000, 200, generator=torch.Generator().manual_seed(0))
+targets = torch.arange(2000) % 200
+
+def counts():
+    return rskernels.accept(logits, 0.01, 1.0, targets=targets, seed=1).counts.tolist()
+
+# The parent's worker threads are running when it forks.
+before = counts() if {used} else None
+children = []
+for n in range(3):
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, repr([counts(), counts()]).encode())
+        os._exit(0)
+    os.close(write)
+    children.append((child, read))
+after = counts()
+for child, read in children:
+    seen = b""
+    while part := os.read(read, 4096):
+        seen += part
+    assert os.waitpid(child, 0)[1] == 0
+    assert eval(seen) == [after, after], seen
+assert before in (None, after)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_fork(python, used):
+    assert python(FORK.format(used=used), timeout=60).strip() == "done"
+
+
+def test_dataloader_workers():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, n):
+            logits, targets = batch(n)
+            return rskernels.accept_mask(logits, 0.01, 1.0, targets=targets, seed=n)
+
+    want = [Rows()[n] for n in range(4)]
+    loader = torch.utils.data.DataLoader(
+        Rows(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
+    )
+    assert all(map(torch.equal, loader, want))
