@@ -1,26 +1,73 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.installed
-NATIVE := CMakeLists.txt $(shell find csrc python -type f 2>/dev/null)
+READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
+KERNELS := $(VENV)/.kernels
+NATIVE := CMakeLists.txt $(shell find csrc python -type f)
+PRESET ?= release
+# Relative, because pip splits these at spaces. The second is for builds under pip 25.3 or later.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench wheel lint types ctest clean
+.PHONY: demo test bench bench-gpu wheel lint types ctest clean
 
-$(READY): pyproject.toml constraints.txt $(NATIVE)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,test,dev]'
-	touch $@
+demo: $(READY) $(KERNELS)
+	$(BIN)/rskernels demo
 
-test: $(READY)
-	$(BIN)/python -m pytest -q
+test: $(READY) $(KERNELS)
+	$(BIN)/python -m pytest
 
-lint: $(READY)
+bench: $(READY) $(KERNELS)
+	$(BIN)/python benchmarks/run.py
+
+bench-gpu: $(READY) $(KERNELS)
+	$(BIN)/python benchmarks/run_gpu.py
+
+# The sdist, the wheel built from it, the repaired wheel, and the tests against that.
+wheel: $(TOOLS)
+	rm -rf dist wheelhouse
+	$(BIN)/python -m build
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
+	$(BIN)/python .ci/check_wheel.py dist/*.tar.gz wheelhouse/*.whl
+	PYTHON=$(BIN)/python bash .ci/test_wheel wheelhouse/*.whl
+
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	find csrc python -name '*.[ch]pp' -exec $(BIN)/clang-format --dry-run -Werror {} +
+	$(BIN)/validate-pyproject pyproject.toml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
-types: $(READY)
+types: $(TOOLS)
 	$(BIN)/mypy
+	$(BIN)/stubtest --allowlist .ci/stubtest-allowlist rskernels._core
+
+ctest: $(TOOLS)
+	$(BIN)/cmake --preset $(PRESET) $(CMAKE_FLAGS)
+	$(BIN)/cmake --build --preset $(PRESET)
+	$(BIN)/ctest --preset $(PRESET)
 
 clean:
 	rm -rf $(VENV) build dist wheelhouse
+	find rskernels tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rskernels needs Python 3.10 or later, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(READY): pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'pip>=22.3'
+	$(BIN)/python -m pip install --quiet -e '.[train,test]'
+	@touch $@
+
+$(TOOLS): $(READY)
+	$(BIN)/python -m pip install --quiet -e '.[train,test,dev]'
+	@touch $@
+
+# Numba's cache sees an edit of a kernel's own file, but not of a file that it imports.
+$(KERNELS): $(wildcard rskernels/kernels/*.py) rskernels/random.py | $(BIN)/python
+	@find rskernels -name '*.nb[ic]' -delete
+	@touch $@

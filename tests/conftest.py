@@ -60,6 +60,9 @@ def _poisoned(make):
 @pytest.fixture(autouse=True, scope="session")
 def poisoned_memory():
     """Fill fresh memory, so that an element which no kernel wrote is seen."""
+    # torch.device as a context knows the functions that it found when first used.
+    with torch.device("meta"):
+        torch.empty(0)
     with pytest.MonkeyPatch.context() as patch:
         for owner, names in (
             (torch, ("empty", "empty_like", "empty_strided")),

@@ -47,7 +47,7 @@ def rows_of(seen, rows):
 def test_alone_and_in_a_batch_of_989(kernel, draw_batch, same_bits, V, dtype):
     if kernel.is_slow and (V > 100 or dtype == torch.float16):
         pytest.skip("interpreted Triton takes milliseconds a row")
-    N = kernel.rows(989, slow=17)
+    N = kernel.rows(989, slow=7)
     batch = draw_batch(N, V, dtype)
     together = batch.decide(kernel)
     for n in (0, 1, N // 2, N - 2, N - 1):

@@ -14,7 +14,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("V", WIDTHS)
 def test_every_width_and_dtype(kernel, draw_case, assert_lawful, V, dtype):
-    logits, _, log_p = draw_case((kernel.rows(9), V), dtype, seed=V, dense=True)
+    logits, _, log_p = draw_case((kernel.rows(9, slow=1), V), dtype, seed=V, dense=True)
     got = assert_lawful(kernel, logits, None, log_p, 0.4, seed=V, log_space=True)
     assert got.mask.shape == logits.shape
     assert got.counts[2:].tolist() == [0, 0]
@@ -63,16 +63,15 @@ def test_leading_shapes_and_layouts(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "shape", [(), (1,), (19,), (3, 1), (3, 19), (2, 1, 1), (2, 3, 1), (2, 3, 19)]
-)
+@pytest.mark.parametrize("shape", [(), (1,), (19,), (3, 1), (2, 1, 1), (2, 3, 1), (2, 3, 19)])
 def test_densities_and_M_broadcast(kernel, draw_case, assert_lawful, shape, dtype):
     logits, _, _ = draw_case((2, 3, 19), dense=True)
     generator = torch.Generator().manual_seed(1)
     density = (0.1 * torch.rand(shape, generator=generator)).to(dtype)
     M = (0.5 + torch.rand(shape, generator=generator)).to(dtype)
     assert_lawful(kernel, logits, None, density, M, seed=2)
-    assert_lawful(kernel, logits, None, 0.05, M, seed=2, model_is_target=True)
+    if not kernel.is_slow:
+        assert_lawful(kernel, logits, None, 0.05, M, seed=2, model_is_target=True)
 
 
 @pytest.mark.parametrize("V", [17, 4100])
@@ -87,11 +86,12 @@ def test_a_row_of_V_decides_its_columns(kernel, draw_case, assert_lawful, V):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["large", "ascending", "late", "sparse"])
 def test_awkward_rows(kernel, draw_case, assert_lawful, kind, dtype):
-    logits = draw_case((2, 8193), torch.float64, spread=1.0)[0]
+    rows = kernel.rows(2, slow=1)
+    logits = draw_case((rows, 8193), torch.float64, spread=1.0)[0]
     if kind == "large":
         logits = 1e4 * torch.sin(1e3 * logits)
     if kind == "ascending":
-        logits = torch.linspace(-300, 300, 8193).expand(2, -1).clone()
+        logits = torch.linspace(-300, 300, 8193).expand(rows, -1).clone()
     if kind == "late":
         logits[:, :4096] = -math.inf
     if kind == "sparse":

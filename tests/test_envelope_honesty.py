@@ -55,12 +55,12 @@ def test_counts_and_excess_are_those_of_the_results(kernel, batch, dtype, V):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("V", [3, 17, 4100])
+@pytest.mark.parametrize("V", [17, 4100])
 @pytest.mark.parametrize("model_is_target", [False, True])
 def test_an_envelope_taken_from_the_ratios_is_not_violated(
     kernel, batch, model_is_target, dtype, V
 ):
-    logits, targets, log_p = batch(kernel.rows(200), V, dtype)
+    logits, targets, log_p = batch(kernel.rows(200, slow=2), V, dtype)
     law = {"log_space": True, "model_is_target": model_is_target}
     top = kernel.decide(logits, targets, log_p, 0.0, **law).log_ratio.max()
     for log_M in (top, top.item()):

@@ -261,7 +261,11 @@ T = torch.zeros(2, 3, dtype=torch.int64)
         (ValueError, "shape [2, 3, 4], got [1, 2, 3, 4]", (Z, Z[None])),
         (ValueError, "shape [2, 3], got [4]", (Z, torch.ones(4), {"targets": T})),
         (TypeError, "targets must be a torch.Tensor or None, got int", (Z, 1.0, {"targets": 3})),
-        (TypeError, "targets must be int64 or int32, got torch.int16", (Z, 1.0, {"targets": T.short()})),
+        (
+            TypeError,
+            "targets must be int64 or int32, got torch.int16",
+            (Z, 1.0, {"targets": T.short()}),
+        ),
         (ValueError, "leading shape [2, 3], got [3]", (Z, 1.0, {"targets": T[0]})),
         (ValueError, "targets are on meta", (Z, 1.0, {"targets": T.to("meta")})),
         (

@@ -39,7 +39,7 @@ def assert_only_row_1_is_rejected(seen, before, same_bits):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("form", ["target", "dense"])
 def test_nan_and_inf_logits_anywhere(backend, draw_case, same_bits, form, place, bad):
-    if backend.is_slow and place in (1, 15, 63):
+    if backend.is_slow and place not in (0, 4095, 4096, 8192):
         pytest.skip("interpreted Triton takes milliseconds a row")
     for dtype in DTYPES if backend.name == "cpu" else DTYPES[:1]:
         logits, targets, _ = draw_case((3, 8193), dtype, spread=1.0)
@@ -124,9 +124,10 @@ def test_an_infinite_envelope_accepts_nothing_and_is_valid(backend, form):
 @pytest.mark.parametrize("form", ["target", "dense"])
 def test_a_target_density_of_0_is_a_ratio_of_0(backend, form):
     # Whatever the proposal's density is.
-    logits = torch.zeros(40, 3)
-    logits[20:, 0] = -INF
-    targets = torch.zeros(40, dtype=torch.int64) if form == "target" else None
+    half = backend.rows(20)
+    logits = torch.zeros(2 * half, 3)
+    logits[half:, 0] = -INF
+    targets = torch.zeros(2 * half, dtype=torch.int64) if form == "target" else None
     for zero in (0.0, torch.tensor(0.0), torch.tensor(-0.0)):
         seen = decide(backend, logits, targets, density=zero)
         assert not seen.mask.any()
@@ -134,7 +135,7 @@ def test_a_target_density_of_0_is_a_ratio_of_0(backend, form):
         assert seen.counts.tolist() == [0, 0, 0, 0]
     seen = decide(backend, logits, targets, density=-INF, M=0.0, log_space=True)
     assert seen.counts.tolist() == [0, 0, 0, 0]
-    model = decide(backend, logits[20:], None if form == "dense" else targets[20:],
+    model = decide(backend, logits[half:], None if form == "dense" else targets[half:],
                    density=0.5, model_is_target=True)  # fmt: skip
     column = model.mask if form == "target" else model.mask[:, 0]
     assert not column.any()
@@ -255,7 +256,7 @@ print("unharmed")
 @pytest.mark.parametrize(
     ("name", "widths"),
     [("cpu", (1, 2, 15, 16, 17, 63, 64, 65, 511, 1023, 4095, 4096, 4097, 8191, 8193)),
-     ("gpu", (1, 17, 4097))],
+     ("gpu", (17, 4097))],
 )  # fmt: skip
 def test_no_memory_outside_a_tensor_is_read(python, name, widths):
     if name == "gpu" and torch.cuda.is_available():

@@ -209,6 +209,7 @@ def _run_entries(
     model_is_target, log_prob=None, log_ratio=None,
 ):  # fmt: skip
     mask = torch.empty(logits.shape, dtype=torch.bool)
+    density, M, log_space = _within_float32(density, M, log_space, logits)
     scalars, rows = _entry_scalars(logits, density, M)
     N, *layout, V = _layout(logits, rows)
     unit_rows, units = _units(N, V)
@@ -267,6 +268,15 @@ def _row_scalars(value, rows):
     if value.shape != rows.shape or not value.is_contiguous():
         value, step = per_row(value, rows.shape)
     return value, value.data_ptr(), code, step, 0.0
+
+
+def _within_float32(density, M, log_space, logits):
+    """Return (density, M, log_space), as logarithms where float32 might not hold a float64."""
+    given = [v for v in (density, M) if isinstance(v, torch.Tensor)]
+    if log_space or logits.dtype == torch.float64 or all(v.dtype != torch.float64 for v in given):
+        return density, M, log_space
+    density, M = (torch.as_tensor(v, dtype=torch.float64).log() for v in (density, M))
+    return density, M, True
 
 
 def _entry_scalars(logits, density, M):

@@ -12,6 +12,7 @@ from rskernels.kernels.cpu_softmax import (
     F64,
     address_of,
     as_f64,
+    as_u8,
     gather_block,
     load_float,
     load_integer,
@@ -95,7 +96,7 @@ def gradient_rows(
     begin, end, unit_rows, N, logits, code, inner, outer_stride, inner_stride, stride, V,
     targets, target_code, upstream, totals, temperature, ignore_index, gradient,
 ):  # fmt: skip
-    """Write the gradient [N, V] of ``target_log_prob``; rows that were ignored get 0."""
+    """Write the gradient [N, V] of ``target_log_prob``: 0 for rows ignored or not used."""
     scratch_memory = np.empty(BLOCK, np.float64)
     scratch = address_of(scratch_memory)
     scale = scale_of(temperature)
@@ -106,9 +107,13 @@ def gradient_rows(
         row = row_address(logits, n, inner, outer_stride, inner_stride, size)
         kept = carray(as_f64(totals + n * 16), 2)
         slope = load_float(upstream + n * out_size, code) / temperature
+        if target == ignore_index or slope == 0.0:
+            # A rejected row leaves no trace, not even of a NaN, and is not read.
+            octets = carray(as_u8(gradient + n * V * size), V * size)
+            for i in range(V * size):
+                octets[i] = 0
+            continue
         reference, total = kept[0], kept[1]
-        if target == ignore_index:
-            reference, total, slope, target = 0.0, 1.0, 0.0, -1
         arguments = (
             row, stride * size, V, reference, total, scale, slope, target,
             gradient + n * V * size, scratch,

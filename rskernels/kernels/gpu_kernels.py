@@ -89,6 +89,15 @@ def _natural_log(value, LOG_SPACE: tl.constexpr):
 
 
 @triton.jit
+def _wide_log(value, WIDE: tl.constexpr, LOG_SPACE: tl.constexpr):
+    """Return the logarithm in WIDE, taken in float64 where float32 may not hold the value."""
+    if value.dtype == tl.float64:
+        return _natural_log(value, LOG_SPACE).to(WIDE)
+    else:
+        return _natural_log(value.to(WIDE), LOG_SPACE)
+
+
+@triton.jit
 def _log_ratio(log_q, log_density, MODEL_IS_TARGET: tl.constexpr):
     """Return log p - log q; a target density of 0 is a ratio of 0, whatever the proposal's."""
     if MODEL_IS_TARGET:
@@ -266,14 +275,14 @@ def _dense_kernel(
     log_q = tl.where(log_q > 0.0, 0.0, log_q)
     if HAS_DENSITY:
         offset = _row_offset(row, inner, density_outer, density_inner)
-        log_d = tl.load(density_ptr + offset + wide_columns * density_stride, mask=present)
-        log_d = _natural_log(log_d.to(WIDE), LOG_SPACE)
+        value = tl.load(density_ptr + offset + wide_columns * density_stride, mask=present)
+        log_d = _wide_log(value, WIDE, LOG_SPACE)
     else:
         log_d = tl.full([CHUNK], log_density, WIDE)
     if HAS_M:
         offset = _row_offset(row, inner, M_outer, M_inner)
-        log_m = tl.load(M_ptr + offset + wide_columns * M_stride, mask=present)
-        log_m = _natural_log(log_m.to(WIDE), LOG_SPACE)
+        value = tl.load(M_ptr + offset + wide_columns * M_stride, mask=present)
+        log_m = _wide_log(value, WIDE, LOG_SPACE)
     else:
         log_m = tl.full([CHUNK], log_M, WIDE)
     log_w = _log_ratio(log_q, log_d, MODEL_IS_TARGET)
@@ -315,18 +324,22 @@ def _gradient_kernel(
     columns = (program % chunks) * CHUNK + tl.arange(0, CHUNK)
     present = columns < V
     wide_columns = columns.to(tl.int64)
-    offset = _row_offset(row, inner, outer_stride, inner_stride)
-    z = tl.load(logits_ptr + offset + wide_columns * stride, mask=present, other=float("-inf"))
     target = tl.load(targets_ptr + row).to(tl.int64)
     top = tl.load(totals_ptr + row * 2)
     total = tl.load(totals_ptr + row * 2 + 1)
     upstream = tl.load(upstream_ptr + row).to(tl.float64)
     slope = upstream / tl.full([], temperature, tl.float64)
+    # A rejected row leaves no trace, not even of a NaN, and is not read.
+    is_used = (target != ignore_index) & (slope != 0.0)
+    offset = _row_offset(row, inner, outer_stride, inner_stride)
+    z = tl.load(
+        logits_ptr + offset + wide_columns * stride, mask=present & is_used, other=float("-inf")
+    )
     weight = (slope / tl.where(total > 0.0, total, float("nan"))).to(WIDE)
     factor = tl.full([], scale, WIDE)
     q = tl.exp2((z.to(WIDE) - top.to(WIDE)) * factor) * weight
     value = tl.where(columns == target, slope.to(WIDE), 0.0) - q
-    value = tl.where(target == ignore_index, 0.0, value)
+    value = tl.where(is_used, value, 0.0)
     tl.store(gradient_ptr + row * V + wide_columns, value, mask=present)
 
 

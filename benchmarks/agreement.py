@@ -1,0 +1,45 @@
+"""What is timed is also right: masks against the float64 reference, before any timing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import rskernels
+from cases import Case, Inputs
+from rskernels.kernels import reference
+from rskernels.random import row_uniforms
+
+ROWS = 32  # checked at each end of the batch
+SEED = 20
+
+# Decisions this close to log r = log u may fall either way in float32.
+TOLERANCE = 1e-4
+
+
+def check(case: Case, inputs: Inputs) -> float:
+    """Return the share accepted; raise if a mask differs from the reference's."""
+    if case.operation not in ("accept_mask", "verify_mask"):
+        return float("nan")
+    logits, density, M, targets = inputs
+    call = getattr(rskernels, case.operation)
+    mask = call(logits, density, M, targets=targets, seed=SEED)
+    for rows in (slice(0, ROWS), slice(max(0, case.rows - ROWS), case.rows)):
+        expected, certain = _reference(case, inputs, rows)
+        wrong = ((mask[rows] != expected) & certain).sum().item()
+        if wrong:
+            raise AssertionError(f"{case}: {wrong} decisions differ from the float64 reference")
+    return mask.float().mean().item()
+
+
+def _reference(case: Case, inputs: Inputs, rows: slice) -> tuple[Tensor, Tensor]:
+    """Return the reference's decisions of some rows, and which are not within rounding."""
+    logits, density, M, targets = inputs
+    mask, _, log_ratio, _, _ = reference.decide(
+        logits[rows], targets[rows], density[rows], M, SEED, rows.start,
+        1.0, False, case.operation == "verify_mask", -100,
+    )  # fmt: skip
+    ids = torch.arange(rows.start, rows.stop, device=logits.device)[: mask.numel()]
+    log_u = row_uniforms(ids, 0, SEED, 0).double().log()
+    margin = log_ratio - torch.tensor(M, dtype=torch.float64).log() - log_u
+    return mask, margin.abs() > TOLERANCE

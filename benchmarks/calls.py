@@ -1,0 +1,39 @@
+"""The calls of a case, named ``rskernels``, ``eager FORM``, ``compiled FORM``, ``limit READER``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import baselines
+import read_limit
+from cases import Case, Inputs
+
+# softmax compiles to the same passes over the logits as these, or to slower ones.
+COMPILED = ("log_softmax", "logsumexp")
+
+
+def names(case: Case) -> list[str]:
+    """Return every call that computes a case in float32, and the reads that bound it."""
+    exact = [name for name, form in baselines.eager(case).items() if form.is_exact]
+    return [
+        "rskernels",
+        *(f"eager {name}" for name in exact),
+        *(f"compiled {name}" for name in exact if name in COMPILED),
+        *(f"limit {name}" for name in read_limit.READERS),
+    ]
+
+
+def call(case: Case, name: str, inputs: Inputs) -> Callable[[], Any]:
+    """Return a call with its inputs bound."""
+    kind, _, form = name.partition(" ")
+    if kind == "limit":
+        return functools.partial(read_limit.READERS[form], inputs.logits)
+    if kind == "eager":
+        function = baselines.eager(case)[form].function
+    elif kind == "compiled":
+        function = baselines.compiled(case, form)
+    else:
+        function = baselines.ours(case)
+    return functools.partial(function, *inputs)

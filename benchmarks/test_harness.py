@@ -1,0 +1,101 @@
+"""The harness itself: the baselines follow the same law, and nothing slower is hidden."""
+
+import json
+
+import pytest
+import torch
+
+import agreement
+import baselines
+import memory
+import read_limit
+import report
+import run_gpu
+from cases import Case, Pool
+
+N, V = 4000, 50
+ALLOWED = 5.0  # standard errors
+
+PER_TARGET = [
+    Case(operation, N, V, dtype, acceptance)
+    for operation in ("accept_mask", "verify_mask")
+    for dtype in ("float32", "bfloat16")
+    for acceptance in (0.1, 0.5)
+]
+
+
+@pytest.mark.parametrize("case", PER_TARGET, ids=str)
+def test_every_form_accepts_the_share_that_the_case_names(case):
+    inputs = Pool([case]).inputs(case)
+    calls = {name: form.function for name, form in baselines.eager(case).items()}
+    for name, call in {**calls, "rskernels": baselines.ours(case)}.items():
+        share = call(*inputs).float().mean().item()
+        error = (case.acceptance * (1 - case.acceptance) / N) ** 0.5
+        assert abs(share - case.acceptance) < ALLOWED * error, name
+    agreement.check(case, inputs)
+
+
+def test_the_dense_forms_accept_alike():
+    case = Case("accept_mask dense", 200, V)
+    inputs = Pool([case]).inputs(case)
+    shares = [
+        form.function(*inputs).float().mean().item() for form in baselines.eager(case).values()
+    ]
+    ours = baselines.ours(case)(*inputs).float().mean().item()
+    assert shares == pytest.approx([ours, ours], abs=ALLOWED * (0.25 / (200 * V)) ** 0.5)
+
+
+def test_the_gradient_forms_agree():
+    case = Case("target_log_prob", 20, V)
+    inputs = Pool([case]).inputs(case)
+    ours = baselines.ours(case)(*inputs)
+    for form in baselines.eager(case).values():
+        torch.testing.assert_close(form.function(*inputs), ours, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("V", [1, 15, 16, 64, 65, 1000])
+def test_the_read_limit_is_a_row_maximum(dtype, V):
+    logits = torch.randn(7, V).to(dtype)
+    assert torch.equal(read_limit.row_max(logits), logits.float().amax(-1))
+
+
+@pytest.mark.skipif(memory.extra_memory(lambda: None) is None, reason="reads Linux's /proc")
+def test_memory_sees_a_temporary():
+    size = 1 << 22
+
+    def call():
+        return torch.ones(size).sum()
+
+    call()
+    assert size * 4 <= memory.extra_memory(call) < size * 4 + (1 << 20)
+
+
+def test_the_gpu_run_goes_through_on_a_cpu(tmp_path):
+    out = tmp_path / "gpu.json"
+    run_gpu.main(["--device", "cpu", "--quick", "--out", str(out)])
+    results = json.loads(out.read_text())
+    assert len(results["cases"]) == len(run_gpu.cases(is_quick=True))
+    assert "GB/s" in out.with_suffix(".md").read_text()
+
+
+def test_a_slower_case_is_marked_and_listed():
+    def timed(seconds):
+        return {"median": seconds, "low": seconds, "high": seconds, "rounds": 5}
+
+    result = {
+        "operation": "accept_mask", "rows": 4, "columns": 10, "dtype": "float32",
+        "acceptance": 0.5, "bytes": 160, "logits_bytes": 160,
+        "ours": timed(2.0), "eager": {"softmax": timed(1.0)}, "compiled": {"softmax": timed(4.0)},
+        "limit": {"amax": timed(0.5)},
+    }  # fmt: skip
+    row = report.Row(result)
+    assert (row.share, row.over_eager, row.over_compiled) == (0.25, 0.5, 2.0)
+    results = {
+        "kind": "cpu", "machine": {}, "versions": {}, "command": "", "date": "", "seconds": 1,
+        "cases": [result],
+    }  # fmt: skip
+    text = report.markdown(results)
+    assert "**0.50**" in text
+    assert "0.50× softmax (eager)" in text
+    assert "**not met**" in text
