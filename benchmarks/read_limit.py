@@ -13,7 +13,7 @@ import torch
 from numba import carray, float32, njit
 from torch import Tensor
 
-from rskernels.kernels.cpu_softmax import AHEAD, STEP, as_f32
+from rskernels.kernels.cpu_softmax import BLOCK, PAGE, STEP, as_f32
 from rskernels.kernels.simd import (
     first_lanes,
     loader,
@@ -29,7 +29,6 @@ from rskernels.kernels.threads import run_units
 
 def _row_max_of(dtype: str, size: int) -> Callable[..., None]:
     load, load_part = loader(dtype), part_loader(dtype)
-    lines = STEP * size // 64
 
     @njit(nogil=True)
     @named(f"row_max_{dtype}")
@@ -42,8 +41,9 @@ def _row_max_of(dtype: str, size: int) -> Callable[..., None]:
             m1, m2, m3 = m0, m0, m0
             for i in range(0, whole, STEP):
                 at = row + i * size
-                for line in range(lines):
-                    prefetch(at + AHEAD + 64 * line)
+                following = row + (i // BLOCK + 1) * BLOCK * size + i % BLOCK
+                for page in range(size):
+                    prefetch(following + page * PAGE)
                 m0 = maximum(load(at), m0)
                 m1 = maximum(load(at + 16 * size), m1)
                 m2 = maximum(load(at + 32 * size), m2)

@@ -59,7 +59,8 @@ def density_argument(
     if isinstance(value, Tensor):
         return _tensor(name, value, device, shape), 0.0
     number = _number(name, value)
-    if math.isnan(number) or number == math.inf or (number < 0 and not log_space):
+    # Comparisons that a NaN fails; torch.compile does not trace math.isnan of a changing number.
+    if not (number < math.inf and (log_space or number >= 0.0)):
         accepted = "below +inf" if log_space else "a finite number of at least 0"
         raise ValueError(f"{name} must be {accepted}, got {number}")
     return None, number
@@ -76,7 +77,7 @@ def M_argument(
     if isinstance(value, Tensor):
         return _tensor("M", value, device, shape), 0.0
     number = _number("M", value)
-    if math.isnan(number) or number == -math.inf or (number <= 0 and not log_space):
+    if not number > (-math.inf if log_space else 0.0):
         accepted = "the logarithm of a number above 0" if log_space else "above 0"
         raise ValueError(f"M must be {accepted}, got {number}")
     return None, number
@@ -99,10 +100,11 @@ def seed_argument(
 
 
 def temperature_argument(temperature: float) -> float:
-    """Return the temperature as a float above 0."""
+    """Return the temperature as a float in [1e-30, 1e30]."""
     number = _number("temperature", temperature, "a number")
-    if not 0.0 < number < math.inf:
-        raise ValueError(f"temperature must be a finite number above 0, got {number}")
+    # Beyond, the scale 1/T of a float32 logit overflows or vanishes.
+    if not 1e-30 <= number <= 1e30:
+        raise ValueError(f"temperature must be in [1e-30, 1e30], got {number}")
     return number
 
 
@@ -120,12 +122,17 @@ def _number(name: str, value: object, accepted: str = "a number or a tensor") ->
         return value
     if isinstance(value, bool) or not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{name} must be {accepted}, got {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must fit a float64, got an int that does not") from None
 
 
 def _tensor(name: str, value: Tensor, device: torch.device, shape: torch.Size) -> Tensor:
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
     if value.device != device:
         raise ValueError(f"{name} is on {value.device}, the decisions on {device}")
     if value.shape != shape:

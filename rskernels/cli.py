@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from rskernels.rsft.checkpoint import CheckpointError
-from rskernels.rsft.data import DATASETS
-from rskernels.rsft.demo import compare, run_demo
+from rskernels.rsft.data import DATASETS, DataError
+from rskernels.rsft.demo import compare, make_configs, run_demo
 from rskernels.rsft.extras import HINT
 from rskernels.rsft.report import make_table, summary_table
 from rskernels.rsft.select import RULES
@@ -65,7 +65,7 @@ def train_command(
     ] = False,
 ) -> None:
     """Train a small CNN on a long-tailed pool, stepping on the samples a rule selects."""
-    with errors_explained():
+    with usage_errors(ValueError):
         config = Config(
             data=data,
             method=method,
@@ -79,7 +79,8 @@ def train_command(
             seed=seed,
             threads=threads,
         )
-        folder = out or Path("runs") / f"{data}-{method}-seed{seed}"
+    folder = out or Path("runs") / f"{data}-{method}-seed{seed}"
+    with errors_explained():
         summary = train(config, folder, resume=resume, overwrite=overwrite)
     Console().print(summary_table(summary))
     typer.echo(f"curves: {folder / 'curves.png'}")
@@ -98,8 +99,10 @@ def demo_command(
     ] = Path("runs/demo"),
 ) -> None:
     """Compare every method over several seeds: accuracy, gradient samples, time, and spread."""
-    with errors_explained():
+    with usage_errors(ValueError):
         base = Config(epochs=epochs, imbalance=imbalance, seed=seed)
+        make_configs(base, seeds=seeds)
+    with errors_explained():
         runs = run_demo(base, out, seeds=seeds)
     headings, rows = compare(runs)
     console = Console()
@@ -112,15 +115,23 @@ def demo_command(
 
 
 @contextmanager
-def errors_explained() -> Iterator[None]:
-    """Turn what a user can cause into a message and an exit status."""
+def usage_errors(kind: type[ValueError]) -> Iterator[None]:
+    """Report errors of a kind as options that are refused."""
     try:
         yield
-    except (FileExistsError, CheckpointError, TrainingError, ModuleNotFoundError) as error:
+    except kind as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Turn what can go wrong in a run into a message and an exit status."""
+    try:
+        with usage_errors(DataError):
+            yield
+    except (OSError, ValueError, CheckpointError, TrainingError, ModuleNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -101,7 +102,7 @@ class Envelope:
         if not 1 <= groups < 2**63:
             raise ValueError(f"groups must be at least 1, got {groups}")
         if half_life is not None:
-            if isinstance(half_life, bool) or not isinstance(half_life, (int, float)):
+            if isinstance(half_life, bool) or not isinstance(half_life, Real):
                 raise TypeError(f"half_life must be a float, got {type(half_life).__name__}")
             if policy != "quantile":
                 raise ValueError(

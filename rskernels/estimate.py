@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from numbers import Real
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ DTYPES: dict[torch.dtype, _core._DType] = {
     torch.float16: "float16",
 }
 
-# Rounding in float32 elsewhere moves a log ratio by less than this, relative and absolute.
+# Another backend moves the log ratio of a target by less than this, relative and absolute.
 MARGIN = 2.0**-20
 
 
@@ -78,16 +80,18 @@ def estimate_M(
     Returns
     -------
     float
-        M, or log M with ``log_space``. log M is raised by ``2**-20 * max(1, abs(log M))``, which
-        covers the rounding of a float32 log ratio, so that the rows M came from are no violations
-        on another backend either.
+        M, or log M with ``log_space``. log M is raised by ``2**-20 * max(1, abs(log M))``: with
+        ``targets`` and "max", the rows M came from are then no violations on another backend
+        either. In the dense form the entries of float32 and narrower logits are decided in
+        float32, whose rounding of a small q may exceed that: about ``2**-22 * abs(log q)``.
 
     Raises
     ------
     TypeError
         If a dtype or type is not as above.
     ValueError
-        If a shape, device or number is not as above; if there is no valid ratio (a row with NaN,
+        If a shape, device or number is not as above; if a tensor has no storage to read (on meta,
+        fake, zero, or wrapped by a torch.func transform); if there is no valid ratio (a row with NaN,
         +inf or only -inf logits, or p_hat NaN, negative or +inf, or q = 0 < p_hat, is invalid) or
         all of them are 0; if M is no finite positive float64.
     IndexError
@@ -106,17 +110,18 @@ def estimate_M(
         raise ValueError(f"method must be 'max' or 'quantile', got {method!r}")
     level = check_level(method, level)
     check_logits(logits)
-    if logits.is_meta:
-        raise ValueError("logits are on meta and hold no values to estimate M from")
+    _check_values("logits hold", logits)
     if targets is not None:
         check_targets(targets, logits)
+        _check_values("targets hold", targets)
     shape = logits.shape if targets is None else targets.shape
     density, value = density_argument("p_hat", p_hat, logits.device, shape, log_space)
     if density is None:
         density = torch.tensor(value, dtype=torch.float64, device=logits.device)
+    _check_values("p_hat holds", density)
     estimate = _estimate_on_cpu if logits.is_cpu else _estimate_on_cuda
     log_M, valid, invalid, ignored = estimate(
-        logits, density, targets, method, level, temperature_argument(temperature), log_space,
+        logits.detach().resolve_neg(), density.resolve_neg(), targets, method, level, temperature_argument(temperature), log_space,
         integer_argument("ignore_index", ignore_index),
     )  # fmt: skip
     counts = f"{valid} valid, {invalid} invalid, {ignored} ignored"
@@ -124,7 +129,7 @@ def estimate_M(
         raise ValueError(f"there is no valid ratio p_hat / q to take M from ({counts})")
     if log_M == -math.inf:
         raise ValueError(f"M must be positive, but the {method} of p_hat / q is 0 ({counts})")
-    log_M += MARGIN * max(1.0, abs(log_M))
+    log_M = min(log_M + MARGIN * max(1.0, abs(log_M)), sys.float_info.max)
     if log_space:
         return log_M
     if not -708.0 < log_M < 709.0:
@@ -142,7 +147,9 @@ def check_ids(name: str, ids: Tensor) -> None:
 
 def flat(tensor: Tensor, dtype: torch.dtype) -> NDArray[Any]:
     """Return a tensor of any device and layout as a contiguous one-dimensional array."""
-    array: NDArray[Any] = tensor.detach().to("cpu", dtype).reshape(-1).contiguous().numpy()
+    array: NDArray[Any] = (
+        tensor.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg().numpy()
+    )
     return array
 
 
@@ -154,11 +161,24 @@ def check_level(policy: str, level: float | None) -> float:
         return 1.0
     if level is None:
         raise ValueError("'quantile' needs a level in (0, 1], got none")
-    if isinstance(level, bool) or not isinstance(level, (int, float)):
+    if isinstance(level, bool) or not isinstance(level, Real):
         raise TypeError(f"level must be a float in (0, 1], got {type(level).__name__}")
     if not 0.0 < level <= 1.0:
         raise ValueError(f"level must be in (0, 1], got {level}")
     return float(level)
+
+
+def _check_values(what: str, tensor: Tensor) -> None:
+    """Raise ValueError if a tensor has elements but no memory that holds them."""
+    try:
+        address = tensor.data_ptr()
+    except (RuntimeError, Warning):  # a wrapper; fake tensors warn, which a filter may raise
+        address = 0
+    if address == 0 and tensor.numel() > 0:
+        raise ValueError(
+            f"{what} no values to estimate M from: {type(tensor).__name__} on "
+            f"{tensor.device}, without storage"
+        )
 
 
 def _view(rows: Rows) -> _core.MatrixView:
@@ -181,7 +201,7 @@ def _estimate_on_cpu(
     ignore_index: int,
 ) -> tuple[float, int, int, int]:
     """Return (log M before the margin, valid, invalid, ignored)."""
-    rows = as_rows(logits.detach())
+    rows = as_rows(logits)
     threads = torch.get_num_threads()
     quantile = method == "quantile"
     if targets is None:
@@ -224,7 +244,7 @@ def _estimate_on_cuda(
 
     # A fixed seed leaves the device's generator as it was; the mask is not used.
     result = ops.accept(
-        logits.detach(),
+        logits,
         p_hat,
         0.0 if log_space else 1.0,
         targets=targets,

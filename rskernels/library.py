@@ -200,3 +200,26 @@ def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None
 torch.library.register_autograd(
     "rskernels::target_log_prob", _backward, setup_context=_keep_for_backward, lib=_library
 )
+
+
+def _no_second_derivative(ctx: Any, *upstream: Tensor) -> None:
+    raise NotImplementedError(
+        "target_log_prob has no second derivative; use torch.log_softmax(...).gather(...) for it"
+    )
+
+
+torch.library.register_autograd(
+    "rskernels::target_log_prob_backward", _no_second_derivative, lib=_library
+)
+
+
+def _no_vmap(info: Any, in_dims: Any, *given: Any) -> None:
+    # A loop over slices would start every slice at the same row id: one draw used many times.
+    raise NotImplementedError(
+        "rskernels operations take any leading shape and have no vmap; "
+        "call them on the batched tensor"
+    )
+
+
+for _name in ("mask", "decide", "bernoulli", "target_log_prob", "target_log_prob_backward"):
+    torch.library.register_vmap(f"rskernels::{_name}", _no_vmap, lib=_library)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 import rskernels.library  # noqa: F401  (registers the operators)
 from rskernels.arguments import (
@@ -29,7 +30,7 @@ from rskernels.random import check_row_offset, check_stream
 
 
 class Acceptance(NamedTuple):
-    """What a single pass over the logits decided and saw.
+    """What was decided and seen; nothing in it carries a gradient (see ``target_log_prob``).
 
     ``...`` is the shape of the decisions: ``logits.shape[:-1]`` with targets, else
     ``logits.shape``.
@@ -77,7 +78,7 @@ def accept_mask(
         int64 or int32 ``logits.shape[:-1]``: decide that entry of each row. None, the dense form,
         decides every entry.
     temperature : float
-        T > 0.
+        T in [1e-30, 1e30].
     log_space : bool
         Whether ``p_hat`` and ``M`` are natural logarithms.
     seed : int or Tensor, optional
@@ -241,7 +242,7 @@ def target_log_prob(
     targets : Tensor
         int64 or int32 ``logits.shape[:-1]``.
     temperature : float
-        T > 0.
+        T in [1e-30, 1e30].
     ignore_index : int
         Rows with this target give 0 and no gradient.
 
@@ -257,9 +258,16 @@ def target_log_prob(
         If an argument's type, dtype, shape, device or Python number is not as above.
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
+    NotImplementedError
+        For a second or a forward-mode derivative, and under torch.func.vmap.
     """
     check_logits(logits)
     check_targets(targets, logits)
+    if not torch.compiler.is_compiling() and unpack_dual(logits).tangent is not None:
+        raise NotImplementedError(
+            "target_log_prob has no forward-mode derivative; "
+            "use torch.log_softmax(...).gather(...) for it"
+        )
     temperature = temperature_argument(temperature)
     ignore_index = integer_argument("ignore_index", ignore_index)
     return _target_log_prob(logits, targets, temperature, ignore_index)[0]

@@ -196,7 +196,7 @@ def uniforms(
     size = (shape,) if isinstance(shape, int) else tuple(shape)
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in size):
         raise ValueError(f"shape must hold ints of at least 0, got {shape}")
-    if columns is not None and (not isinstance(columns, int) or columns < 1):
+    if columns is not None and (type(columns) is not int or columns < 1):
         raise ValueError(f"columns must be None or an int of at least 1, got {columns}")
     seed, stream = check_seed(seed), check_stream(stream)
     count = torch.Size(size).numel()

@@ -112,6 +112,21 @@ def test_float64_densities_are_not_rounded(kernel, assert_lawful):
     assert got.excess[1].item() == pytest.approx(2.0, rel=1e-5)
 
 
+def test_a_layout_of_three_strides_is_copied_and_kept(kernel, draw_case, assert_lawful, same_bits):
+    # Freed too early, the copy would be overwritten by the memory of the results.
+    for V in (1, 2, 33):
+        logits, targets, log_p = draw_case((4, 3, 2, V))
+        spread = logits.permute(2, 1, 0, 3).contiguous().permute(2, 1, 0, 3)
+        law = {"seed": 3, "log_space": True}
+        want = assert_lawful(kernel, logits, targets, log_p, **law)
+        assert same_bits(kernel.decide(spread, targets, log_p, **law), want)
+        want = kernel.decide(logits, None, 0.0, **law)
+        assert same_bits(kernel.decide(spread, None, 0.0, **law), want)
+        upstream = torch.ones(4, 3, 2)
+        want = kernel.gradient(upstream, logits, targets)
+        assert same_bits(kernel.gradient(upstream, spread, targets), want)
+
+
 @pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, -(2**63), torch.tensor([77])])
 @pytest.mark.parametrize("row_offset", [0, 2**31 - 3, 2**32 - 3, 2**63 - 9])
 def test_seeds_and_row_ids(kernel, draw_case, assert_lawful, seed, row_offset):

@@ -9,6 +9,7 @@ import rskernels
 
 LOGITS = torch.zeros(2, 3, 5)
 TARGETS = torch.zeros(2, 3, dtype=torch.int64)
+SPARSE = torch.ones(2, 3).to_sparse()
 ON_META = torch.ones(3, device="meta")
 GENERATOR = torch.Generator()
 NAN, INF = math.nan, math.inf
@@ -34,10 +35,13 @@ TARGETS_CASES = [
     (ValueError, r"targets are on meta, logits on cpu", TARGETS.to("meta")),
 ]
 TEMPERATURE_CASES = [
-    (ValueError, r"temperature must be a finite number above 0, got 0.0", 0.0),
-    (ValueError, r"above 0, got -1.0", -1),
-    (ValueError, r"above 0, got nan", NAN),
-    (ValueError, r"finite number above 0, got inf", INF),
+    (ValueError, r"temperature must be in \[1e-30, 1e30\], got 0.0", 0.0),
+    (ValueError, r"in \[1e-30, 1e30\], got -1.0", -1),
+    (ValueError, r"in \[1e-30, 1e30\], got nan", NAN),
+    (ValueError, r"in \[1e-30, 1e30\], got inf", INF),
+    (ValueError, r"in \[1e-30, 1e30\], got 1e-31", 1e-31),
+    (ValueError, r"in \[1e-30, 1e30\], got 1e\+31", 1e31),
+    (ValueError, r"temperature must fit a float64, got an int of 2001 bits", 2**2000),
     (TypeError, r"temperature must be a number, got str", "1"),
     (TypeError, r"temperature must be a number, got bool", True),
     (TypeError, r"temperature must be a number, got Tensor", torch.tensor(1.0)),
@@ -56,6 +60,8 @@ LAW_CASES = [
     ("density", ValueError, r"_hat must be a finite number of at least 0, got -0.5", -0.5),
     ("density", ValueError, r"_hat must be a finite number of at least 0, got nan", NAN),
     ("density", ValueError, r"_hat must be a finite number of at least 0, got inf", INF),
+    ("density", TypeError, r"_hat must be a strided tensor, got torch.sparse_coo", SPARSE),
+    ("density", ValueError, r"_hat must fit a float64, got an int of 2001 bits", 2**2000),
     ("density", ValueError, r"_hat is on meta, the decisions on cpu", ON_META),
     ("density", ValueError, r"_hat must broadcast .* shape \[2, 3\], got \[2\]", torch.zeros(2)),
     ("density", ValueError, r"_hat must broadcast .*, got \[1, 2, 3\]", torch.zeros(1, 2, 3)),
@@ -64,6 +70,7 @@ LAW_CASES = [
     ("M", TypeError, r"M must be a number or a tensor, got str", "2"),
     ("M", TypeError, r"M must be a number or a tensor, got bool", True),
     ("M", TypeError, r"M must be float32, .*, got torch.int32", torch.ones(3, dtype=torch.int32)),
+    ("M", TypeError, r"M must be a strided tensor, got torch.sparse_coo", SPARSE),
     ("M", ValueError, r"M must be above 0, got 0.0", 0),
     ("M", ValueError, r"M must be above 0, got -2.0", -2.0),
     ("M", ValueError, r"M must be above 0, got nan", NAN),
@@ -162,6 +169,8 @@ def test_verify_needs_to_be_told_of_targets():
         ("M", 3),
         ("M", torch.ones(2, 1).half()),
         ("temperature", 2),
+        ("temperature", 1e-30),
+        ("temperature", 1e30),
         ("ignore_index", 0),
         ("ignore_index", -(2**63)),
         ("targets", TARGETS.int()),

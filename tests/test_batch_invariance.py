@@ -21,8 +21,9 @@ class Batch:
 
     def decide(self, backend, row_offset=0):
         seen = backend.decide(*self.parts, row_offset=row_offset, **LAW)
-        mask = backend.mask(*self.parts, row_offset=row_offset, **LAW)
-        assert torch.equal(mask, seen.mask)
+        if not backend.is_slow:
+            mask = backend.mask(*self.parts, row_offset=row_offset, **LAW)
+            assert torch.equal(mask, seen.mask)
         return seen[:3]
 
 

@@ -73,7 +73,8 @@ def test_resume_of_a_damaged_checkpoint(invoke, tmp_path):
         (["--envelope", "median"], "median"),
         (["--envelope", "max", "--half-life", "10"], "half_life is for 'quantile'"),
         (["--imbalance", "1000"], "accepted are 1 (balanced) to"),
-        (["--epochs", "0"], "at least 1"),
+        (["--epochs", "0"], "accepted is 1 to"),
+        (["--batch-size", "99999999999999999999"], "accepted is 1 to"),
         (["--seed", "-1"], "accepted is 0 to"),
     ],
 )
@@ -82,6 +83,38 @@ def test_bad_arguments_are_usage_errors(invoke, tmp_path, arguments, message):
     assert result.exit_code == 2
     assert message in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(invoke, tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "sub"):
+        result = invoke(*TINY, "--out", str(out))
+        assert result.exit_code == 1
+        assert result.output.startswith("error: ")
+        assert result.output.count("\n") == 1
+
+
+def test_divergence_is_one_line(invoke, tmp_path):
+    result = invoke(*TINY, "--lr", "100", "--envelope", "max", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.output.startswith("error: step ")
+    assert result.output.count("\n") == 1
+
+
+def test_a_value_error_within_training_is_no_usage_error(invoke, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise ValueError("deep inside")
+
+    monkeypatch.setattr("rskernels.cli.train", fail)
+    result = invoke(*TINY, "--out", str(tmp_path))
+    assert (result.exit_code, result.output) == (1, "error: deep inside\n")
+
+
+def test_demo_refuses_seeds_before_it_starts(invoke, tmp_path):
+    result = invoke("demo", "--seed", str(2**63 - 1), "--seeds", "2", "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "accepted is 0 to" in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_demo_prints_the_comparison(invoke, tmp_path):

@@ -99,6 +99,20 @@ def test_quantile_survives_outliers():
     assert envelope.log_M().item() == 0.25
 
 
+def test_the_largest_ratios_have_a_finite_M():
+    envelope = Envelope("quantile", level=0.9)
+    envelope.update(ratios(0.0, 1e307))
+    assert 1e307 <= envelope.log_M().item() < INF
+
+
+def test_options_may_be_numpy_scalars():
+    envelope = Envelope("quantile", level=np.float32(0.5), half_life=np.int64(3))
+    assert (envelope.level, envelope.half_life) == (0.5, 3.0)
+    assert type(envelope.level) is float
+    with pytest.raises(TypeError, match=re.escape("level must be a float in (0, 1], got bool")):
+        Envelope("quantile", level=True)
+
+
 def test_half_life_follows_the_recent_samples():
     forgetful = Envelope("quantile", level=0.5, half_life=100)
     steady = Envelope("quantile", level=0.5)

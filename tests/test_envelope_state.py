@@ -154,6 +154,7 @@ def test_state_survives_torch_save_pickle_and_copy(options):
         (ValueError, "group 0: the counts are negative or more than the rows seen", "invalid:neg"),
         (ValueError, "group 0: the histogram does not fit the counts", "bin_count:double"),
         (ValueError, "group 0: bin edges must be ascending multiples of 1/256", "bin_edge:flip"),
+        (ValueError, "bin edges must be ascending multiples of 1/256, or -inf", "bin_edge:inf"),
         (ValueError, "bin_start, bin_edge and bin_count do not fit each other", "bin_edge:short"),
     ],
 )
@@ -166,6 +167,7 @@ def test_load_refuses_and_changes_nothing(error, message, change):
         "neg": lambda t: -t - 1,
         "double": lambda t: 2 * t,
         "flip": lambda t: t.flip(0),
+        "inf": lambda t: torch.where(t == t.max(), INF, t),
     }
     envelope = filled(OPTIONS[1])
     before = copy.deepcopy(envelope)

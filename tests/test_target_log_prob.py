@@ -195,3 +195,57 @@ def test_float16_logits_train_in_their_dtype():
     assert loss.dtype == torch.float32
     assert linear.weight.grad.dtype == torch.bfloat16
     assert linear.weight.grad.isfinite().all()
+
+
+def test_second_derivatives_are_refused():
+    # Better no answer than one that leaves out a term.
+    logits = torch.randn(3, 5, requires_grad=True)
+    log_prob = rskernels.target_log_prob(logits, torch.tensor([0, 1, 2]))
+    (gradient,) = torch.autograd.grad(log_prob.sum(), logits, create_graph=True)
+    with pytest.raises(RuntimeError):
+        (gradient.square().sum() + logits.square().sum()).backward()
+
+
+def test_forward_mode_is_right_or_refused():
+    logits, tangent = torch.randn(3, 5), torch.randn(3, 5)
+    targets = torch.tensor([0, 1, 2])
+
+    def through(function):
+        return torch.func.jvp(function, (logits,), (tangent,))[1]
+
+    want = through(lambda z: z.log_softmax(-1).gather(-1, targets[:, None])[:, 0])
+    try:
+        got = through(lambda z: rskernels.target_log_prob(z, targets))
+    except (RuntimeError, NotImplementedError):
+        return
+    torch.testing.assert_close(got, want)
+
+
+def second(logits, targets):
+    (gradient,) = torch.autograd.grad(
+        rskernels.target_log_prob(logits, targets).sum(), logits, create_graph=True
+    )
+    return torch.autograd.grad(gradient.square().sum(), logits)
+
+
+def forward_mode(logits, targets):
+    call = lambda z: rskernels.target_log_prob(z, targets)  # noqa: E731
+    return torch.func.jvp(call, (logits.detach(),), (torch.ones_like(logits),))
+
+
+def vmapped(logits, targets):
+    return torch.func.vmap(rskernels.target_log_prob)(logits[None], targets[None])
+
+
+@pytest.mark.parametrize(
+    ("derivative", "message"),
+    [
+        (second, "no second derivative"),
+        (forward_mode, "no forward-mode derivative"),
+        (vmapped, "have no vmap"),
+    ],
+)
+def test_what_is_not_offered_raises(derivative, message):
+    logits = torch.randn(4, 9, requires_grad=True)
+    with pytest.raises(NotImplementedError, match=message):
+        derivative(logits, torch.tensor([1, 2, 3, 4]))

@@ -255,15 +255,39 @@ def test_compiled_training_step_draws_afresh(compiled):
     assert not torch.equal(seen[1], seen[2])
 
 
-def test_compiled_with_changing_numbers(compiled, same_bits):
-    def decide(logits, targets, M, row_offset):
-        return rskernels.accept(logits, 0.2, M, targets=targets, seed=1, row_offset=row_offset)
+@pytest.mark.parametrize(
+    ("name", "values", "log_space"),
+    [
+        ("M", (1.0, 1.5, 2.5), False),
+        ("M", (1.5, -0.5, 0.25), True),
+        ("p_hat", (0.2, 0.3, 0.4), False),
+        ("p_hat", (-2.0, -1.5, 0.5), True),
+        ("temperature", (1.0, 0.5, 0.75), False),
+        ("row_offset", (0, 7, 2**40, 2**40 + 24), False),
+        ("seed", (1, 2, -3, 2**63 + 1), False),
+        ("ignore_index", (-100, 1, 2), False),
+    ],
+)
+def test_compiled_with_changing_numbers(compiled, same_bits, name, values, log_space):
+    def decide(logits, targets, number):
+        law = {"p_hat": -1.5 if log_space else 0.2, "M": 1.0, "seed": 1, name: number}
+        return rskernels.accept(logits, targets=targets, log_space=log_space, **law)
 
     logits, targets = inputs("dense")
     fast = compiled(decide, backend="aot_eager")
-    for M, row_offset in ((1.0, 0), (1.5, 7), (2.5, 2**40), (3.5, 2**40 + 24)):
-        given = (logits, targets, M, row_offset)
-        assert same_bits(fast(*given), decide(*given))
+    for number in values:
+        assert same_bits(fast(logits, targets, number), decide(logits, targets, number))
+
+
+@pytest.mark.parametrize("log_space", [False, True])
+def test_compiled_bernoulli_with_changing_M(compiled, log_space):
+    def decide(log_ratio, M):
+        return rskernels.bernoulli_mask(log_ratio, M, log_space=log_space, seed=1)
+
+    log_ratio = inputs("dense")[0]
+    fast = compiled(decide, backend="aot_eager")
+    for M in (1.5, 2.0, 0.7):
+        assert torch.equal(fast(log_ratio, M), decide(log_ratio, M))
 
 
 def test_export():

@@ -60,11 +60,13 @@ void Envelope::update(std::span<const double> log_ratio, std::span<const std::in
   }
   check_ids(group_ids);
   const std::lock_guard lock(mutex_);
+  const auto group_of = [&](std::size_t i) -> Group& {
+    return groups_[grouped ? static_cast<std::size_t>(group_ids[i]) : 0];
+  };
+  for (std::size_t i = 0; i < log_ratio.size(); ++i) observe(group_of(i), log_ratio[i]);
+  // Only what the batch touches: a walk over all the groups would cost more than most batches.
   for (std::size_t i = 0; i < log_ratio.size(); ++i) {
-    observe(groups_[grouped ? static_cast<std::size_t>(group_ids[i]) : 0], log_ratio[i]);
-  }
-  for (Group& group : groups_) {
-    if (group.stale) refresh(group);
+    if (group_of(i).stale) refresh(group_of(i));
   }
 }
 
@@ -224,7 +226,7 @@ void Envelope::restore(const EnvelopeState& state) {
       const double edge = state.bin_edge[b];
       const double weight = state.bin_count[b];
       if (std::isnan(edge) || edge <= previous || edge != Histogram::upper_edge(edge)) {
-        reject(g, "bin edges must be ascending multiples of 1/256");
+        reject(g, "bin edges must be ascending multiples of 1/256, or -inf");
       }
       if (!(weight > 0.0 && weight < kInfinity)) {
         reject(g, "bin counts must be positive and finite");

@@ -8,17 +8,20 @@ namespace rskernels {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kLargest = std::numeric_limits<double>::max();
 
 // A double holds the index of every bin exactly: ratios beyond 2^53 bins are multiples of one.
 double bin_index(double log_ratio) {
-  const double index = std::ceil(log_ratio * Histogram::kBinsPerNat);
-  return std::max(index, std::numeric_limits<double>::lowest());
+  return std::max(std::ceil(log_ratio * Histogram::kBinsPerNat), -kLargest);
 }
+
+// Bin +inf holds the ratios whose index overflows; its edge is finite and above all of them.
+double edge_of(double index) { return std::min(index / Histogram::kBinsPerNat, kLargest); }
 
 }  // namespace
 
 double Histogram::upper_edge(double log_ratio) {
-  return log_ratio == -kInfinity ? log_ratio : bin_index(log_ratio) / kBinsPerNat;
+  return log_ratio == -kInfinity ? log_ratio : edge_of(bin_index(log_ratio));
 }
 
 void Histogram::add(double log_ratio, double weight) {
@@ -69,7 +72,7 @@ std::vector<Histogram::Bin> Histogram::bins() const {
   for (const auto& [key, page] : pages_) {
     for (std::size_t i = 0; i < kPageBins; ++i) {
       if (page[i] > 0.0) {
-        occupied.push_back({(key * kPageBins + static_cast<double>(i)) / kBinsPerNat, page[i]});
+        occupied.push_back({edge_of(key * kPageBins + static_cast<double>(i)), page[i]});
       }
     }
   }

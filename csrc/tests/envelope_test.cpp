@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <random>
 #include <stdexcept>
 #include <thread>
@@ -45,6 +46,46 @@ TEST(Envelope, GroupsAreApart) {
   EXPECT_EQ(envelope.log_M(Ids{2, 0, 2}), (Ratios{5.0, 2.0, 5.0}));
   EXPECT_TRUE(std::isnan(envelope.log_M()[1]));
   EXPECT_EQ(envelope.counts().invalid, (Counts{0, 0, 1}));
+}
+
+TEST(Envelope, EveryGroupIsAsAnEnvelopeOfItsOwn) {
+  constexpr std::int64_t kGroups = 20;
+  std::mt19937_64 generator(10);
+  std::normal_distribution<double> normal(0.0, 3.0);
+  for (EnvelopeOptions options : {EnvelopeOptions{}, quantile(0.8), quantile(0.8, 7.0)}) {
+    std::vector<std::unique_ptr<Envelope>> apart;
+    for (std::int64_t g = 0; g < kGroups; ++g) apart.push_back(std::make_unique<Envelope>(options));
+    options.groups = kGroups;
+    Envelope together(options);
+    for (int batch = 0; batch < 50; ++batch) {
+      Ratios ratios;
+      Ids ids;
+      std::vector<Ratios> parts(kGroups);
+      for (int i = 0; i < 12; ++i) {
+        ids.push_back(static_cast<std::int64_t>(generator() % kGroups));
+        ratios.push_back(i == 0 ? kNaN : normal(generator));
+        parts[static_cast<std::size_t>(ids.back())].push_back(ratios.back());
+      }
+      together.update(ratios, ids);
+      for (std::size_t g = 0; g < apart.size(); ++g) {
+        apart[g]->update(parts[g], {});
+        const double expected = apart[g]->log_M()[0];
+        const double actual = together.log_M()[g];
+        EXPECT_TRUE(actual == expected || (std::isnan(actual) && std::isnan(expected)));
+        EXPECT_EQ(together.counts().violations[g], apart[g]->counts().violations[0]);
+      }
+    }
+  }
+}
+
+TEST(Envelope, RestoresTheLargestRatios) {
+  const double largest = std::numeric_limits<double>::max();
+  Envelope envelope(quantile(0.9));
+  envelope.update(Ratios{-largest, 1e307, largest}, {});
+  EXPECT_EQ(envelope.log_M()[0], largest);
+  Envelope copy(quantile(0.9));
+  copy.restore(envelope.state());
+  EXPECT_EQ(copy.log_M()[0], largest);
 }
 
 TEST(Envelope, RefusesBadIdsAndTakesNothingIn) {
@@ -134,6 +175,7 @@ TEST(Envelope, RestoreRefusesWhatNoEnvelopeHolds) {
       [](EnvelopeState& s) { s.bin_edge = {1.0, 1.0}; },
       [](EnvelopeState& s) { s.bin_edge[0] = 1.0001; },
       [](EnvelopeState& s) { s.bin_edge[0] = kNaN; },
+      [](EnvelopeState& s) { s.bin_edge[1] = kInfinity; },
       [](EnvelopeState& s) { s.bin_count[0] = 0.0; },
       [](EnvelopeState& s) { s.bin_count[0] = kInfinity; },
       [](EnvelopeState& s) { s.bin_count[0] = 5.0; },

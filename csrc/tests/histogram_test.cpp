@@ -41,10 +41,13 @@ TEST(Histogram, EdgesAreExactAndIdempotent) {
 
 TEST(Histogram, BoundsEveryFiniteRatio) {
   const double largest = std::numeric_limits<double>::max();
-  for (const double ratio : {largest, -largest, 1e300, -1e300, 5e-324, -5e-324}) {
+  for (const double ratio : {largest, -largest, 1e307, -1e307, 1e300, -1e300, 5e-324, -5e-324}) {
     Histogram histogram;
     histogram.add(ratio);
     EXPECT_GE(histogram.quantile(0.5), ratio);
+    EXPECT_LT(histogram.quantile(0.5), kInfinity);
+    EXPECT_EQ(Histogram::upper_edge(ratio), histogram.quantile(0.5));
+    EXPECT_EQ(Histogram::upper_edge(Histogram::upper_edge(ratio)), Histogram::upper_edge(ratio));
   }
 }
 

@@ -105,7 +105,7 @@ def target_log_prob(
     logits: torch.Tensor, targets: torch.Tensor, temperature: float, ignore_index: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log q of the target [...], and what the gradient needs of each row [..., 2]."""
-    N, *layout = _layout(logits)
+    _rows, N, *layout = _layout(logits)  # held while the kernel reads it
     V = layout[-1]
     log_prob = torch.empty(logits.shape[:-1], dtype=wide_dtype(logits))
     totals = torch.empty((*logits.shape[:-1], 2), dtype=torch.float64)
@@ -133,7 +133,7 @@ def target_log_prob_backward(
     ignore_index: int,
 ) -> torch.Tensor:
     """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
-    N, *layout = _layout(logits)
+    _rows, N, *layout = _layout(logits)  # held while the kernel reads it
     V = layout[-1]
     gradient = torch.empty(logits.shape, dtype=logits.dtype)
     indices = targets.contiguous()
@@ -175,8 +175,8 @@ def _run_targets(
 ):  # fmt: skip
     targets = targets.contiguous()
     mask = torch.empty_like(targets, dtype=torch.bool)
-    N, address, code, inner, outer_stride, inner_stride, stride, V = _layout(logits)
-    # Named, so that they live until the kernel returns.
+    # Copies are named, so that they live until the kernel returns.
+    logits, N, address, code, inner, outer_stride, inner_stride, stride, V = _layout(logits)
     density, density_address, density_code, density_step, density_value = _row_scalars(
         density, targets
     )
@@ -211,7 +211,7 @@ def _run_entries(
     mask = torch.empty(logits.shape, dtype=torch.bool)
     density, M, log_space = _within_float32(density, M, log_space, logits)
     scalars, rows = _entry_scalars(logits, density, M)
-    N, *layout, V = _layout(logits, rows)
+    logits, N, *layout, V = _layout(logits, rows)
     unit_rows, units = _units(N, V)
     summaries, outputs = None, (0, 0, 0)
     if log_prob is not None:
@@ -236,18 +236,21 @@ def _units(N, V):
 
 
 def _layout(logits, rows=None):
-    """Return (N, address, code, inner, outer stride, inner stride, column stride, V)."""
+    """Return (tensor, N, address, code, inner, outer, inner and column stride, V).
+
+    The tensor may be a copy: it is named by the caller, so that it lives until the kernel returns.
+    """
     if rows is None and logits.dim() == 2:
         N, V = logits.shape
         inner_stride, stride = logits.stride()
         # A single column may have any stride.
         stride = stride if V > 1 else 1
-        return N, logits.data_ptr(), CODE[logits.dtype], N or 1, 0, inner_stride, stride, V
+        return logits, N, logits.data_ptr(), CODE[logits.dtype], N or 1, 0, inner_stride, stride, V
     rows = rows or as_rows(logits)
     logits = rows.tensors[0]
     V = logits.shape[-1]
     return (
-        rows.length, logits.data_ptr(), CODE[logits.dtype], rows.inner,
+        logits, rows.length, logits.data_ptr(), CODE[logits.dtype], rows.inner,
         rows.outer_strides[0], rows.inner_strides[0], logits.stride(-1) if V > 1 else 1, V,
     )  # fmt: skip
 

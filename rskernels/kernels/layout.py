@@ -24,6 +24,8 @@ def as_rows(*tensors: torch.Tensor) -> Rows:
     strides is copied.
     """
     shape = tensors[0].shape[:-1]
+    if shape.numel() == 0:
+        return Rows(tensors, 0, 1, (0,) * len(tensors), (0,) * len(tensors))
     strides = [tensor.stride() for tensor in tensors]
     sizes: list[int] = []
     steps: list[list[int]] = []

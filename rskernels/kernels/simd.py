@@ -1,8 +1,9 @@
 """Sixteen-lane vectors as a Numba type, so that kernels state their SIMD order themselves.
 
 A loop that LLVM vectorises sums in an order that depends on the machine's registers. A loop over
-these vectors sums in sixteen lanes everywhere: the same row gives the same bits on every
-processor, and the widest registers are used where Numba's default stops at half of them.
+these vectors sums in sixteen lanes everywhere: the same row gives the same bits on every processor
+that fuses multiplication and addition, and the widest registers are used where Numba's default
+stops at half of them.
 """
 
 import operator

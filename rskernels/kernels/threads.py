@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 
@@ -42,9 +42,12 @@ def run_units(
         return kernel(0, units, *arguments) or 0
     bounds = [units * share // threads for share in range(threads + 1)]
     pool = _workers(threads - 1)
-    others = [
-        pool.submit(kernel, bounds[share], bounds[share + 1], *arguments)
-        for share in range(1, threads)
-    ]
-    total = kernel(bounds[0], bounds[1], *arguments) or 0
+    others: list[Future[int | None]] = []
+    try:
+        for share in range(1, threads):
+            others.append(pool.submit(kernel, bounds[share], bounds[share + 1], *arguments))
+        total = kernel(bounds[0], bounds[1], *arguments) or 0
+    finally:
+        # Kernels hold raw addresses: whatever happened here, their memory must outlive them.
+        wait(others)
     return total + sum(other.result() or 0 for other in others)

@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent, and that never execute code."""
 
+import hashlib
+import io
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import torch
 
 FORMAT = 1
+
+# A file is MAGIC, the SHA-256 of the rest, and the rest: what torch.save wrote.
+MAGIC = b"rskernels checkpoint\n"
+DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class CheckpointError(RuntimeError):
@@ -25,25 +30,36 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     state : mapping
         Tensors, numbers, strings and containers of them.
     """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    payload = buffer.getvalue()
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
+        file.write(MAGIC + hashlib.sha256(payload).digest() + payload)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def load(path: Path, *, expected: Mapping[str, Any], free: frozenset[str]) -> dict[str, Any]:
+def load(
+    path: Path,
+    *,
+    expected: Mapping[str, Any],
+    free: frozenset[str],
+    needed: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
     """Read a checkpoint and check that it belongs to this run.
 
     Parameters
     ----------
     path : Path
-        The file. It is read with ``weights_only=True``: a pickle that would run code is refused.
+        The file, as `read` reads it.
     expected : mapping
         The configuration of this run, compared with the one saved under ``"config"``.
     free : frozenset of str
         Names of the configuration that may differ.
+    needed : frozenset of str
+        Names that must have been given to `save` besides ``"config"``.
 
     Returns
     -------
@@ -53,20 +69,13 @@ def load(path: Path, *, expected: Mapping[str, Any], free: frozenset[str]) -> di
     Raises
     ------
     CheckpointError
-        If the file is absent, damaged, of another format, or of a different configuration.
+        If the file is absent, damaged, of another format, incomplete, or of a different
+        configuration.
     """
-    if not path.is_file():
-        raise CheckpointError(f"nothing to resume: {path} does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{path} is damaged or no rskernels checkpoint, and was not loaded: {reason}"
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{path} has format {found}, this version reads format {FORMAT}")
+    state = read(path)
+    missing = sorted({"config", *needed} - state.keys())
+    if missing:
+        raise CheckpointError(f"{path} is incomplete: it lacks {', '.join(missing)}")
     saved = state["config"]
     differing = [
         f"{name} was {saved.get(name)!r}, is {expected.get(name)!r}"
@@ -75,4 +84,34 @@ def load(path: Path, *, expected: Mapping[str, Any], free: frozenset[str]) -> di
     ]
     if differing:
         raise CheckpointError(f"{path} belongs to another run: {'; '.join(differing)}")
+    return state
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of whichever run.
+
+    Nothing is unpickled unless the digest fits, and then with ``weights_only=True``: a pickle that
+    would run code is refused.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is absent, damaged, or of another format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"nothing to resume: {path} does not exist")
+    refusal = f"{path} is damaged or no rskernels checkpoint, and was not loaded"
+    content = path.read_bytes()
+    start = len(MAGIC) + DIGEST_SIZE
+    payload = content[start:]
+    if content[:start] != MAGIC + hashlib.sha256(payload).digest():
+        raise CheckpointError(f"{refusal}: its SHA-256 does not fit")
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{refusal}: {reason}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path} has format {found}, this version reads format {FORMAT}")
     return state

@@ -10,6 +10,10 @@ from torch import Tensor
 from rskernels.rsft.extras import train_extra
 
 
+class DataError(ValueError):
+    """An imbalance or test fraction that the data at hand cannot give."""
+
+
 class Images(NamedTuple):
     """Labelled images.
 
@@ -82,13 +86,13 @@ def split_balanced(
 
     Raises
     ------
-    ValueError
+    DataError
         If the fraction leaves a class without a train row or without a test row.
     """
     smallest = int(labels.bincount().min())
     per_class = round(test_fraction * smallest)
     if not 0 < per_class < smallest:
-        raise ValueError(
+        raise DataError(
             f"test_fraction={test_fraction} takes {per_class} of the {smallest} rows of the "
             f"smallest class; it must leave at least one for train and one for test"
         )
@@ -113,11 +117,11 @@ def long_tail_counts(available: int, classes: int, imbalance: float) -> Tensor:
 
     Raises
     ------
-    ValueError
+    DataError
         If imbalance is not in [1, available]: the rarest class would be empty.
     """
     if not 1 <= imbalance <= available:
-        raise ValueError(
+        raise DataError(
             f"imbalance={imbalance}: accepted are 1 (balanced) to {available}, the images at hand "
             f"of each class"
         )
@@ -173,7 +177,9 @@ def load_data(
     Raises
     ------
     ValueError
-        For an unknown name, or an imbalance or fraction that leaves a class empty.
+        For an unknown name.
+    DataError
+        For an imbalance or fraction that leaves a class empty.
     """
     if name not in DATASETS:
         raise ValueError(f"data={name!r}: accepted are {', '.join(DATASETS)}")

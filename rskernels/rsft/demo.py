@@ -58,19 +58,23 @@ def run_demo(base: Config, out: Path, *, seeds: int, progress: bool = True) -> R
     dict of str to list of dict
         Summaries of the runs of each case, by its name; ``"curve"`` holds the course of accuracy
         over the epochs.
+
+    Raises
+    ------
+    ValueError
+        If a configuration is refused, before anything is trained.
     """
+    todo = make_configs(base, seeds=seeds)
     with train_extra():
         from rich.console import Console
         from rich.progress import track
     console = Console(stderr=True)
-    todo = list(itertools.product(CASES, range(base.seed, base.seed + seeds)))
     runs: Runs = {}
-    for case, seed in track(
+    for config in track(
         todo, "runs", console=console, disable=not (progress and console.is_terminal)
     ):
-        config = dataclasses.replace(base, **case._asdict(), seed=seed)
         name = describe(dataclasses.asdict(config))
-        folder = out / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}-seed{seed}"
+        folder = out / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}-seed{config.seed}"
         if name not in runs:
             # The first run of a case pays for compiling its kernels; time the second.
             train(dataclasses.replace(config, epochs=1), folder, overwrite=True, progress=False)
@@ -83,6 +87,20 @@ def run_demo(base: Config, out: Path, *, seeds: int, progress: bool = True) -> R
     (out / "demo.md").write_text(as_markdown(runs))
     draw_comparison(runs, out / "demo.png")
     return runs
+
+
+def make_configs(base: Config, *, seeds: int) -> list[Config]:
+    """Return the configuration of every run of the demonstration, case by case.
+
+    Raises
+    ------
+    ValueError
+        If one of them is refused, such as for a seed beyond the last that is accepted.
+    """
+    return [
+        dataclasses.replace(base, **case._asdict(), seed=seed)
+        for case, seed in itertools.product(CASES, range(base.seed, base.seed + seeds))
+    ]
 
 
 def compare(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[list[str], list[list[str]]]:

@@ -46,8 +46,9 @@ class Selection(NamedTuple):
     counts : Tensor
         int64 ``[4]``: accepted, violations (w > M), invalid, ignored.
     excess : Tensor
-        float64 ``[2]``: Σ(w/M − 1)₊ and Σ w/M; their quotient δ̂ bounds the total variation
-        between the wanted law and the accepted one. 0, 0 for a rule without an envelope.
+        float64 ``[2]``: Σ(w/M − 1)₊ and Σ w/M; their quotient δ̂ estimates the excess mass, which
+        bounds the total variation between the wanted law and the accepted one. 0, 0 for a rule
+        without an envelope.
     """
 
     mask: Tensor

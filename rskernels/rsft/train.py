@@ -27,6 +27,10 @@ from rskernels.rsft.model import SmallCNN
 from rskernels.rsft.report import Bar, describe, draw_curves
 from rskernels.rsft.select import RULES, State, log_ratio
 
+# The most of each that is accepted: what torch takes, and threads that a machine can start.
+LIMITS = {"epochs": 2**31 - 1, "batch_size": 2**31 - 1, "threads": 1024}
+LARGEST_LR = torch.finfo(torch.float32).max
+
 
 @dataclass(frozen=True)
 class Config:
@@ -76,11 +80,11 @@ class Config:
             raise ValueError(f"data={self.data!r}: accepted are {', '.join(DATASETS)}")
         if self.method not in RULES:
             raise ValueError(f"method={self.method!r}: accepted are {', '.join(RULES)}")
-        for name in ("epochs", "batch_size", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr={self.lr}: a positive number is needed")
+        for name, limit in LIMITS.items():
+            if not 1 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name}={getattr(self, name)}: accepted is 1 to {limit}")
+        if not 0 < self.lr <= LARGEST_LR:
+            raise ValueError(f"lr={self.lr}: a positive number up to {LARGEST_LR:.2g} is needed")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum={self.momentum}: accepted is [0, 1)")
         if not 0 <= self.seed < 1 << 63:
@@ -90,7 +94,7 @@ class Config:
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss or the logits are not finite."""
+    """Training cannot go on: the loss, the logits or the envelope constant are not finite."""
 
 
 def train(
@@ -125,13 +129,13 @@ def train(
     Raises
     ------
     ValueError
-        If the data set or the policy of M is unknown, or the imbalance cannot be had.
+        If the imbalance or test fraction cannot be had.
     FileExistsError
         If `out` holds a run and neither `resume` nor `overwrite` is given.
     CheckpointError
         If there is no checkpoint to resume, or it is damaged or of another configuration.
     TrainingError
-        If the loss, or every logit row of a batch, is not finite.
+        If the loss, M or a ratio to it, or every logit row of a batch, is not finite.
 
     Notes
     -----
@@ -178,6 +182,9 @@ def train(
                 out / "checkpoint.pt",
                 expected=dataclasses.asdict(config),
                 free=frozenset({"epochs"}),
+                needed=frozenset(
+                    {"model", "optimizer", "envelope", "generator", "epoch", "position", "total"}
+                ),
             )
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
@@ -225,6 +232,14 @@ def train(
                         f"step {total['step']}: no row of the logits is finite; a smaller lr than "
                         f"{config.lr} may help"
                     )
+                M = float(log_M.exp()) if rule.rejects else None
+                over, mass = chosen.excess.tolist()
+                if not all(map(math.isfinite, (M or 0.0, over, mass))):
+                    raise TrainingError(
+                        f"step {total['step']}: training diverged: M is exp({float(log_M):.4g}), "
+                        f"and it or p̂/q over it exceeds every float; a smaller lr than "
+                        f"{config.lr} may help"
+                    )
                 loss = None
                 if accepted:
                     keep = chosen.mask
@@ -251,11 +266,9 @@ def train(
                 total["skipped_steps"] += not accepted
                 total["violations"] += violations
                 total["invalid"] += invalid
-                over, mass = chosen.excess.tolist()
                 delta = over / mass if mass else 0.0
                 total["delta"] += delta
                 total["seconds"] += seconds
-                M = float(log_M.exp()) if rule.rejects else None
                 writer.write(
                     {
                         "kind": "step",

@@ -1,5 +1,8 @@
+import hashlib
+import io
 import os
 import pickle
+import random
 
 import pytest
 import torch
@@ -12,6 +15,14 @@ CONFIG = {"seed": 0, "epochs": 2}
 
 def load(path, config=CONFIG):
     return checkpoint.load(path, expected=config, free=frozenset({"epochs"}))
+
+
+def write(path, content):
+    """Write anything with a digest that fits."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    payload = buffer.getvalue()
+    path.write_bytes(checkpoint.MAGIC + hashlib.sha256(payload).digest() + payload)
 
 
 class Exploit:
@@ -51,9 +62,37 @@ def test_damaged(tmp_path, damage):
         load(path)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_every_flip_and_truncation_is_found(tmp_path, seed):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"config": CONFIG, "weights": torch.arange(50.0)})
+    content = bytearray(path.read_bytes())
+    source = random.Random(seed)
+    place = source.randrange(len(content))
+    if seed % 2:
+        content[place] ^= source.randrange(1, 256)
+    else:
+        del content[place:]
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"), [({}, "config, weights"), ({"config": CONFIG}, "weights")]
+)
+def test_incomplete(tmp_path, content, missing):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, content)
+    with pytest.raises(CheckpointError, match=f"lacks {missing}$"):
+        checkpoint.load(
+            path, expected=CONFIG, free=frozenset(), needed=frozenset({"weights"})
+        )
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     path, marker = tmp_path / "checkpoint.pt", tmp_path / "executed"
-    torch.save({"format": checkpoint.FORMAT, "config": Exploit(marker)}, path)
+    write(path, {"format": checkpoint.FORMAT, "config": Exploit(marker)})
     with pytest.raises(CheckpointError, match="not loaded"):
         load(path)
     assert not marker.exists()
@@ -62,7 +101,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [{"format": 99, "config": CONFIG}, {"a": 1}, torch.zeros(2)])
 def test_other_format(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
-    torch.save(content, path)
+    write(path, content)
     with pytest.raises(CheckpointError, match="reads format"):
         load(path)
 

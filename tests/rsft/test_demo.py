@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from rskernels.rsft.demo import CASES, as_markdown, compare, mean_and_error, run_demo
 from rskernels.rsft.train import Config
@@ -52,3 +53,9 @@ def test_demo_runs_every_case_and_writes_the_comparison(tmp_path):
     assert {
         (r["config"]["method"], r["config"]["envelope"]) for rs in runs.values() for r in rs
     } == {tuple(case) for case in CASES}
+
+
+def test_a_seed_that_is_refused_stops_the_demo_before_the_first_run(tmp_path):
+    with pytest.raises(ValueError, match="accepted is 0 to"):
+        run_demo(Config(epochs=1, seed=2**63 - 1), tmp_path, seeds=2, progress=False)
+    assert not list(tmp_path.iterdir())

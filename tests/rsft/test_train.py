@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from rskernels.rsft import checkpoint
 from rskernels.rsft import train as loop
 from rskernels.rsft.checkpoint import CheckpointError
 from rskernels.rsft.select import RULES, Rule
@@ -20,7 +21,7 @@ def with_(**changes):
 
 
 def weights(out):
-    return torch.load(out / "checkpoint.pt", weights_only=True)["model"]
+    return checkpoint.read(out / "checkpoint.pt")["model"]
 
 
 def metrics(out):
@@ -140,7 +141,7 @@ def test_resume_after_a_crash_in_mid_epoch_is_bit_identical(tmp_path, monkeypatc
         patch.setitem(RULES, "accept", Rule(crash, rejects=True))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "crashed", config)
-    known = torch.load(tmp_path / "crashed" / "checkpoint.pt", weights_only=True)
+    known = checkpoint.read(tmp_path / "crashed" / "checkpoint.pt")
     written = (tmp_path / "crashed" / "metrics.jsonl").stat().st_size
     assert known["position"] < written  # the crash left steps that the checkpoint does not know
     run(tmp_path / "crashed", config, resume=True)
@@ -211,6 +212,18 @@ def test_a_diverging_run_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("envelope", "lr"), [("max", 20.0), ("max", 100.0), ("max", 500.0), ("quantile:0.5", 20.0)]
+)
+def test_an_M_beyond_every_float_is_divergence(tmp_path, envelope, lr):
+    expected = rf"step \d+: training diverged: M is exp\(.*a smaller lr than {lr} may help"
+    with pytest.raises(TrainingError, match=expected) as caught:
+        run(tmp_path, Config(envelope=envelope, lr=lr, epochs=1))
+    steps = [record["step"] for record in metrics(tmp_path)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert f"step {len(steps) + 1}:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"data": "mnist"}, "accepted are digits"),
@@ -219,9 +232,13 @@ def test_a_diverging_run_says_so(tmp_path):
         ({"envelope": "max", "half_life": 10.0}, "half_life is for 'quantile'"),
         ({"half_life": 0.0}, "at least 1 sample"),
         ({"half_life": float("nan")}, "at least 1 sample"),
-        ({"epochs": 0}, "epochs=0: at least 1"),
-        ({"batch_size": 0}, "batch_size=0: at least 1"),
-        ({"threads": 0}, "threads=0: at least 1"),
+        ({"epochs": 0}, "epochs=0: accepted is 1 to"),
+        ({"batch_size": 0}, "batch_size=0: accepted is 1 to"),
+        ({"threads": 0}, "threads=0: accepted is 1 to"),
+        ({"epochs": 10**30}, "accepted is 1 to 2147483647"),
+        ({"batch_size": 10**20}, "accepted is 1 to 2147483647"),
+        ({"threads": 10**5}, "accepted is 1 to 1024"),
+        ({"lr": 1e308}, "positive number up to"),
         ({"lr": -1.0}, "positive number"),
         ({"lr": float("nan")}, "positive number"),
         ({"momentum": 1.0}, r"accepted is \[0, 1\)"),
