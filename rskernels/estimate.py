@@ -90,10 +90,10 @@ def estimate_M(
     TypeError
         If a dtype or type is not as above.
     ValueError
-        If a shape, device or number is not as above; if a tensor has no storage to read (on meta,
-        fake, zero, or wrapped by a torch.func transform); if there is no valid ratio (a row with NaN,
-        +inf or only -inf logits, or p_hat NaN, negative or +inf, or q = 0 < p_hat, is invalid) or
-        all of them are 0; if M is no finite positive float64.
+        If a shape, device or number is not as above; if a tensor has no storage to read (meta,
+        fake and zero tensors, and those of a torch.func transform); if there is no valid ratio (a
+        row with NaN, +inf or only -inf logits, or p_hat NaN, negative or +inf, or q = 0 < p_hat,
+        is invalid) or all of them are 0; if M is no finite positive float64.
     IndexError
         If a target of a CPU tensor is outside ``[0, V)`` and not ``ignore_index``. On CUDA such a
         row is invalid.
@@ -121,7 +121,8 @@ def estimate_M(
     _check_values("p_hat holds", density)
     estimate = _estimate_on_cpu if logits.is_cpu else _estimate_on_cuda
     log_M, valid, invalid, ignored = estimate(
-        logits.detach().resolve_neg(), density.resolve_neg(), targets, method, level, temperature_argument(temperature), log_space,
+        logits.detach().resolve_neg(), density.resolve_neg(), targets, method, level,
+        temperature_argument(temperature), log_space,
         integer_argument("ignore_index", ignore_index),
     )  # fmt: skip
     counts = f"{valid} valid, {invalid} invalid, {ignored} ignored"

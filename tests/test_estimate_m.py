@@ -379,9 +379,10 @@ def test_fake_tensors_hold_no_values():
 @pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad, torch.func.functionalize])
 def test_transformed_tensors_hold_no_values(transform):
     with pytest.raises(ValueError, match=f"logits hold {NO_VALUES}"):
-        transform(lambda logits: estimate_M(logits, 1.0))(torch.zeros(4, 2, 3))
+        transform(lambda z: estimate_M(z, 1.0))(torch.zeros(4, 2, 3))
+    logits = torch.zeros(2, 3)
     with pytest.raises(ValueError, match=f"p_hat holds {NO_VALUES}"):
-        transform(lambda p_hat: estimate_M(torch.zeros(2, 3), p_hat))(torch.ones(2, 3))
+        transform(lambda p_hat: estimate_M(logits, p_hat))(torch.ones(2, 3))
 
 
 def test_requires_grad_is_no_obstacle():

@@ -236,8 +236,8 @@ def train(
                 over, mass = chosen.excess.tolist()
                 if not all(map(math.isfinite, (M or 0.0, over, mass))):
                     raise TrainingError(
-                        f"step {total['step']}: training diverged: M is exp({float(log_M):.4g}), "
-                        f"and it or p̂/q over it exceeds every float; a smaller lr than "
+                        f"step {total['step']}: training diverged: M, exp({float(log_M):.4g}), or "
+                        f"a p̂/q of the batch is too large for a float; a smaller lr than "
                         f"{config.lr} may help"
                     )
                 loss = None

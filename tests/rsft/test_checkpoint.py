@@ -85,9 +85,7 @@ def test_incomplete(tmp_path, content, missing):
     path = tmp_path / "checkpoint.pt"
     checkpoint.save(path, content)
     with pytest.raises(CheckpointError, match=f"lacks {missing}$"):
-        checkpoint.load(
-            path, expected=CONFIG, free=frozenset(), needed=frozenset({"weights"})
-        )
+        checkpoint.load(path, expected=CONFIG, free=frozenset(), needed=frozenset({"weights"}))
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):

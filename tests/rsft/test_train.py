@@ -215,7 +215,7 @@ def test_a_diverging_run_says_so(tmp_path):
     ("envelope", "lr"), [("max", 20.0), ("max", 100.0), ("max", 500.0), ("quantile:0.5", 20.0)]
 )
 def test_an_M_beyond_every_float_is_divergence(tmp_path, envelope, lr):
-    expected = rf"step \d+: training diverged: M is exp\(.*a smaller lr than {lr} may help"
+    expected = rf"step \d+: training diverged: M, exp\(.*a smaller lr than {lr} may help"
     with pytest.raises(TrainingError, match=expected) as caught:
         run(tmp_path, Config(envelope=envelope, lr=lr, epochs=1))
     steps = [record["step"] for record in metrics(tmp_path)]
