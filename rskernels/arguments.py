@@ -125,7 +125,8 @@ def _number(name: str, value: object, accepted: str = "a number or a tensor") ->
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} must fit a float64, got an int that does not") from None
+        bits = int(value).bit_length()
+        raise ValueError(f"{name} must fit a float64, got an int of {bits} bits") from None
 
 
 def _tensor(name: str, value: Tensor, device: torch.device, shape: torch.Size) -> Tensor:
