@@ -125,8 +125,9 @@ def _number(name: str, value: object, accepted: str = "a number or a tensor") ->
     try:
         return float(value)
     except OverflowError:
-        bits = int(value).bit_length()
-        raise ValueError(f"{name} must fit a float64, got an int of {bits} bits") from None
+        given = type(value).__name__
+        given = f"an int of {value.bit_length()} bits" if isinstance(value, int) else given
+        raise ValueError(f"{name} must fit a float64, got {given}") from None
 
 
 def _tensor(name: str, value: Tensor, device: torch.device, shape: torch.Size) -> Tensor:
