@@ -27,6 +27,7 @@ from rskernels.kernels.layout import Rows, as_rows, per_row, wide_dtype
 CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
 FEW_ROWS = 256  # below this, a program a chunk fills the device better than a program a row
 BLOCK = 1024
+LANES = 64 if torch.version.hip else 32  # threads of a warp
 VECTOR = 16  # bytes of an address, elements of a step: multiples of it are known to the compiler
 LOG2_E = 1.0 / math.log(2.0)
 
@@ -247,7 +248,8 @@ def _meta(logits):
     """Return the chunk, a function of V and dtype alone, and the launch's constants."""
     chunk = min(CHUNK, max(16, triton.next_power_of_2(logits.shape[-1])))
     wide = tl.float64 if logits.dtype == torch.float64 else tl.float32
-    warps = max(1, min(8, chunk // 256))
+    # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
+    warps = max(1, min(8, chunk // (8 * LANES)))
     # Fused, a product's rounding would depend on what else a kernel does with it.
     return chunk, {"CHUNK": chunk, "WIDE": wide, "num_warps": warps, "enable_fp_fusion": False}
 
