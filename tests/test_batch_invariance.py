@@ -92,7 +92,7 @@ def test_a_row_does_not_feel_its_neighbours(kernel, draw_batch, same_bits, V):
     assert same_bits(rows_of(other.decide(kernel), kept), rows_of(batch.decide(kernel), kept))
 
 
-@pytest.mark.parametrize("V", [37, 4100])
+@pytest.mark.parametrize("V", [37, 48, 4100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_strides_and_alignment(kernel, draw_batch, layouts, same_bits, V, dtype):
     batch = draw_batch(kernel.rows(50, slow=2), V, dtype)

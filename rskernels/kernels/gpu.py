@@ -27,6 +27,8 @@ from rskernels.kernels.layout import Rows, as_rows, per_row, wide_dtype
 CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
 FEW_ROWS = 256  # below this, a program a chunk fills the device better than a program a row
 BLOCK = 1024
+LANES = 64 if torch.version.hip else 32  # threads of a warp
+VECTOR = 16  # bytes of an address, elements of a step: multiples of it are known to the compiler
 LOG2_E = 1.0 / math.log(2.0)
 
 Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -164,7 +166,8 @@ def _decide_targets(
             seed_ptr, seed_value, row_offset, temperature, _scale(temperature), ignore_index,
             mask, log_prob, log_ratio, summary,
             HAS_PARTIALS=has_partials, HAS_DENSITY=has_density, HAS_M=has_M, HAS_SEED=has_seed,
-            LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs, **meta,
+            LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs,
+            **_order(rows), **meta,
         )  # fmt: skip
     return mask, log_prob, log_ratio, summary
 
@@ -212,7 +215,7 @@ def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
             *_logits_arguments(rows), partials, totals if targets is None else targets.contiguous(),
             temperature, _scale(temperature), ignore_index,
             totals if log_prob is None else log_prob, totals,
-            HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **meta,
+            HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_order(rows), **meta,
         )  # fmt: skip
 
 
@@ -227,7 +230,7 @@ def _partials(rows, temperature):
     partials = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
     with _on(logits.device):
         _partials_kernel[(rows.length * chunks,)](
-            *_logits_arguments(rows), partials, _scale(temperature), **meta
+            *_logits_arguments(rows), partials, _scale(temperature), **_order(rows), **meta
         )
     return partials, True
 
@@ -245,7 +248,18 @@ def _meta(logits):
     """Return the chunk, a function of V and dtype alone, and the launch's constants."""
     chunk = min(CHUNK, max(16, triton.next_power_of_2(logits.shape[-1])))
     wide = tl.float64 if logits.dtype == torch.float64 else tl.float32
-    return chunk, {"CHUNK": chunk, "WIDE": wide, "num_warps": max(1, min(8, chunk // 256))}
+    # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
+    warps = max(1, min(8, chunk // (8 * LANES)))
+    # Fused, a product's rounding would depend on what else a kernel does with it.
+    return chunk, {"CHUNK": chunk, "WIDE": wide, "num_warps": warps, "enable_fp_fusion": False}
+
+
+def _order(rows):
+    """Return what keeps the order of a chunk's sum the same in every layout."""
+    logits = rows.tensors[0]
+    steps = (logits.data_ptr(), rows.outer_strides[0], rows.inner_strides[0])
+    is_aligned = logits.stride(-1) == 1 and not any(step % VECTOR for step in steps)
+    return {"IS_EVEN": logits.shape[-1] % VECTOR == 0, "IS_ALIGNED": is_aligned}
 
 
 def _scale(temperature):

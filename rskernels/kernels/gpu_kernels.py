@@ -31,10 +31,26 @@ def _safe_top(top):
 
 
 @triton.jit
-def _chunk_total(row_ptr, start, stride, V, scale, CHUNK: tl.constexpr, WIDE: tl.constexpr):
-    """Return the top of a chunk and the total of 2**((z - top) * scale); NaN for NaN or +inf."""
-    columns = start + tl.arange(0, CHUNK)
-    z = tl.load(row_ptr + columns.to(tl.int64) * stride, mask=columns < V, other=float("-inf"))
+def _chunk_total(
+    row_ptr, aligned_ptr, start, stride, V, scale,
+    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
+):  # fmt: skip
+    """Return the top of a chunk and the total of 2**((z - top) * scale); NaN for NaN or +inf.
+
+    Which thread adds which logits, and so the total's last bit, follows from what the compiler
+    knows of the addresses. Here that is a function of V alone, however the rows are laid out.
+    """
+    lanes = tl.arange(0, CHUNK)
+    columns = start + lanes
+    other = float("-inf")
+    if not IS_EVEN:
+        # Hides that some such rows, a lone one say, are aligned: the offset is always 0.
+        row_ptr += tl.where(V > 0, 0, 1)
+    elif not IS_ALIGNED:
+        # Reads nothing, but makes the compiler give each thread as many logits as if aligned.
+        aligned_ptr = aligned_ptr.to(row_ptr.dtype, bitcast=True)
+        other = tl.load(aligned_ptr + lanes, mask=lanes < 0, other=other)
+    z = tl.load(row_ptr + columns.to(tl.int64) * stride, mask=columns < V, other=other)
     z = z.to(WIDE)
     top = tl.max(z, 0)
     return top, tl.sum(tl.exp2((z - _safe_top(top)) * scale), 0)
@@ -51,8 +67,9 @@ def _combine(top, total, chunk_top, chunk_total, scale):
 
 @triton.jit
 def _row_total(
-    row_ptr, partials_ptr, row, stride, V, scale,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, HAS_PARTIALS: tl.constexpr,
+    row_ptr, partials_ptr, aligned_ptr, row, stride, V, scale,
+    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
+    HAS_PARTIALS: tl.constexpr,
 ):  # fmt: skip
     """Return the (top, total) of a row, from its logits or from its chunks' pairs."""
     top = tl.full([], float("-inf"), WIDE)
@@ -64,8 +81,9 @@ def _row_total(
             chunk_top, chunk_total = tl.load(pair_ptr), tl.load(pair_ptr + 1)
         else:
             chunk_top, chunk_total = _chunk_total(
-                row_ptr, chunk * CHUNK, stride, V, scale, CHUNK, WIDE
-            )
+                row_ptr, aligned_ptr, chunk * CHUNK, stride, V, scale,
+                CHUNK, WIDE, IS_EVEN, IS_ALIGNED,
+            )  # fmt: skip
         top, total = _combine(top, total, chunk_top, chunk_total, scale)
     return top.to(tl.float64), total.to(tl.float64)
 
@@ -138,14 +156,16 @@ def _partials_kernel(
     logits_ptr, inner, outer_stride, inner_stride, stride, V,
     partials_ptr,  # [N, chunks, 2]
     scale: tl.float64,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr,
+    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     chunks = tl.cdiv(V, CHUNK)
     row_ptr = logits_ptr + _row_offset(program // chunks, inner, outer_stride, inner_stride)
     scale = tl.full([], scale, WIDE)
     start = (program % chunks) * CHUNK
-    top, total = _chunk_total(row_ptr, start, stride, V, scale, CHUNK, WIDE)
+    top, total = _chunk_total(
+        row_ptr, partials_ptr, start, stride, V, scale, CHUNK, WIDE, IS_EVEN, IS_ALIGNED
+    )
     pair_ptr = partials_ptr + program.to(tl.int64) * 2
     tl.store(pair_ptr, top)
     tl.store(pair_ptr + 1, total)
@@ -164,7 +184,8 @@ def _target_kernel(
     log_prob_ptr,  # [N]
     log_ratio_ptr,  # [N]
     summary_ptr,  # [N, SUMMARY]
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, HAS_PARTIALS: tl.constexpr,
+    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
+    HAS_PARTIALS: tl.constexpr,
     HAS_DENSITY: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
     LOG_SPACE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
 ):  # fmt: skip
@@ -177,8 +198,9 @@ def _target_kernel(
     length = tl.where(inside, V, 0)
     factor = tl.full([], scale, WIDE)
     top, total = _row_total(
-        row_ptr, partials_ptr, row, stride, length, factor, CHUNK, WIDE, HAS_PARTIALS
-    )
+        row_ptr, partials_ptr, mask_ptr, row, stride, length, factor,
+        CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_PARTIALS,
+    )  # fmt: skip
     z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
     log_q = _log_prob(z, top, total, tl.full([], temperature, tl.float64))
     if HAS_DENSITY:
@@ -220,7 +242,8 @@ def _log_prob_kernel(
     temperature: tl.float64, scale: tl.float64, ignore_index: tl.int64,
     log_prob_ptr,  # [N]
     totals_ptr,  # [N, 2]
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, HAS_PARTIALS: tl.constexpr,
+    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
+    HAS_PARTIALS: tl.constexpr,
     HAS_TARGETS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -233,8 +256,9 @@ def _log_prob_kernel(
         length = tl.where(inside, V, 0)
     factor = tl.full([], scale, WIDE)
     top, total = _row_total(
-        row_ptr, partials_ptr, row, stride, length, factor, CHUNK, WIDE, HAS_PARTIALS
-    )
+        row_ptr, partials_ptr, totals_ptr, row, stride, length, factor,
+        CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_PARTIALS,
+    )  # fmt: skip
     totals_ptr += row.to(tl.int64) * 2
     tl.store(totals_ptr, top)
     tl.store(totals_ptr + 1, total)
