@@ -1,0 +1,170 @@
+#include "weights.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "block.hpp"
+#include "elementary.hpp"
+#include "simd.hpp"
+
+namespace rskernels {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kLog2e = 0x1.71547652b82fep0;
+
+template <class Real>
+struct Law;
+
+// ln 2 in two parts: the first has few enough bits that whole multiples of it are exact.
+template <>
+struct Law<float> {
+  using Int = std::int32_t;
+  static constexpr float kLn2High = 0x1.63p-1f;
+  static constexpr float kLn2Low = -0x1.bd0106p-13f;
+  static constexpr float kShift = 0x1.8p23f;
+  static constexpr double kLowest = -121.0;
+  static constexpr int kBias = 127;
+  static constexpr int kMantissaBits = 23;
+};
+
+template <>
+struct Law<double> {
+  using Int = std::int64_t;
+  static constexpr double kLn2High = 0x1.62e42ffp-1;
+  static constexpr double kLn2Low = -0x1.718432a1b0e26p-35;
+  static constexpr double kShift = 0x1.8p52;
+  static constexpr double kLowest = -1001.0;
+  static constexpr int kBias = 1023;
+  static constexpr int kMantissaBits = 52;
+};
+
+// exp(x) without its power of two, which `shifted` holds in its low bits.
+template <class Real>
+RSKERNELS_INLINE Real fraction_of(Real x, Real& shifted) {
+  shifted = x * static_cast<Real>(kLog2e) + Law<Real>::kShift;
+  const Real n = shifted - Law<Real>::kShift;
+  const Real rest = (x - n * Law<Real>::kLn2High) - n * Law<Real>::kLn2Low;
+  return exp2_fraction(rest * static_cast<Real>(kLog2e));
+}
+
+// The largest Real that is at most `value`.
+template <class Real>
+Real round_down(double value) {
+  const Real near = static_cast<Real>(std::min(value, double{std::numeric_limits<Real>::max()}));
+  return near <= value ? near : std::nextafter(near, -std::numeric_limits<Real>::infinity());
+}
+
+template <class Real>
+struct Weighing {
+  using Int = typename Law<Real>::Int;
+  Real high;
+  Real low;
+  Real limit;
+  Int zero;
+
+  RSKERNELS_INLINE Real operator()(Real given) const {
+    Real x = given > low ? given : low;
+    // A float is in range; one that is not is not kept.
+    if constexpr (sizeof(Real) == sizeof(double)) x = x < limit ? x : limit;
+    Real shifted;
+    const Real fraction = fraction_of(x, shifted);
+    const Int power = std::bit_cast<Int>(shifted) - zero;
+    const Real weight = fraction * std::bit_cast<Real>(power << Law<Real>::kMantissaBits);
+    return given <= high ? weight : Real{0};
+  }
+};
+
+// What follows in memory is asked for meanwhile: most often it is the next block.
+template <class Real>
+RSKERNELS_INLINE void weigh(const Real* __restrict log_ratio, std::int64_t count,
+                            const Weighing<Real>& law, Real* __restrict weight) {
+  constexpr std::int64_t lanes = kLanes<Real>;
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Real));
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    for (std::int64_t line = 0; line < lanes; line += kLine) {
+      __builtin_prefetch(log_ratio + count + i + line, 0, 2);
+    }
+    for (std::int64_t l = 0; l < lanes; ++l) weight[i + l] = law(log_ratio[i + l]);
+  }
+  for (; i < count; ++i) weight[i] = law(log_ratio[i]);
+}
+
+template <class Real>
+RSKERNELS_INLINE WeightSums add_up(const Real* weight, std::int64_t count) {
+  constexpr std::int64_t lanes = 32;
+  double sum[lanes] = {};
+  double square[lanes] = {};
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const double w = weight[i + l];
+      sum[l] += w;
+      square[l] += w * w;
+    }
+  }
+  WeightSums sums;
+  for (; i < count; ++i) {
+    const double w = weight[i];
+    sums.weight += w;
+    sums.square += w * w;
+  }
+  for (std::int64_t l = 0; l < lanes; ++l) {
+    sums.weight += sum[l];
+    sums.square += square[l];
+  }
+  return sums;
+}
+
+template <class Real>
+RSKERNELS_INLINE WeightSums weigh_and_add(const Real* __restrict log_ratio, std::int64_t count,
+                                          double high, double exponent,
+                                          Real* __restrict weight) {
+  const double low = std::max(-kLogLimit, (exponent + Law<Real>::kLowest) / kLog2e);
+  const double limit = std::min(kLogLimit, exponent / kLog2e);
+  using Int = typename Law<Real>::Int;
+  const Int zero = std::bit_cast<Int>(Law<Real>::kShift) + static_cast<Int>(exponent) -
+                   Law<Real>::kBias;
+  weigh(log_ratio, count,
+        Weighing<Real>{round_down<Real>(high), static_cast<Real>(low), static_cast<Real>(limit),
+                       zero},
+        weight);
+  return add_up(weight, count);
+}
+
+}  // namespace
+
+double exponent_of(double log_ratio) {
+  if (log_ratio == -kInfinity) return 0.0;
+  return std::ceil(std::clamp(log_ratio, -kLogLimit, kLogLimit) * kLog2e);
+}
+
+bool float_is_enough(double largest_log_ratio) { return std::abs(largest_log_ratio) < 0x1p13; }
+
+RSKERNELS_TARGET_CLONES
+WeightSums sum_weights(const float* log_ratio, std::int64_t count, double high, double exponent,
+                       float* weight) {
+  return weigh_and_add(log_ratio, count, high, exponent, weight);
+}
+
+RSKERNELS_TARGET_CLONES
+WeightSums sum_weights(const double* log_ratio, std::int64_t count, double high, double exponent,
+                       double* weight) {
+  return weigh_and_add(log_ratio, count, high, exponent, weight);
+}
+
+RSKERNELS_TARGET_CLONES
+void split_weights(const double* log_ratio, std::int64_t count, double* fraction, double* power) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    double x = log_ratio[i] > -kLogLimit ? log_ratio[i] : -kLogLimit;
+    x = x < kLogLimit ? x : kLogLimit;
+    double shifted;
+    fraction[i] = fraction_of(x, shifted);
+    power[i] = shifted - Law<double>::kShift;
+  }
+}
+
+}  // namespace rskernels
