@@ -71,7 +71,7 @@ def accepted_mask(accepted: Rows, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _floats(rows: Rows) -> tuple[int, _core._DType, tuple[int, ...], Any]:
     if isinstance(rows, np.ndarray):
-        if rows.dtype not in (np.float64, np.float32, np.float16):
+        if rows.dtype.name not in ("float64", "float32", "float16"):
             raise TypeError(
                 f"log_ratio must be float64, float32 or float16 as an array, got {rows.dtype}"
             )

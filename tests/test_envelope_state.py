@@ -217,3 +217,34 @@ def test_load_refuses_and_changes_nothing(error, message, change):
     with pytest.raises(error, match=re.escape(message)):
         envelope.load_state_dict(state)
     assert same(envelope, before)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_bytes_return_the_envelope(options):
+    envelope = filled(options)
+    data = envelope.to_bytes()
+    assert same(Envelope.from_bytes(data), envelope)
+    other = Envelope(**options)
+    other.load_bytes(data)
+    assert same(other, envelope)
+    assert other.merge(envelope).seen.sum() == 2 * envelope.seen.sum()
+
+
+def test_bytes_that_are_no_envelope_change_nothing():
+    envelope = filled(OPTIONS[1])
+    before = copy.deepcopy(envelope)
+    data = envelope.to_bytes()
+    generator = torch.Generator().manual_seed(4)
+    damaged = [data[:size] for size in range(0, len(data), 37)]
+    for place in torch.randint(len(data), (200,), generator=generator).tolist():
+        damaged.append(data[:place] + bytes([data[place] ^ 0x41]) + data[place + 1 :])
+    for bad in damaged:
+        with pytest.raises(ValueError, match=r"envelope|version"):
+            envelope.load_bytes(bad)
+    with pytest.raises(ValueError, match="version 2, this library reads version 1"):
+        envelope.load_bytes(data[:8] + b"\x02" + data[9:])
+    with pytest.raises(ValueError, match="the envelopes differ"):
+        envelope.load_bytes(filled(OPTIONS[0]).to_bytes())
+    with pytest.raises(TypeError):
+        envelope.load_bytes([1, 2])
+    assert same(envelope, before)

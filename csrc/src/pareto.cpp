@@ -154,7 +154,8 @@ Endpoint endpoint(const Exceedances& tail) {
     return tail.max_log_ratio +
            std::log(tail.threshold + tail.values.back() * (1.0 + std::exp(t)));
   };
-  if (infinite >= top || best >= kLogFar) return {kInfinity, tail.max_log_ratio, kInfinity, 0.0};
+  // Far ends differ from none by less than the rounding of the sums.
+  if (infinite >= top - 1e-3) return {kInfinity, tail.max_log_ratio, kInfinity, 0.0};
   Endpoint end{as_log_ratio(best), tail.max_log_ratio, kInfinity, -1.0 / likelihood.alpha(best)};
   const double level = top - (end.shape > -0.5 ? kRegular : kIrregular) / 2.0;
   if (likelihood(kLogNear) < level) {
