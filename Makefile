@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench bench-gpu wheel lint types ctest clean
+.PHONY: demo test bench bench-gpu wheel lint types ctest sanitize clean
 
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
@@ -49,6 +49,15 @@ ctest: $(TOOLS)
 	$(BIN)/cmake --preset $(PRESET) $(CMAKE_FLAGS)
 	$(BIN)/cmake --build --preset $(PRESET)
 	$(BIN)/ctest --preset $(PRESET)
+
+# The C++ tests under the sanitizers, and the byte form fuzzed for a while, with clang.
+FUZZ_SECONDS ?= 30
+sanitize: $(TOOLS)
+	$(MAKE) ctest PRESET=asan-ubsan
+	$(MAKE) ctest PRESET=tsan
+	$(BIN)/cmake --preset fuzz
+	$(BIN)/cmake --build --preset fuzz
+	build/fuzz/csrc/fuzz/byte_form_fuzz -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 
 clean:
 	rm -rf $(VENV) build dist wheelhouse

@@ -27,10 +27,10 @@ RSKERNELS_INLINE void widen_all(const Element* from, std::int64_t count, Real* t
   for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<Real>(widen(from[i]));
 }
 
-#define RSKERNELS_WIDEN(Element, Real)                                       \
-  RSKERNELS_TARGET_CLONES                                                    \
-  void widen_block(const Element* from, std::int64_t count, Real* to) {      \
-    widen_all(from, count, to);                                              \
+#define RSKERNELS_WIDEN(Element, Real)                                  \
+  RSKERNELS_TARGET_CLONES                                               \
+  void widen_block(const Element* from, std::int64_t count, Real* to) { \
+    widen_all(from, count, to);                                         \
   }
 RSKERNELS_WIDEN(BFloat16, float)
 RSKERNELS_WIDEN(Float16, float)
@@ -103,7 +103,7 @@ RSKERNELS_INLINE Excess excess_of(const Real* x, const Real* weight, std::int64_
       const double above = weight[i + l] > M ? weight[i + l] - M : 0.0;
       // Invalid rows have no weight, so they add no mass.
       mass[l] += value > log_M ? above : 0.0;
-      violations[l] += (value > log_M) & (value < kInfinity) ? 1 : 0;
+      violations[l] += ((value > log_M) & (value < kInfinity)) ? 1 : 0;
     }
   }
   for (; i < count; ++i) {
@@ -152,16 +152,14 @@ void add_block(const Real* x, std::int64_t count, const InForce& M, Tally& tally
 
   alignas(64) Real weight[kBatchBlock];
   const double exponent = exponent_of(extent.top);
-  const WeightSums sums =
-      sum_weights(x, count, std::numeric_limits<Real>::max(), exponent, weight);
+  const WeightSums sums = sum_weights(x, count, std::numeric_limits<Real>::max(), exponent, weight);
   tally.raise_to(extent.top);
   const double unit = std::exp2(std::max(exponent - tally.exponent, -1100.0));
   tally.weight += sums.weight * unit;
   tally.square += sums.square * (unit * unit);
   if (M.decides()) tally.decided_weight += sums.weight * unit;
   if (extent.top > M.log_M) {
-    const Excess excess =
-        block_excess(x, weight, count, M.log_M, M.in_units(exponent));
+    const Excess excess = block_excess(x, weight, count, M.log_M, M.in_units(exponent));
     tally.violations += excess.violations;
     if (M.decides()) {
       tally.excess += excess.mass * unit;
@@ -193,9 +191,20 @@ struct Gathered {
   std::int64_t group[kBatchBlock];
 };
 
+// Groups this many rows on are fetched meanwhile: they come from anywhere.
+constexpr std::int64_t kAhead = 12;
+
 void scatter(const Gathered& rows, std::int64_t count, std::span<GroupTally> groups,
              std::span<Tail> tails, Tail& tail, std::vector<std::int64_t>& touched) {
   for (std::int64_t i = 0; i < count; ++i) {
+    if (i + kAhead < count) {
+      const auto next = static_cast<std::size_t>(rows.group[i + kAhead]);
+      const char* tally = reinterpret_cast<const char*>(&groups[next]);
+      for (std::size_t line = 0; line < sizeof(GroupTally); line += 64) {
+        __builtin_prefetch(tally + line, 1, 3);
+      }
+      if (!tails.empty()) __builtin_prefetch(&tails[next], 0, 3);
+    }
     const auto id = static_cast<std::size_t>(rows.group[i]);
     GroupTally& group = groups[id];
     Tally& tally = group.tally;
@@ -223,8 +232,8 @@ void scatter(const Gathered& rows, std::int64_t count, std::span<GroupTally> gro
         tally.expected += 1.0;
       }
     } else if (decides) {
-      tally.expected += rows.fraction[i] * two_to(rows.power[i] - group.M.exponent) *
-                        group.M.inverse;
+      tally.expected +=
+          rows.fraction[i] * two_to(rows.power[i] - group.M.exponent) * group.M.inverse;
     }
     if (decides) tally.decided_weight += w;
     if (!tails.empty()) tails[id].add(log_ratio);
@@ -301,11 +310,10 @@ void accumulate(const Batch& batch, std::int64_t first, std::int64_t last,
     const std::int64_t count = std::min(kBatchBlock, batch.count - begin);
     load(batch, begin, count, wide);
     const std::int64_t kept =
-        batch.ids_are_int32
-            ? gather(static_cast<const std::int32_t*>(batch.group_ids) + begin, wide, count, first,
-                     last, rows)
-            : gather(static_cast<const std::int64_t*>(batch.group_ids) + begin, wide, count, first,
-                     last, rows);
+        batch.ids_are_int32 ? gather(static_cast<const std::int32_t*>(batch.group_ids) + begin,
+                                     wide, count, first, last, rows)
+                            : gather(static_cast<const std::int64_t*>(batch.group_ids) + begin,
+                                     wide, count, first, last, rows);
     split_weights(rows.log_ratio, kept, rows.fraction, rows.power);
     scatter(rows, kept, groups, tails, tail, touched);
   }
@@ -317,12 +325,11 @@ void check_group_ids(const Batch& batch, std::int64_t groups, int threads) {
   std::atomic<bool> found{false};
   ThreadPool::instance().parallel_for(
       batch.count, kChunk, threads, [&](std::int64_t begin, std::int64_t end) {
-        const bool bad =
-            batch.ids_are_int32
-                ? outside(static_cast<const std::int32_t*>(batch.group_ids) + begin, end - begin,
-                          groups)
-                : outside(static_cast<const std::int64_t*>(batch.group_ids) + begin, end - begin,
-                          groups);
+        const bool bad = batch.ids_are_int32
+                             ? outside(static_cast<const std::int32_t*>(batch.group_ids) + begin,
+                                       end - begin, groups)
+                             : outside(static_cast<const std::int64_t*>(batch.group_ids) + begin,
+                                       end - begin, groups);
         if (bad) found.store(true, std::memory_order_relaxed);
       });
   if (!found) return;

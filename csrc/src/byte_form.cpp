@@ -125,7 +125,10 @@ std::string encode(const Snapshot& snapshot) {
   body.put(options.M);
   body.put_columns(snapshot.columns.ints);
   body.put_columns(snapshot.columns.doubles);
-  const std::string content = body.take();
+  return with_header(body.take());
+}
+
+std::string with_header(const std::string& content) {
   Writer all;
   all.put(kMagic.data(), kMagic.size());
   all.put(kByteFormVersion);
@@ -137,15 +140,13 @@ std::string encode(const Snapshot& snapshot) {
 
 Snapshot decode(std::span<const std::byte> bytes) {
   if (bytes.size() < kHeader || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
-    throw std::invalid_argument("these " + std::to_string(bytes.size()) +
-                                " bytes are no envelope");
+    throw std::invalid_argument("these " + std::to_string(bytes.size()) + " bytes are no envelope");
   }
   Reader header(bytes.subspan(kMagic.size()));
   const auto version = header.get<std::uint32_t>();
   if (version != kByteFormVersion) {
     throw std::invalid_argument("the bytes have version " + std::to_string(version) +
-                                ", this library reads version " +
-                                std::to_string(kByteFormVersion));
+                                ", this library reads version " + std::to_string(kByteFormVersion));
   }
   const auto length = header.get<std::uint64_t>();
   const auto sum = header.get<std::uint64_t>();

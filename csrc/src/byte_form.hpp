@@ -22,6 +22,9 @@ struct Snapshot {
 // FNV-1a checksum (64), the options, and the columns with their names and lengths.
 std::string encode(const Snapshot& snapshot);
 
+// What `encode` puts before the options and columns, and those.
+std::string with_header(const std::string& content);
+
 // Throws std::invalid_argument that says what is wrong with the bytes.
 Snapshot decode(std::span<const std::byte> bytes);
 

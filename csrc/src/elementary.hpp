@@ -31,7 +31,8 @@ RSKERNELS_INLINE float widen(Float16 value) {
   return std::bit_cast<float>(bits | sign);
 }
 
-// 2^f for f in [-1/2, 1/2]: minimax polynomial with p(0) = 1, relative error 2.6e-9 before rounding.
+// 2^f for f in [-1/2, 1/2]: minimax polynomial with p(0) = 1, relative error 2.6e-9 before
+// rounding.
 RSKERNELS_INLINE float exp2_fraction(float f) {
   float p = 0x1.470b4ap-13f;
   p = p * f + 0x1.5f7276p-10f;

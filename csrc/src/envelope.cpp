@@ -15,7 +15,6 @@ namespace rskernels {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 // Ratios held for the shape of the tail: of all groups together, and shared out among them.
 constexpr std::size_t kTailRatios = 4096;
 constexpr std::size_t kSharedRatios = std::size_t{1} << 20;
@@ -106,21 +105,20 @@ void Envelope::add_single(const Batch& batch, int threads) {
   // One a thread, handed from chunk to chunk: the more a tail has seen, the less it takes in.
   std::vector<Tail> idle;
   std::mutex mutex;
-  ThreadPool::instance().parallel_for(
-      chunks, 1, threads, [&](std::int64_t chunk, std::int64_t) {
-        Tail tail(kTailRatios, held_.tail.threshold());
-        {
-          const std::lock_guard lock(mutex);
-          if (!idle.empty()) {
-            tail = std::move(idle.back());
-            idle.pop_back();
-          }
-        }
-        accumulate(batch, chunk * kChunkRows, std::min((chunk + 1) * kChunkRows, batch.count), M,
-                   tallies[static_cast<std::size_t>(chunk)], tail);
-        const std::lock_guard lock(mutex);
-        idle.push_back(std::move(tail));
-      });
+  ThreadPool::instance().parallel_for(chunks, 1, threads, [&](std::int64_t chunk, std::int64_t) {
+    Tail tail(kTailRatios, held_.tail.threshold());
+    {
+      const std::lock_guard lock(mutex);
+      if (!idle.empty()) {
+        tail = std::move(idle.back());
+        idle.pop_back();
+      }
+    }
+    accumulate(batch, chunk * kChunkRows, std::min((chunk + 1) * kChunkRows, batch.count), M,
+               tallies[static_cast<std::size_t>(chunk)], tail);
+    const std::lock_guard lock(mutex);
+    idle.push_back(std::move(tail));
+  });
   for (const Tally& tally : tallies) held_.groups[0].tally.merge(tally);
   for (const Tail& tail : idle) held_.tail.merge(tail);
 }
@@ -133,12 +131,11 @@ void Envelope::add_grouped(const Batch& batch, int threads, std::vector<std::int
   std::vector<std::vector<std::int64_t>> lists(static_cast<std::size_t>(owners));
   std::vector<Tail> tails(static_cast<std::size_t>(owners),
                           Tail(kTailRatios, held_.tail.threshold()));
-  ThreadPool::instance().parallel_for(
-      owners, 1, threads, [&](std::int64_t owner, std::int64_t) {
-        const auto at = static_cast<std::size_t>(owner);
-        accumulate(batch, options_.groups * owner / owners, options_.groups * (owner + 1) / owners,
-                   held_.groups, held_.tails, tails[at], lists[at]);
-      });
+  ThreadPool::instance().parallel_for(owners, 1, threads, [&](std::int64_t owner, std::int64_t) {
+    const auto at = static_cast<std::size_t>(owner);
+    accumulate(batch, options_.groups * owner / owners, options_.groups * (owner + 1) / owners,
+               held_.groups, held_.tails, tails[at], lists[at]);
+  });
   for (const auto& list : lists) touched.insert(touched.end(), list.begin(), list.end());
   for (const Tail& tail : tails) held_.tail.merge(tail);
 }
@@ -161,8 +158,8 @@ void Envelope::add_left_out(const Batch& batch, std::span<const double> log_M) {
       const double weight = own.decides() ? own.in_units(tally.exponent) : 0.0;
       tally.decided_weight += weight;
       if (violates) tally.excess += std::max(weight - M.in_units(tally.exponent), 0.0);
-      tally.expected += violates ? 1.0 : M.over_M(own.decides() ? own.in_units(own.exponent) : 0.0,
-                                                  own.exponent);
+      tally.expected +=
+          violates ? 1.0 : M.over_M(own.decides() ? own.in_units(own.exponent) : 0.0, own.exponent);
     }
   }
 }

@@ -29,9 +29,9 @@ class Envelope {
 
   const EnvelopeOptions& options() const { return options_; }
 
-  // Takes a batch in and returns how many of its rows were above the M they met. One group id a ratio,
-  // or none at all in an envelope of one group. Throws, and takes nothing in, for an id outside
-  // [0, groups).
+  // Takes a batch in and returns how many of its rows were above the M they met. One group id a
+  // ratio, or none at all in an envelope of one group. Throws, and takes nothing in, for an id
+  // outside [0, groups).
   std::int64_t update(const Batch& batch, int threads = 1);
   // Tells which rows of a batch were accepted; its ratios are not read.
   void observe(std::span<const bool> accepted, const Batch& batch);

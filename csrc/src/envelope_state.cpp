@@ -13,15 +13,20 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 constexpr std::pair<const char*, std::int64_t Tally::*> kInts[] = {
-    {"seen", &Tally::seen},           {"invalid", &Tally::invalid},
-    {"decided", &Tally::decided},     {"violations", &Tally::violations},
-    {"observed", &Tally::observed},   {"accepted", &Tally::accepted},
+    {"seen", &Tally::seen},         {"invalid", &Tally::invalid},
+    {"decided", &Tally::decided},   {"violations", &Tally::violations},
+    {"observed", &Tally::observed}, {"accepted", &Tally::accepted},
 };
 constexpr std::pair<const char*, double Tally::*> kSums[] = {
-    {"weight", &Tally::weight}, {"square", &Tally::square},
-    {"decided_weight", &Tally::decided_weight}, {"excess", &Tally::excess},
+    {"weight", &Tally::weight},
+    {"square", &Tally::square},
+    {"decided_weight", &Tally::decided_weight},
+    {"excess", &Tally::excess},
     {"expected", &Tally::expected},
 };
+
+// More rows than this no double counts one by one, nor has anyone seen.
+constexpr std::int64_t kMostRows = std::int64_t{1} << 53;
 
 void check_size(std::size_t size, std::size_t groups) {
   if (size == groups) return;
@@ -33,6 +38,9 @@ void check_tally(const Tally& tally, std::size_t group) {
   const auto within = [](std::int64_t part, std::int64_t whole) {
     return 0 <= part && part <= whole;
   };
+  if (tally.seen > kMostRows || tally.observed > kMostRows) {
+    reject_group(group, "the counts are beyond 2^53");
+  }
   if (!within(tally.invalid, tally.seen) || !within(tally.violations, tally.valid()) ||
       !within(tally.decided, tally.valid()) || !within(tally.accepted, tally.observed)) {
     reject_group(group, "the counts are negative or more than the rows seen");
@@ -42,13 +50,11 @@ void check_tally(const Tally& tally, std::size_t group) {
     reject_group(group, "max_log_ratio does not fit the counts");
   }
   // No weight is above one unit, but for rounding.
-  const double most = tally.max_log_ratio > -kInfinity
-                          ? static_cast<double>(tally.valid()) * (1.0 + 1e-6)
-                          : 0.0;
+  const double most =
+      tally.max_log_ratio > -kInfinity ? static_cast<double>(tally.valid()) * (1.0 + 1e-6) : 0.0;
   for (const auto& [name, sum] : kSums) {
-    const double limit = sum == &Tally::expected
-                             ? static_cast<double>(tally.decided) * (1.0 + 1e-6)
-                             : most;
+    const double limit =
+        sum == &Tally::expected ? static_cast<double>(tally.decided) * (1.0 + 1e-6) : most;
     if (!(tally.*sum >= 0.0 && tally.*sum <= limit)) {
       reject_group(group, std::string(name) + " does not fit the counts");
     }
@@ -138,14 +144,16 @@ void Envelope::restore(const Columns& state) {
     check_tally(tally, g);
     tallies.push_back(tally);
     overall.merge(tally);
+    if (overall.seen > kMostRows || overall.observed > kMostRows) {
+      reject_group(g, "the counts are beyond 2^53");
+    }
   }
 
   held.tail = read_tail(state.double_column("tail"), held.tail.capacity(), overall, "");
   const auto& start = state.int_column("group_tail_start");
   const auto& ratios = state.double_column("group_tail");
   if (start.size() != held.tails.size() + 1 || start.front() != 0 ||
-      start.back() != static_cast<std::int64_t>(ratios.size()) ||
-      !std::ranges::is_sorted(start)) {
+      start.back() != static_cast<std::int64_t>(ratios.size()) || !std::ranges::is_sorted(start)) {
     throw std::invalid_argument("group_tail_start and group_tail do not fit each other");
   }
   for (std::size_t g = 0; g < held.tails.size(); ++g) {

@@ -124,8 +124,7 @@ double pareto_shape(const Exceedances& tail) {
   std::vector<double> place;
   std::vector<double> likelihood;
   for (int i = 1; i <= points; ++i) {
-    const double b =
-        1.0 / x.back() + (1.0 - std::sqrt(points / (i - 0.5))) / (3.0 * quartile);
+    const double b = 1.0 / x.back() + (1.0 - std::sqrt(points / (i - 0.5))) / (3.0 * quartile);
     const double k = shape(b);
     const double value = n * (std::log(-b / k) - k - 1.0);
     if (!std::isfinite(value)) continue;
@@ -151,8 +150,7 @@ Endpoint endpoint(const Exceedances& tail) {
   const double top = likelihood(best);
   const double infinite = likelihood.at_infinity();
   const auto as_log_ratio = [&](double t) {
-    return tail.max_log_ratio +
-           std::log(tail.threshold + tail.values.back() * (1.0 + std::exp(t)));
+    return tail.max_log_ratio + std::log(tail.threshold + tail.values.back() * (1.0 + std::exp(t)));
   };
   // Far ends differ from none by less than the rounding of the sums.
   if (infinite >= top - 1e-3) return {kInfinity, tail.max_log_ratio, kInfinity, 0.0};

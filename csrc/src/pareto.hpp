@@ -26,11 +26,12 @@ Exceedances exceedances(const Tail& tail, std::int64_t valid);
 // with the prior of Vehtari et al. (2024), 10 observations of k = 1/2; NaN for fewer than 5.
 double pareto_shape(const Exceedances& tail);
 
-// The end of a generalised Pareto tail of shape k < 0, threshold + sigma/|k|, as log ratios: maximum
-// likelihood under k >= -1, and the interval of the likelihood ratio at 95 % (Coles 2001, 2.6.6).
-// Where k < -1/2 likelihood is irregular (Smith 1985), and the interval takes chi-squared of 2
-// degrees of freedom, exact at k = -1 and wide beyond. `upper` is +inf where the sample does not
-// exclude an infinite end at 97.5 %, `estimate` where the most likely shape is not negative.
+// The end of a generalised Pareto tail of shape k < 0, threshold + sigma/|k|, as log ratios:
+// maximum likelihood under k >= -1, and the interval of the likelihood ratio at 95 % (Coles
+// 2001, 2.6.6). Where k < -1/2 likelihood is irregular (Smith 1985), and the interval takes
+// chi-squared of 2 degrees of freedom, exact at k = -1 and wide beyond. `upper` is +inf where the
+// sample does not exclude an infinite end at 97.5 %, `estimate` where the most likely shape is not
+// negative.
 struct Endpoint {
   double estimate;
   double lower;

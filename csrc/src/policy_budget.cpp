@@ -24,7 +24,7 @@ double log_add(double a, double b) {
 double solve(const std::vector<Sketch::Atom>& atoms, double rate) {
   if (atoms.empty()) return kNaN;
   double total = 0.0;
-  std::vector<double> log_weight;      // of an atom's samples together
+  std::vector<double> log_weight;             // of an atom's samples together
   std::vector<double> log_below{-kInfinity};  // of the atoms before each
   for (const Sketch::Atom& atom : atoms) {
     total += atom.count;
@@ -45,8 +45,8 @@ double solve(const std::vector<Sketch::Atom>& atoms, double rate) {
   return log_M;
 }
 
-// The optimal budgeted rule: accept with min(1, c w), c solving E[min(1, c w)] = rate; M = 1/c. With
-// a half-life an integral controller removes what the sketch lags behind by.
+// The optimal budgeted rule: accept with min(1, c w), c solving E[min(1, c w)] = rate; M = 1/c.
+// With a half-life an integral controller removes what the sketch lags behind by.
 class BudgetPolicy final : public Policy {
  public:
   explicit BudgetPolicy(const EnvelopeOptions& options)

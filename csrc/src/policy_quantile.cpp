@@ -14,9 +14,9 @@ double upper_rank(double n, double level, double confidence) {
   const double spread = std::sqrt(n * level * (1.0 - level));
   // What lies above adds less than 1e-30.
   double rank = std::min(n, std::ceil(n * level + 12.0 * spread + 40.0));
-  double mass = std::exp(std::lgamma(n + 1.0) - std::lgamma(rank + 1.0) -
-                         std::lgamma(n - rank + 1.0) + rank * std::log(level) +
-                         (n - rank) * std::log1p(-level));
+  double mass =
+      std::exp(std::lgamma(n + 1.0) - std::lgamma(rank + 1.0) - std::lgamma(n - rank + 1.0) +
+               rank * std::log(level) + (n - rank) * std::log1p(-level));
   double above = 0.0;
   while (rank >= 1.0 && above + mass <= 1.0 - confidence) {
     above += mass;

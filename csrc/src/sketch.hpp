@@ -11,8 +11,8 @@
 
 namespace rskernels {
 
-// A histogram of log ratios for each group, which may forget: with a half-life, a valid sample weighs
-// half as much after that many further ones (forward decay, Cormode et al. 2009).
+// A histogram of log ratios for each group, which may forget: with a half-life, a valid sample
+// weighs half as much after that many further ones (forward decay, Cormode et al. 2009).
 class Sketch {
  public:
   struct Atom {

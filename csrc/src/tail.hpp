@@ -6,13 +6,12 @@
 
 namespace rskernels {
 
-// The largest of the values it has been shown, at most `capacity` of them. They do not depend on the
-// order or grouping in which the values came.
+// The largest of the values it has been shown, at most `capacity` of them. They do not depend on
+// the order or grouping in which the values came.
 class Tail {
  public:
   // Values up to `floor` are known not to matter.
-  explicit Tail(std::size_t capacity = 0,
-                double floor = -std::numeric_limits<double>::infinity());
+  explicit Tail(std::size_t capacity = 0, double floor = -std::numeric_limits<double>::infinity());
 
   // Only values above it matter.
   double threshold() const { return threshold_; }

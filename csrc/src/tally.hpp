@@ -22,8 +22,8 @@ struct InForce {
   double in_units(double of) const;
 };
 
-// What the rows of a group amount to, whatever the policy. Sums of weights w = exp(log ratio) are in
-// units of 2^exponent, which the largest ratio decides, so that equal rows give equal tallies.
+// What the rows of a group amount to, whatever the policy. Sums of weights w = exp(log ratio) are
+// in units of 2^exponent, which the largest ratio decides, so that equal rows give equal tallies.
 struct Tally {
   std::int64_t seen = 0;
   std::int64_t invalid = 0;

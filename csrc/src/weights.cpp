@@ -121,13 +121,12 @@ RSKERNELS_INLINE WeightSums add_up(const Real* weight, std::int64_t count) {
 
 template <class Real>
 RSKERNELS_INLINE WeightSums weigh_and_add(const Real* __restrict log_ratio, std::int64_t count,
-                                          double high, double exponent,
-                                          Real* __restrict weight) {
+                                          double high, double exponent, Real* __restrict weight) {
   const double low = std::max(-kLogLimit, (exponent + Law<Real>::kLowest) / kLog2e);
   const double limit = std::min(kLogLimit, exponent / kLog2e);
   using Int = typename Law<Real>::Int;
-  const Int zero = std::bit_cast<Int>(Law<Real>::kShift) + static_cast<Int>(exponent) -
-                   Law<Real>::kBias;
+  const Int zero =
+      std::bit_cast<Int>(Law<Real>::kShift) + static_cast<Int>(exponent) - Law<Real>::kBias;
   weigh(log_ratio, count,
         Weighing<Real>{round_down<Real>(high), static_cast<Real>(low), static_cast<Real>(limit),
                        zero},

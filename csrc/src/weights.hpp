@@ -4,8 +4,8 @@
 
 namespace rskernels {
 
-// Weights w = exp(log ratio) are held in units of a power of two, so that none overflows; log ratios
-// beyond this, which no power of a double tells apart, weigh as much as it.
+// Weights w = exp(log ratio) are held in units of a power of two, so that none overflows; log
+// ratios beyond this, which no power of a double tells apart, weigh as much as it.
 inline constexpr double kLogLimit = 0x1p40;
 
 // The least integer e with exp(log_ratio) <= 2^e; 0 for a ratio of 0.

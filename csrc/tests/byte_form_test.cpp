@@ -25,9 +25,7 @@ std::string sample() {
   return encode({options, envelope.state()});
 }
 
-Snapshot decode_string(const std::string& bytes) {
-  return decode(std::as_bytes(std::span(bytes)));
-}
+Snapshot decode_string(const std::string& bytes) { return decode(std::as_bytes(std::span(bytes))); }
 
 std::string message(const std::string& bytes) {
   try {

@@ -144,7 +144,8 @@ TEST(Envelope, HalfLifeForgetsAndBatchingDoesNotMatter) {
   // 15 samples weigh 1 - 2^-1.5 = 0.65 of all.
   EXPECT_EQ(at_once.log_M()[0], 1.0);
   EXPECT_EQ(one_by_one.log_M()[0], 1.0);
-  EXPECT_EQ(at_once.state().double_column("bin_count"), one_by_one.state().double_column("bin_count"));
+  EXPECT_EQ(at_once.state().double_column("bin_count"),
+            one_by_one.state().double_column("bin_count"));
 }
 
 TEST(Envelope, MergeAddsWhatBothHaveSeen) {
@@ -203,6 +204,8 @@ TEST(Envelope, RestoreRefusesWhatNoEnvelopeHolds) {
       [](Columns& s) { s.doubles["bin_count"][0] = 0.0; },
       [](Columns& s) { s.doubles["bin_count"][0] = kInfinity; },
       [](Columns& s) { s.doubles["bin_count"][0] = 5.0; },
+      [](Columns& s) { s.ints["seen"][0] = INT64_MAX; },
+      [](Columns& s) { s.ints["observed"][0] = INT64_MAX; },
       [](Columns& s) { s.doubles["weight"][0] = -1.0; },
       [](Columns& s) { s.doubles["square"][0] = kNaN; },
       [](Columns& s) { s.doubles["excess"][0] = 1e9; },

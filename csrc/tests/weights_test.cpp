@@ -33,9 +33,8 @@ void expect_sums(double shift, double tolerance) {
     square += w * w;
   }
   std::vector<Real> buffer(ratios.size());
-  const WeightSums sums =
-      sum_weights(ratios.data(), static_cast<std::int64_t>(ratios.size()), high, exponent,
-                  buffer.data());
+  const WeightSums sums = sum_weights(ratios.data(), static_cast<std::int64_t>(ratios.size()), high,
+                                      exponent, buffer.data());
   EXPECT_NEAR(sums.weight / weight, 1.0, tolerance);
   EXPECT_NEAR(sums.square / square, 1.0, tolerance);
 }
