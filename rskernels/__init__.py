@@ -12,6 +12,7 @@ from rskernels.ops import (
     verify_mask,
 )
 from rskernels.random import philox4x32, uniforms
+from rskernels.sampling import RejectionError, RejectionResult, rejection_sample
 
 __version__ = "0.1.0"
 
@@ -19,11 +20,14 @@ __all__ = [
     "Acceptance",
     "ColumnOrder",
     "Envelope",
+    "RejectionError",
+    "RejectionResult",
     "accept",
     "accept_mask",
     "bernoulli_mask",
     "estimate_M",
     "philox4x32",
+    "rejection_sample",
     "target_log_prob",
     "uniforms",
     "verify",

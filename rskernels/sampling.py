@@ -1,0 +1,347 @@
+"""Rejection sampling from any target log-density through any proposal."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rskernels.envelope import Envelope
+from rskernels.ops import bernoulli_mask
+from rskernels.sampling_bound import Bound
+from rskernels.sampling_draws import SAMPLE_STREAM, Batch, Draws, Proposal, Target, seeded
+from rskernels.sampling_result import (
+    Bar,
+    Limits,
+    RejectionError,
+    RejectionReport,
+    RejectionResult,
+    failure,
+)
+
+__all__ = ["RejectionError", "RejectionReport", "RejectionResult", "rejection_sample"]
+
+FIRST_BATCH = 1 << 14
+GROWTH = 8  # of one batch to the next, until the acceptance is known
+LEAST_BATCH = 64
+# What keeps a batch's temporaries in a core's cache, and a GPU busy.
+BATCH_NUMBERS = {"cpu": 1 << 17, "cuda": 1 << 22}
+LEAST_FULL_BATCH = 1 << 10  # however large a draw is
+
+
+def rejection_sample(
+    log_prob: Target,
+    proposal: Proposal,
+    num_samples: int,
+    *,
+    log_M: float | Envelope | None = None,
+    on_violation: str | None = None,
+    pilot: int = 4096,
+    batch_size: int | None = None,
+    max_proposals: int | None = None,
+    max_seconds: float | None = None,
+    min_acceptance: float = 1e-5,
+    return_partial: bool = False,
+    progress: bool = False,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+) -> RejectionResult:
+    """Draw from the density proportional to exp(log_prob) by rejection from a proposal.
+
+    A proposal x of q is accepted with probability min(1, w/M), w = p(x)/q(x) (von Neumann 1951).
+    Where w ≤ M everywhere, accepted draws are exact and independent and the acceptance rate is
+    ∫p / M, for densities that need not be normalised.
+
+    Parameters
+    ----------
+    log_prob : callable or Distribution
+        The target: draws ``[n, *event]`` to natural log densities, floating ``[n]``. NaN is
+        rejected and counted, and so is +inf. A Distribution whose support the proposal exceeds
+        needs ``validate_args=False``.
+    proposal : Distribution or (sample, log_prob)
+        A ``torch.distributions`` object without batch shape, or a pair: ``sample(n)`` returns n
+        draws ``[n, *event]`` of any dtype and device, ``log_prob`` as above. The device of the
+        draws is that of the result.
+    num_samples : int
+        How many to accept; 0 gives empty tensors.
+    log_M : float or Envelope, optional
+        log of M. float32 densities round: give it room of some 1e-6, or use float64. An Envelope
+        learns from every proposal and keeps what it has learnt; while it has no M, draws of
+        ``pilot`` go into it first. None is ``Envelope("max")``.
+    on_violation : {"thin", "cap", "raise", "control"}
+        For ratios above M; an Envelope says it itself. "thin", the default: M rises to the ratio,
+        and earlier acceptances are taken back until they are what the larger M would have
+        accepted. "cap": accepted, and the bias reported. "raise": an error. "control": accepted,
+        with weight max(w, M)/M in ``log_weights`` (Liu, Chen & Wong 1998).
+    pilot : int
+        At least 1. Draws to learn a first M from, where there is none; they are no proposals,
+        because an M that has seen the rows it decides biases them.
+    batch_size : int, optional
+        Proposals drawn at a time; None goes by the acceptance so far.
+    max_proposals : int, optional
+        The most draws of the proposal to decide or pilot with.
+    max_seconds : float, optional
+        Wall time, looked at after each batch.
+    min_acceptance : float
+        In (0, 1]. Gives up when the acceptance rate is below it beyond doubt: with nothing
+        accepted after 16 / min_acceptance proposals.
+    return_partial : bool
+        At a limit, return what there is instead of raising.
+    progress : bool
+        Show a bar on stderr; needs rich.
+    seed : int, optional
+        64 bits. Decides the acceptances, and the draws of any proposal that uses torch's default
+        generators: they are seeded from it for the time of the call and put back after it. Other
+        threads that use them meanwhile disturb that.
+    generator : torch.Generator, optional
+        Where a seed is drawn from. Without both it comes from torch's default CPU generator, and
+        the proposals from that of their device, so that ``torch.manual_seed`` reproduces all.
+
+    Returns
+    -------
+    RejectionResult
+        ``samples``, ``log_weights``, ``acceptance_rate``, ``proposals``, ``report``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument, or what a callable returns, is not as above.
+    RejectionError
+        If a limit is reached; it names the acceptance rate and M.
+    EnvelopeViolation
+        With "raise", at a ratio above M.
+    NoFiniteM
+        With an Envelope "tail" whose ratios have no finite M.
+
+    Notes
+    -----
+    Proposal i is accepted exactly when log w - log M ≥ log u with u the uniform of ``(seed, i)``
+    on stream 2, and the first ``num_samples`` accepted are returned. For given proposals the
+    result is therefore the same however they are cut into batches, where M is fixed or "max";
+    other policies learn batch by batch. torch's own draws depend on the size of a batch, which
+    follows from the arguments and the draws: equal calls give equal results on the same device,
+    other than at ``max_seconds``. A pair whose ``sample`` has a generator of its own is
+    reproducible as far as that is.
+
+    With "thin" a fixed M is where M starts. The result is that of the final M given from the
+    start, to the bit.
+
+    References
+    ----------
+    von Neumann, "Various techniques used in connection with random digits", 1951. Caffo, Booth &
+    Davison, "Empirical supremum rejection sampling", Biometrika 89, 2002. Liu, Chen & Wong,
+    "Rejection control and sequential importance sampling", JASA 93, 1998.
+
+    Examples
+    --------
+    >>> target = torch.distributions.Normal(0.0, 1.0)
+    >>> found = rejection_sample(target, torch.distributions.Laplace(0.0, 1.0), 1000, log_M=0.2743)
+    >>> found.samples.shape
+    torch.Size([1000])
+    """
+    num_samples = _count("num_samples", num_samples, 0)
+    pilot = _count("pilot", pilot, 1)
+    batch_size = None if batch_size is None else _count("batch_size", batch_size, 1)
+    max_proposals = None if max_proposals is None else _count("max_proposals", max_proposals, 1)
+    max_seconds = None if max_seconds is None else _positive("max_seconds", max_seconds)
+    min_acceptance = _positive("min_acceptance", min_acceptance)
+    if min_acceptance > 1.0:
+        raise ValueError(f"min_acceptance must be in (0, 1], got {min_acceptance}")
+    draws, bound = Draws(log_prob, proposal), Bound(log_M, on_violation)
+    limits = Limits(num_samples, max_proposals, max_seconds, min_acceptance)
+    with torch.no_grad(), seeded(seed, generator) as key, Bar(num_samples, on=progress) as bar:
+        run = _Run(draws, bound, limits, num_samples, key)
+        stopped = run.learn(pilot) or run.sample(batch_size, bar)
+        return run.result(stopped, return_partial)
+
+
+class _Chunk(NamedTuple):
+    """Acceptances among the proposals of ids ``row`` to ``row + length - 1``."""
+
+    samples: Tensor  # [accepted, ...]
+    log_weights: Tensor | None  # [accepted], with "control"
+    log_ratio: Tensor | None  # [accepted], with "thin"
+    positions: Tensor  # int64 [accepted], from row
+    row: int
+    length: int
+
+
+class _Run:
+    """One call: what has been drawn, decided and accepted."""
+
+    def __init__(
+        self, draws: Draws, bound: Bound, limits: Limits, num_samples: int, key: int
+    ) -> None:
+        self.draws, self.bound, self.limits, self.key = draws, bound, limits, key
+        self.num_samples = num_samples
+        self.chunks: list[_Chunk] = []
+        self.accepted = self.decided = self.thinned = self.pilot = self.drawn = 0
+        self.most = LEAST_FULL_BATCH
+        self.empty: Batch | None = None  # tells dtype, device and shape
+
+    def learn(self, size: int) -> str | None:
+        """Draw pilots until there is an M; return the limit if one is reached before."""
+        if self.num_samples == 0:
+            self._draw(1, 0)
+            return None
+        while not -math.inf < self.bound.log_M():
+            stopped = self.limits.reached(self.pilot, self.pilot, 0)
+            if stopped is not None:
+                return stopped
+            batch = self._draw(size, self.pilot)
+            self.bound.learn(batch.log_ratio)
+            self.pilot += len(batch.log_ratio)
+            size = min(2 * size, self.most)
+        return None
+
+    def sample(self, batch_size: int | None, bar: Bar) -> str:
+        """Accept until there are enough; return why it stopped."""
+        size = FIRST_BATCH // GROWTH
+        while self.accepted < self.num_samples:
+            stopped = self.limits.reached(self.pilot + self.decided, self.decided, self.accepted)
+            if stopped is not None:
+                return stopped
+            size = batch_size or self._next_size(size)
+            batch = self._draw(size, self.pilot + self.decided)
+            samples, log_ratio = batch
+            while len(log_ratio) and self.accepted < self.num_samples:
+                taken = self._decide(samples, log_ratio)
+                samples, log_ratio = samples[taken:], log_ratio[taken:]
+            log_M = self.bound.log_M()
+            bar.show(self.accepted, self.decided, log_M)
+            self.limits.warn_if_slow(self.accepted, self.decided, log_M)
+        return "complete"
+
+    def result(self, stopped: str, return_partial: bool) -> RejectionResult:
+        """Put together what was accepted, or raise RejectionError."""
+        envelope = self.bound.report()
+        delta = envelope.overall["tv_bound"]
+        report = RejectionReport(
+            stopped,
+            self.bound.log_M(),
+            envelope.overall["max_log_ratio"],
+            self.bound.added(envelope, "violations"),
+            self.bound.added(envelope, "invalid"),
+            self.thinned,
+            0.0 if self.bound.is_exact or math.isnan(delta) else delta,
+            self.pilot,
+            self.drawn,
+            self.limits.seconds,
+            envelope,
+        )
+        if stopped != "complete" and not return_partial:
+            limit = self.limits.say(stopped)
+            raise RejectionError(
+                failure(limit, self.num_samples, self.accepted, self.decided, report)
+            )
+        assert self.empty is not None
+        samples, log_ratio = self.empty
+        if self.chunks:
+            samples = torch.cat([chunk.samples for chunk in self.chunks])
+        weights = [chunk.log_weights for chunk in self.chunks if chunk.log_weights is not None]
+        log_weights = torch.cat(weights) if weights else log_ratio.new_zeros(len(samples))
+        rate = self.accepted / self.decided if self.decided else math.nan
+        return RejectionResult(samples, log_weights, rate, self.decided, report)
+
+    def _draw(self, size: int, used: int) -> Batch:
+        left = self.limits.left(used)
+        batch = self.draws.draw(size if left is None else min(size, left))
+        self.drawn += len(batch.log_ratio)
+        if self.empty is None:
+            samples, log_ratio = batch
+            self.empty = Batch(samples[:0].clone(), log_ratio[:0].clone())
+            numbers = BATCH_NUMBERS["cpu" if samples.is_cpu else "cuda"]
+            self.most = max(LEAST_FULL_BATCH, numbers // max(1, samples[0].numel()))
+        return batch
+
+    def _next_size(self, size: int) -> int:
+        """Return a batch that will most likely do, as far as the acceptance is known."""
+        needed = self.num_samples - self.accepted
+        rate = (self.accepted + 1) / (self.decided + 2)
+        wanted = math.ceil((needed + 4 * math.sqrt(needed)) / rate)
+        most = min(size * GROWTH, max(FIRST_BATCH, self.most))
+        return max(LEAST_BATCH, min(wanted, most))
+
+    def _decide(self, samples: Tensor, log_ratio: Tensor) -> int:
+        """Decide rows that share an M, up to the last that is needed; return how many."""
+        log_M = self.bound.of_rows(log_ratio)
+        count = self.bound.constant_rows(log_ratio, log_M)
+        mask = self._accepts(log_ratio[:count], log_M, self.decided)
+        positions = _positions(mask)
+        needed = self.num_samples - self.accepted
+        if len(positions) >= needed:
+            positions = positions[:needed]
+            count = int(positions[-1].item()) + 1
+        log_ratio = log_ratio[:count]
+        self.bound.meet(log_ratio, mask[:count], log_M, self.decided)
+        if len(positions):
+            chosen = samples.index_select(0, positions)
+            ratios = weights = None
+            if self.bound.thins:
+                ratios = log_ratio.index_select(0, positions)
+            if self.bound.weighs:
+                each = log_M[positions] if isinstance(log_M, Tensor) else log_M
+                weights = self.bound.log_weights(log_ratio[positions], each)
+            self.chunks.append(_Chunk(chosen, weights, ratios, positions, self.decided, count))
+            self.accepted += len(positions)
+        self.decided += count
+        if self.bound.thins:
+            now = self.bound.log_M()
+            if isinstance(log_M, Tensor) or now > log_M:
+                self._thin(now)
+        return count
+
+    def _accepts(self, log_ratio: Tensor, log_M: float | Tensor, row: int) -> Tensor:
+        return bernoulli_mask(
+            log_ratio, log_M, log_space=True, seed=self.key, row_offset=row, stream=SAMPLE_STREAM
+        )
+
+    def _thin(self, log_M: float) -> None:
+        """Take back what the uniforms of its proposals would not accept at this larger M."""
+        chunks = []
+        for chunk in self.chunks:
+            assert chunk.log_ratio is not None
+            # The operation decides rows of consecutive ids; those that were rejected stay so.
+            rows = chunk.log_ratio.new_full((chunk.length,), -math.inf)
+            rows[chunk.positions] = chunk.log_ratio
+            mask = self._accepts(rows, log_M, chunk.row)
+            kept = _positions(mask[chunk.positions])
+            self.thinned += len(chunk.positions) - len(kept)
+            if len(kept):
+                chunks.append(
+                    chunk._replace(
+                        samples=chunk.samples.index_select(0, kept),
+                        log_ratio=chunk.log_ratio.index_select(0, kept),
+                        positions=chunk.positions.index_select(0, kept),
+                    )
+                )
+        self.chunks = chunks
+        self.accepted = sum(len(chunk.positions) for chunk in chunks)
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Return where a mask is True, int64."""
+    if mask.is_cpu:
+        # Several times as fast as torch's.
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero()[:, 0]
+
+
+def _count(name: str, value: int, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not least <= value < 2**63:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a float, got {type(value).__name__}")
+    if not value > 0.0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+    return float(value)

@@ -1,0 +1,136 @@
+"""The envelope constant M while sampling: given or an envelope's, and what a larger ratio does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from numbers import Real
+
+from torch import Tensor
+
+from rskernels.envelope import Envelope, EnvelopeReport, EnvelopeViolation
+
+# Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
+STEPWISE = ("fixed", "max")
+
+
+class Bound:
+    """The M in force, and what it has met.
+
+    With "thin" M never falls, and a ratio above a fixed M raises it.
+    """
+
+    def __init__(self, log_M: float | Envelope | None, on_violation: str | None) -> None:
+        self._shift = 0.0
+        if isinstance(log_M, Envelope):
+            if on_violation is not None:
+                raise ValueError(
+                    f"the envelope says on_violation={log_M.on_violation!r}, "
+                    f"got {on_violation!r} besides"
+                )
+            if log_M.groups != 1:
+                raise ValueError(f"one target needs an envelope of one group, got {log_M.groups}")
+            self._envelope = log_M
+        elif log_M is None:
+            self._envelope = Envelope("max", on_violation=on_violation or "thin")
+        else:
+            # Its ratios are taken relative to the M given, which may have no float64 of its own.
+            self._shift = _number(log_M)
+            self._envelope = Envelope("fixed", M=1.0, on_violation=on_violation or "thin")
+        self._is_given = not isinstance(log_M, Envelope) and log_M is not None
+        # Reading a report costs milliseconds; a new envelope has seen nothing.
+        self._before = log_M.report().overall if isinstance(log_M, Envelope) else None
+        self.on_violation = self._envelope.on_violation
+        self.thins = self.on_violation == "thin"
+        self.weighs = self.on_violation == "control"
+        self._is_fixed = self._envelope.policy == "fixed"
+        self._is_stepwise = self._envelope.policy in STEPWISE
+        self._floor = -math.inf
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no ratio above M is left unmended in what is returned."""
+        return self.on_violation in ("raise", "control") or (self.thins and self._is_stepwise)
+
+    def log_M(self) -> float:
+        """Return log M; NaN or -inf where there is none yet."""
+        value = self._envelope.log_M().item() + self._shift
+        return max(value, self._floor) if self.thins and not math.isnan(value) else value
+
+    def of_rows(self, log_ratio: Tensor) -> float | Tensor:
+        """Return the log M by which rows are decided: a number, or one for each."""
+        if self._envelope.policy != "leave_one_out":
+            return self.log_M()
+        each = self._envelope.log_M(log_ratio=log_ratio)
+        return each.clamp(min=self._floor) if self.thins else each
+
+    def constant_rows(self, log_ratio: Tensor, log_M: float | Tensor) -> int:
+        """Return how many of the rows M stays the same for: up to the first that raises it."""
+        moves = self._is_stepwise and not (self._is_fixed and not self.thins)
+        if not moves or isinstance(log_M, Tensor):
+            return len(log_ratio)
+        top = log_ratio.max().item()
+        # NaN and +inf hide the largest ratio; they move nothing themselves.
+        if not top < math.inf:
+            log_ratio = log_ratio.where(log_ratio < math.inf, -math.inf)
+            top = log_ratio.max().item()
+        if not top > log_M:
+            return len(log_ratio)
+        return int((log_ratio.double() > log_M).nonzero()[0].item()) + 1
+
+    def learn(self, log_ratio: Tensor) -> None:
+        """Take in pilot rows, which are never decided."""
+        self._envelope.update(log_ratio)
+
+    def meet(self, log_ratio: Tensor, accepted: Tensor, log_M: float | Tensor, row: int) -> None:
+        """Take in rows that were decided, of which the first has id ``row``."""
+        relative = log_ratio - self._shift if self._shift else log_ratio
+        try:
+            self._envelope.update(relative, accepted=accepted)
+        except EnvelopeViolation:
+            finite = log_ratio.double().where(log_ratio < math.inf, -math.inf)
+            above = finite - log_M
+            worst = int(above.argmax())
+            met = finite[worst] - above[worst]
+            raise EnvelopeViolation(
+                f"proposal {row + worst} has the log ratio {finite[worst].item():.9g}, above "
+                f"log M = {met.item():.9g}, and on_violation is 'raise'; a larger M is needed"
+            ) from None
+        if self.thins:
+            last = log_ratio[-1].item() if self._is_fixed else self.log_M()
+            if self._floor < last < math.inf:
+                self._floor = last
+
+    def log_weights(self, log_ratio: Tensor, log_M: float | Tensor) -> Tensor:
+        """Return log max(w, M)/M of accepted rows."""
+        return (log_ratio.double() - log_M).clamp(min=0.0).to(log_ratio.dtype)
+
+    def added(self, report: EnvelopeReport, name: str) -> int:
+        """Return how many of a report's counts this call has added."""
+        before = 0 if self._before is None else self._before[name]
+        return int(report.overall[name] - before)
+
+    def report(self) -> EnvelopeReport:
+        """Return the envelope's report, in the target's own units."""
+        report = self._envelope.report()
+        if not self._is_given:
+            return report
+        shifted = ("log_M", "max_log_ratio")
+        overall = {
+            name: value + self._shift if name in shifted else value
+            for name, value in report.overall.items()
+        }
+        groups = {
+            name: value + self._shift if name in shifted else value
+            for name, value in report.groups.items()
+        }
+        policy = f"given log M {self._shift:g}"
+        return replace(report, policy=policy, overall=overall, groups=groups)
+
+
+def _number(log_M: float) -> float:
+    if isinstance(log_M, bool) or not isinstance(log_M, Real):
+        raise TypeError(f"log_M must be a float, an Envelope or None, got {type(log_M).__name__}")
+    if not math.isfinite(log_M):
+        raise ValueError(f"log_M must be finite, got {log_M}")
+    return float(log_M)
