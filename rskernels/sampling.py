@@ -185,10 +185,7 @@ class _Run:
 
     def learn(self, size: int) -> str | None:
         """Draw pilots until there is an M; return the limit if one is reached before."""
-        if self.num_samples == 0:
-            self._draw(1, 0)
-            return None
-        while not -math.inf < self.bound.log_M():
+        while self.num_samples and not -math.inf < self.bound.log_M():
             stopped = self.limits.reached(self.pilot, self.pilot, 0)
             if stopped is not None:
                 return stopped
@@ -196,6 +193,7 @@ class _Run:
             self.bound.learn(batch.log_ratio)
             self.pilot += len(batch.log_ratio)
             size = min(2 * size, self.most)
+            self.limits.warn_if_slow(0, 0, self.bound.log_M())
         return None
 
     def sample(self, batch_size: int | None, bar: Bar) -> str:
@@ -218,6 +216,8 @@ class _Run:
 
     def result(self, stopped: str, return_partial: bool) -> RejectionResult:
         """Put together what was accepted, or raise RejectionError."""
+        if self.empty is None:
+            self._draw(1, 0)
         envelope = self.bound.report()
         delta = envelope.overall["tv_bound"]
         report = RejectionReport(

@@ -152,6 +152,8 @@ def failure(limit: str, wanted: int, accepted: int, decided: int, report: Reject
         text += f"; {report.invalid:,} log ratios were NaN or +inf"
     if report.max_log_ratio == -math.inf:
         return f"{text}; the target's log density was -inf at every other proposal"
+    if math.isnan(report.log_M):
+        return f"{text}; the envelope's policy has found no M in these ratios"
     return (
         f"{text}; the largest log ratio was {report.max_log_ratio:.6g}. A smaller M that still "
         "bounds p/q, a proposal closer to the target, or wider limits are needed"

@@ -1,0 +1,486 @@
+"""``rejection_sample``: its decisions to the bit, its limits, its errors and what it reports."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import (
+    Beta,
+    Categorical,
+    Independent,
+    Laplace,
+    MultivariateNormal,
+    Normal,
+    Uniform,
+)
+
+import rskernels
+from rskernels import Envelope, RejectionError, rejection_sample, sampling_result
+from rskernels.envelope import EnvelopeViolation, NoFiniteM
+from rskernels.sampling_draws import SAMPLE_STREAM
+
+TABLE = 20_000
+WANTED = 500
+
+
+class Table:
+    """Proposals that are the same however many are drawn at a time: rows 0, 1, 2, ..."""
+
+    def __init__(self, log_ratio):
+        self.log_ratio = log_ratio
+        self.next = 0
+
+    def sample(self, n):
+        rows = torch.arange(self.next, self.next + n)
+        self.next += n
+        return rows.clamp(max=TABLE - 1)
+
+    def log_prob(self, rows):
+        return torch.zeros(len(rows))
+
+    def target(self, rows):
+        return self.log_ratio[rows]
+
+    def draw(self, wanted=WANTED, **options):
+        self.next = 0
+        return rejection_sample(
+            self.target, (self.sample, self.log_prob), wanted, seed=5, **options
+        )
+
+
+@pytest.fixture
+def table():
+    """Log ratios of which a twentieth is above 1, and of which no test needs more."""
+    return Table(0.6 * torch.randn(TABLE, generator=torch.Generator().manual_seed(1)))
+
+
+def accepted_at(log_ratio, log_M):
+    u = rskernels.uniforms(len(log_ratio), seed=5, stream=SAMPLE_STREAM)
+    return (log_ratio.double() - log_M >= u.log()).nonzero()[:, 0]
+
+
+def test_the_first_accepted_by_the_uniforms_of_their_index(table):
+    found = table.draw(log_M=4.0, on_violation="cap", max_proposals=TABLE, wanted=50)
+    rows = accepted_at(table.log_ratio, 4.0)[:50]
+    assert torch.equal(found.samples, rows)
+    assert found.proposals == rows[-1] + 1
+    assert found.acceptance_rate == 50 / found.proposals
+    assert torch.equal(found.log_weights, torch.zeros(50))
+    assert found.report.stopped == "complete"
+    assert (found.report.violations, found.report.thinned) == (0, 0)
+
+
+ENVELOPES = {
+    "given": lambda reaction: {"log_M": 1.3, "on_violation": reaction},
+    "fixed": lambda reaction: {"log_M": Envelope("fixed", M=math.e, on_violation=reaction)},
+    "max": lambda reaction: {"log_M": Envelope("max", on_violation=reaction), "pilot": 3},
+}
+
+
+@pytest.mark.parametrize("reaction", ["thin", "cap", "control"])
+@pytest.mark.parametrize("kind", ENVELOPES)
+def test_batches_change_nothing(table, same_bits, kind, reaction):
+    results = {}
+    for batch_size in (None, 1, 7, 64, 1000, 3000):
+        found = table.draw(**ENVELOPES[kind](reaction), batch_size=batch_size)
+        report = found.report
+        # drawn, seconds and sums of floats follow the batches.
+        counts = (report.log_M, report.violations, report.invalid, report.thinned, report.pilot)
+        results[batch_size] = (*found[:2], torch.tensor([found.proposals, *counts]).double())
+    first = results.pop(None)
+    assert first[2][2] > 0  # violations
+    for batch_size, other in results.items():
+        assert same_bits(first, other), batch_size
+
+
+@pytest.mark.parametrize("kind", ENVELOPES)
+def test_thinned_draws_are_those_of_the_final_M(table, kind):
+    found = table.draw(**ENVELOPES[kind]("thin"))
+    pilot = found.report.pilot
+    used = table.log_ratio[pilot : pilot + found.proposals]
+    assert found.report.log_M == table.log_ratio[: pilot + found.proposals].max()
+    assert torch.equal(found.samples - pilot, accepted_at(used, found.report.log_M))
+    assert len(found.samples) == WANTED
+    assert found.report.thinned > 0
+    assert found.report.tv_bound == 0.0
+
+
+def test_cap_leaves_M_and_reports_the_bias(table):
+    found = table.draw(log_M=1.0, on_violation="cap")
+    used = table.log_ratio[: found.proposals]
+    assert torch.equal(found.samples, accepted_at(used, 1.0))
+    report = found.report
+    assert report.log_M == 1.0
+    assert report.violations == (used > 1.0).sum()
+    w = used.double().exp()
+    delta = (w - math.e).clamp(min=0).sum() / w.sum()
+    assert report.tv_bound == pytest.approx(delta.item(), rel=1e-6)
+    assert report.max_log_ratio == pytest.approx(used.max().item(), abs=1e-6)
+    assert "log M 1, " in str(report)
+
+
+def test_control_weights_rows_above_M(table):
+    found = table.draw(log_M=1.0, on_violation="control")
+    ratios = table.log_ratio[found.samples]
+    assert torch.equal(found.log_weights, (ratios - 1.0).clamp(min=0.0))
+    assert (found.log_weights > 0).any()
+    assert found.report.tv_bound == 0.0
+
+
+def test_raise_names_the_proposal(table):
+    first = int((table.log_ratio > 1.5).nonzero()[0])
+    with pytest.raises(EnvelopeViolation, match=r"log M = 1.5, and on_violation is 'raise'") as error:
+        table.draw(log_M=1.5, on_violation="raise", batch_size=50)
+    rows = table.log_ratio[first // 50 * 50 :][:50]
+    worst = int(rows.argmax())
+    assert f"proposal {first // 50 * 50 + worst} " in str(error.value)
+    # What comes after the last draw that is needed is not looked at.
+    assert table.draw(log_M=1.5, on_violation="raise", wanted=1).proposals <= first
+
+
+def test_an_envelope_learns_and_is_not_piloted_twice(table):
+    envelope = Envelope("max", on_violation="thin")
+    first = table.draw(log_M=envelope, pilot=100)
+    assert first.report.pilot == 100
+    assert envelope.seen == 100 + first.proposals
+    second = table.draw(log_M=envelope)
+    assert second.report.pilot == 0
+    assert second.report.violations == envelope.violations - first.report.violations
+    assert second.report.envelope.overall["seen"] == envelope.seen
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"policy": "quantile", "level": 0.9},
+        {"policy": "budget", "rate": 0.5},
+        {"policy": "decayed", "half_life": 500},
+        {"policy": "leave_one_out"},
+    ],
+    ids=lambda options: options["policy"],
+)
+@pytest.mark.parametrize("reaction", ["thin", "cap", "control"])
+def test_every_policy_serves(table, options, reaction):
+    found = table.draw(log_M=Envelope(**options, on_violation=reaction), pilot=200, batch_size=150)
+    assert len(found.samples) == WANTED
+    assert (found.samples.diff() > 0).all()
+    assert math.isfinite(found.report.log_M)
+    assert found.proposals + found.report.pilot < TABLE
+    if options["policy"] == "budget" and reaction == "cap":
+        assert found.acceptance_rate == pytest.approx(0.5, abs=0.1)
+    if reaction == "control":
+        assert found.log_weights.max() > 0
+    if reaction == "thin" and options["policy"] == "leave_one_out":
+        used = table.log_ratio[200 : 200 + found.proposals]
+        assert torch.equal(found.samples - 200, accepted_at(used, found.report.log_M))
+
+
+def test_a_tail_without_end_is_said():
+    with pytest.raises(NoFiniteM):
+        rejection_sample(
+            Normal(0.0, 3.0), Normal(0.0, 1.0), 100, log_M=Envelope("tail"), pilot=20000, seed=0
+        )
+
+
+# Any densities, draws and devices.
+
+
+def test_densities_need_no_scale():
+    for log_scale in (-5000.0, 3000.0):
+        target = lambda x: Normal(0.0, 1.0).log_prob(x).double() + log_scale  # noqa: B023, E731
+        for log_M in (log_scale + 0.28, None):
+            found = rejection_sample(target, Laplace(0.0, 1.0), 2000, log_M=log_M, seed=1)
+            assert found.acceptance_rate == pytest.approx(0.76, abs=0.05)
+            assert found.report.log_M == pytest.approx(log_scale + 0.2742, abs=0.01)
+            assert found.report.envelope.overall["log_M"] == pytest.approx(found.report.log_M)
+
+
+@pytest.mark.parametrize("event", [(), (1,), (3,), (2, 3), (2, 1, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_event_shapes_and_dtypes(event, dtype):
+    zero = torch.zeros(event, dtype=dtype)
+    proposal = Independent(Normal(zero, zero + 1.2), len(event))
+    target = Independent(Normal(zero, zero + 1.0), len(event))
+    found = rejection_sample(target, proposal, 70, seed=1)
+    assert found.samples.shape == (70, *event)
+    assert found.samples.dtype == found.log_weights.dtype == dtype
+    assert not found.samples.requires_grad
+    empty = rejection_sample(target, proposal, 0, seed=1)
+    assert empty.samples.shape == (0, *event)
+    assert empty.log_weights.shape == (0,)
+    assert math.isnan(empty.acceptance_rate)
+    assert empty.proposals == 0
+
+
+def test_discrete_draws_keep_their_dtype():
+    proposal = Categorical(torch.ones(5))
+    found = rejection_sample(Categorical(torch.arange(5.0)), proposal, 300, seed=1)
+    assert found.samples.dtype == torch.int64
+    assert found.samples.min() == 1  # class 0 has no mass
+    assert rejection_sample(proposal, proposal, 0, seed=1).samples.dtype == torch.int64
+
+
+def test_half_precision_densities_are_compared_in_float32():
+    found = rejection_sample(
+        lambda x: Normal(0.0, 1.0).log_prob(x).bfloat16(), Laplace(0.0, 1.0), 100, seed=1
+    )
+    assert found.log_weights.dtype == torch.float32
+
+
+def test_a_density_with_gradient_gives_draws_without():
+    scale = torch.ones((), requires_grad=True)
+    found = rejection_sample(Normal(0.0, scale), Laplace(torch.zeros(()), scale), 10, seed=1)
+    assert not found.samples.requires_grad
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_as_on_the_cpu(table):
+    for options in ({"log_M": 1.3}, {"log_M": 1.3, "on_violation": "control"}, {"pilot": 3}):
+        wanted = table.draw(**options)
+        table.next = 0
+        found = rejection_sample(
+            lambda rows: table.log_ratio[rows.cpu()].cuda(),
+            (lambda n: table.sample(n).cuda(), lambda rows: torch.zeros(len(rows)).cuda()),
+            WANTED,
+            seed=5,
+            **options,
+        )
+        assert found.samples.is_cuda
+        assert found.log_weights.is_cuda
+        assert torch.equal(found.samples.cpu(), wanted.samples)
+        assert torch.equal(found.log_weights.cpu(), wanted.log_weights)
+
+
+# What is random.
+
+
+def draw(seed=None, generator=None):
+    return rejection_sample(
+        Normal(0.0, 1.0), Laplace(0.0, 1.0), 50, log_M=0.28, seed=seed, generator=generator
+    ).samples
+
+
+def test_a_seed_decides_all_and_leaves_the_generator_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one = draw(seed=7)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    assert torch.equal(draw(seed=7), one)
+    assert not torch.equal(draw(seed=8), one)
+
+
+def test_the_generator_is_put_back_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(RejectionError):
+        rejection_sample(lambda x: x - math.inf, Laplace(0.0, 1.0), 5, seed=1, max_proposals=10)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_generator_gives_the_seed():
+    generator = torch.Generator().manual_seed(9)
+    one, two = draw(generator=generator), draw(generator=generator)
+    assert not torch.equal(one, two)
+    assert torch.equal(draw(generator=generator.manual_seed(9)), one)
+
+
+def test_without_either_torch_decides():
+    torch.manual_seed(2)
+    one, two = draw(), draw()
+    assert not torch.equal(one, two)
+    torch.manual_seed(2)
+    assert torch.equal(draw(), one)
+
+
+# What is no ratio.
+
+
+def test_nan_and_infinite_densities_are_rejected_and_counted(table):
+    table.log_ratio[0:40:4] = math.nan
+    table.log_ratio[1:40:4] = math.inf
+    table.log_ratio[2:40:4] = -math.inf
+    for options in ({"log_M": 1.3}, {"log_M": 1.3, "on_violation": "cap"}, {"pilot": 60}):
+        found = table.draw(**options)
+        assert found.report.invalid == 20
+        assert torch.isfinite(table.log_ratio[found.samples]).all()
+        assert math.isfinite(found.report.log_M)
+
+
+def test_a_ratio_of_0_over_0_is_invalid():
+    found = rejection_sample(
+        lambda x: torch.where(x > 0, 0.0, -math.inf),
+        (lambda n: torch.linspace(-1, 1, n), lambda x: torch.where(x > -0.5, 0.0, -math.inf)),
+        10,
+        log_M=0.0,
+        seed=1,
+        batch_size=40,
+    )
+    assert (found.samples > 0).all()
+    assert found.report.invalid == 10
+
+
+# When it gives up.
+
+
+def test_a_target_without_mass_is_said_soon():
+    nothing = lambda x: torch.full_like(x, -math.inf)  # noqa: E731
+    with pytest.raises(
+        RejectionError,
+        match=r"stopped at min_acceptance=1e-05 with 0 of 3 draws: acceptance rate 0 over "
+        r"1,\d{3},\d{3} proposals at log M = 2 .*log density was -inf at every other",
+    ):
+        rejection_sample(nothing, Uniform(0.0, 1.0), 3, log_M=2.0, seed=1)
+    with pytest.raises(
+        RejectionError, match=r"acceptance rate unknown .* log M = -inf \(1,\d{3},\d{3} pilot"
+    ):
+        rejection_sample(nothing, Uniform(0.0, 1.0), 3, seed=1)
+
+
+def test_a_target_of_nan_is_said():
+    with pytest.raises(RejectionError, match="every log ratio was NaN or"):
+        rejection_sample(lambda x: x * math.nan, Uniform(0.0, 1.0), 3, seed=1, min_acceptance=0.01)
+
+
+def test_too_large_an_M_is_said():
+    with pytest.raises(
+        RejectionError,
+        match=r"max_proposals=1000 with \d+ of 500 draws: acceptance rate 0.0\d+ over 1,000 "
+        r"proposals at log M = 3 .*largest log ratio was 0.27\d+. A smaller M",
+    ):
+        rejection_sample(
+            Normal(0.0, 1.0), Laplace(0.0, 1.0), 500, log_M=3.0, max_proposals=1000, seed=1
+        )
+
+
+def test_min_acceptance_judges_the_rate():
+    options = {"log_M": math.log(100.0), "seed": 1}
+    target = proposal = Uniform(0.0, 1.0)
+    with pytest.raises(RejectionError, match=r"min_acceptance=0.1 with \d+ of 1,000 draws"):
+        rejection_sample(target, proposal, 1000, min_acceptance=0.1, **options)
+    found = rejection_sample(target, proposal, 1000, min_acceptance=0.01, **options)
+    assert found.acceptance_rate == pytest.approx(0.01, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("limit", "stopped"),
+    [
+        ({"max_proposals": 1000}, "max_proposals"),
+        ({"max_seconds": 1e-9}, "max_seconds"),
+        ({"min_acceptance": 1.0}, "min_acceptance"),
+    ],
+)
+def test_a_partial_result_is_returned_when_asked_for(table, limit, stopped):
+    found = table.draw(10_000, log_M=2.0, return_partial=True, **limit)
+    assert found.report.stopped == stopped
+    assert len(found.samples) == len(found.log_weights) < 10_000
+    if stopped == "max_proposals":
+        assert found.proposals == found.report.drawn == 1000
+        assert torch.equal(found.samples, accepted_at(table.log_ratio[:1000], found.report.log_M))
+    if stopped == "max_seconds":
+        assert found.samples.shape == (0,)
+        assert math.isnan(found.acceptance_rate)
+    with pytest.raises(RejectionError, match=f"{stopped}="):
+        table.draw(10_000, log_M=2.0, **limit)
+
+
+def test_pilot_draws_count_towards_the_limit(table):
+    found = table.draw(10_000, pilot=64, max_proposals=100, return_partial=True)
+    assert (found.report.pilot, found.proposals) == (64, 36)
+
+
+def test_a_slow_run_says_so_once(table, monkeypatch):
+    monkeypatch.setattr(sampling_result, "PATIENCE", 0.0)
+    with pytest.warns(
+        UserWarning, match=r"of 500 draws after 0 s: acceptance rate .* log M"
+    ) as seen:
+        table.draw(log_M=3.0, batch_size=100)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+
+
+def test_the_bar_shows_on_stderr(table, capsys):
+    table.draw(log_M=3.0, progress=True)
+    shown = capsys.readouterr()
+    assert "500/500 draws" in shown.err
+    assert "acceptance" in shown.err
+    assert shown.out == ""
+
+
+# What it is called with.
+
+ARGUMENTS = [
+    ({"num_samples": -1}, ValueError, "num_samples must be at least 0, got -1"),
+    ({"num_samples": 1.5}, TypeError, "num_samples must be an int, got float"),
+    ({"num_samples": True}, TypeError, "num_samples must be an int, got bool"),
+    ({"pilot": 0}, ValueError, "pilot must be at least 1, got 0"),
+    ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+    ({"max_proposals": 0}, ValueError, "max_proposals must be at least 1, got 0"),
+    ({"max_seconds": 0}, ValueError, "max_seconds must be above 0, got 0"),
+    ({"max_seconds": "1"}, TypeError, "max_seconds must be a float, got str"),
+    ({"min_acceptance": 2.0}, ValueError, r"min_acceptance must be in \(0, 1\], got 2.0"),
+    ({"min_acceptance": math.nan}, ValueError, "min_acceptance must be above 0, got nan"),
+    ({"log_M": math.inf}, ValueError, "log_M must be finite, got inf"),
+    ({"log_M": "max"}, TypeError, "log_M must be a float, an Envelope or None, got str"),
+    ({"log_M": Envelope(groups=3)}, ValueError, "needs an envelope of one group, got 3"),
+    (
+        {"log_M": Envelope(), "on_violation": "thin"},
+        ValueError,
+        "envelope says on_violation='cap', got 'thin' besides",
+    ),
+    ({"on_violation": "ignore"}, ValueError, "on_violation must be one of cap, raise, thin"),
+    ({"seed": 1, "generator": torch.Generator()}, ValueError, "at most one of them"),
+    ({"seed": torch.tensor([1])}, TypeError, "seed must be an int, got a tensor"),
+    ({"seed": 2**64}, ValueError, "seed must fit 64 bits"),
+    ({"generator": 3}, TypeError, "generator must be a torch.Generator, got int"),
+    ({"log_prob": 3}, TypeError, "log_prob must be a callable or a Distribution, got int"),
+    ({"proposal": Normal}, TypeError, r"a pair \(sample, log_prob\) of callables, got type"),
+    ({"proposal": (torch.rand, 3)}, TypeError, "of callables, got tuple"),
+    (
+        {"proposal": Normal(torch.zeros(3), 1.0)},
+        ValueError,
+        r"proposal is a batch of distributions, \[3\]; torch.distributions.Independent makes one",
+    ),
+    ({"log_prob": Beta(torch.ones(2), 1.0)}, ValueError, r"log_prob is a batch of .*\[2\]"),
+]
+
+RESULTS = [
+    ({"log_prob": lambda x: 3.0}, TypeError, "target's log_prob must return a tensor, got float"),
+    ({"log_prob": lambda x: x.long()}, TypeError, "must return float32, .*, got torch.int64"),
+    (
+        {"log_prob": lambda x: x[:, None]},
+        ValueError,
+        r"one number a draw, \[64\] for draws \[64\], got \[64, 1\]",
+    ),
+    ({"log_prob": lambda x: x.sum()}, ValueError, r"target's log_prob .*, got \[\]"),
+    ({"log_prob": lambda x: x.to("meta")}, ValueError, "is on meta, the draws are on cpu"),
+    (
+        {"proposal": (torch.rand, lambda x: x[:3])},
+        ValueError,
+        r"the proposal's log_prob .*, got \[3\]",
+    ),
+    ({"proposal": (lambda n: [0] * n, len)}, TypeError, "sample must return a tensor, got list"),
+    (
+        {"proposal": (lambda n: torch.rand(3, n), len)},
+        ValueError,
+        r"sample must return \[n, ...\] for n = 64, got \[3, 64\]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), ARGUMENTS + RESULTS)
+def test_what_is_refused(change, kind, message):
+    given = {"log_prob": Normal(0.0, 1.0), "proposal": Laplace(0.0, 1.0), "num_samples": 5}
+    with pytest.raises(kind, match=message):
+        rejection_sample(**{**given, "pilot": 64, **change})
+
+
+def test_a_multivariate_proposal_outside_the_support_is_rejected():
+    found = rejection_sample(
+        Independent(Beta(torch.full((2,), 2.0), 2.0, validate_args=False), 1, validate_args=False),
+        MultivariateNormal(torch.full((2,), 0.5), 0.2 * torch.eye(2)),
+        100,
+        seed=1,
+    )
+    assert ((found.samples > 0) & (found.samples < 1)).all()
+    assert found.report.invalid > 0
