@@ -129,7 +129,9 @@ def test_control_weights_rows_above_M(table):
 
 def test_raise_names_the_proposal(table):
     first = int((table.log_ratio > 1.5).nonzero()[0])
-    with pytest.raises(EnvelopeViolation, match=r"log M = 1.5, and on_violation is 'raise'") as error:
+    with pytest.raises(
+        EnvelopeViolation, match=r"log M = 1.5, and on_violation is 'raise'"
+    ) as error:
         table.draw(log_M=1.5, on_violation="raise", batch_size=50)
     rows = table.log_ratio[first // 50 * 50 :][:50]
     worst = int(rows.argmax())
