@@ -25,12 +25,12 @@ from rskernels.sampling_result import (
 
 __all__ = ["RejectionError", "RejectionReport", "RejectionResult", "rejection_sample"]
 
-FIRST_BATCH = 1 << 14
+FIRST_BATCH = 1 << 10  # before the size of a draw is known
 GROWTH = 8  # of one batch to the next, until the acceptance is known
 LEAST_BATCH = 64
-# What keeps a batch's temporaries in a core's cache, and a GPU busy.
-BATCH_NUMBERS = {"cpu": 1 << 17, "cuda": 1 << 22}
-LEAST_FULL_BATCH = 1 << 10  # however large a draw is
+# Draws of a batch whose temporaries stay in a core's cache, or keep a GPU busy, and its numbers.
+MOST_DRAWS = {"cpu": 1 << 17, "cuda": 1 << 22}
+MOST_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 26}
 
 
 def rejection_sample(
@@ -160,12 +160,10 @@ def rejection_sample(
 
 
 class _Chunk(NamedTuple):
-    """Acceptances among the proposals of ids ``row`` to ``row + length - 1``."""
+    """Acceptances among the proposals of ids ``row`` to ``row + length - 1``, of one M."""
 
-    samples: Tensor  # [accepted, ...]
-    log_weights: Tensor | None  # [accepted], with "control"
-    log_ratio: Tensor | None  # [accepted], with "thin"
     positions: Tensor  # int64 [accepted], from row
+    log_ratio: Tensor  # [accepted]
     row: int
     length: int
 
@@ -178,10 +176,12 @@ class _Run:
     ) -> None:
         self.draws, self.bound, self.limits, self.key = draws, bound, limits, key
         self.num_samples = num_samples
-        self.chunks: list[_Chunk] = []
+        self.chunks: list[_Chunk] = []  # what thinning needs, and nothing else
         self.accepted = self.decided = self.thinned = self.pilot = self.drawn = 0
-        self.most = LEAST_FULL_BATCH
-        self.empty: Batch | None = None  # tells dtype, device and shape
+        self.most = FIRST_BATCH
+        # [num_samples, ...], of which ``accepted`` are filled in.
+        self.samples: Tensor | None = None
+        self.log_weights: Tensor | None = None
 
     def learn(self, size: int) -> str | None:
         """Draw pilots until there is an M; return the limit if one is reached before."""
@@ -216,55 +216,58 @@ class _Run:
 
     def result(self, stopped: str, return_partial: bool) -> RejectionResult:
         """Put together what was accepted, or raise RejectionError."""
-        if self.empty is None:
-            self._draw(1, 0)
-        envelope = self.bound.report()
-        delta = envelope.overall["tv_bound"]
         report = RejectionReport(
             stopped,
             self.bound.log_M(),
-            envelope.overall["max_log_ratio"],
-            self.bound.added(envelope, "violations"),
-            self.bound.added(envelope, "invalid"),
+            *self.bound.tally(),
             self.thinned,
-            0.0 if self.bound.is_exact or math.isnan(delta) else delta,
             self.pilot,
             self.drawn,
             self.limits.seconds,
-            envelope,
+            self.bound.envelope,
         )
         if stopped != "complete" and not return_partial:
             limit = self.limits.say(stopped)
             raise RejectionError(
                 failure(limit, self.num_samples, self.accepted, self.decided, report)
             )
-        assert self.empty is not None
-        samples, log_ratio = self.empty
-        if self.chunks:
-            samples = torch.cat([chunk.samples for chunk in self.chunks])
-        weights = [chunk.log_weights for chunk in self.chunks if chunk.log_weights is not None]
-        log_weights = torch.cat(weights) if weights else log_ratio.new_zeros(len(samples))
+        if self.samples is None or self.log_weights is None:
+            self._keep_room(self._draw(1, 0))
+            return self.result(stopped, return_partial)
         rate = self.accepted / self.decided if self.decided else math.nan
-        return RejectionResult(samples, log_weights, rate, self.decided, report)
+        return RejectionResult(
+            self.samples[: self.accepted],
+            self.log_weights[: self.accepted],
+            rate,
+            self.decided,
+            report,
+        )
 
     def _draw(self, size: int, used: int) -> Batch:
         left = self.limits.left(used)
         batch = self.draws.draw(size if left is None else min(size, left))
         self.drawn += len(batch.log_ratio)
-        if self.empty is None:
-            samples, log_ratio = batch
-            self.empty = Batch(samples[:0].clone(), log_ratio[:0].clone())
-            numbers = BATCH_NUMBERS["cpu" if samples.is_cpu else "cuda"]
-            self.most = max(LEAST_FULL_BATCH, numbers // max(1, samples[0].numel()))
+        device = "cpu" if batch.samples.is_cpu else "cuda"
+        numbers = MOST_NUMBERS[device] // max(1, batch.samples[0].numel())
+        self.most = max(LEAST_BATCH, min(MOST_DRAWS[device], numbers))
         return batch
+
+    def _keep_room(self, batch: Batch) -> None:
+        """Make room for the draws, of the dtype, device and shape of a batch's."""
+        samples, log_ratio = batch
+        self.samples = samples.new_empty((self.num_samples, *samples.shape[1:]))
+        if self.bound.weighs:
+            self.log_weights = log_ratio.new_empty(self.num_samples)
+        else:
+            # One number, however many there are.
+            self.log_weights = log_ratio.new_zeros(()).expand(self.num_samples)
 
     def _next_size(self, size: int) -> int:
         """Return a batch that will most likely do, as far as the acceptance is known."""
         needed = self.num_samples - self.accepted
         rate = (self.accepted + 1) / (self.decided + 2)
         wanted = math.ceil((needed + 4 * math.sqrt(needed)) / rate)
-        most = min(size * GROWTH, max(FIRST_BATCH, self.most))
-        return max(LEAST_BATCH, min(wanted, most))
+        return max(LEAST_BATCH, min(wanted, size * GROWTH, self.most))
 
     def _decide(self, samples: Tensor, log_ratio: Tensor) -> int:
         """Decide rows that share an M, up to the last that is needed; return how many."""
@@ -279,21 +282,36 @@ class _Run:
         log_ratio = log_ratio[:count]
         self.bound.meet(log_ratio, mask[:count], log_M, self.decided)
         if len(positions):
-            chosen = samples.index_select(0, positions)
-            ratios = weights = None
-            if self.bound.thins:
-                ratios = log_ratio.index_select(0, positions)
-            if self.bound.weighs:
-                each = log_M[positions] if isinstance(log_M, Tensor) else log_M
-                weights = self.bound.log_weights(log_ratio[positions], each)
-            self.chunks.append(_Chunk(chosen, weights, ratios, positions, self.decided, count))
-            self.accepted += len(positions)
+            self._keep(samples, log_ratio, positions, log_M, count)
         self.decided += count
         if self.bound.thins:
             now = self.bound.log_M()
             if isinstance(log_M, Tensor) or now > log_M:
                 self._thin(now)
         return count
+
+    def _keep(
+        self,
+        samples: Tensor,
+        log_ratio: Tensor,
+        positions: Tensor,
+        log_M: float | Tensor,
+        count: int,
+    ) -> None:
+        """Add acceptances among the next ``count`` proposals to those kept."""
+        if self.samples is None or self.log_weights is None:
+            self._keep_room(Batch(samples, log_ratio))
+        assert self.samples is not None
+        assert self.log_weights is not None
+        room = slice(self.accepted, self.accepted + len(positions))
+        torch.index_select(samples, 0, positions, out=self.samples[room])
+        if self.bound.thins:
+            ratios = log_ratio.index_select(0, positions)
+            self.chunks.append(_Chunk(positions, ratios, self.decided, count))
+        if self.bound.weighs:
+            each = log_M[positions] if isinstance(log_M, Tensor) else log_M
+            self.log_weights[room] = self.bound.log_weights(log_ratio[positions], each)
+        self.accepted += len(positions)
 
     def _accepts(self, log_ratio: Tensor, log_M: float | Tensor, row: int) -> Tensor:
         return bernoulli_mask(
@@ -302,25 +320,22 @@ class _Run:
 
     def _thin(self, log_M: float) -> None:
         """Take back what the uniforms of its proposals would not accept at this larger M."""
+        if self.samples is None:
+            return
         chunks = []
-        for chunk in self.chunks:
-            assert chunk.log_ratio is not None
+        start = end = 0
+        for positions, log_ratio, row, length in self.chunks:
             # The operation decides rows of consecutive ids; those that were rejected stay so.
-            rows = chunk.log_ratio.new_full((chunk.length,), -math.inf)
-            rows[chunk.positions] = chunk.log_ratio
-            mask = self._accepts(rows, log_M, chunk.row)
-            kept = _positions(mask[chunk.positions])
-            self.thinned += len(chunk.positions) - len(kept)
+            rows = log_ratio.new_full((length,), -math.inf)
+            rows[positions] = log_ratio
+            kept = _positions(self._accepts(rows, log_M, row)[positions])
             if len(kept):
-                chunks.append(
-                    chunk._replace(
-                        samples=chunk.samples.index_select(0, kept),
-                        log_ratio=chunk.log_ratio.index_select(0, kept),
-                        positions=chunk.positions.index_select(0, kept),
-                    )
-                )
+                chunks.append(_Chunk(positions[kept], log_ratio[kept], row, length))
+                self.samples[end : end + len(kept)] = self.samples[start + kept]
+            start, end = start + len(positions), end + len(kept)
         self.chunks = chunks
-        self.accepted = sum(len(chunk.positions) for chunk in chunks)
+        self.thinned += self.accepted - end
+        self.accepted = end
 
 
 def _positions(mask: Tensor) -> Tensor:

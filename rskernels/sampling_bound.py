@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from numbers import Real
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rskernels.envelope import Envelope, EnvelopeReport, EnvelopeViolation
+from rskernels.envelope import Envelope, EnvelopeViolation
 
 # Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
 STEPWISE = ("fixed", "max")
+
+
+class Tally(NamedTuple):
+    """What an M has met; see :class:`RejectionReport`."""
+
+    max_log_ratio: float
+    violations: int
+    invalid: int
+    tv_bound: float
 
 
 class Bound:
@@ -30,21 +39,19 @@ class Bound:
                 )
             if log_M.groups != 1:
                 raise ValueError(f"one target needs an envelope of one group, got {log_M.groups}")
-            self._envelope = log_M
+            self.envelope = log_M
         elif log_M is None:
-            self._envelope = Envelope("max", on_violation=on_violation or "thin")
+            self.envelope = Envelope("max", on_violation=on_violation or "thin")
         else:
             # Its ratios are taken relative to the M given, which may have no float64 of its own.
             self._shift = _number(log_M)
-            self._envelope = Envelope("fixed", M=1.0, on_violation=on_violation or "thin")
-        self._is_given = not isinstance(log_M, Envelope) and log_M is not None
-        # Reading a report costs milliseconds; a new envelope has seen nothing.
-        self._before = log_M.report().overall if isinstance(log_M, Envelope) else None
-        self.on_violation = self._envelope.on_violation
+            self.envelope = Envelope("fixed", M=1.0, on_violation=on_violation or "thin")
+        self._before = self._counts()
+        self.on_violation = self.envelope.on_violation
         self.thins = self.on_violation == "thin"
         self.weighs = self.on_violation == "control"
-        self._is_fixed = self._envelope.policy == "fixed"
-        self._is_stepwise = self._envelope.policy in STEPWISE
+        self._is_fixed = self.envelope.policy == "fixed"
+        self._is_stepwise = self.envelope.policy in STEPWISE
         self._floor = -math.inf
 
     @property
@@ -54,14 +61,14 @@ class Bound:
 
     def log_M(self) -> float:
         """Return log M; NaN or -inf where there is none yet."""
-        value = self._envelope.log_M().item() + self._shift
+        value = self.envelope.log_M().item() + self._shift
         return max(value, self._floor) if self.thins and not math.isnan(value) else value
 
     def of_rows(self, log_ratio: Tensor) -> float | Tensor:
         """Return the log M by which rows are decided: a number, or one for each."""
-        if self._envelope.policy != "leave_one_out":
+        if self.envelope.policy != "leave_one_out":
             return self.log_M()
-        each = self._envelope.log_M(log_ratio=log_ratio)
+        each = self.envelope.log_M(log_ratio=log_ratio)
         return each.clamp(min=self._floor) if self.thins else each
 
     def constant_rows(self, log_ratio: Tensor, log_M: float | Tensor) -> int:
@@ -80,13 +87,13 @@ class Bound:
 
     def learn(self, log_ratio: Tensor) -> None:
         """Take in pilot rows, which are never decided."""
-        self._envelope.update(log_ratio)
+        self.envelope.update(log_ratio)
 
     def meet(self, log_ratio: Tensor, accepted: Tensor, log_M: float | Tensor, row: int) -> None:
         """Take in rows that were decided, of which the first has id ``row``."""
         relative = log_ratio - self._shift if self._shift else log_ratio
         try:
-            self._envelope.update(relative, accepted=accepted)
+            self.envelope.update(relative, accepted=accepted)
         except EnvelopeViolation:
             finite = log_ratio.double().where(log_ratio < math.inf, -math.inf)
             above = finite - log_M
@@ -105,27 +112,20 @@ class Bound:
         """Return log max(w, M)/M of accepted rows."""
         return (log_ratio.double() - log_M).clamp(min=0.0).to(log_ratio.dtype)
 
-    def added(self, report: EnvelopeReport, name: str) -> int:
-        """Return how many of a report's counts this call has added."""
-        before = 0 if self._before is None else self._before[name]
-        return int(report.overall[name] - before)
+    def tally(self) -> Tally:
+        """Return what was met, in the target's own units."""
+        # A report would fit a tail too, which takes milliseconds.
+        state = self.envelope.state_dict()
+        before, (violations, invalid) = self._before, self._counts(state)
+        largest = state["max_log_ratio"].item() + self._shift
+        weight = state["decided_weight"].item()
+        is_biased = weight > 0.0 and not self.is_exact
+        delta = state["excess"].item() / weight if is_biased else 0.0
+        return Tally(largest, violations - before[0], invalid - before[1], delta)
 
-    def report(self) -> EnvelopeReport:
-        """Return the envelope's report, in the target's own units."""
-        report = self._envelope.report()
-        if not self._is_given:
-            return report
-        shifted = ("log_M", "max_log_ratio")
-        overall = {
-            name: value + self._shift if name in shifted else value
-            for name, value in report.overall.items()
-        }
-        groups = {
-            name: value + self._shift if name in shifted else value
-            for name, value in report.groups.items()
-        }
-        policy = f"given log M {self._shift:g}"
-        return replace(report, policy=policy, overall=overall, groups=groups)
+    def _counts(self, state: dict[str, Any] | None = None) -> tuple[int, int]:
+        state = state or self.envelope.state_dict()
+        return state["violations"].item(), state["invalid"].item()
 
 
 def _number(log_M: float) -> float:

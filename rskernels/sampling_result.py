@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from rskernels.envelope_report import EnvelopeReport
+from rskernels.envelope import Envelope
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,25 +40,27 @@ class RejectionReport(NamedTuple):
     was a number)."""
     invalid: int
     """Proposals and pilot draws whose log ratio was NaN or +inf; they are rejected."""
+    tv_bound: float
+    """Bound on the total variation between the target and what was returned, from the ratios that
+    the envelope has seen: the excess mass δ̂ where ratios above M were left as they are, else 0;
+    for "control", of the weighted draws."""
     thinned: int
     """Acceptances taken back because M rose."""
-    tv_bound: float
-    """Bound on the total variation between the target and what was returned, from the ratios seen:
-    0 unless rows above M were left as they are; for "control", of the weighted draws."""
     pilot: int
     """Draws that only went into M."""
     drawn: int
     """Draws in all: pilot, proposals, and the rest of the last batch."""
     seconds: float
     """Wall time."""
-    envelope: EnvelopeReport
-    """Counts, bias, acceptance and tail of the ratios."""
+    envelope: Envelope
+    """What the ratios went into, for a report or another call. Where M was given as a number, it
+    holds ratios relative to that M, as one of a fixed M of 1."""
 
     def __str__(self) -> str:
         return (
             f"{self.stopped}: {self.drawn:,} draws ({self.pilot:,} pilot) in {self.seconds:.3g} s, "
             f"log M {self.log_M:.6g}, {self.violations:,} violations, {self.invalid:,} invalid, "
-            f"{self.thinned:,} thinned, TV ≤ {self.tv_bound:.3g}\n{self.envelope}"
+            f"{self.thinned:,} thinned, TV ≤ {self.tv_bound:.3g}"
         )
 
 
@@ -70,7 +72,7 @@ class RejectionResult(NamedTuple):
     ``return_partial``."""
     log_weights: Tensor
     """float32 or float64 ``[num_samples]``: log max(w, M)/M with ``on_violation="control"``, by
-    which the draws must be weighted; else 0."""
+    which the draws must be weighted; else one 0, expanded."""
     acceptance_rate: float
     """Draws returned by proposals used; NaN without proposals."""
     proposals: int
