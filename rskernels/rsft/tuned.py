@@ -1,0 +1,190 @@
+"""Fine-tuning a proposal on what it had accepted, so that M falls and acceptance rises.
+
+Every accepted draw is one of the target, whatever the proposal was when it came. So all of them
+together are the sample on which the proposal's parameters minimise KL(p‖q) = const − E_p[log q],
+and none need be thrown away when q changes. M belongs to one q: the Envelope is made anew for each.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rskernels.envelope import Envelope
+from rskernels.rsft.proposals import DefensiveProposal
+from rskernels.sampling import rejection_sample
+from rskernels.sampling_draws import Target
+
+
+class Round(NamedTuple):
+    """One proposal's part: what it drew before it was tuned further."""
+
+    log_M: float
+    """log M of its Envelope at the end."""
+    acceptance_rate: float
+    """Draws accepted by proposals used."""
+    draws_per_second: float
+    """Accepted, pilot included."""
+    cross_entropy: float
+    """Mean of -log q over the draws it was tuned on: KL(p‖q) but for the entropy of p; NaN for the
+    proposal as it started."""
+    is_kept: bool
+    """Whether it was better than the best before; if not, it was taken back."""
+
+
+class Tuned(NamedTuple):
+    """A proposal that has been tuned, and what came of it on the way."""
+
+    proposal: DefensiveProposal
+    """The best: ``rejection_sample(log_prob, (proposal.sample, proposal.log_prob), ...)``."""
+    envelope: Envelope
+    """M of that proposal."""
+    samples: Tensor
+    """``[rounds * draws, *event]``: every accepted draw, each one of the target."""
+    rounds: tuple[Round, ...]
+    """The first is the proposal as it was given."""
+
+    @property
+    def gain(self) -> float:
+        """How many times the acceptance rate of the start the best has."""
+        best = max(r.acceptance_rate for r in self.rounds if r.is_kept)
+        return best / self.rounds[0].acceptance_rate
+
+
+def tune(
+    log_prob: Target,
+    proposal: nn.Module,
+    *,
+    rounds: int = 4,
+    draws: int = 1000,
+    steps: int = 300,
+    batch_size: int = 256,
+    lr: float = 0.02,
+    share: float = 0.05,
+    pilot: int = 1 << 14,
+    min_acceptance: float = 1e-7,
+    seed: int = 0,
+) -> Tuned:
+    """Fine-tune a proposal by minimising KL(p‖q) on accepted draws.
+
+    Each round draws from the target by rejection through the present proposal, with an Envelope of
+    its own, and then takes gradient steps on the mean of −log q over all draws accepted so far.
+    A proposal of a lower acceptance than the best before is taken back, its draws are not.
+
+    Parameters
+    ----------
+    log_prob : callable or Distribution
+        The target, as in :func:`rskernels.rejection_sample`; need not be differentiable.
+    proposal : Module
+        With ``sample(n)`` and a differentiable ``log_prob(x)``, such as ``FamilyProposal`` or
+        ``CouplingProposal``. It is copied.
+    rounds : int
+        Times the proposal is tuned; there is one round of draws more, of the last proposal.
+    draws : int
+        Accepted in each round.
+    steps, batch_size, lr : int, int, float
+        Of Adam in each round; the step length falls to 0 over it by a cosine.
+    share : float
+        Of proposals that keep coming from the first proposal, in [0, 1): see ``DefensiveProposal``.
+    pilot : int
+        Draws from which each round's M is first learnt.
+    min_acceptance : float
+        As in :func:`rskernels.rejection_sample`.
+    seed : int
+        In [0, 2**62). Decides all draws and the order of the gradient steps.
+
+    Returns
+    -------
+    Tuned
+        The best proposal, its Envelope, all accepted draws, and each round's M and acceptance.
+
+    Raises
+    ------
+    ValueError
+        If a number is not as above.
+    RejectionError
+        If a proposal accepts next to nothing.
+    """
+    for name, value in {
+        "rounds": rounds,
+        "draws": draws,
+        "steps": steps,
+        "batch_size": batch_size,
+    }.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"share must be in [0, 1), got {share}")
+    if not lr > 0.0:
+        raise ValueError(f"lr must be above 0, got {lr}")
+    generator = torch.Generator().manual_seed(seed)
+    start = copy.deepcopy(proposal).requires_grad_(False)
+    tuned = copy.deepcopy(proposal).requires_grad_(True)
+    best: tuple[DefensiveProposal, Envelope, float] | None = None
+    history: list[Round] = []
+    pool: list[Tensor] = []
+    loss = math.nan
+    for number in range(rounds + 1):
+        current = DefensiveProposal(copy.deepcopy(tuned).requires_grad_(False), start, share)
+        envelope = Envelope(on_violation="thin")
+        begin = time.perf_counter()
+        found = rejection_sample(
+            log_prob,
+            (current.sample, current.log_prob),
+            draws,
+            log_M=envelope,
+            pilot=pilot,
+            min_acceptance=min_acceptance,
+            generator=generator,
+        )
+        rate = draws / (time.perf_counter() - begin)
+        pool.append(found.samples)
+        is_kept = best is None or found.acceptance_rate > best[2]
+        history.append(Round(found.report.log_M, found.acceptance_rate, rate, loss, is_kept))
+        if best is None or is_kept:
+            best = current, envelope, found.acceptance_rate
+        else:
+            tuned.load_state_dict(best[0].tuned.state_dict())
+        if number < rounds:
+            loss = minimise_kl(tuned, torch.cat(pool), steps, batch_size, lr, generator)
+    assert best is not None
+    return Tuned(best[0], best[1], torch.cat(pool), tuple(history))
+
+
+def minimise_kl(
+    proposal: nn.Module,
+    samples: Tensor,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    generator: torch.Generator,
+) -> float:
+    """Take gradient steps on the mean of −log q over draws of the target, and return that mean.
+
+    Parameters
+    ----------
+    proposal : Module
+        With a differentiable ``log_prob``; changed in place.
+    samples : Tensor
+        ``[n, *event]`` from the target.
+    steps, batch_size, lr : int, int, float
+        Of Adam; the step length falls to 0 by a cosine.
+    generator : torch.Generator
+        Draws the batches, on the CPU.
+    """
+    optimizer = torch.optim.Adam([p for p in proposal.parameters() if p.requires_grad], lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        rows = torch.randint(len(samples), (batch_size,), generator=generator)
+        loss = -proposal.log_prob(samples[rows.to(samples.device)]).mean()  # type: ignore[operator]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        return float(-proposal.log_prob(samples).mean())  # type: ignore[operator]
