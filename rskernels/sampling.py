@@ -76,7 +76,8 @@ def rejection_sample(
         For ratios above M; an Envelope says it itself. "thin", the default: M rises to the ratio,
         and earlier acceptances are taken back until they are what the larger M would have
         accepted. "cap": accepted, and the bias reported. "raise": an error. "control": accepted,
-        with weight max(w, M)/M in ``log_weights`` (Liu, Chen & Wong 1998).
+        with weight max(w, M)/M in ``log_weights`` (Liu, Chen & Wong 1998); where M moves, that is
+        max(w, M met)/(M at the end), so that every proposal counts alike.
     pilot : int
         At least 1. Draws to learn a first M from, where there is none; they are no proposals,
         because an M that has seen the rows it decides biases them.
@@ -182,6 +183,7 @@ class _Run:
         # [num_samples, ...], of which ``accepted`` are filled in.
         self.samples: Tensor | None = None
         self.log_weights: Tensor | None = None
+        self.origin = 0.0  # what weights are kept relative to: their logarithms may be large
 
     def learn(self, size: int) -> str | None:
         """Draw pilots until there is an M; return the limit if one is reached before."""
@@ -235,9 +237,12 @@ class _Run:
             self._keep_room(self._draw(1, 0))
             return self.result(stopped, return_partial)
         rate = self.accepted / self.decided if self.decided else math.nan
+        log_weights = self.log_weights[: self.accepted]
+        if self.bound.weighs and self.accepted:
+            log_weights += self.origin - report.log_M
         return RejectionResult(
             self.samples[: self.accepted],
-            self.log_weights[: self.accepted],
+            log_weights,
             rate,
             self.decided,
             report,
@@ -280,6 +285,7 @@ class _Run:
             positions = positions[:needed]
             count = int(positions[-1].item()) + 1
         log_ratio = log_ratio[:count]
+        log_M = log_M[:count] if isinstance(log_M, Tensor) else log_M
         self.bound.meet(log_ratio, mask[:count], log_M, self.decided)
         if len(positions):
             self._keep(samples, log_ratio, positions, log_M, count)
@@ -309,8 +315,11 @@ class _Run:
             ratios = log_ratio.index_select(0, positions)
             self.chunks.append(_Chunk(positions, ratios, self.decided, count))
         if self.bound.weighs:
-            each = log_M[positions] if isinstance(log_M, Tensor) else log_M
-            self.log_weights[room] = self.bound.log_weights(log_ratio[positions], each)
+            met = torch.as_tensor(log_M, dtype=torch.float64, device=log_ratio.device)
+            weights = torch.maximum(log_ratio.double(), met)[positions]
+            if self.accepted == 0:
+                self.origin = weights[0].item()
+            self.log_weights[room] = weights - self.origin
         self.accepted += len(positions)
 
     def _accepts(self, log_ratio: Tensor, log_M: float | Tensor, row: int) -> Tensor:

@@ -108,10 +108,6 @@ class Bound:
             if self._floor < last < math.inf:
                 self._floor = last
 
-    def log_weights(self, log_ratio: Tensor, log_M: float | Tensor) -> Tensor:
-        """Return log max(w, M)/M of accepted rows."""
-        return (log_ratio.double() - log_M).clamp(min=0.0).to(log_ratio.dtype)
-
     def tally(self) -> Tally:
         """Return what was met, in the target's own units."""
         # A report would fit a tail too, which takes milliseconds.

@@ -127,6 +127,16 @@ def test_control_weights_rows_above_M(table):
     assert found.report.tv_bound == 0.0
 
 
+def test_control_weighs_every_proposal_alike_while_M_rises(table):
+    found = table.draw(log_M=Envelope(on_violation="control"), pilot=1)
+    used = table.log_ratio[1 : 1 + found.proposals].double()
+    before = torch.cat([table.log_ratio[:1].double(), used[:-1]]).cummax(0).values
+    rows = found.samples - 1
+    want = torch.maximum(used, before)[rows] - table.log_ratio[: 1 + found.proposals].max()
+    torch.testing.assert_close(found.log_weights, want.float())
+    assert found.log_weights.min() < 0.0
+
+
 def test_raise_names_the_proposal(table):
     first = int((table.log_ratio > 1.5).nonzero()[0])
     with pytest.raises(
@@ -156,6 +166,11 @@ def test_an_envelope_made_here_serves_again(table):
     second = table.draw(log_M=first.report.envelope)
     assert second.report.pilot == 0
     assert second.report.log_M >= first.report.log_M
+
+
+def test_raise_with_an_M_for_each_row(table):
+    with pytest.raises(EnvelopeViolation, match="and on_violation is 'raise'"):
+        table.draw(log_M=Envelope("leave_one_out", on_violation="raise"), pilot=5, batch_size=150)
 
 
 @pytest.mark.parametrize(

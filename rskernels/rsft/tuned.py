@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rskernels.envelope import Envelope
 from rskernels.rsft.proposals import DefensiveProposal
+from rskernels.rsft.train import TrainingError
 from rskernels.sampling import rejection_sample
 from rskernels.sampling_draws import Target
 
@@ -75,6 +76,8 @@ def tune(
     Each round draws from the target by rejection through the present proposal, with an Envelope of
     its own, and then takes gradient steps on the mean of −log q over all draws accepted so far.
     A proposal of a lower acceptance than the best before is taken back, its draws are not.
+    M is the largest ratio seen, which grows with the number of proposals: compare acceptance rates
+    of like numbers of draws.
 
     Parameters
     ----------
@@ -109,6 +112,8 @@ def tune(
         If a number is not as above.
     RejectionError
         If a proposal accepts next to nothing.
+    TrainingError
+        If the proposal does not keep a density at draws of the target.
     """
     for name, value in {
         "rounds": rounds,
@@ -131,7 +136,7 @@ def tune(
     loss = math.nan
     for number in range(rounds + 1):
         current = DefensiveProposal(copy.deepcopy(tuned).requires_grad_(False), start, share)
-        envelope = Envelope(on_violation="thin")
+        envelope = Envelope("max", on_violation="thin")
         begin = time.perf_counter()
         found = rejection_sample(
             log_prob,
@@ -176,15 +181,32 @@ def minimise_kl(
         Of Adam; the step length falls to 0 by a cosine.
     generator : torch.Generator
         Draws the batches, on the CPU.
+
+    Raises
+    ------
+    TrainingError
+        If the proposal does not keep a density at draws of the target.
     """
     optimizer = torch.optim.Adam([p for p in proposal.parameters() if p.requires_grad], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        rows = torch.randint(len(samples), (batch_size,), generator=generator)
-        loss = -proposal.log_prob(samples[rows.to(samples.device)]).mean()  # type: ignore[operator]
+    for step in range(steps):
+        rows = torch.randint(len(samples), (batch_size,), generator=generator).to(samples.device)
+        try:
+            loss = -proposal.log_prob(samples[rows]).mean()  # type: ignore[operator]
+        except ValueError as error:  # torch.distributions refuse such parameters
+            raise _too_long(step, lr) from error
+        if not loss.isfinite():
+            raise _too_long(step, lr)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     with torch.no_grad():
         return float(-proposal.log_prob(samples).mean())  # type: ignore[operator]
+
+
+def _too_long(step: int, lr: float) -> TrainingError:
+    return TrainingError(
+        f"the proposal has no density at draws of the target after {step} steps; a smaller lr than "
+        f"{lr:g} may help"
+    )

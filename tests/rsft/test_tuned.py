@@ -14,7 +14,9 @@ from torch.distributions import (
 )
 
 from rskernels import RejectionError, rejection_sample
+from rskernels.rsft import tuned as tuned_module
 from rskernels.rsft.proposals import CouplingProposal, DefensiveProposal, FamilyProposal
+from rskernels.rsft.train import TrainingError
 from rskernels.rsft.tuned import minimise_kl, tune
 
 TARGET = MixtureSameFamily(
@@ -68,7 +70,8 @@ def test_couplings_start_as_the_base(size):
 
 def test_couplings_have_the_density_that_they_draw_from():
     base = Independent(Normal(torch.zeros(2), 1.0), 1)
-    proposal = moved(CouplingProposal(base, layers=3, width=8))
+    generator = torch.Generator().manual_seed(0)
+    proposal = moved(CouplingProposal(base, layers=3, width=8, generator=generator))
     axis = torch.linspace(-12, 12, 800)
     grid = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
@@ -133,14 +136,34 @@ def test_tuning_lowers_M_and_leaves_what_was_given_alone():
     assert found.acceptance_rate == pytest.approx(best.acceptance_rate, rel=0.3)
 
 
-def test_a_worse_proposal_is_taken_back():
-    tuned = quick(rounds=3, lr=50.0, min_acceptance=1e-9)
+def test_a_network_on_top_of_a_base_gains_too():
+    base = Independent(Normal(torch.zeros(2), torch.full((2,), 3.0)), 1)
+    generator = torch.Generator().manual_seed(0)
+    proposal = CouplingProposal(base, width=16, generator=generator)
+    tuned = quick(proposal, rounds=3, draws=400, steps=200)
+    assert tuned.gain > 1.5
+    assert tuned.rounds[-1].cross_entropy < -base.log_prob(tuned.samples).mean()
+
+
+def test_a_worse_proposal_is_taken_back(monkeypatch):
+    def worsen(proposal, *_):
+        with torch.no_grad():
+            proposal.free["loc"].add_(2.0)
+        return 0.0
+
+    monkeypatch.setattr(tuned_module, "minimise_kl", worsen)
+    tuned = quick(rounds=3)
     assert [r.is_kept for r in tuned.rounds] == [True, False, False, False]
     assert tuned.gain == 1.0
     x = TARGET.sample((5,))
     torch.testing.assert_close(tuned.proposal.log_prob(x), wide_normal().log_prob(x))
-    # Its draws are of the target all the same.
+    # Their draws are of the target all the same.
     assert len(tuned.samples) == 800
+
+
+def test_a_step_that_is_too_long_is_said():
+    with pytest.raises(TrainingError, match=r"after \d+ steps; a smaller lr than 1e\+30 may help"):
+        quick(lr=1e30)
 
 
 def test_a_seed_decides_all():
