@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -87,7 +88,10 @@ class Bound:
 
     def learn(self, log_ratio: Tensor) -> None:
         """Take in pilot rows, which are never decided."""
-        self.envelope.update(log_ratio)
+        # Of "leave_one_out" a pilot's own largest ratio counts as above M.
+        with suppress(EnvelopeViolation):
+            self.envelope.update(log_ratio)
+        self._before = self._counts()[0], self._before[1]
 
     def meet(self, log_ratio: Tensor, accepted: Tensor, log_M: float | Tensor, row: int) -> None:
         """Take in rows that were decided, of which the first has id ``row``."""

@@ -193,7 +193,7 @@ def test_every_policy_serves(table, options, reaction):
     if options["policy"] == "budget" and reaction == "cap":
         assert found.acceptance_rate == pytest.approx(0.5, abs=0.1)
     if reaction == "control":
-        assert found.log_weights.max() > 0
+        assert len(found.log_weights.unique()) > 1
     if reaction == "thin" and options["policy"] == "leave_one_out":
         used = table.log_ratio[200 : 200 + found.proposals]
         assert torch.equal(found.samples - 200, accepted_at(used, found.report.log_M))
