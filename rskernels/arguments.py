@@ -8,6 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from rskernels.columns import ColumnOrder
 from rskernels.random import check_seed, draw_seed
 
 FLOAT_DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
@@ -28,24 +29,24 @@ def check_floating(name: str, value: Tensor) -> None:
         )
 
 
-def check_logits(logits: Tensor) -> None:
-    """Raise unless ``logits`` is a floating tensor of at least one class."""
+def check_logits(logits: Tensor) -> torch.Size:
+    """Return the shape of a floating tensor of at least one class."""
     check_floating("logits", logits)
-    if logits.dim() == 0 or logits.shape[-1] == 0:
-        raise ValueError(
-            f"logits must have shape [..., V] with V of at least 1, got {list(logits.shape)}"
-        )
+    shape = logits.shape
+    if not shape or shape[-1] == 0:
+        raise ValueError(f"logits must have shape [..., V] with V of at least 1, got {list(shape)}")
+    return shape
 
 
-def check_targets(targets: Tensor, logits: Tensor) -> None:
+def check_targets(targets: Tensor, logits: Tensor, leading: torch.Size) -> None:
     """Raise unless ``targets`` is an index tensor that names one class of each row."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a torch.Tensor or None, got {type(targets).__name__}")
     if targets.dtype != torch.int64 and targets.dtype != torch.int32:
         raise TypeError(f"targets must be int64 or int32, got {targets.dtype}")
-    if targets.shape != logits.shape[:-1]:
+    if targets.shape != leading:
         raise ValueError(
-            f"targets must have the logits' leading shape {list(logits.shape[:-1])}, "
+            f"targets must have the logits' leading shape {list(leading)}, "
             f"got {list(targets.shape)}"
         )
     if targets.device != logits.device:
@@ -88,7 +89,8 @@ def seed_argument(
 ) -> tuple[Tensor | None, int]:
     """Return a seed as (tensor, unused) or (None, number); draw one where none is given."""
     if seed is None:
-        return draw_seed(generator, device), 0
+        drawn = draw_seed(generator, device)
+        return (None, drawn) if isinstance(drawn, int) else (drawn, 0)
     if generator is not None:
         raise ValueError("seed and generator are both given; at most one of them is accepted")
     checked = check_seed(seed)
@@ -97,6 +99,23 @@ def seed_argument(
             raise ValueError(f"the seed tensor is on {checked.device}, the logits on {device}")
         return checked, 0
     return None, checked
+
+
+def order_argument(
+    order: ColumnOrder | None, logits: Tensor, targets: Tensor | None
+) -> Tensor | None:
+    """Return the blocks of an order that fits the logits."""
+    if order is None:
+        return None
+    if not isinstance(order, ColumnOrder):
+        raise TypeError(f"order must be a ColumnOrder or None, got {type(order).__name__}")
+    if targets is None:
+        raise ValueError("order is given without targets; the dense form reads every column")
+    if logits.shape[-1] != order.V:
+        raise ValueError(f"order is of {order.V} columns, the logits have {logits.shape[-1]}")
+    if order.blocks.device != logits.device:
+        raise ValueError(f"order is on {order.blocks.device}, the logits on {logits.device}")
+    return order.blocks
 
 
 def temperature_argument(temperature: float) -> float:

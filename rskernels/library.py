@@ -21,7 +21,10 @@ _LAW = (
     "bool model_is_target=False, int ignore_index=-100"
 )
 _library = torch.library.Library("rskernels", "DEF")
-_library.define(f"mask(Tensor logits, Tensor? targets, {_LAW}) -> Tensor")
+_library.define(
+    f"mask(Tensor logits, Tensor? targets, {_LAW}, bool is_lazy=False, Tensor? order=None)"
+    " -> Tensor"
+)
 _library.define(
     f"decide(Tensor logits, Tensor? targets, {_LAW}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
@@ -66,47 +69,28 @@ def _gpu() -> Any:
 
 
 def _serve(device: str, load: Any) -> None:
-    def mask(
-        logits: Tensor,
-        targets: Tensor | None,
-        density: Tensor | None,
-        M_value: float = 1.0,
-        seed: Tensor | None = None,
-        seed_value: int = 0,
-        M: Tensor | None = None,
-        density_value: float = 1.0,
-        *law: Any,
-    ) -> Tensor:
-        result: Tensor = load().mask(
-            logits,
-            targets,
-            density_value if density is None else density,
-            M_value if M is None else M,
-            seed_value if seed is None else seed,
-            *law,
-        )
-        return result
+    def law(name: str) -> Any:
+        def serve(
+            logits: Tensor,
+            targets: Tensor | None,
+            density: Tensor | None,
+            M_value: float = 1.0,
+            seed: Tensor | None = None,
+            seed_value: int = 0,
+            M: Tensor | None = None,
+            density_value: float = 1.0,
+            *law: Any,
+        ) -> Any:
+            return getattr(load(), name)(
+                logits,
+                targets,
+                density_value if density is None else density,
+                M_value if M is None else M,
+                seed_value if seed is None else seed,
+                *law,
+            )
 
-    def decide(
-        logits: Tensor,
-        targets: Tensor | None,
-        density: Tensor | None,
-        M_value: float = 1.0,
-        seed: Tensor | None = None,
-        seed_value: int = 0,
-        M: Tensor | None = None,
-        density_value: float = 1.0,
-        *law: Any,
-    ) -> tuple[Tensor, ...]:
-        result: tuple[Tensor, ...] = load().decide(
-            logits,
-            targets,
-            density_value if density is None else density,
-            M_value if M is None else M,
-            seed_value if seed is None else seed,
-            *law,
-        )
-        return result
+        return serve
 
     def bernoulli(
         log_ratio: Tensor,
@@ -132,7 +116,9 @@ def _serve(device: str, load: Any) -> None:
         result: Tensor = load().target_log_prob_backward(*given)
         return result
 
-    for function in (mask, decide, bernoulli, target_log_prob, target_log_prob_backward):
+    _library.impl("mask", law("mask"), device)
+    _library.impl("decide", law("decide"), device)
+    for function in (bernoulli, target_log_prob, target_log_prob_backward):
         _library.impl(function.__name__, function, device)
 
 

@@ -23,9 +23,11 @@ from rskernels.arguments import (
     check_targets,
     density_argument,
     integer_argument,
+    order_argument,
     seed_argument,
     temperature_argument,
 )
+from rskernels.columns import ColumnOrder
 from rskernels.random import check_row_offset, check_stream
 
 
@@ -63,6 +65,8 @@ def accept_mask(
     generator: torch.Generator | None = None,
     row_offset: int = 0,
     ignore_index: int = -100,
+    assume_finite: bool = False,
+    order: ColumnOrder | None = None,
 ) -> Tensor:
     """Accept with probability min(1, p_hat / (M softmax(logits/T))): the model is the proposal.
 
@@ -91,6 +95,12 @@ def accept_mask(
         depends on its row's inputs, the seed and the row's id alone.
     ignore_index : int
         Rows with this target are rejected, and counted apart.
+    assume_finite : bool
+        Take logits to hold neither NaN nor +inf. With targets, a row is then accepted as soon as
+        what has been read of it makes that certain; else every row that is accepted is read to its
+        end, in search of one. Decisions about rows that hold none are the same.
+    order : ColumnOrder, optional
+        With targets: the order in which a row is read.
 
     Returns
     -------
@@ -111,7 +121,11 @@ def accept_mask(
         "p_hat", logits, p_hat, M, targets, temperature, log_space, seed, generator,
         row_offset, ignore_index, False,
     )  # fmt: skip
-    return _mask(*arguments)
+    if not assume_finite and order is None:
+        return _mask(*arguments)
+    return _mask(
+        *arguments, is_lazy=bool(assume_finite), order=order_argument(order, logits, targets)
+    )
 
 
 def verify_mask(
@@ -126,18 +140,20 @@ def verify_mask(
     generator: torch.Generator | None = None,
     row_offset: int = 0,
     ignore_index: int = -100,
+    order: ColumnOrder | None = None,
 ) -> Tensor:
     """Accept with probability min(1, softmax(logits/T) / (M q_hat)): the model is the target.
 
     With M = 1 this verifies draws of a draft model with density ``q_hat`` (Leviathan et al.,
     "Fast inference from transformers via speculative decoding", 2023). ``q_hat`` must be above 0,
     since nothing is drawn where the proposal has no density; all else is as in ``accept_mask``.
+    With targets, a row is read until its rejection is certain, which changes no decision.
     """
     arguments = _law(
         "q_hat", logits, q_hat, M, targets, temperature, log_space, seed, generator,
         row_offset, ignore_index, True,
     )  # fmt: skip
-    return _mask(*arguments)
+    return _mask(*arguments, is_lazy=True, order=order_argument(order, logits, targets))
 
 
 def accept(
@@ -261,8 +277,7 @@ def target_log_prob(
     NotImplementedError
         For a second or a forward-mode derivative, and under torch.func.vmap.
     """
-    check_logits(logits)
-    check_targets(targets, logits)
+    check_targets(targets, logits, check_logits(logits)[:-1])
     if not torch.compiler.is_compiling() and unpack_dual(logits).tangent is not None:
         raise NotImplementedError(
             "target_log_prob has no forward-mode derivative; "
@@ -294,11 +309,10 @@ def _law(
     model_is_target: bool,
 ) -> tuple[Any, ...]:
     """Return the operators' arguments, without a tail of defaults."""
-    check_logits(logits)
-    shape = logits.shape
+    shape = check_logits(logits)
     if targets is not None:
-        check_targets(targets, logits)
-        shape = targets.shape
+        shape = shape[:-1]
+        check_targets(targets, logits, shape)
     device = logits.device
     density_tensor, density_value = density_argument(name, density, device, shape, log_space)
     M_tensor, M_value = M_argument(M, device, shape, log_space)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from ctypes import addressof, c_int64
 
 import torch
 
 # Work is counted in logits; below this, waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 18
+SHARES = 16  # a thread, about
 
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -33,21 +35,26 @@ def _workers(count: int) -> ThreadPoolExecutor:
 def run_units(
     kernel: Callable[..., int | None], units: int, work: int, arguments: tuple[object, ...]
 ) -> int:
-    """Call ``kernel(begin, end, *arguments)`` over ``range(units)`` and add up what it returns.
+    """Call ``kernel(counter, grab, units, *arguments)`` on every thread and add up the results.
 
-    The caller's thread takes the first share. Kernels never call back here, so concurrent callers
-    share one pool without waiting for each other's results.
+    Each call takes ``grab`` units at a time from the counter until none are left, or all of them
+    where the counter's address is 0: a thread that wakes late or meets longer rows delays nobody.
+    Kernels never call back here, so concurrent callers share one pool without waiting for each
+    other's results.
     """
     if work < SERIAL_WORK or (threads := min(units, torch.get_num_threads())) <= 1:
-        return kernel(0, units, *arguments) or 0
-    bounds = [units * share // threads for share in range(threads + 1)]
+        return kernel(0, units, units, *arguments) or 0
+    counter = c_int64(0)
+    grab = units // (threads * SHARES) or 1
+    given = (addressof(counter), grab, units, *arguments)
     pool = _workers(threads - 1)
     others: list[Future[int | None]] = []
     try:
-        for share in range(1, threads):
-            others.append(pool.submit(kernel, bounds[share], bounds[share + 1], *arguments))
-        total = kernel(bounds[0], bounds[1], *arguments) or 0
+        for _ in range(threads - 1):
+            others.append(pool.submit(kernel, *given))
+        total = kernel(*given) or 0
     finally:
         # Kernels hold raw addresses: whatever happened here, their memory must outlive them.
+        others = [other for other in others if not other.cancel()]
         wait(others)
     return total + sum(other.result() or 0 for other in others)
