@@ -27,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from rskernels.kernels import gpu
-from rskernels.kernels.layout import wide_dtype
+from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -105,8 +105,12 @@ def of_logits(logits: torch.Tensor) -> dict[str, Callable[[], Any]]:
     value, entry = torch.empty(N, dtype=wide), torch.empty(V, dtype=wide).expand(N, V)
     totals = torch.empty(N, 2, dtype=torch.float64)
     verify = {"log_space": True, "model_is_target": True}
+    order = torch.empty(-(-V // ORDER_BLOCK), dtype=torch.int64)
+    lazy = partial(gpu.mask, logits, targets, value, value, seed, is_lazy=True)
     return {
         "mask": partial(gpu.mask, logits, targets, 0.5, 2.0, 7),
+        "lazy mask": lazy,
+        "lazy mask in order": partial(lazy, model_is_target=True, order=order),
         "decide": partial(gpu.decide, logits, targets, value, value, seed, **verify),
         "target_log_prob": partial(gpu.target_log_prob, logits, targets, 1.0, -100),
         "dense mask": partial(gpu.mask, logits, None, 0.5, 2.0, 7),
