@@ -154,7 +154,8 @@ def calls(dtype: str, target: str) -> Iterator[tuple[str, int, Callable[[], Any]
     for name, call in of_logits(empty(MANY, EVEN)).items():
         yield name, EVEN, call
     few = of_logits(empty(FEW, EVEN))
-    yield "mask, few rows", EVEN, few["mask"]
+    for name in ("mask", "lazy mask in order"):
+        yield f"{name}, few rows", EVEN, few[name]
     if dtype in ("float32", "float64"):
         for name, call in of_ratios(empty(MANY)).items():
             yield name, 1, call

@@ -254,8 +254,11 @@ def _outputs(logits, shape, programs, has_outputs):
 
 def _meta(logits):
     """Return the chunk, a function of V and dtype alone, and the launch's constants."""
-    chunk = min(CHUNK, max(16, triton.next_power_of_2(logits.shape[-1])))
-    wide = tl.float64 if logits.dtype == torch.float64 else tl.float32
+    is_double = logits.dtype == torch.float64
+    # Twice as many doubles would not fit the registers.
+    longest = CHUNK // 2 if is_double else CHUNK
+    chunk = min(longest, max(16, triton.next_power_of_2(logits.shape[-1])))
+    wide = tl.float64 if is_double else tl.float32
     # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
     warps = max(1, min(8, chunk // (8 * LANES)))
     # Fused, a product's rounding would depend on what else a kernel does with it.

@@ -40,14 +40,16 @@ def _chunk_total(
     Which thread adds which logits, and so the total's last bit, follows from what the compiler
     knows of the addresses. Here that is a function of V alone, however the rows are laid out.
     """
-    lanes = tl.arange(0, CHUNK)
-    columns = start + lanes
-    if HAS_ORDER:
-        place = columns // ORDER_BLOCK
+    if HAS_ORDER and CHUNK > ORDER_BLOCK:
+        places = tl.arange(0, CHUNK // ORDER_BLOCK)[:, None]
+        lanes = places * ORDER_BLOCK + tl.arange(0, ORDER_BLOCK)[None, :]
+        places += start // ORDER_BLOCK
         blocks = tl.cdiv(V, ORDER_BLOCK)
-        block = tl.load(order_ptr + place, mask=place < blocks, other=blocks).to(tl.int32)
-        columns = block * ORDER_BLOCK + columns % ORDER_BLOCK
-        columns = tl.max_contiguous(tl.multiple_of(columns, ORDER_BLOCK), ORDER_BLOCK)
+        block = tl.load(order_ptr + places, mask=places < blocks, other=blocks).to(tl.int32)
+        columns = block * ORDER_BLOCK + tl.arange(0, ORDER_BLOCK)[None, :]
+    else:
+        lanes = tl.arange(0, CHUNK)
+        columns = start + lanes
     other = float("-inf")
     if not IS_EVEN:
         # Hides that some such rows, a lone one say, are aligned: the offset is always 0.
@@ -58,8 +60,12 @@ def _chunk_total(
         other = tl.load(aligned_ptr + lanes, mask=lanes < 0, other=other)
     z = tl.load(row_ptr + columns.to(tl.int64) * stride, mask=columns < V, other=other)
     z = z.to(WIDE)
-    top = tl.max(z, 0)
-    return top, tl.sum(tl.exp2((z - _safe_top(top)) * scale), 0)
+    if len(z.shape) == 2:
+        top = tl.max(tl.max(z, 1), 0)
+        return top, tl.sum(tl.sum(tl.exp2((z - _safe_top(top)) * scale), 1), 0)
+    else:
+        top = tl.max(z, 0)
+        return top, tl.sum(tl.exp2((z - _safe_top(top)) * scale), 0)
 
 
 @triton.jit
