@@ -149,11 +149,11 @@ def markdown(results: dict[str, Any]) -> str:
     parts.append(EXPLAINED[results["kind"]])
     required = _required(measured)
     if required:
-        parts += ["## Required", _table(("what", "required", "measured", ""), required)]
+        parts += ["## Required", table(("what", "required", "measured", ""), required)]
     ordered = sorted(measured, key=lambda row: row.title)
     for title, group in groupby(ordered, key=lambda row: row.title):
         cells = [row.cells() for row in sorted(group, key=lambda row: row.shape[::-1])]
-        parts += [f"## {title}", _table(HEADINGS, cells, ALIGNMENT)]
+        parts += [f"## {title}", table(HEADINGS, cells, ALIGNMENT)]
     parts += ["## Below 1×", _slower(measured)]
     noisy = [row.name for row in measured if row.spread > NOISY]
     if noisy:
@@ -219,7 +219,7 @@ def _speed(ratio: float) -> str:
     return f"**{text}**" if ratio < 1.0 else text
 
 
-def _table(
+def table(
     headings: tuple[str, ...], lines: list[list[str]], alignment: tuple[str, ...] | None = None
 ) -> str:
     marks = alignment or (":--",) * len(headings)
