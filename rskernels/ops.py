@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 import rskernels.library  # noqa: F401  (registers the operators)
+from rskernels import transforms
 from rskernels.arguments import (
     M_argument,
     check_floating,
@@ -275,16 +276,16 @@ def target_log_prob(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     NotImplementedError
-        For a second or a forward-mode derivative, and under torch.func.vmap.
+        For a second or a forward-mode derivative, under torch.func.vmap, and for torch.func's
+        transforms inside torch.compile.
     """
     check_targets(targets, logits, check_logits(logits)[:-1])
     if not torch.compiler.is_compiling() and unpack_dual(logits).tangent is not None:
-        raise NotImplementedError(
-            "target_log_prob has no forward-mode derivative; "
-            "use torch.log_softmax(...).gather(...) for it"
-        )
+        transforms.no_forward_derivative()
     temperature = temperature_argument(temperature)
     ignore_index = integer_argument("ignore_index", ignore_index)
+    if torch._C._are_functorch_transforms_active():
+        return transforms.target_log_prob(logits, targets, temperature, ignore_index)
     return _target_log_prob(logits, targets, temperature, ignore_index)[0]
 
 
