@@ -150,6 +150,8 @@ def draw_seed(generator: torch.Generator | None, device: torch.device) -> int | 
         If ``generator`` is not a torch.Generator.
     ValueError
         If ``generator`` lives on another device.
+    NotImplementedError
+        If a graph is traced, which cannot hold a generator.
     """
     if generator is None:
         if device == _CPU and not (_is_compiling() or _count_modes()):
@@ -159,6 +161,11 @@ def draw_seed(generator: torch.Generator | None, device: torch.device) -> int | 
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator.device.type != device.type:
         raise ValueError(f"generator is on {generator.device}, the draw is on {device}")
+    if torch.compiler.is_compiling():
+        raise NotImplementedError(
+            "torch.compile and torch.export cannot trace a draw from a generator; "
+            "draw an int64 tensor from it outside of the graph and give that as the seed"
+        )
     return torch.randint(SEEDS, (1,), device=device, generator=generator)
 
 
