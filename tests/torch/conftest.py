@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 LAYOUTS = [
     "contiguous", "sliced", "transposed", "expanded", "expanded-classes", "no-rows", "one-row",
@@ -36,8 +37,20 @@ def draw_inputs():
 
 
 @pytest.fixture
-def compiled():
-    """Compile a function in one graph, with nothing left of what was compiled before."""
+def counted():
+    """Compile a function in one graph and return it with the counter of its compilations."""
+
+    def count(function, backend="aot_eager", **how):
+        counter = CompileCounterWithBackend(backend)
+        return torch.compile(function, fullgraph=True, backend=counter, **how), counter
+
+    # Nothing is left of what was compiled before.
     torch._dynamo.reset()
-    yield lambda function, **how: torch.compile(function, fullgraph=True, **how)
+    yield count
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def compiled(counted):
+    """Compile a function in one graph."""
+    return lambda function, **how: counted(function, **how)[0]
