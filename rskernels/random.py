@@ -21,6 +21,7 @@ WORD = 0xFFFFFFFF
 # Looked up once; a call decides in microseconds.
 _is_compiling = torch.compiler.is_compiling
 _count_modes = torch._C._len_torch_dispatch_stack
+_is_transforming = torch._C._are_functorch_transforms_active
 _CPU = torch.device("cpu")
 
 ACCEPT_STREAM = 0
@@ -154,7 +155,7 @@ def draw_seed(generator: torch.Generator | None, device: torch.device) -> int | 
         If a graph is traced, which cannot hold a generator.
     """
     if generator is None:
-        if device == _CPU and not (_is_compiling() or _count_modes()):
+        if device == _CPU and not (_is_compiling() or _count_modes() or _is_transforming()):
             return _draw_number()
         return torch.randint(SEEDS, (1,), device=device)
     if not isinstance(generator, torch.Generator):
@@ -179,7 +180,8 @@ def _draw_number() -> int:
     except AttributeError:
         with torch.inference_mode(False):
             number = _drawn.number = torch.empty((), dtype=torch.int64, device="cpu")
-    drawn: int = number.random_().item()
+    # What randint draws, so that a compiled or exported call decides as this one.
+    drawn: int = number.random_(SEEDS).item()
     return drawn
 
 

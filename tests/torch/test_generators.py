@@ -63,6 +63,12 @@ def test_a_drawn_seed_is_what_a_given_one_is(draw):
     assert torch.equal(mask, draw(seed=seed.item()))
 
 
+def test_the_default_generator_draws_what_another_of_its_state_does(draw):
+    for seed in range(8):
+        torch.manual_seed(seed)
+        assert torch.equal(draw(), draw(generator=torch.Generator().manual_seed(seed)))
+
+
 def test_a_given_generator_or_seed_leaves_the_default_one_alone(draw):
     torch.manual_seed(0)
     before = torch.get_rng_state()
