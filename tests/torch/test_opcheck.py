@@ -27,7 +27,8 @@ def test_decisions(draw_inputs, op, form, kind, layout, dtype):
         check(op, *head, None, -1.0, None, 3, None, -2.0, 5, 0.7, True, False, -1)
     elif kind == "tensors":
         M, seed = torch.tensor(2.0), torch.tensor([3])
-        check(op, *head, density, 0.0, seed, 0, M, 0.0, 5, 0.7, False, True)
+        lazy = (-100, True, torch.tensor([0])) if (op, form) == ("mask", "target") else ()
+        check(op, *head, density, 0.0, seed, 0, M, 0.0, 5, 0.7, False, True, *lazy)
     else:
         check(op, *head, density)
 
@@ -63,7 +64,8 @@ def test_decisions_of_dynamic_numbers(draw_inputs, op, form, where):
     numbers = torch.tensor([2.0, 0.2, 0.7], dtype=torch.float64)
     targets = targets if form == "target" else None
     rest = (None, 1.0, None, 3, None, 1.0, 5, 1.0, False, False, -100)
-    check(op, numbers, logits, targets, *rest)
+    lazy = (False, None) if op == "dynamic_mask" else ()
+    check(op, numbers, logits, targets, *rest, *lazy)
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
