@@ -38,6 +38,23 @@ def test_layouts(compiled, draw_inputs, layout, same_bits):
     assert same_bits(compiled(decide)(*given), decide(*given))
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_column_order(counted, backend):
+    order = rskernels.ColumnOrder(torch.tensor([2, 0, 1]), 2500)
+
+    def decide(logits, targets, M):
+        law = {"targets": targets, "seed": 9, "order": order}
+        finite = rskernels.accept_mask(logits, 4e-4, M, assume_finite=True, **law)
+        return finite, rskernels.verify_mask(logits, 4e-4, M, **law)
+
+    fast, counter = counted(decide, backend=backend, dynamic=True)
+    logits = torch.randn(20, 2500, generator=torch.Generator().manual_seed(0))
+    for N in (20, 7, 12):
+        given = (logits[:N].clone(), torch.arange(N), 1.0 + N / 8)
+        assert all(map(torch.equal, fast(*given), decide(*given)))
+    assert counter.frame_count == 1
+
+
 def test_draws_are_fresh_and_reproducible(compiled, backend):
     def draw(logits, targets):
         return rskernels.accept_mask(logits, 0.05, 1.0, targets=targets)
