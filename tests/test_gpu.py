@@ -133,7 +133,7 @@ def calls():
         ),
         "accept": lambda **draws: rskernels.accept(logits, log_p, 0.7, **law, **draws).mask,
         "dense": lambda **draws: rskernels.accept_mask(logits, 5e-4, 1.0, **draws),
-        "bernoulli": lambda **draws: rskernels.bernoulli_mask(log_p - log_p.max() - 0.1, **draws),
+        "bernoulli": lambda **draws: rskernels.bernoulli_mask(log_p - log_q_hat, **draws),
     }
 
 
