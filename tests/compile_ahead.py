@@ -27,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from rskernels.kernels import gpu
-from rskernels.kernels.layout import wide_dtype
+from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -105,8 +105,12 @@ def of_logits(logits: torch.Tensor) -> dict[str, Callable[[], Any]]:
     value, entry = torch.empty(N, dtype=wide), torch.empty(V, dtype=wide).expand(N, V)
     totals = torch.empty(N, 2, dtype=torch.float64)
     verify = {"log_space": True, "model_is_target": True}
+    order = torch.empty(-(-V // ORDER_BLOCK), dtype=torch.int64)
+    lazy = partial(gpu.mask, logits, targets, value, value, seed, is_lazy=True)
     return {
         "mask": partial(gpu.mask, logits, targets, 0.5, 2.0, 7),
+        "lazy mask": lazy,
+        "lazy mask in order": partial(lazy, model_is_target=True, order=order),
         "decide": partial(gpu.decide, logits, targets, value, value, seed, **verify),
         "target_log_prob": partial(gpu.target_log_prob, logits, targets, 1.0, -100),
         "dense mask": partial(gpu.mask, logits, None, 0.5, 2.0, 7),
@@ -150,7 +154,8 @@ def calls(dtype: str, target: str) -> Iterator[tuple[str, int, Callable[[], Any]
     for name, call in of_logits(empty(MANY, EVEN)).items():
         yield name, EVEN, call
     few = of_logits(empty(FEW, EVEN))
-    yield "mask, few rows", EVEN, few["mask"]
+    for name in ("mask", "lazy mask in order"):
+        yield f"{name}, few rows", EVEN, few[name]
     if dtype in ("float32", "float64"):
         for name, call in of_ratios(empty(MANY)).items():
             yield name, 1, call

@@ -80,7 +80,8 @@ def test_aligned_logits_are_read_sixteen_bytes_at_a_time(launches):
     assert kernels == {"partials", "target", "log_prob", "dense", "gradient"}
     for launch in read:
         assert launch["load_bits"] >= 128, launch
-        assert launch["other_loads"] <= OTHER_LOADS, launch
+        # In an order, a thread loads the block of each of its logits: one word for many.
+        assert launch["other_loads"] <= OTHER_LOADS or launch["flags"].get("HAS_ORDER"), launch
 
 
 def test_a_chunk_is_summed_in_one_order_in_every_layout_and_launch(compiled):
@@ -88,12 +89,15 @@ def test_a_chunk_is_summed_in_one_order_in_every_layout_and_launch(compiled):
     orders, layouts = defaultdict(set), defaultdict(set)
     for target, launch in ((t, launch) for t, launches in compiled.items() for launch in launches):
         if launch["kernel"] in ("partials", "target", "log_prob") and launch["reductions"]:
-            rows = (target, launch["dtype"], launch["columns"])
+            is_ordered = launch["flags"].get("HAS_ORDER", False)
+            rows = (target, launch["dtype"], launch["columns"], is_ordered)
             orders[rows].add((launch["threads"], *launch["reductions"]))
             layouts[rows].add(launch["launch"])
             assert not launch["is_fused"]
     assert {rows: order for rows, order in orders.items() if len(order) > 1} == {}
     for target in ("sm_90", "gfx942"):
-        even, odd = (layouts[target, "bfloat16", columns] for columns in (EVEN, EVEN + 1))
-        assert even >= {"mask", "mask, few rows", "mask, sliced", "mask, transposed"}
+        even, odd = (layouts[target, "bfloat16", columns, False] for columns in (EVEN, EVEN + 1))
+        assert even >= {"mask", "lazy mask", "mask, few rows", "mask, sliced", "mask, transposed"}
+        ordered = layouts[target, "bfloat16", EVEN, True]
+        assert ordered == {"lazy mask in order", "lazy mask in order, few rows"}
         assert odd >= {"mask, odd", "mask, odd, few rows", "mask, odd, padded"}
