@@ -27,7 +27,7 @@ COPY_BYTES = 1 << 31
 CHECKED_ROWS = 32  # of a public package's log q
 
 # Seconds that a step takes until one has been seen to end.
-GUESSES = {"shape": 2.0, "compile": 5.0}
+GUESSES = {"shape": 2.0, "compile": 5.0, "hidden": 45.0}
 
 
 class Device:

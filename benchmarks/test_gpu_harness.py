@@ -14,8 +14,8 @@ import baselines
 import gpu_measure
 import gpu_report
 import gpu_tests
-import public_packages
 import rskernels
+import run_compile
 import run_gpu
 from budget import Budget
 from cases import Pool
@@ -236,7 +236,8 @@ def test_packages_that_are_absent_are_told(stubbed, monkeypatch):
     assert all("pip install" in note for note in notes)
 
 
-def test_log_q_from_hidden_states(clock, monkeypatch):
+@pytest.fixture
+def cut_cross_entropy(monkeypatch):
     def linear_cross_entropy(hidden, weight, targets, reduction):
         logits = hidden.float() @ weight.T.float()
         return torch.nn.functional.cross_entropy(logits, targets, reduction=reduction)
@@ -244,13 +245,20 @@ def test_log_q_from_hidden_states(clock, monkeypatch):
     module = ModuleType("cut_cross_entropy")
     module.linear_cross_entropy = linear_cross_entropy
     monkeypatch.setitem(sys.modules, "cut_cross_entropy", module)
-    package = public_packages.cut_cross_entropy()
-    hidden = gpu_measure.measure_hidden(Stub(clock), package, (40, 16, 300))
-    assert set(hidden["times"]) == {"rskernels", "cut cross-entropy"}
-    text = gpu_report.markdown(
-        {**HEADER, "seconds": 1, "shapes": [], "hidden": hidden, "failures": [], "notes": []}
-    )
-    assert "Hidden states [40, 16], weights [300, 16]" in text
+
+
+def test_log_q_from_hidden_states(stubbed, cut_cross_entropy):
+    budget, device = stubbed(100.0)
+    found = run_gpu.measure(device, TINY[:1], budget, HEADER, None)
+    assert set(found["hidden"]["times"]) == {"rskernels", "cut cross-entropy"}
+    assert "Hidden states [40, 16], weights [300, 16]" in gpu_report.markdown(found)
+
+
+def test_hidden_states_are_left_out_where_time_is_short(stubbed, cut_cross_entropy):
+    budget, device = stubbed(40.0)
+    found = run_gpu.measure(device, TINY[:1], budget, HEADER, None)
+    assert found["hidden"] == {}
+    assert "No time to measure: cut cross-entropy." in found["notes"]
 
 
 def test_every_slower_operation_is_listed():
@@ -279,6 +287,25 @@ def test_every_slower_operation_is_listed():
     assert "verify_mask 0.1 %" not in below
     assert "| ≥ 0.85 | 0.50 | **not met** |" in text
     assert "| 0 | 1 of 1 | **not met** |" in text
+
+
+def test_the_compilers_table_shows_what_every_target_compiled():
+    def launch(name, registers, load_bits=128):
+        return {
+            "kernel": "target", "launch": name, "dtype": "float16", "registers": registers,
+            "spills": 4, "shared": 32, "load_bits": load_bits,
+        }  # fmt: skip
+
+    targets = {
+        "sm_90": [launch("mask", 39), launch("decide", 41, None), launch("mask, odd", 50)],
+        "gfx942": [launch("mask", 29), launch("decide", 31, None)],
+    }
+    header = {"date": "", "command": "", "versions": {}}
+    text = run_compile.markdown({**header, "targets": targets})
+    assert "| kernel | launch | sm_90 | gfx942 |" in text
+    assert "| target | mask | 39 · 4 · 32 · 128 | 29 · 4 · 32 · 128 |" in text
+    assert "| target | decide | 41 · 4 · 32 | 31 · 4 · 32 |" in text
+    assert "odd" not in text
 
 
 @pytest.mark.parametrize(
