@@ -6,9 +6,9 @@ which the first one spins for it: microseconds become milliseconds, and ratios m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-import threading
 
 _CORES = "RSKERNELS_BENCHMARK_CORES"
 
@@ -23,11 +23,23 @@ def bind() -> None:
 
 
 def bind_workers() -> None:
-    """Give each worker of rskernels a core of its own, beside the first, which is the caller's."""
+    """Give each worker of rskernels, in Python or C++, a core beside the first, the caller's.
+
+    A thread is born with the cores of the one that starts it, hence bound to the caller's.
+    """
     if _CORES not in os.environ:
         return
     cores = [int(core) for core in os.environ[_CORES].split(",")]
-    workers = [thread for thread in threading.enumerate() if thread.name.startswith("rskernels")]
+    own = os.sched_getaffinity(0)
+    threads = sorted(int(task) for task in os.listdir("/proc/self/task"))
+    workers = [task for task in threads if task != os.getpid() and _cores_of(task) == own]
     for at, worker in enumerate(workers, start=1):
-        if worker.native_id is not None:
-            os.sched_setaffinity(worker.native_id, {cores[at % len(cores)]})
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(worker, {cores[at % len(cores)]})
+
+
+def _cores_of(task: int) -> set[int]:
+    try:
+        return os.sched_getaffinity(task)
+    except ProcessLookupError:
+        return set()

@@ -9,6 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from cases import LAZY_SPEED
+
 NOISY = 0.2  # spread of the quartiles over the median
 MIB = 2**20
 
@@ -45,6 +47,8 @@ class Row:
         self.eager, eager = self._fastest("eager")
         self.compiled, compiled = self._fastest("compiled")
         self.over_eager, self.over_compiled = eager / self.seconds, compiled / self.seconds
+        _, full = self._fastest("full")
+        self.over_full = full / self.seconds
         self.rounding, rounding = self._fastest("eager", is_exact=False)
         self.over_rounding = rounding / self.seconds
 
@@ -170,7 +174,18 @@ def _required(measured: list[Row]) -> list[list[str]]:
         need(f"{large.name}: × the fastest torch form", 2.0, torch_form)
         need(f"{large.name}: × the fastest eager form", 8.0, large.over_eager)
         need(f"{large.name}: of the read limit", 0.55, large.share)
+        need(f"{large.name}: of the read limit, as a full pass", 0.6, large.share)
+        need(f"{large.name}: × the fastest compiled form", 2.2, large.over_compiled)
         need_little_memory(large)
+    short = cases.get(("accept_mask", (2048, 32000), "bfloat16"))
+    if short:
+        need(f"{short.name}: of the read limit", 0.4, short.share)
+    for shape in ((2048, 1000), (256, 32000)):
+        if dense := cases.get(("accept_mask dense", shape, "float32")):
+            need(f"{dense.name}: × the fastest eager form", 3.0, dense.over_eager)
+    for row in measured:
+        if row.operation == "verify_mask" and not math.isnan(row.over_full):
+            need(f"{row.name}: × its full pass", LAZY_SPEED[row.acceptance], row.over_full)
     estimate = cases.get(("estimate_M", (2048, 32000), "float32"))
     if estimate:
         need(f"{estimate.name}: of the read limit", 0.45, estimate.share)

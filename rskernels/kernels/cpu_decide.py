@@ -37,6 +37,7 @@ _word0, _word1, _word2, _word3 = philox_words
 LOG2_E = 1.0 / math.log(2.0)
 # What two float32 passes over a row can differ by, in log q; and rounding a log ratio to float32.
 MARGIN, FLOAT32_ROUNDING = 2.0**-14, 2.0**-23
+BRIEF = 3  # parts that make up the first block
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
 
 
@@ -167,6 +168,7 @@ def target_rows(
     accepted = carray(as_u8(mask), N)
     outside = 0
     first, _ = part_of(0, V, order)
+    long_rows = 0  # one after the other; as the last rows, so the next
     begin = next_share(counter, -grab, grab)
     while begin < units:
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
@@ -201,9 +203,11 @@ def target_rows(
                     )
                     if is_certain:
                         continue
-                reference, total = row_total(
-                    row, code, stride * size, V, scale, scratch, z, headroom, order
-                )
+                reference, total, parts = row_total(
+                    row, code, stride * size, V, scale, scratch, z, headroom, order,
+                    is_lazy and long_rows < 2,
+                )  # fmt: skip
+                long_rows = long_rows + 1 if parts >= BRIEF else 0
                 log_q = log_prob_of(z, reference, total, temperature)
                 accepted[n], log_w = decide_row(
                     log_q, log_density, log_M, log_u, model_is_target, code, summary

@@ -168,7 +168,7 @@ def dense_rows(
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
             summary = summaries + n // unit_rows * (SUMMARY * 8) if log_prob != 0 else 0
             row = row_address(logits, n, inner, outer_stride, inner_stride, size)
-            reference, total = row_total(row, code, stride * size, V, scale, scratch)
+            reference, total, _ = row_total(row, code, stride * size, V, scale, scratch)
             mask_row = mask + n * V
             log_prob_row = log_prob + n * V * out_size if log_prob != 0 else 0
             log_ratio_row = log_ratio + n * V * out_size
