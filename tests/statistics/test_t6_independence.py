@@ -86,15 +86,23 @@ def fair_bits(form, subject, draws, **law):
 
 
 def fair_entries(subject, draws, seed):
-    """Return a dense decision's entries, row after row and column after column."""
+    """Return a dense decision's entries, row after row and column after column.
+
+    Their rows come after the first ``draws``, with which their first column would share its draws.
+    """
     V = 1 << (draws.bit_length() // 2)
-    blocks = [
-        subject.mask(
-            torch.zeros(rows.stop - rows.start, V), None, 0.5 / V, seed=seed, row_offset=rows.start
-        )
-        for rows in row_blocks(draws // V, V)
-    ]
-    mask = torch.cat(blocks)
+    mask = torch.cat(
+        [
+            subject.mask(
+                torch.zeros(rows.stop - rows.start, V),
+                None,
+                0.5 / V,
+                seed=seed,
+                row_offset=draws + rows.start,
+            )
+            for rows in row_blocks(draws // V, V)
+        ]
+    )
     return mask.flatten().numpy(), mask.T.flatten().numpy()
 
 

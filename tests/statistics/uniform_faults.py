@@ -95,6 +95,9 @@ UNIFORM_LAW = [
         "u cannot be 1",
         check_upper_end,
         reference=UNIFORM["reference"] + ".clamp(max=1 - 2**-24)",
+        cpu="u = builder.fmul(builder.sitofp(integer, float_type), scale)\n"
+        "    top = _same_shape(float_type, 1 - 2**-24)\n"
+        "    return builder.select(builder.fcmp_ordered('<', u, top), u, top)",
         gpu="return tl.minimum(tl.where(small, u_small, u_large), 0.99999994)",
     ),
     Fault(
