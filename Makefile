@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test nightly bench bench-gpu wheel lint types ctest clean
+.PHONY: demo test nightly bench bench-gpu bench-compile wheel lint types ctest clean
 
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
@@ -30,6 +30,10 @@ bench: $(READY) $(KERNELS)
 
 bench-gpu: $(READY) $(KERNELS)
 	$(BIN)/python benchmarks/run_gpu.py
+
+# What the compiler makes of the GPU kernels; needs no GPU.
+bench-compile: $(READY) $(KERNELS)
+	$(BIN)/python benchmarks/run_compile.py
 
 # The sdist, the wheel built from it, the repaired wheel, and the tests against that.
 wheel: $(TOOLS)

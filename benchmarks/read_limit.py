@@ -13,14 +13,14 @@ import torch
 from numba import carray, float32, njit
 from torch import Tensor
 
-from rskernels.kernels.cpu_softmax import BLOCK, PAGE, STEP, as_f32
+from rskernels.kernels.cpu_share import next_share
+from rskernels.kernels.cpu_softmax import STEP, as_f32, asker
 from rskernels.kernels.simd import (
     first_lanes,
     loader,
     maximum,
     named,
     part_loader,
-    prefetch,
     reduce_max,
     splat,
 )
@@ -28,29 +28,30 @@ from rskernels.kernels.threads import run_units
 
 
 def _row_max_of(dtype: str, size: int) -> Callable[..., None]:
-    load, load_part = loader(dtype), part_loader(dtype)
+    load, load_part, ask_ahead = loader(dtype), part_loader(dtype), asker(size)
 
     @njit(nogil=True)
     @named(f"row_max_{dtype}")
-    def row_max(begin, end, logits, V, tops):
-        top = carray(as_f32(tops), end)
+    def row_max(counter, grab, units, logits, V, tops):
+        top = carray(as_f32(tops), units)
         whole = V - V % STEP
-        for n in range(begin, end):
-            row = logits + n * V * size
-            m0 = splat(float32(-np.inf))
-            m1, m2, m3 = m0, m0, m0
-            for i in range(0, whole, STEP):
-                at = row + i * size
-                following = row + (i // BLOCK + 1) * BLOCK * size + i % BLOCK
-                for page in range(size):
-                    prefetch(following + page * PAGE)
-                m0 = maximum(load(at), m0)
-                m1 = maximum(load(at + 16 * size), m1)
-                m2 = maximum(load(at + 32 * size), m2)
-                m3 = maximum(load(at + 48 * size), m3)
-            for i in range(whole, V, 16):
-                m0 = maximum(load_part(row + i * size, first_lanes(V - i)), m0)
-            top[n] = reduce_max(maximum(maximum(m0, m1), maximum(m2, m3)))
+        begin = next_share(counter, -grab, grab)
+        while begin < units:
+            for n in range(begin, min(units, begin + grab)):
+                row = logits + n * V * size
+                m0 = splat(float32(-np.inf))
+                m1, m2, m3 = m0, m0, m0
+                for i in range(0, whole, STEP):
+                    at = row + i * size
+                    ask_ahead(at)
+                    m0 = maximum(load(at), m0)
+                    m1 = maximum(load(at + 16 * size), m1)
+                    m2 = maximum(load(at + 32 * size), m2)
+                    m3 = maximum(load(at + 48 * size), m3)
+                for i in range(whole, V, 16):
+                    m0 = maximum(load_part(row + i * size, first_lanes(V - i)), m0)
+                top[n] = reduce_max(maximum(maximum(m0, m1), maximum(m2, m3)))
+            begin = next_share(counter, begin, grab)
 
     return row_max
 

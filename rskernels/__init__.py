@@ -1,5 +1,6 @@
 """Rejection sampling as a fused, exact PyTorch operation."""
 
+from rskernels.columns import ColumnOrder
 from rskernels.envelope import Envelope, estimate_M
 from rskernels.ops import (
     Acceptance,
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Acceptance",
+    "ColumnOrder",
     "Envelope",
     "accept",
     "accept_mask",

@@ -8,6 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from rskernels.columns import ColumnOrder
 from rskernels.random import check_seed, draw_seed
 
 FLOAT_DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
@@ -20,32 +21,33 @@ def check_floating(name: str, value: Tensor) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
-    if value.layout is not torch.strided:
-        raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
+    if value.layout is not torch.strided or value.is_nested:
+        given = "a nested one" if value.is_nested else value.layout
+        raise TypeError(f"{name} must be a strided tensor, got {given}")
     if not (value.is_cpu or value.is_cuda or value.is_meta):
         raise ValueError(
             f"{name} is on {value.device}; there are kernels for CPU and CUDA (or ROCm) tensors"
         )
 
 
-def check_logits(logits: Tensor) -> None:
-    """Raise unless ``logits`` is a floating tensor of at least one class."""
+def check_logits(logits: Tensor) -> torch.Size:
+    """Return the shape of a floating tensor of at least one class."""
     check_floating("logits", logits)
-    if logits.dim() == 0 or logits.shape[-1] == 0:
-        raise ValueError(
-            f"logits must have shape [..., V] with V of at least 1, got {list(logits.shape)}"
-        )
+    shape = logits.shape
+    if not shape or shape[-1] == 0:
+        raise ValueError(f"logits must have shape [..., V] with V of at least 1, got {list(shape)}")
+    return shape
 
 
-def check_targets(targets: Tensor, logits: Tensor) -> None:
+def check_targets(targets: Tensor, logits: Tensor, leading: torch.Size) -> None:
     """Raise unless ``targets`` is an index tensor that names one class of each row."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a torch.Tensor or None, got {type(targets).__name__}")
     if targets.dtype != torch.int64 and targets.dtype != torch.int32:
         raise TypeError(f"targets must be int64 or int32, got {targets.dtype}")
-    if targets.shape != logits.shape[:-1]:
+    if targets.shape != leading:
         raise ValueError(
-            f"targets must have the logits' leading shape {list(logits.shape[:-1])}, "
+            f"targets must have the logits' leading shape {list(leading)}, "
             f"got {list(targets.shape)}"
         )
     if targets.device != logits.device:
@@ -88,7 +90,8 @@ def seed_argument(
 ) -> tuple[Tensor | None, int]:
     """Return a seed as (tensor, unused) or (None, number); draw one where none is given."""
     if seed is None:
-        return draw_seed(generator, device), 0
+        drawn = draw_seed(generator, device)
+        return (None, drawn) if isinstance(drawn, int) else (drawn, 0)
     if generator is not None:
         raise ValueError("seed and generator are both given; at most one of them is accepted")
     checked = check_seed(seed)
@@ -97,6 +100,23 @@ def seed_argument(
             raise ValueError(f"the seed tensor is on {checked.device}, the logits on {device}")
         return checked, 0
     return None, checked
+
+
+def order_argument(
+    order: ColumnOrder | None, logits: Tensor, targets: Tensor | None
+) -> Tensor | None:
+    """Return the blocks of an order that fits the logits."""
+    if order is None:
+        return None
+    if not isinstance(order, ColumnOrder):
+        raise TypeError(f"order must be a ColumnOrder or None, got {type(order).__name__}")
+    if targets is None:
+        raise ValueError("order is given without targets; the dense form reads every column")
+    if logits.shape[-1] != order.V:
+        raise ValueError(f"order is of {order.V} columns, the logits have {logits.shape[-1]}")
+    if order.blocks.device != logits.device:
+        raise ValueError(f"order is on {order.blocks.device}, the logits on {logits.device}")
+    return order.blocks
 
 
 def temperature_argument(temperature: float) -> float:

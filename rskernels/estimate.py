@@ -109,10 +109,10 @@ def estimate_M(
     if method not in ("max", "quantile"):
         raise ValueError(f"method must be 'max' or 'quantile', got {method!r}")
     level = check_level(method, level)
-    check_logits(logits)
+    shape = check_logits(logits)
     _check_values("logits hold", logits)
     if targets is not None:
-        check_targets(targets, logits)
+        check_targets(targets, logits, shape[:-1])
         _check_values("targets hold", targets)
     shape = logits.shape if targets is None else targets.shape
     density, value = density_argument("p_hat", p_hat, logits.device, shape, log_space)

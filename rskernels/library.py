@@ -7,7 +7,7 @@ value; a seed is a tensor of one int64 element, or None and a value.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ _LAW = (
     "bool model_is_target=False, int ignore_index=-100"
 )
 _library = torch.library.Library("rskernels", "DEF")
-_library.define(f"mask(Tensor logits, Tensor? targets, {_LAW}) -> Tensor")
+_library.define(
+    f"mask(Tensor logits, Tensor? targets, {_LAW}, bool is_lazy=False, Tensor? order=None)"
+    " -> Tensor"
+)
 _library.define(
     f"decide(Tensor logits, Tensor? targets, {_LAW}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
@@ -66,47 +69,28 @@ def _gpu() -> Any:
 
 
 def _serve(device: str, load: Any) -> None:
-    def mask(
-        logits: Tensor,
-        targets: Tensor | None,
-        density: Tensor | None,
-        M_value: float = 1.0,
-        seed: Tensor | None = None,
-        seed_value: int = 0,
-        M: Tensor | None = None,
-        density_value: float = 1.0,
-        *law: Any,
-    ) -> Tensor:
-        result: Tensor = load().mask(
-            logits,
-            targets,
-            density_value if density is None else density,
-            M_value if M is None else M,
-            seed_value if seed is None else seed,
-            *law,
-        )
-        return result
+    def law(name: str) -> Any:
+        def serve(
+            logits: Tensor,
+            targets: Tensor | None,
+            density: Tensor | None,
+            M_value: float = 1.0,
+            seed: Tensor | None = None,
+            seed_value: int = 0,
+            M: Tensor | None = None,
+            density_value: float = 1.0,
+            *law: Any,
+        ) -> Any:
+            return getattr(load(), name)(
+                logits,
+                targets,
+                density_value if density is None else density,
+                M_value if M is None else M,
+                seed_value if seed is None else seed,
+                *law,
+            )
 
-    def decide(
-        logits: Tensor,
-        targets: Tensor | None,
-        density: Tensor | None,
-        M_value: float = 1.0,
-        seed: Tensor | None = None,
-        seed_value: int = 0,
-        M: Tensor | None = None,
-        density_value: float = 1.0,
-        *law: Any,
-    ) -> tuple[Tensor, ...]:
-        result: tuple[Tensor, ...] = load().decide(
-            logits,
-            targets,
-            density_value if density is None else density,
-            M_value if M is None else M,
-            seed_value if seed is None else seed,
-            *law,
-        )
-        return result
+        return serve
 
     def bernoulli(
         log_ratio: Tensor,
@@ -132,7 +116,9 @@ def _serve(device: str, load: Any) -> None:
         result: Tensor = load().target_log_prob_backward(*given)
         return result
 
-    for function in (mask, decide, bernoulli, target_log_prob, target_log_prob_backward):
+    _library.impl("mask", law("mask"), device)
+    _library.impl("decide", law("decide"), device)
+    for function in (bernoulli, target_log_prob, target_log_prob_backward):
         _library.impl(function.__name__, function, device)
 
 
@@ -183,7 +169,8 @@ def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep what the gradient of ``target_log_prob`` needs."""
     logits, targets, ctx.temperature, ctx.ignore_index = inputs
     ctx.save_for_backward(logits, targets, output[1])
     ctx.mark_non_differentiable(output[1])
@@ -198,22 +185,24 @@ def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None
 
 
 torch.library.register_autograd(
-    "rskernels::target_log_prob", _backward, setup_context=_keep_for_backward, lib=_library
+    "rskernels::target_log_prob", _backward, setup_context=keep_for_backward, lib=_library
 )
 
 
-def _no_second_derivative(ctx: Any, *upstream: Tensor) -> None:
+def no_second_derivative(ctx: Any, *upstream: Tensor) -> NoReturn:
+    """Raise what a derivative of the gradient raises."""
     raise NotImplementedError(
         "target_log_prob has no second derivative; use torch.log_softmax(...).gather(...) for it"
     )
 
 
 torch.library.register_autograd(
-    "rskernels::target_log_prob_backward", _no_second_derivative, lib=_library
+    "rskernels::target_log_prob_backward", no_second_derivative, lib=_library
 )
 
 
-def _no_vmap(info: Any, in_dims: Any, *given: Any) -> None:
+def no_vmap(info: Any, in_dims: Any, *given: Any) -> NoReturn:
+    """Raise what a call under torch.func.vmap raises."""
     # A loop over slices would start every slice at the same row id: one draw used many times.
     raise NotImplementedError(
         "rskernels operations take any leading shape and have no vmap; "
@@ -222,4 +211,4 @@ def _no_vmap(info: Any, in_dims: Any, *given: Any) -> None:
 
 
 for _name in ("mask", "decide", "bernoulli", "target_log_prob", "target_log_prob_backward"):
-    torch.library.register_vmap(f"rskernels::{_name}", _no_vmap, lib=_library)
+    torch.library.register_vmap(f"rskernels::{_name}", no_vmap, lib=_library)

@@ -7,6 +7,8 @@ so a draw does not depend on batch, order, launch or device.
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 ROUNDS = 10
@@ -15,6 +17,12 @@ MULTIPLIER_1 = 0xCD9E8D57
 WEYL_0 = 0x9E3779B9
 WEYL_1 = 0xBB67AE85
 WORD = 0xFFFFFFFF
+
+# Looked up once; a call decides in microseconds.
+_is_compiling = torch.compiler.is_compiling
+_count_modes = torch._C._len_torch_dispatch_stack
+_is_transforming = torch._C._are_functorch_transforms_active
+_CPU = torch.device("cpu")
 
 ACCEPT_STREAM = 0
 SEEDS = 2**63 - 1  # how many seeds a generator is asked for
@@ -131,10 +139,11 @@ def check_stream(stream: int) -> int:
     return stream
 
 
-def draw_seed(generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
-    """Draw a 63-bit seed on ``device`` from a generator, or from torch's default one.
+def draw_seed(generator: torch.Generator | None, device: torch.device) -> int | torch.Tensor:
+    """Draw a 63-bit seed from a generator, or from torch's default one of the device.
 
-    The seed stays on the device, so nothing waits and a CUDA graph draws afresh at every replay.
+    On a CUDA device the seed is a tensor that stays there, so nothing waits and a CUDA graph draws
+    afresh at every replay.
 
     Raises
     ------
@@ -142,14 +151,38 @@ def draw_seed(generator: torch.Generator | None, device: torch.device) -> torch.
         If ``generator`` is not a torch.Generator.
     ValueError
         If ``generator`` lives on another device.
+    NotImplementedError
+        If a graph is traced, which cannot hold a generator.
     """
     if generator is None:
+        if device == _CPU and not (_is_compiling() or _count_modes() or _is_transforming()):
+            return _draw_number()
         return torch.randint(SEEDS, (1,), device=device)
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator.device.type != device.type:
         raise ValueError(f"generator is on {generator.device}, the draw is on {device}")
+    if torch.compiler.is_compiling():
+        raise NotImplementedError(
+            "torch.compile and torch.export cannot trace a draw from a generator; "
+            "draw an int64 tensor from it outside of the graph and give that as the seed"
+        )
     return torch.randint(SEEDS, (1,), device=device, generator=generator)
+
+
+_drawn = threading.local()
+
+
+def _draw_number() -> int:
+    """Draw into a tensor of this thread's own: half the time of making one."""
+    try:
+        number = _drawn.number
+    except AttributeError:
+        with torch.inference_mode(False):
+            number = _drawn.number = torch.empty((), dtype=torch.int64, device="cpu")
+    # What randint draws, so that a compiled or exported call decides as this one.
+    drawn: int = number.random_(SEEDS).item()
+    return drawn
 
 
 def uniforms(

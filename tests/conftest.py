@@ -126,8 +126,9 @@ class Backend:
         results = self.kernels.decide(*self._law(*args, **law))
         return Acceptance(*(result.cpu() for result in results))
 
-    def mask(self, *args, **law):
-        return self.kernels.mask(*self._law(*args, **law)).cpu()
+    def mask(self, *args, is_lazy=False, order=None, **law):
+        law = self._law(*args, **law)
+        return self.kernels.mask(*law, is_lazy, self.place(order)).cpu()
 
     def bernoulli(self, log_ratio, M=1.0, *, seed=0, row_offset=0, stream=0, log_space=False):
         log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))

@@ -92,7 +92,7 @@ def test_a_row_does_not_feel_its_neighbours(kernel, draw_batch, same_bits, V):
     assert same_bits(rows_of(other.decide(kernel), kept), rows_of(batch.decide(kernel), kept))
 
 
-@pytest.mark.parametrize("V", [37, 4100])
+@pytest.mark.parametrize("V", [37, 48, 4100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_strides_and_alignment(kernel, draw_batch, layouts, same_bits, V, dtype):
     batch = draw_batch(kernel.rows(50, slow=2), V, dtype)
@@ -125,10 +125,11 @@ def test_sums_do_not_depend_on_threads(cpu, draw_batch, same_bits, threads):
     assert all(same_bits(one, seen[0]) for one in seen)
 
 
-@pytest.mark.parametrize("V", [4097, 12289])
-def test_both_launches_give_the_same_bits(gpu, draw_batch, same_bits, monkeypatch, V):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("V", [4097, 12288])
+def test_both_launches_give_the_same_bits(gpu, draw_batch, same_bits, monkeypatch, V, dtype):
     # A program a chunk where rows are few, a program a row where they are many.
-    batch = draw_batch(3, V)
+    batch = draw_batch(3, V, dtype)
     monkeypatch.setattr(gpu.kernels, "FEW_ROWS", 1 << 30)
     few = batch.decide(gpu)
     monkeypatch.setattr(gpu.kernels, "FEW_ROWS", 0)

@@ -50,7 +50,9 @@ def decide(
     if targets is None:
         mask, summaries = _run_entries(logits, *law, log_prob, log_ratio)
     else:
-        mask, summaries = _run_targets(logits, targets, *law, ignore_index, log_prob, log_ratio)
+        mask, summaries = _run_targets(
+            logits, targets, *law, ignore_index, False, None, log_prob, log_ratio
+        )
     summary = summaries.sum(0)
     return mask, log_prob, log_ratio, summary[:4].long(), summary[4:6].clone()
 
@@ -66,16 +68,18 @@ def mask(
     log_space: bool = False,
     model_is_target: bool = False,
     ignore_index: int = -100,
+    is_lazy: bool = False,
+    order: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Decide every row, or every entry, and return only the mask."""
+    """Decide every row, or every entry, and return only the mask.
+
+    Where ``is_lazy``, a row is read until its decision is certain: what follows is taken to be
+    valid where the model is the proposal. ``order`` is int64 [blocks], the order of its blocks.
+    """
+    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
     if targets is None:
-        return _run_entries(
-            logits, density, M, seed, row_offset, temperature, log_space, model_is_target
-        )[0]
-    return _run_targets(
-        logits, targets, density, M, seed, row_offset, temperature, log_space,
-        model_is_target, ignore_index,
-    )[0]  # fmt: skip
+        return _run_entries(logits, *law)[0]
+    return _run_targets(logits, targets, *law, ignore_index, is_lazy, order)[0]
 
 
 def bernoulli(
@@ -171,15 +175,17 @@ def raise_outside(targets: torch.Tensor, V: int, ignore_index: int) -> None:
 
 def _run_targets(
     logits, targets, density, M, seed, row_offset, temperature, log_space,
-    model_is_target, ignore_index, log_prob=None, log_ratio=None,
+    model_is_target, ignore_index, is_lazy, order, log_prob=None, log_ratio=None,
 ):  # fmt: skip
+    # Copies are named, so that they live until the kernel returns.
     targets = targets.contiguous()
     mask = torch.empty_like(targets, dtype=torch.bool)
-    # Copies are named, so that they live until the kernel returns.
     logits, N, address, code, inner, outer_stride, inner_stride, stride, V = _layout(logits)
-    density, density_address, density_code, density_step, density_value = _row_scalars(
-        density, targets
-    )
+    density_address, density_code, density_step, density_value = 0, NONE, 0, density
+    if isinstance(density, torch.Tensor):
+        density, density_address, density_code, density_step, density_value = _row_scalars(
+            density, targets
+        )
     M_address, M_code, M_step, M_value = 0, NONE, 0, M
     if isinstance(M, torch.Tensor):
         M, M_address, M_code, M_step, M_value = _row_scalars(M, targets)
@@ -197,7 +203,7 @@ def _run_targets(
         density_address, density_code, density_step, density_value,
         M_address, M_code, M_step, M_value,
         seed_address, seed_value, row_offset, temperature, log_space, model_is_target, ignore_index,
-        mask.data_ptr(), *outputs,
+        is_lazy, 0 if order is None else order.data_ptr(), mask.data_ptr(), *outputs,
     )  # fmt: skip
     if run_units(target_rows, units, N * (V + ROW_WORK), arguments):
         raise_outside(targets, V, ignore_index)
@@ -268,7 +274,8 @@ def _row_scalars(value, rows):
     if code != F32 and code != F64:
         value, code = value.float(), F32
     step = 1
-    if value.shape != rows.shape or not value.is_contiguous():
+    # What broadcasts and has as many elements has the shape, but for leading ones.
+    if value.numel() != rows.numel() or not value.is_contiguous():
         value, step = per_row(value, rows.shape)
     return value, value.data_ptr(), code, step, 0.0
 

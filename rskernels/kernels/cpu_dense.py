@@ -16,8 +16,9 @@ from rskernels.kernels.cpu_decide import (
     natural_log,
     row_address,
     scale_of,
-    summary_of,
+    tally,
 )
+from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     BF16,
     BLOCK,
@@ -32,6 +33,7 @@ from rskernels.kernels.cpu_softmax import (
     load_float,
     load_integer,
     row_total,
+    scratch_for,
     size_of,
     store_float,
 )
@@ -112,12 +114,12 @@ def _row_of(dtype, size, kind, scalar, wide_size):
                     violations += count(over)
                     valid_entries += count(valid)
             if log_prob != 0:
-                summary[EXCESS] += float64(reduce_add(excess))
-                summary[MASS] += float64(reduce_add(mass))
+                tally(summary, EXCESS, float64(reduce_add(excess)))
+                tally(summary, MASS, float64(reduce_add(mass)))
         if log_prob != 0:
-            summary[ACCEPTED] += accepted
-            summary[VIOLATIONS] += violations
-            summary[INVALID] += V - valid_entries
+            tally(summary, ACCEPTED, accepted)
+            tally(summary, VIOLATIONS, violations)
+            tally(summary, INVALID, V - valid_entries)
 
     return decide_row
 
@@ -141,18 +143,18 @@ def reject_row(mask, log_prob, log_ratio, code, V):
 
 @njit(nogil=True, cache=True)
 def dense_rows(
-    begin, end, unit_rows, N,
+    counter, grab, units, unit_rows, N,
     logits, code, inner, outer_stride, inner_stride, stride, V,
     density, density_code, density_outer, density_inner, density_stride, density_value,
     M, M_code, M_outer, M_inner, M_stride, M_value,
     seed_address, seed, row_offset, temperature, log_space, model_is_target,
     mask, log_prob, log_ratio, summaries,
 ):  # fmt: skip
-    """Decide every entry of the rows of units ``begin`` to ``end``.
+    """Decide every entry of the rows of the units that it takes.
 
     ``log_prob`` and ``log_ratio`` are 0 where only the mask is wanted; the sums are then left out.
     """
-    scratch_memory = np.empty(BLOCK, np.float64)
+    scratch_memory = scratch_for(stride)
     scratch = address_of(scratch_memory)
     scale = scale_of(temperature)
     log_density = natural_log(density_value, log_space)
@@ -161,37 +163,39 @@ def dense_rows(
         seed = load_integer(seed_address, I64)
     size, out_size = size_of(code), 8 if code == F64 else 4
     density_size, M_size = size_of(density_code), size_of(M_code)
-    nowhere = np.empty(SUMMARY, np.float64)
-    for n in range(begin * unit_rows, min(N, end * unit_rows)):
-        summary = summary_of(summaries, n // unit_rows) if log_prob != 0 else nowhere
-        row = row_address(logits, n, inner, outer_stride, inner_stride, size)
-        reference, total = row_total(row, code, stride * size, V, scale, scratch)
-        mask_row = mask + n * V
-        log_prob_row = log_prob + n * V * out_size if log_prob != 0 else 0
-        log_ratio_row = log_ratio + n * V * out_size
-        if not total > 0.0:
-            reject_row(mask_row, log_prob_row, log_ratio_row, code, V)
-            if log_prob != 0:
-                summary[INVALID] += V
-            continue
-        density_row = row_address(density, n, inner, density_outer, density_inner, density_size)
-        if density_code != NONE and density_stride == 0:
-            log_density = natural_log(load_float(density_row, density_code), log_space)
-        M_row = row_address(M, n, inner, M_outer, M_inner, M_size)
-        if M_code != NONE and M_stride == 0:
-            log_M = natural_log(load_float(M_row, M_code), log_space)
-        arguments = (
-            row, row_offset + n, stride * size, V, reference, total, temperature,
-            density_row, density_code, density_stride, log_density,
-            M_row, M_code, M_stride, log_M,
-            seed, log_space, model_is_target, mask_row, log_prob_row, log_ratio_row,
-            scratch, summary,
-        )  # fmt: skip
-        if code == F32:
-            _row_f32(*arguments)
-        elif code == BF16:
-            _row_bf16(*arguments)
-        elif code == F16:
-            _row_f16(*arguments)
-        else:
-            _row_f64(*arguments)
+    begin = next_share(counter, -grab, grab)
+    while begin < units:
+        for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
+            summary = summaries + n // unit_rows * (SUMMARY * 8) if log_prob != 0 else 0
+            row = row_address(logits, n, inner, outer_stride, inner_stride, size)
+            reference, total = row_total(row, code, stride * size, V, scale, scratch)
+            mask_row = mask + n * V
+            log_prob_row = log_prob + n * V * out_size if log_prob != 0 else 0
+            log_ratio_row = log_ratio + n * V * out_size
+            if not total > 0.0:
+                reject_row(mask_row, log_prob_row, log_ratio_row, code, V)
+                if log_prob != 0:
+                    tally(summary, INVALID, V)
+                continue
+            density_row = row_address(density, n, inner, density_outer, density_inner, density_size)
+            if density_code != NONE and density_stride == 0:
+                log_density = natural_log(load_float(density_row, density_code), log_space)
+            M_row = row_address(M, n, inner, M_outer, M_inner, M_size)
+            if M_code != NONE and M_stride == 0:
+                log_M = natural_log(load_float(M_row, M_code), log_space)
+            arguments = (
+                row, row_offset + n, stride * size, V, reference, total, temperature,
+                density_row, density_code, density_stride, log_density,
+                M_row, M_code, M_stride, log_M,
+                seed, log_space, model_is_target, mask_row, log_prob_row, log_ratio_row,
+                scratch, summary,
+            )  # fmt: skip
+            if code == F32:
+                _row_f32(*arguments)
+            elif code == BF16:
+                _row_bf16(*arguments)
+            elif code == F16:
+                _row_f16(*arguments)
+            else:
+                _row_f64(*arguments)
+        begin = next_share(counter, begin, grab)

@@ -4,6 +4,7 @@ import numpy as np
 from numba import carray, float32, float64, njit
 
 from rskernels.kernels.cpu_decide import log_prob_of, row_address, scale_of
+from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     BF16,
     BLOCK,
@@ -18,6 +19,7 @@ from rskernels.kernels.cpu_softmax import (
     load_integer,
     load_logit,
     row_total,
+    scratch_for,
     size_of,
     store_float,
 )
@@ -27,33 +29,36 @@ from rskernels.kernels.simd import first_lanes, lane_is, named, part_loader, sel
 
 @njit(nogil=True, cache=True)
 def log_prob_rows(
-    begin, end, unit_rows, N, logits, code, inner, outer_stride, inner_stride, stride, V,
+    counter, grab, units, unit_rows, N, logits, code, inner, outer_stride, inner_stride, stride, V,
     targets, target_code, temperature, ignore_index, log_prob, totals,
 ):  # fmt: skip
     """Write log q of each row's target, and (reference, total) [N, 2] for the gradient.
 
     Returns how many targets lie outside ``[0, V)``.
     """
-    scratch_memory = np.empty(BLOCK, np.float64)
+    scratch_memory = scratch_for(stride)
     scratch = address_of(scratch_memory)
     scale = scale_of(temperature)
     size, target_size = size_of(code), size_of(target_code)
     out_size = 8 if code == F64 else 4
     outside = 0
-    for n in range(begin * unit_rows, min(N, end * unit_rows)):
-        target = load_integer(targets + n * target_size, target_code)
-        kept = carray(as_f64(totals + n * 16), 2)
-        log_q, kept[0], kept[1] = 0.0, np.nan, np.nan
-        if target != ignore_index:
-            log_q = np.nan
-            if target < 0 or target >= V:
-                outside += 1
-            else:
-                row = row_address(logits, n, inner, outer_stride, inner_stride, size)
-                kept[0], kept[1] = row_total(row, code, stride * size, V, scale, scratch)
-                z = load_logit(row + target * stride * size, code)
-                log_q = log_prob_of(z, kept[0], kept[1], temperature)
-        store_float(log_prob + n * out_size, code, log_q)
+    begin = next_share(counter, -grab, grab)
+    while begin < units:
+        for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
+            target = load_integer(targets + n * target_size, target_code)
+            kept = carray(as_f64(totals + n * 16), 2)
+            log_q, kept[0], kept[1] = 0.0, np.nan, np.nan
+            if target != ignore_index:
+                log_q = np.nan
+                if target < 0 or target >= V:
+                    outside += 1
+                else:
+                    row = row_address(logits, n, inner, outer_stride, inner_stride, size)
+                    kept[0], kept[1] = row_total(row, code, stride * size, V, scale, scratch)
+                    z = load_logit(row + target * stride * size, code)
+                    log_q = log_prob_of(z, kept[0], kept[1], temperature)
+            store_float(log_prob + n * out_size, code, log_q)
+        begin = next_share(counter, begin, grab)
     return outside
 
 
@@ -93,36 +98,39 @@ _row_f64 = _row_of("f64", 8, float64)
 
 @njit(nogil=True, cache=True)
 def gradient_rows(
-    begin, end, unit_rows, N, logits, code, inner, outer_stride, inner_stride, stride, V,
+    counter, grab, units, unit_rows, N, logits, code, inner, outer_stride, inner_stride, stride, V,
     targets, target_code, upstream, totals, temperature, ignore_index, gradient,
 ):  # fmt: skip
     """Write the gradient [N, V] of ``target_log_prob``: 0 for rows ignored or not used."""
-    scratch_memory = np.empty(BLOCK, np.float64)
+    scratch_memory = scratch_for(stride)
     scratch = address_of(scratch_memory)
     scale = scale_of(temperature)
     size, target_size = size_of(code), size_of(target_code)
     out_size = 8 if code == F64 else 4
-    for n in range(begin * unit_rows, min(N, end * unit_rows)):
-        target = load_integer(targets + n * target_size, target_code)
-        row = row_address(logits, n, inner, outer_stride, inner_stride, size)
-        kept = carray(as_f64(totals + n * 16), 2)
-        slope = load_float(upstream + n * out_size, code) / temperature
-        if target == ignore_index or slope == 0.0:
-            # A rejected row leaves no trace, not even of a NaN, and is not read.
-            octets = carray(as_u8(gradient + n * V * size), V * size)
-            for i in range(V * size):
-                octets[i] = 0
-            continue
-        reference, total = kept[0], kept[1]
-        arguments = (
-            row, stride * size, V, reference, total, scale, slope, target,
-            gradient + n * V * size, scratch,
-        )  # fmt: skip
-        if code == F32:
-            _row_f32(*arguments)
-        elif code == BF16:
-            _row_bf16(*arguments)
-        elif code == F16:
-            _row_f16(*arguments)
-        else:
-            _row_f64(*arguments)
+    begin = next_share(counter, -grab, grab)
+    while begin < units:
+        for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
+            target = load_integer(targets + n * target_size, target_code)
+            row = row_address(logits, n, inner, outer_stride, inner_stride, size)
+            kept = carray(as_f64(totals + n * 16), 2)
+            slope = load_float(upstream + n * out_size, code) / temperature
+            if target == ignore_index or slope == 0.0:
+                # A rejected row leaves no trace, not even of a NaN, and is not read.
+                octets = carray(as_u8(gradient + n * V * size), V * size)
+                for i in range(V * size):
+                    octets[i] = 0
+                continue
+            reference, total = kept[0], kept[1]
+            arguments = (
+                row, stride * size, V, reference, total, scale, slope, target,
+                gradient + n * V * size, scratch,
+            )  # fmt: skip
+            if code == F32:
+                _row_f32(*arguments)
+            elif code == BF16:
+                _row_bf16(*arguments)
+            elif code == F16:
+                _row_f16(*arguments)
+            else:
+                _row_f64(*arguments)
+        begin = next_share(counter, begin, grab)

@@ -10,6 +10,7 @@ from numba import carray, float32, float64, njit, types
 from numba.extending import intrinsic
 
 from rskernels.kernels.lanemath import exp2
+from rskernels.kernels.layout import ORDER_BLOCK
 from rskernels.kernels.simd import (
     count,
     first,
@@ -27,10 +28,20 @@ from rskernels.kernels.simd import (
 
 NONE, F32, F64, BF16, F16, I64, I32 = range(7)
 
-BLOCK = 4096  # a fixed partition of the row, so that a decision depends on nothing but the row
+# A fixed partition of the row, so that a decision depends on nothing but the row: its head, the
+# halves of the first block without it, and then a block at a time. In an order of the caller's,
+# ORDER_BLOCK at a time.
+HEAD = 512
+HALF = 4096
+BLOCK = 8192
 LIMIT = 2.0 * BLOCK  # twice what a block sums to that lies at its reference throughout
 STEP = 64  # four vectors at a time hide the latency of the additions
-PAGE = 4096  # bytes; asking for the next block's pages side by side reads faster than in turn
+CHECK = 1024  # logits between two looks at whether the decision is certain
+LINE = 64  # bytes of a cache line
+PAGE = 4096  # bytes; asking for pages side by side reads faster than one after the other
+WINDOW = 8 * PAGE  # bytes that are asked for together
+NEAR = 1024  # bytes ahead, where a row may end soon
+ROUNDING = 2.0**-50  # of float64 arithmetic on a few terms, relative to the largest
 
 
 def _pointer(ctype):
@@ -106,26 +117,89 @@ def gather_block(source, stride, length, size, scratch):
             longs[i] = carray(as_i64(source + i * stride), 1)[0]
 
 
+@njit
+def bound_of(z, reference, scale, headroom):
+    """Return ``2**((z - reference) * scale + headroom)``, rounded up."""
+    octaves = (z - reference) * scale
+    return 2.0 ** (octaves + abs(octaves) * ROUNDING + headroom)
+
+
+@njit
+def count_parts(V, order):
+    """Return how many parts of a row are summed one after the other."""
+    if order != 0:
+        return -(-V // ORDER_BLOCK)
+    if V <= BLOCK:
+        return 1 if V <= HEAD else 2 if V <= HALF else 3
+    return 2 - (-V // BLOCK)
+
+
+@njit
+def part_of(part, V, order):
+    """Return where a part begins and how long it is; ``order`` is an address of int64, or 0."""
+    if order != 0:
+        start = carray(as_i64(order), part + 1)[part] * ORDER_BLOCK
+        return start, min(ORDER_BLOCK, V - start)
+    if part < 3:
+        start = 0 if part == 0 else HEAD if part == 1 else HALF
+        end = HEAD if part == 0 else HALF if part == 1 else BLOCK
+    else:
+        start = (part - 2) * BLOCK
+        end = start + BLOCK
+    return start, min(end, V) - start
+
+
+def asker(size):
+    """Return ``ask_ahead(address)``: of the next window, prefetch what a step reads of this one.
+
+    The bytes of a step become lines of ``size`` pages of the next window, eight pages in all.
+    """
+    groups = 8 // size
+
+    @njit
+    @named(f"ask_ahead_{size}")
+    def ask_ahead(address):
+        step = (address % WINDOW) // (STEP * size)
+        window = address - address % WINDOW + WINDOW
+        line = window + (step % groups) * size * PAGE + (step // groups) * LINE
+        for page in range(size):
+            prefetch(line + page * PAGE)
+
+    return ask_ahead
+
+
 def _total_of(dtype, size, scalar):
     """Return ``row_total`` for one dtype of logits."""
-    load, load_part = loader(dtype), part_loader(dtype)
+    load, load_part, ask_ahead = loader(dtype), part_loader(dtype), asker(size)
     low, zero = scalar(-np.inf), scalar(0.0)
 
     @njit
     @named(f"block_sum_{dtype}")
-    def block_sum(block, length, reference, scale, following):
+    def block_sum(block, length, reference, scale, bound, near, halves):
+        """Return the sum of a block, or of the part of it that is above the bound.
+
+        Asks for what lies ``near`` bytes ahead or, where that is 0, for ``halves`` halves of the
+        next window.
+        """
         base, factor = splat(scalar(reference)), splat(scalar(scale))
         s0, s1, s2, s3 = splat(zero), splat(zero), splat(zero), splat(zero)
         whole = length - length % STEP
-        for i in range(0, whole, STEP):
-            at = block + i * size
-            # A block has as many pages as an element has bytes, and a step a line of each.
-            for page in range(size):
-                prefetch(following + page * PAGE + i)
-            s0 = s0 + exp2((load(at) - base) * factor)
-            s1 = s1 + exp2((load(at + 16 * size) - base) * factor)
-            s2 = s2 + exp2((load(at + 32 * size) - base) * factor)
-            s3 = s3 + exp2((load(at + 48 * size) - base) * factor)
+        for check in range(0, whole, CHECK):
+            for i in range(check, min(check + CHECK, whole), STEP):
+                at = block + i * size
+                if near != 0:
+                    for line in range(size):
+                        prefetch(at + near + line * LINE)
+                for half in range(halves):
+                    ask_ahead(at - half * HALF * size)
+                s0 = s0 + exp2((load(at) - base) * factor)
+                s1 = s1 + exp2((load(at + 16 * size) - base) * factor)
+                s2 = s2 + exp2((load(at + 32 * size) - base) * factor)
+                s3 = s3 + exp2((load(at + 48 * size) - base) * factor)
+            if bound < np.inf:
+                part = float64(reduce_add((s0 + s1) + (s2 + s3)))
+                if part > bound:
+                    return part
         for i in range(whole, length, 16):
             z = load_part(block + i * size, first_lanes(length - i))
             s0 = s0 + exp2((z - base) * factor)
@@ -151,25 +225,33 @@ def _total_of(dtype, size, scalar):
 
     @njit
     @named(f"row_total_{dtype}")
-    def row_total(row, stride, V, scale, scratch):
+    def row_total(row, stride, V, scale, scratch, z, headroom, order):
         """Return (reference, Σ 2**((z - reference) * scale)); NaN for a row without a softmax.
 
-        The reference is the maximum of the first block. A later block is summed against it as
-        well, unless its sum says that a logit lies so far above that float32 would round it more,
-        or is NaN or +inf: then its own maximum becomes the reference and it is summed again.
+        The reference is the maximum of the first part. A later one is summed against it as well,
+        unless its sum says that a logit lies so far above that float32 would round it more, or is
+        NaN or +inf: then its own maximum becomes the reference and it is summed again. What is
+        read of the row ends where the total passes that of ``z`` by ``headroom`` octaves.
         """
-        reference, total = -np.inf, 0.0
-        for start in range(0, V, BLOCK):
-            length = min(BLOCK, V - start)
+        reference, total, bound = -np.inf, 0.0, np.inf
+        parts = count_parts(V, order)
+        for part in range(parts):
+            start, length = part_of(part, V, order)
+            near, halves = 0, 1
+            if order != 0:
+                following, _ = part_of(min(part + 1, parts - 1), V, order)
+                near, halves = (following - start) * stride, 0
+            elif headroom < np.inf and part < 3:
+                # A row that may end soon asks for what is near, and makes up for it if it does not.
+                near, halves = NEAR if part == 1 else 0, 2 if part == 2 else 0
             block = row + start * stride
             if stride != size:
                 gather_block(block, stride, length, size, scratch)
                 block = scratch
-            following = block + BLOCK * size
-            part = LIMIT
+            added = LIMIT
             if reference > -np.inf:
-                part = block_sum(block, length, reference, scale, following)
-            if part >= LIMIT:
+                added = block_sum(block, length, reference, scale, bound - total, near, halves)
+            if added >= LIMIT:
                 top, nan = block_top(block, length)
                 if nan or top == np.inf:
                     return np.nan, np.nan
@@ -178,8 +260,12 @@ def _total_of(dtype, size, scalar):
                 if total > 0.0:
                     total *= 2.0 ** ((reference - top) * scale)
                 reference = top
-                part = block_sum(block, length, reference, scale, following)
-            total += part
+                if headroom < np.inf:
+                    bound = bound_of(z, reference, scale, headroom)
+                added = block_sum(block, length, reference, scale, bound - total, near, halves)
+            total += added
+            if total > bound:
+                break
         if not reference > -np.inf:
             return np.nan, np.nan
         return reference, total
@@ -195,15 +281,28 @@ _part_bf16, _part_f16 = part_loader("bf16"), part_loader("f16")
 
 
 @njit
-def row_total(row, code, stride, V, scale, scratch):
+def row_total(row, code, stride, V, scale, scratch, z=0.0, headroom=np.inf, order=0):
     """Return (reference, total) of a row of any dtype."""
     if code == F32:
-        return _total_f32(row, stride, V, scale, scratch)
+        return _total_f32(row, stride, V, scale, scratch, z, headroom, order)
     if code == BF16:
-        return _total_bf16(row, stride, V, scale, scratch)
+        return _total_bf16(row, stride, V, scale, scratch, z, headroom, order)
     if code == F16:
-        return _total_f16(row, stride, V, scale, scratch)
-    return _total_f64(row, stride, V, scale, scratch)
+        return _total_f16(row, stride, V, scale, scratch, z, headroom, order)
+    return _total_f64(row, stride, V, scale, scratch, z, headroom, order)
+
+
+@njit
+def ask_head(row, size, V):
+    """Prefetch the head of a row, and as far beyond as its later parts are asked for."""
+    for line in range(row, row + min(HEAD * size + NEAR, V * size), LINE):
+        prefetch(line)
+
+
+@njit
+def scratch_for(stride):
+    """Return memory for the gathered elements of a block, where they do not lie side by side."""
+    return np.empty(0 if stride == 1 else BLOCK, np.float64)
 
 
 @njit

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+ORDER_BLOCK = 1024  # columns that an order of the caller's moves together
+
 
 class Rows(NamedTuple):
     """Row ``n`` of a tensor starts ``n // inner * outer + n % inner * step`` elements in."""

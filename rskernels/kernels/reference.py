@@ -76,8 +76,14 @@ def mask(
     log_space: bool = False,
     model_is_target: bool = False,
     ignore_index: int = -100,
+    is_lazy: bool = False,
+    order: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Decide every row, or every entry, and return only the mask."""
+    """Decide every row, or every entry, and return only the mask.
+
+    Where ``is_lazy``, a kernel reads a row until its decision is certain, and where an ``order``
+    of its blocks is given, int64 [blocks], it reads them in that order. Neither is seen here.
+    """
     return decide(
         logits,
         targets,

@@ -231,8 +231,8 @@ def lane_is(builder, n):
 def prefetch(builder, address):
     """Ask for the cache line at an address; an address outside the tensor is harmless."""
     pointer = builder.inttoptr(address, I8.as_pointer())
-    # Arguments: a read, to be kept in all cache levels, of data.
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
+    # Arguments: a read, to be kept in all cache levels but the first, of data.
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
 
 
 # Memory: how each dtype is held, and how its lanes become the lanes that are computed with.
