@@ -3,6 +3,8 @@
 They are two-sided and inclusive; a family of several statistics shares the 5e-8.
 """
 
+import math
+
 from scipy import stats
 
 CHANCE = 5e-8
@@ -27,6 +29,11 @@ def waiting(successes, probability):
 def distance(draws, tests=1):
     """Return the largest Kolmogorov-Smirnov distance of ``draws`` from their law."""
     return stats.kstwo.isf(CHANCE / tests, draws)
+
+
+def fair_sum(draws, tests=1):
+    """Return a bound of the size of a sum of ``draws`` fair signs (Hoeffding, 1963)."""
+    return (2 * draws * math.log(2 * tests / CHANCE)) ** 0.5
 
 
 def flips(expected):

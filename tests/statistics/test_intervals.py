@@ -40,6 +40,14 @@ def test_ends_are_inclusive_and_the_narrowest(tests):
     assert law.sf(high) <= tail < law.sf(high - 1)
 
 
+def test_sums_of_fair_signs():
+    # The bound fails by chance no more often than it says, and not a thousand times less often.
+    for draws in (1_000, 100_000):
+        half = (draws + intervals.fair_sum(draws, tests=3)) / 2
+        chance = 2 * stats.binom(draws, 0.5).sf(half)
+        assert intervals.CHANCE / 3_000 < chance <= intervals.CHANCE / 3
+
+
 def test_a_statistic_outside_fails():
     intervals.assert_inside("T0", 3, (3, 5))
     intervals.assert_inside("T0", 5, (3, 5))

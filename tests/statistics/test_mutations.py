@@ -9,9 +9,11 @@ from functools import partial
 import pytest
 
 from . import test_t9_fresh_ratio as t9
-from .faults import FAULTS
+from .decision_faults import DECISION
 from .mutants import plant
+from .uniform_faults import ROWS, UNIFORM_LAW
 
+FAULTS = [*UNIFORM_LAW, *ROWS, *DECISION]
 BACKENDS = ("reference", "cpu", "gpu")
 PLANTED = [(fault, backend) for fault in FAULTS for backend in BACKENDS if getattr(fault, backend)]
 

@@ -9,6 +9,7 @@ from rskernels.kernels import reference
 from .intervals import assert_inside, flips
 
 LOG_M = 0.3
+LARGEST_EXPECTED = 4.0  # flips
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
 
 
@@ -27,6 +28,7 @@ def check_flips(subject, seed, form="target", dtype=torch.float32, shape=(10_000
     r, r_hat = ((seen.double() - LOG_M).exp().clamp(max=1) for seen in (got.log_ratio, log_ratio))
     flipped = got.mask != mask
     expected = (r - r_hat).abs().sum().item()
+    assert_inside("T10 expected", expected, (0.0, LARGEST_EXPECTED))
     assert_inside("T10", flipped.sum(), (0, flips(expected)))
     u = rskernels.uniforms(N, seed=seed, columns=None if targets is not None else V)
     between = (torch.minimum(r, r_hat) <= u) & (u <= torch.maximum(r, r_hat))

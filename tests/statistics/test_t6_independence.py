@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from .forms import FORMS, decisions, row_blocks
-from .intervals import assert_inside, binomial
+from .intervals import assert_inside, binomial, fair_sum
 
 NEAR = 128
 SEEDS = (1, -1, 2**31, 2**32, 2**33, -(2**62))
@@ -66,10 +66,19 @@ def check_keys(subject, seed, form="target", draws=1 << 16):
         (what, fair_bits(form, subject, draws, **{"seed": seed, **law}), bits)
         for what, law in shifts.items()
     ]
-    # Distances at which units of work, programs and threads begin.
-    distances = [1 << bit for bit in range(draws.bit_length() - 1)]
-    pairs += [(f"lag {lag}", bits[lag:], bits[:-lag]) for lag in distances]
     check_pairs(name, pairs)
+    check_every_lag(name, bits)
+
+
+def check_every_lag(name, bits):
+    """Sensitive to draws that repeat at any distance, such as that of units of work or threads."""
+    signs = 2.0 * bits - 1
+    # Padded with zeros, so that no lag wraps around.
+    sums = np.fft.irfft(np.abs(np.fft.rfft(signs, 2 * len(signs))) ** 2)
+    lags = np.arange(1, len(signs))
+    excess = np.abs(sums[lags]) / fair_sum(len(signs) - lags, tests=len(lags))
+    worst = excess.argmax()
+    assert_inside(f"T6 {name}: lag {lags[worst]}", float(excess[worst]), (0.0, 1.0))
 
 
 def fair_bits(form, subject, draws, **law):
@@ -77,15 +86,23 @@ def fair_bits(form, subject, draws, **law):
 
 
 def fair_entries(subject, draws, seed):
-    """Return a dense decision's entries, row after row and column after column."""
+    """Return a dense decision's entries, row after row and column after column.
+
+    Their rows come after the first ``draws``, with which their first column would share its draws.
+    """
     V = 1 << (draws.bit_length() // 2)
-    blocks = [
-        subject.mask(
-            torch.zeros(rows.stop - rows.start, V), None, 0.5 / V, seed=seed, row_offset=rows.start
-        )
-        for rows in row_blocks(draws // V, V)
-    ]
-    mask = torch.cat(blocks)
+    mask = torch.cat(
+        [
+            subject.mask(
+                torch.zeros(rows.stop - rows.start, V),
+                None,
+                0.5 / V,
+                seed=seed,
+                row_offset=draws + rows.start,
+            )
+            for rows in row_blocks(draws // V, V)
+        ]
+    )
     return mask.flatten().numpy(), mask.T.flatten().numpy()
 
 
