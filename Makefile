@@ -11,13 +11,19 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench bench-gpu bench-compile wheel lint types ctest clean
+.PHONY: demo test nightly bench bench-gpu bench-compile wheel lint types ctest clean
 
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
 
 test: $(READY) $(KERNELS)
 	$(BIN)/python -m pytest
+
+# With fresh draws, and with what an ordinary run leaves out.
+nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
+nightly: $(READY) $(KERNELS)
+	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
+	$(BIN)/python -m pytest -m ''
 
 bench: $(READY) $(KERNELS)
 	$(BIN)/python benchmarks/run.py

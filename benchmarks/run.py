@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+import affinity
 import baselines
 import machine
 import report
@@ -38,6 +39,7 @@ LONG = 1 << 30  # bytes of logits
 def measure(case: Case, inputs: Inputs) -> dict[str, Any]:
     """Check a case, time ours with the fastest torch forms and the read limit, and take memory."""
     accepted = check(case, inputs)
+    affinity.bind_workers()
     is_bar = case in (BAR, BAR_ESTIMATE)
     is_long = case.logits_bytes > LONG
     forms = {
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name holds TEXT")
     parser.add_argument("--out", type=Path, help="the JSON file; the table goes beside it")
     arguments = parser.parse_args()
+    affinity.bind()
     is_part = arguments.quick or arguments.only
     out = arguments.out or RESULTS / ("cpu-part.json" if is_part else "cpu.json")
     begin = time.perf_counter()

@@ -101,11 +101,11 @@ def python():
 
 
 class Backend:
-    """A module of ``rskernels.kernels``, called with CPU tensors and answering with them."""
+    """A module of a package's ``kernels``, called with CPU tensors and answering with them."""
 
-    def __init__(self, name):
+    def __init__(self, name, package="rskernels"):
         self.name = name
-        self.kernels = importlib.import_module(f"rskernels.kernels.{name}")
+        self.kernels = importlib.import_module(f"{package}.kernels.{name}")
         on_device = name == "gpu" and torch.cuda.is_available()
         self.device = torch.device("cuda" if on_device else "cpu")
         # Interpreted Triton takes milliseconds a program.
@@ -180,6 +180,12 @@ def backend(request):
 def kernel(request):
     """The backends that are compared with the reference."""
     return _backend(request.param)
+
+
+@pytest.fixture
+def backend_of():
+    """Return a backend by name, of this package or of a copy of it."""
+    return _backend
 
 
 @pytest.fixture

@@ -57,9 +57,10 @@ def scale_of(temperature):
 
 
 @njit
-def summary_of(summaries, unit):
-    """Return a unit's row of the summaries."""
-    return carray(as_f64(summaries + unit * SUMMARY * 8), SUMMARY)
+def tally(summary, which, amount):
+    """Add to one entry of a unit's summary; to none where its address is 0."""
+    if summary != 0:
+        carray(as_f64(summary + which * 8), 1)[0] += amount
 
 
 @njit
@@ -88,7 +89,7 @@ def ratio(log_q, log_density, model_is_target):
 
 
 @njit
-def decide_row(log_q, log_density, log_M, log_u, model_is_target, code, counted, summary):
+def decide_row(log_q, log_density, log_M, log_u, model_is_target, code, summary):
     """Decide by log r >= log u, count what happened, and return (accepted, log ratio)."""
     log_ratio = ratio(log_q, log_density, model_is_target)
     if code != F64:
@@ -96,16 +97,16 @@ def decide_row(log_q, log_density, log_M, log_u, model_is_target, code, counted,
         log_ratio = float64(float32(log_ratio))
     # Written so that a NaN anywhere fails.
     if not (log_density < np.inf and log_q <= 0.0 and log_ratio < np.inf and log_M > -np.inf):
-        summary[INVALID] += 1
+        tally(summary, INVALID, 1)
         return False, np.nan
     log_r = log_ratio - log_M
     accepted = log_r >= log_u
-    if counted:
+    if summary != 0:
         r = math.exp(log_r)
-        summary[ACCEPTED] += accepted
-        summary[VIOLATIONS] += log_ratio > log_M
-        summary[EXCESS] += max(r - 1.0, 0.0)
-        summary[MASS] += r
+        tally(summary, ACCEPTED, accepted)
+        tally(summary, VIOLATIONS, log_ratio > log_M)
+        tally(summary, EXCESS, max(r - 1.0, 0.0))
+        tally(summary, MASS, r)
     return accepted, log_ratio
 
 
@@ -122,7 +123,7 @@ def headroom_of(log_density, log_M, log_u, model_is_target):
 
 
 @njit
-def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, code, summary):
+def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, code):
     """Return (is certain, accepted, headroom) of a row of which only the target's logit is known.
 
     The headroom, infinite unless ``is_lazy``, is how far the total may rise above the target's
@@ -133,7 +134,7 @@ def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, code, 
     if not is_lazy:
         return False, False, np.inf
     # With log q = 0 a target is most, and a proposal least, likely accepted.
-    accepted, _ = decide_row(0.0, log_density, log_M, log_u, model_is_target, code, False, summary)
+    accepted, _ = decide_row(0.0, log_density, log_M, log_u, model_is_target, code, 0)
     if accepted != model_is_target:
         return True, accepted, np.inf
     return False, False, headroom_of(log_density, log_M, log_u, model_is_target)
@@ -164,13 +165,12 @@ def target_rows(
     if seed_address != 0:
         seed = load_integer(seed_address, I64)
     accepted = carray(as_u8(mask), N)
-    nowhere = np.empty(SUMMARY, np.float64)
     outside = 0
     first, _ = part_of(0, V, order)
     begin = next_share(counter, -grab, grab)
     while begin < units:
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
-            summary = summary_of(summaries, n // unit_rows) if log_prob != 0 else nowhere
+            summary = summaries + n // unit_rows * (SUMMARY * 8) if log_prob != 0 else 0
             if is_lazy and n + 1 < N:
                 # A row that ends early is over before the next one has been fetched.
                 row = row_address(logits, n + 1, inner, outer_stride, inner_stride, size)
@@ -181,7 +181,7 @@ def target_rows(
             log_q, log_w = np.nan, np.nan
             accepted[n] = False
             if target == ignore_index:
-                summary[IGNORED] += 1
+                tally(summary, IGNORED, 1)
             elif target < 0 or target >= V:
                 outside += 1
             else:
@@ -197,7 +197,7 @@ def target_rows(
                 headroom = np.inf
                 if log_prob == 0:
                     is_certain, accepted[n], headroom = decide_unread(
-                        z, log_density, log_M, log_u, model_is_target, is_lazy, code, summary
+                        z, log_density, log_M, log_u, model_is_target, is_lazy, code
                     )
                     if is_certain:
                         continue
@@ -206,7 +206,7 @@ def target_rows(
                 )
                 log_q = log_prob_of(z, reference, total, temperature)
                 accepted[n], log_w = decide_row(
-                    log_q, log_density, log_M, log_u, model_is_target, code, log_prob != 0, summary
+                    log_q, log_density, log_M, log_u, model_is_target, code, summary
                 )
             if log_prob != 0:
                 store_float(log_prob + n * out_size, code, log_q)

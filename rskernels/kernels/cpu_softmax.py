@@ -260,7 +260,8 @@ def _total_of(dtype, size, scalar):
                 if total > 0.0:
                     total *= 2.0 ** ((reference - top) * scale)
                 reference = top
-                bound = bound_of(z, reference, scale, headroom)
+                if headroom < np.inf:
+                    bound = bound_of(z, reference, scale, headroom)
                 added = block_sum(block, length, reference, scale, bound - total, near, halves)
             total += added
             if total > bound:

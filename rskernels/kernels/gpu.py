@@ -163,7 +163,7 @@ def _decide_targets(
     M, M_stride, log_M, has_M = _row_scalars(M, targets.shape, log_space, logits)
     seed_ptr, seed_value, has_seed = _seed(seed, logits)
     partials, has_partials = _partials(rows, temperature, order)
-    _, meta = _meta(logits)
+    _, meta = _meta(logits, order)
     with _on(device):
         _target_kernel[(N,)](
             *_logits_arguments(rows), partials, targets if order is None else order,
@@ -229,7 +229,7 @@ def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
 def _partials(rows, temperature, order=None):
     """Return the chunks' pairs where few long rows would leave the device idle."""
     logits = rows.tensors[0]
-    chunk, meta = _meta(logits)
+    chunk, meta = _meta(logits, order)
     chunks = triton.cdiv(logits.shape[-1], chunk)
     if rows.length >= FEW_ROWS or chunks == 1:
         return logits, False
@@ -252,13 +252,14 @@ def _outputs(logits, shape, programs, has_outputs):
     return log_prob, torch.empty_like(log_prob), summary
 
 
-def _meta(logits):
-    """Return the chunk, a function of V and dtype alone, and the launch's constants."""
-    is_double = logits.dtype == torch.float64
-    # Twice as many doubles would not fit the registers.
-    longest = CHUNK // 2 if is_double else CHUNK
-    chunk = min(longest, max(16, triton.next_power_of_2(logits.shape[-1])))
-    wide = tl.float64 if is_double else tl.float32
+def _meta(logits, order=None):
+    """Return the chunk, a function of V, dtype and order alone, and the launch's constants."""
+    # A tile of doubles in order would not fit the registers.
+    is_large = order is not None and logits.dtype == torch.float64
+    chunk = min(
+        CHUNK // 2 if is_large else CHUNK, max(16, triton.next_power_of_2(logits.shape[-1]))
+    )
+    wide = tl.float64 if logits.dtype == torch.float64 else tl.float32
     # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
     warps = max(1, min(8, chunk // (8 * LANES)))
     # Fused, a product's rounding would depend on what else a kernel does with it.

@@ -89,6 +89,13 @@ def _uniform(row_id, column, stream, seed):
 
 
 @triton.jit
+def _log_uniform(row_id, seed):
+    """Return log u of a row's one decision, float64."""
+    column = (row_id * 0).to(tl.int32)
+    return tl.log(_uniform(row_id, column, column, seed).to(tl.float64))
+
+
+@triton.jit
 def _load_seed(seed_ptr, seed, HAS_SEED: tl.constexpr):
     return tl.load(seed_ptr) if HAS_SEED else seed.to(tl.int64)
 
@@ -128,8 +135,6 @@ def _target_kernel(
     else:
         log_m = tl.full([], log_M, tl.float64)
     row_id = row_offset.to(tl.int64) + row
-    u = _uniform(row_id, row * 0, row * 0, _load_seed(seed_ptr, seed, HAS_SEED))
-    log_u = tl.log(u.to(tl.float64))
     z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
     factor = tl.full([], scale, WIDE)
     # A row that is not decided is not read.
@@ -140,6 +145,7 @@ def _target_kernel(
         possible = (tl.abs(z) < infinity) & (tl.abs(log_d) < infinity) & (tl.abs(log_m) < infinity)
         length = tl.where(possible, length, 0)
     if IS_LAZY:
+        log_u = _log_uniform(row_id, _load_seed(seed_ptr, seed, HAS_SEED))
         # With log q = 0 a target is most, and a proposal least, likely accepted.
         likely = _log_ratio(log_d * 0.0, log_d, MODEL_IS_TARGET).to(WIDE).to(tl.float64)
         likely = likely - log_m >= log_u
@@ -159,6 +165,7 @@ def _target_kernel(
             row_ptr, partials_ptr, mask_ptr, order_ptr, row, stride, length, factor,
             CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER, HAS_PARTIALS,
         )  # fmt: skip
+        log_u = _log_uniform(row_id, _load_seed(seed_ptr, seed, HAS_SEED))
     log_q = _log_prob(z, top, total, tl.full([], temperature, tl.float64))
     # What is compared is what is returned, so that an envelope taken from it is not violated.
     log_w = _log_ratio(log_q, log_d, MODEL_IS_TARGET).to(WIDE).to(tl.float64)
