@@ -1,11 +1,13 @@
 """The forms of a decision, each called so that it accepts with a given probability.
 
 Logits are one row repeated without memory. Every form has a temperature, where it takes one, and
-an M, so that a form which left out either would accept at another rate.
+an M, so that a form which left out either would accept at another rate. Where only the mask is
+wanted, the target's decision stops reading a row as soon as it is certain.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,8 @@ import torch
 
 TEMPERATURE = 0.6
 ROW = torch.tensor([0.0, 1.0, -0.5])
+# Long enough to be decided before its end.
+LONG_ROW = torch.sin(torch.arange(float(1 << 14)))
 TARGET = 0  # neither the largest logit nor the smallest
 ENTRIES = 3 * torch.sin(torch.arange(float(1 << 12)))
 BLOCK = 1 << 20  # decisions a call: a mask that stays in the cache
@@ -29,13 +33,12 @@ class Form(NamedTuple):
     """Decisions that interpreted Triton takes in a second or two."""
 
 
-def target(subject, rows, ratio, M, *, model_is_target=False, **law):
-    q = (ROW / TEMPERATURE).softmax(0)[TARGET]
+def target(subject, rows, ratio, M, *, logits=ROW, model_is_target=False, **law):
+    q = (logits / TEMPERATURE).softmax(0)[TARGET]
     density = q / (ratio * M) if model_is_target else ratio * M * q
-    targets = torch.full((rows,), TARGET)
     return subject.mask(
-        ROW.expand(rows, -1), targets, density, M,
-        temperature=TEMPERATURE, model_is_target=model_is_target, **law,
+        logits.expand(rows, -1), torch.full((rows,), TARGET), density, M,
+        temperature=TEMPERATURE, model_is_target=model_is_target, is_lazy=True, **law,
     )  # fmt: skip
 
 
@@ -66,6 +69,11 @@ FORMS = {
     "dense": Form(dense, len(ENTRIES), 1 << 17),
     "dense_verify": Form(dense_verify, len(ENTRIES), 1 << 17),
     "bernoulli": Form(bernoulli, 1, 1 << 16),
+}
+# What lazy decisions read in part.
+LONG_FORMS = {
+    "long_target": Form(partial(target, logits=LONG_ROW), 1, 1 << 5),
+    "long_verify": Form(partial(verify, logits=LONG_ROW), 1, 1 << 5),
 }
 
 

@@ -9,7 +9,7 @@ import rskernels
 
 PACKAGE = Path(rskernels.__file__).parent
 # What holds neither law nor decision is not copied: Numba is told of its vector types once.
-SHARED = ("simd", "threads", "layout")
+SHARED = ("simd", "threads")
 _numbers = itertools.count()
 
 

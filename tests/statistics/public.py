@@ -9,10 +9,13 @@ class Public:
     def __init__(self, backend):
         self._place = backend.place
 
-    def mask(self, logits, targets, density, M=1.0, *, model_is_target=False, **law):
-        call = rskernels.verify_mask if model_is_target else rskernels.accept_mask
+    def mask(self, logits, targets, density, M=1.0, *, model_is_target=False, is_lazy=False, **law):
         logits, targets, density, M = map(self._place, (logits, targets, density, M))
-        return call(logits, density, M, targets=targets, **law).cpu()
+        if model_is_target:
+            # It always stops reading a row that is decided.
+            return rskernels.verify_mask(logits, density, M, targets=targets, **law).cpu()
+        law["assume_finite"] = is_lazy
+        return rskernels.accept_mask(logits, density, M, targets=targets, **law).cpu()
 
     def decide(self, logits, targets, density, M=1.0, *, model_is_target=False, **law):
         call = rskernels.verify if model_is_target else rskernels.accept
