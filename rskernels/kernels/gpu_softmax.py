@@ -10,9 +10,9 @@ int64. All steps are in elements.
 import triton
 import triton.language as tl
 
-from rskernels.kernels import layout
+from rskernels.kernels.layout import ORDER_BLOCK as COLUMNS_MOVED_TOGETHER
 
-ORDER_BLOCK = tl.constexpr(layout.ORDER_BLOCK)
+ORDER_BLOCK = tl.constexpr(COLUMNS_MOVED_TOGETHER)
 FLOAT64_ROUNDING = tl.constexpr(2.0**-50)  # of a few terms, relative to the largest
 
 
