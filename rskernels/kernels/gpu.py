@@ -175,7 +175,7 @@ def _decide_targets(
             IS_LAZY=is_lazy and not has_partials,
             HAS_DENSITY=has_density, HAS_M=has_M, HAS_SEED=has_seed,
             LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs,
-            **_sum_order(rows), **_registers(logits), **meta,
+            **_sum_order(rows), **meta,
         )  # fmt: skip
     return mask, log_prob, log_ratio, summary
 
@@ -272,12 +272,6 @@ def _sum_order(rows):
     steps = (logits.data_ptr(), rows.outer_strides[0], rows.inner_strides[0])
     is_aligned = logits.stride(-1) == 1 and not any(step % VECTOR for step in steps)
     return {"IS_EVEN": logits.shape[-1] % VECTOR == 0, "IS_ALIGNED": is_aligned}
-
-
-def _registers(logits):
-    """Return what keeps the assembler from spilling doubles so that one more program fits."""
-    is_cuda = LANES == 32
-    return {"maxnreg": 64} if is_cuda and logits.dtype == torch.float64 else {}
 
 
 def _scale(temperature):
