@@ -25,7 +25,8 @@ CODE = {
 }
 UNIT_WORK = 1 << 16  # logits; a unit is the grain of threads and of the sums
 SCALAR_UNIT = 1024  # rows a unit where a row is a single number
-ROW_WORK = 256  # a row's decision costs about as much as this many logits
+ROW_WORK = 64  # a row's decision costs about as much as this many logits
+SCALAR_WORK = 16  # where nothing is read but its ratio
 
 Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -96,7 +97,7 @@ def bernoulli(
     M, *M_scalars = _row_scalars(M, log_ratio)
     N = values.numel()
     run_units(
-        bernoulli_rows, -(-N // SCALAR_UNIT), N * ROW_WORK,
+        bernoulli_rows, -(-N // SCALAR_UNIT), N * SCALAR_WORK,
         (
             SCALAR_UNIT, N, values.data_ptr(), CODE[values.dtype], *M_scalars,
             *_seed(seed), row_offset, stream, log_space, mask.data_ptr(),

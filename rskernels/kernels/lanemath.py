@@ -56,11 +56,25 @@ LOG_F32 = (
     0.127614682632,
     -0.0763422573871,
 )
-SQRT_HALF_BITS = 0x3F3504F3
-SMALLEST_NORMAL = 2.0**-126
+# Minimax (log((1+s)/(1-s)) - 2*s) / s**3 in s*s, for the same f = 2*s/(1-s); off by 1.2e-18.
+LOG_F64 = (
+    0.666666666666673441,
+    0.399999999994146757,
+    0.285714287423880125,
+    0.222221985731577179,
+    0.181835643270070245,
+    0.153140505394718475,
+    0.147959497465041091,
+)
+LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # 32 bits, and the rest
 
 # lane type: coefficients, lowest and highest exponent that stay finite, mantissa bits, integer type
 EXP2 = {FLOAT: (EXP2_F32, -125.0, 127.0, 23, I32), DOUBLE: (EXP2_F64, -1021.0, 1023.0, 52, I64)}
+# lane type: integer type, mantissa bits, bits of sqrt(1/2), smallest normal number
+LOG = {
+    FLOAT: (I32, 23, 0x3F3504F3, 2.0**-126),
+    DOUBLE: (I64, 52, 0x3FE6A09E667F3BCD, 2.0**-1022),
+}
 
 
 def horner(builder, coefficients, x):
@@ -93,29 +107,45 @@ def exp2(builder, x):
     return builder.bitcast(builder.add(bits, power), x.type)
 
 
-@lanes(lambda x: x)
-def log(builder, x):
-    """Natural logarithm: log 0 is -inf, log of a negative number or NaN is NaN."""
-    if x.type.element is DOUBLE:
-        return call(builder, "llvm.log.v16f64", x.type, x)
-    number = lambda value: constant(x.type, value)  # noqa: E731
-    words = wide(I32)
-    tiny = builder.fcmp_ordered("<", x, number(SMALLEST_NORMAL))
-    scaled = builder.select(tiny, builder.fmul(x, number(2.0**24)), x)
-    bits = builder.bitcast(scaled, words)
-    exponent = builder.ashr(builder.sub(bits, constant(words, SQRT_HALF_BITS)), constant(words, 23))
-    mantissa = builder.bitcast(
-        builder.sub(bits, builder.shl(exponent, constant(words, 23))), x.type
-    )
-    power = builder.sitofp(exponent, x.type)
-    power = builder.select(tiny, builder.fsub(power, number(24.0)), power)
-    f = builder.fsub(mantissa, number(1.0))
+def _log_near_one_f32(builder, f, power):
+    number = lambda value: constant(f.type, value)  # noqa: E731
     cube = builder.fmul(builder.fmul(f, f), f)
     tail = builder.fmul(horner(builder, LOG_F32, f), cube)
     tail = builder.fsub(tail, builder.fmul(number(0.5), builder.fmul(f, f)))
-    value = builder.fadd(f, tail)
-    fused = f"llvm.fmuladd.{suffix(x.type)}"
-    value = call(builder, fused, x.type, power, number(math.log(2)), value)
+    fused = f"llvm.fmuladd.{suffix(f.type)}"
+    return call(builder, fused, f.type, power, number(math.log(2)), builder.fadd(f, tail))
+
+
+def _log_near_one_f64(builder, f, power):
+    number = lambda value: constant(f.type, value)  # noqa: E731
+    s = builder.fdiv(f, builder.fadd(f, number(2.0)))
+    square = builder.fmul(s, s)
+    tail = builder.fmul(horner(builder, LOG_F64, square), square)
+    half = builder.fmul(number(0.5), builder.fmul(f, f))
+    # log(1+f) = f - (half - s*(half + tail)), and what is small is added first.
+    small = builder.fmul(s, builder.fadd(half, tail))
+    small = builder.fadd(small, builder.fmul(power, number(LN2_LOW)))
+    near = builder.fsub(f, builder.fsub(half, small))
+    return builder.fadd(builder.fmul(power, number(LN2_HIGH)), near)
+
+
+@lanes(lambda x: x)
+def log(builder, x):
+    """Natural logarithm: log 0 is -inf, log of a negative number or NaN is NaN."""
+    lane = x.type.element
+    integer, mantissa_bits, sqrt_half, smallest = LOG[lane]
+    number = lambda value: constant(x.type, value)  # noqa: E731
+    words = wide(integer)
+    width = constant(words, mantissa_bits)
+    tiny = builder.fcmp_ordered("<", x, number(smallest))
+    lifted = builder.fmul(x, number(2.0 ** (mantissa_bits + 1)))
+    bits = builder.bitcast(builder.select(tiny, lifted, x), words)
+    exponent = builder.ashr(builder.sub(bits, constant(words, sqrt_half)), width)
+    mantissa = builder.bitcast(builder.sub(bits, builder.shl(exponent, width)), x.type)
+    power = builder.sitofp(exponent, x.type)
+    power = builder.select(tiny, builder.fsub(power, number(mantissa_bits + 1.0)), power)
+    near_one = _log_near_one_f64 if lane is DOUBLE else _log_near_one_f32
+    value = near_one(builder, builder.fsub(mantissa, number(1.0)), power)
     infinite = builder.fcmp_ordered("==", x, number(math.inf))
     positive = builder.fcmp_ordered(">", x, number(0.0))
     zero = builder.fcmp_ordered("==", x, number(0.0))
@@ -167,30 +197,32 @@ def emit_word_uniform(builder, w0, w1, float_type):
     return builder.fmul(builder.sitofp(integer, float_type), scale)
 
 
-def _row_words(builder, row, stream, seed):
-    half, mask = I64(32), I64(random.WORD)
-    return (
-        (builder.and_(row, mask), builder.lshr(row, half), builder.and_(stream, mask)),
-        (builder.and_(seed, mask), builder.lshr(seed, half)),
-    )
+def _wide_key(builder, seed):
+    halves = builder.and_(seed, I64(random.WORD)), builder.lshr(seed, I64(32))
+    return tuple(broadcast(builder, word) for word in halves)
 
 
-@lanes(lambda row, stream, seed: types.float64)
-def row_uniform(builder, row, stream, seed):
-    """Return the uniform of a row (column 0) as float64."""
-    (low, high, use), key = _row_words(builder, row, stream, seed)
-    w0, w1, _, _ = emit_philox(builder, (low, high, I64(0), use), key)
-    return builder.fpext(emit_word_uniform(builder, w0, w1, FLOAT), DOUBLE)
+@lanes(lambda row, stream, seed: f32x16)
+def row_uniforms(builder, row, stream, seed):
+    """Return the uniforms (column 0) of sixteen rows that follow each other."""
+    rows = builder.add(broadcast(builder, row), ir.Constant(wide(I64), list(range(LANES))))
+    half, mask = constant(wide(I64), 32), constant(wide(I64), random.WORD)
+    low, high = builder.and_(rows, mask), builder.lshr(rows, half)
+    use = builder.and_(stream, I64(random.WORD))
+    counter = (low, high, constant(wide(I64), 0), broadcast(builder, use))
+    w0, w1, _, _ = emit_philox(builder, counter, _wide_key(builder, seed))
+    return emit_word_uniform(builder, w0, w1, wide(FLOAT))
 
 
 @lanes(lambda row, column, seed: f32x16)
 def column_uniforms(builder, row, column, seed):
     """Return the acceptance uniforms of sixteen neighbouring columns of a row."""
-    (low, high, use), key = _row_words(builder, row, I64(random.ACCEPT_STREAM), seed)
+    low, high = builder.and_(row, I64(random.WORD)), builder.lshr(row, I64(32))
     offsets = ir.Constant(wide(I64), list(range(LANES)))
     columns = builder.add(broadcast(builder, column), offsets)
-    counter = (broadcast(builder, low), broadcast(builder, high), columns, broadcast(builder, use))
-    w0, w1, _, _ = emit_philox(builder, counter, tuple(broadcast(builder, k) for k in key))
+    use = constant(wide(I64), random.ACCEPT_STREAM)
+    counter = (broadcast(builder, low), broadcast(builder, high), columns, use)
+    w0, w1, _, _ = emit_philox(builder, counter, _wide_key(builder, seed))
     return emit_word_uniform(builder, w0, w1, wide(FLOAT))
 
 

@@ -41,5 +41,10 @@ def _renamed(source, name):
     for module in SHARED:
         source = source.replace(f"{name}.kernels.{module}", f"rskernels.kernels.{module}")
     # Kernels of one dtype compile in half the time, and the checks of the mutants need no more.
-    source = re.sub(r"(?m)^(_\w+)_(bf16|f16|f64) = _\w+_of\(.*\)$", r"\1_\2 = \1_f32", source)
+    made = r"(?m)^(?P<names>_\w+_(bf16|f16|f64)(, _\w+_\2)*) = _\w+_of\(.*\)$"
+    source = re.sub(made, lambda line: _as_float32(line["names"]), source)
     return source.replace("cache=True", "cache=False")
+
+
+def _as_float32(names):
+    return f"{names} = {re.sub('_(bf16|f16|f64)', '_f32', names)}"
