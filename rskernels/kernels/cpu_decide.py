@@ -36,7 +36,7 @@ from rskernels.kernels.cpu_softmax import (
     short_totals,
     size_of,
 )
-from rskernels.kernels.lanemath import log, philox_words, row_uniforms
+from rskernels.kernels.lanemath import log_of_normal, philox_words, row_uniforms
 from rskernels.kernels.simd import (
     LANES,
     bits_of,
@@ -196,7 +196,7 @@ def target_rows(
                 )
             if M_code != NONE:
                 log_M = row_logs(M, M_code, M_step, start, inside, log_space)
-            log_u = log(widen(row_uniforms(row_offset + start, 0, seed)))
+            log_u = log_of_normal(widen(row_uniforms(row_offset + start, 0, seed)))
             logits_of_targets = _load_f64(known + LOGIT)
             chosen, rooms = 0, splat(np.inf)
             if is_mask_only:
@@ -268,7 +268,7 @@ def bernoulli_rows(
                 values = _load_some_f64(log_ratio + n * 8, inside)
             else:
                 values = widen(_load_some_f32(log_ratio + n * 4, inside))
-            log_u = log(widen(row_uniforms(row_offset + n, stream, seed)))
+            log_u = log_of_normal(widen(row_uniforms(row_offset + n, stream, seed)))
             accepted = (values < top) & (log_M > low) & (values - log_M >= log_u)
             store_mask(mask + n, inside, accepted)
         begin = next_share(counter, begin, grab)

@@ -35,7 +35,7 @@ from rskernels.kernels.cpu_softmax import (
     size_of,
     store_float,
 )
-from rskernels.kernels.lanemath import column_uniforms, exp2, log
+from rskernels.kernels.lanemath import column_uniforms, exp2, log_of_normal
 from rskernels.kernels.simd import (
     as_lanes,
     count,
@@ -75,8 +75,13 @@ def _row_of(dtype, size, kind, scalar, wide_size):
                 gather_block(block, stride, length, size, scratch)
                 block = scratch
             excess, mass = splat(zero), splat(zero)
+            following = column_uniforms(row_id, start, seed)
             for i in range(0, length, 16):
                 column = start + i
+                u = following
+                # The next draw fills the time that this decision takes.
+                if i + 16 < length:
+                    following = column_uniforms(row_id, column + 16, seed)
                 inside = first_lanes(length - i)
                 z = load(block + i * size, inside)
                 log_q = minimum((z - base) * factor - log_total, splat(zero))
@@ -84,7 +89,7 @@ def _row_of(dtype, size, kind, scalar, wide_size):
                     log_d = natural_logs(load_wide(density + column * wide_size, inside), log_space)
                 if M_code != NONE and M_stride != 0:
                     log_m = natural_logs(load_wide(M + column * wide_size, inside), log_space)
-                log_u = log(as_lanes(column_uniforms(row_id, column, seed), log_q))
+                log_u = log_of_normal(as_lanes(u, log_q))
                 chosen, valid, log_w = decide(log_q, log_d, log_m, log_u, model_is_target, False)
                 store_mask(mask + column, inside, chosen)
                 if log_prob != 0:

@@ -304,8 +304,9 @@ def without(builder, a, b):
 @lanes(lambda n: mask16)
 def first_lanes(builder, n):
     """Say which lanes come before lane ``n``."""
-    index = ir.Constant(wide(I64), list(range(LANES)))
-    return builder.icmp_signed("<", index, broadcast(builder, n))
+    index = ir.Constant(wide(I32), list(range(LANES)))
+    most = builder.select(builder.icmp_signed("<", n, I64(LANES)), n, I64(LANES))
+    return builder.icmp_signed("<", index, broadcast(builder, builder.trunc(most, I32)))
 
 
 @lanes(lambda n: mask16)

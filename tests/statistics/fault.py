@@ -13,12 +13,12 @@ TRITON = "kernels/gpu_kernels.py"
 # What each backend makes of two words.
 UNIFORM = {
     "reference": "return torch.where(w0 < SMALL_WORD, small, large)",
-    "cpu": "return builder.fmul(builder.sitofp(integer, float_type), scale)",
+    "cpu": "return builder.fmul(builder.sitofp(integer, floats), scale)",
     "gpu": "return tl.where(small, u_small, u_large)",
 }
 SECOND_WORD = {
     "reference": "2 * w1 + 1",
-    "cpu": "builder.add(builder.shl(w1, number(1)), number(1))",
+    "cpu": "builder.or_(builder.shl(both, number(1)), number(1))",
     "gpu": "(w1.to(tl.int64) << 1) + 1",
 }
 # How each backend compares, and which row's uniform it takes, where the ratio is given.
