@@ -1,7 +1,5 @@
 """The harness itself: the baselines follow the same law, and nothing slower is hidden."""
 
-import json
-
 import pytest
 import torch
 
@@ -10,7 +8,6 @@ import baselines
 import memory
 import read_limit
 import report
-import run_gpu
 from cases import Case, Pool
 
 N, V = 4000, 50
@@ -62,21 +59,14 @@ def test_the_read_limit_is_a_row_maximum(dtype, V):
 
 @pytest.mark.skipif(memory.extra_memory(lambda: None) is None, reason="reads Linux's /proc")
 def test_memory_sees_a_temporary():
-    size = 1 << 22
+    size, huge_page = 1 << 24, 1 << 21
 
     def call():
         return torch.ones(size).sum()
 
     call()
-    assert size * 4 <= memory.extra_memory(call) < size * 4 + (1 << 20)
-
-
-def test_the_gpu_run_goes_through_on_a_cpu(tmp_path):
-    out = tmp_path / "gpu.json"
-    run_gpu.main(["--device", "cpu", "--quick", "--out", str(out)])
-    results = json.loads(out.read_text())
-    assert len(results["cases"]) == len(run_gpu.cases(is_quick=True))
-    assert "GB/s" in out.with_suffix(".md").read_text()
+    # The kernel counts pages in batches, and may back an end of an allocation with a huge one.
+    assert abs(memory.extra_memory(call) - size * 4) < 3 * huge_page
 
 
 def test_a_slower_case_is_marked_and_listed():
