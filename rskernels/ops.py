@@ -326,7 +326,7 @@ def _run(
     M_tensor, M_value = M_argument(M, device, shape, log_space)
     idle = is_idle()
     seed_tensor, seed_value = seed_argument(seed, generator, device, idle)
-    law = (
+    law: tuple[Any, ...] = (
         check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
         model_is_target, integer_argument("ignore_index", ignore_index),
     )  # fmt: skip
