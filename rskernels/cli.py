@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 from rskernels.rsft.checkpoint import CheckpointError
-from rskernels.rsft.data import DATASETS, DataError
+from rskernels.rsft.config import IMBALANCE, Config
+from rskernels.rsft.data import DATASETS
 from rskernels.rsft.demo import compare, make_configs, run_demo
+from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.extras import HINT
 from rskernels.rsft.report import make_table, summary_table
+from rskernels.rsft.samples import DataError
 from rskernels.rsft.select import RULES
-from rskernels.rsft.train import Config, TrainingError, train
+from rskernels.rsft.train import train
 
 try:
     import typer
@@ -50,7 +53,11 @@ def train_command(
         ),
     ] = Config.half_life,
     imbalance: Annotated[
-        float, typer.Option(help="Most frequent class of the training pool over its rarest.")
+        float | None,
+        typer.Option(
+            help="Most frequent class of the training pool over its rarest.",
+            show_default=f"{IMBALANCE:g}; 1 for transfer and proposal",
+        ),
     ] = Config.imbalance,
     epochs: Annotated[int, typer.Option(help="Passes over the training pool.")] = Config.epochs,
     batch_size: Annotated[int, typer.Option(help="Samples of a batch.")] = Config.batch_size,
@@ -97,7 +104,7 @@ def demo_command(
     epochs: Annotated[int, typer.Option(help="Passes over the training pool.")] = Config.epochs,
     imbalance: Annotated[
         float, typer.Option(help="Most frequent class of the training pool over its rarest.")
-    ] = Config.imbalance,
+    ] = IMBALANCE,
     seed: Annotated[int, typer.Option(help="The first seed.")] = Config.seed,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; an earlier demo there is replaced.")

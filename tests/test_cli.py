@@ -68,7 +68,7 @@ def test_resume_of_a_damaged_checkpoint(invoke, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "mnist"], "accepted are digits"),
+        (["--data", "cifar"], "accepted are digits"),
         (["--method", "reject"], "accepted are plain, reweight, importance, accept"),
         (["--envelope", "median"], "median"),
         (["--envelope", "max", "--half-life", "10"], "half_life is for 'quantile'"),

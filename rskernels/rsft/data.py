@@ -1,32 +1,16 @@
 """Real data, split before anything else, with a training pool made long-tailed on purpose."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rskernels.rsft.extras import train_extra
-
-
-class DataError(ValueError):
-    """An imbalance or test fraction that the data at hand cannot give."""
-
-
-class Images(NamedTuple):
-    """Labelled images.
-
-    Attributes
-    ----------
-    images : Tensor
-        float32 ``[N, 1, H, W]``, in [0, 1].
-    labels : Tensor
-        int64 ``[N]``.
-    """
-
-    images: Tensor
-    labels: Tensor
+from rskernels.rsft.files import read_mnist, read_npz
+from rskernels.rsft.samples import DataError, Samples
 
 
 class Data(NamedTuple):
@@ -34,20 +18,20 @@ class Data(NamedTuple):
 
     Attributes
     ----------
-    pool : Images
+    pool : Samples
         The long-tailed training pool.
-    test : Images
-        The balanced test set; it shares no image with the pool.
+    test : Samples
+        The test set, which shares no row with the pool: balanced, or as the files have it.
     counts : Tensor
-        int64 ``[C]``, images of each class in the pool.
+        int64 ``[C]``, rows of each class in the pool.
     """
 
-    pool: Images
-    test: Images
+    pool: Samples
+    test: Samples
     counts: Tensor
 
 
-def load_digits() -> Images:
+def load_digits() -> Samples:
     """Load scikit-learn's bundled digits: 1,797 real 8x8 images of ten classes.
 
     Raises
@@ -59,10 +43,45 @@ def load_digits() -> Images:
         from sklearn import datasets
     digits = datasets.load_digits()
     images = torch.from_numpy(digits.images.astype(np.float32) / 16)
-    return Images(images[:, None], torch.from_numpy(digits.target.astype(np.int64)))
+    return Samples(images[:, None], torch.from_numpy(digits.target.astype(np.int64)))
 
 
-DATASETS: dict[str, Callable[[], Images]] = {"digits": load_digits}
+def load_wine() -> Samples:
+    """Load scikit-learn's bundled wine: 178 rows of 13 measurements, three cultivars.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If scikit-learn is not installed.
+    """
+    with train_extra():
+        from sklearn import datasets
+    return _table(datasets.load_wine())
+
+
+def load_breast_cancer() -> Samples:
+    """Load scikit-learn's bundled breast cancer: 569 rows of 30 measurements, two diagnoses.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If scikit-learn is not installed.
+    """
+    with train_extra():
+        from sklearn import datasets
+    return _table(datasets.load_breast_cancer())
+
+
+BUNDLED: dict[str, Callable[[], Samples]] = {
+    "digits": load_digits,
+    "wine": load_wine,
+    "breast_cancer": load_breast_cancer,
+}
+FILES: dict[str, Callable[[Path], tuple[Samples, Samples | None]]] = {
+    "mnist": read_mnist,
+    "npz": read_npz,
+}
+DATASETS = (*BUNDLED, *FILES)
 
 
 def split_balanced(
@@ -122,7 +141,7 @@ def long_tail_counts(available: int, classes: int, imbalance: float) -> Tensor:
     """
     if not 1 <= imbalance <= available:
         raise DataError(
-            f"imbalance={imbalance}: accepted are 1 (balanced) to {available}, the images at hand "
+            f"imbalance={imbalance}: accepted are 1 (balanced) to {available}, the rows at hand "
             f"of each class"
         )
     rarest = int(available / imbalance)
@@ -159,38 +178,68 @@ def make_long_tailed(labels: Tensor, imbalance: float, generator: torch.Generato
 
 
 def load_data(
-    name: str, *, imbalance: float, test_fraction: float, generator: torch.Generator
+    name: str,
+    *,
+    path: str | None = None,
+    imbalance: float,
+    test_fraction: float,
+    generator: torch.Generator,
 ) -> Data:
     """Load a data set, split it, then thin the training part to a long tail.
+
+    Columns of a table are brought to mean 0 and standard deviation 1 of the pool; images stay.
 
     Parameters
     ----------
     name : str
         One of ``DATASETS``.
+    path : str, optional
+        Of "mnist" the folder, of "npz" the file.
     imbalance : float
         Size of the pool's most frequent class over that of its rarest.
     test_fraction : float
-        Share of the smallest class held out, the same number of images of every class.
+        Share of the smallest class held out, the same number of rows of every class. Not read
+        where the files say what the test set is.
     generator : torch.Generator
         Decides the split, the pool and which classes are rare.
 
     Raises
     ------
     ValueError
-        For an unknown name.
+        For an unknown name, or a path that is missing or not asked for.
     DataError
-        For an imbalance or fraction that leaves a class empty.
+        For files that are missing or malformed, or an imbalance or fraction that leaves a class
+        empty.
     """
+    check_source(name, path)
+    if path is not None:
+        everything, test = FILES[name](Path(path))
+    else:
+        everything, test = BUNDLED[name](), None
+    train = torch.arange(len(everything.labels))
+    if test is None:
+        train, held_out = split_balanced(everything.labels, test_fraction, generator)
+        test = everything.take(held_out)
+    elif not torch.equal(test.labels.unique(), everything.labels.unique()):
+        raise DataError(
+            f"{path} has classes {everything.labels.unique().tolist()} to train on and "
+            f"{test.labels.unique().tolist()} to test on"
+        )
+    pool = everything.take(train[make_long_tailed(everything.labels[train], imbalance, generator)])
+    if pool.inputs.dim() == 2:
+        spread, mean = torch.std_mean(pool.inputs, dim=0, correction=0)
+        spread = spread.where(spread > 0, 1.0)
+        pool, test = (Samples((s.inputs - mean) / spread, s.labels) for s in (pool, test))
+    return Data(pool, test, pool.labels.bincount(minlength=int(test.labels.max()) + 1))
+
+
+def check_source(name: str, path: str | None) -> None:
+    """Raise ValueError if there is no data set of that name, or it lacks, or has, a path."""
     if name not in DATASETS:
         raise ValueError(f"data={name!r}: accepted are {', '.join(DATASETS)}")
-    images, labels = DATASETS[name]()
-    train, test = split_balanced(labels, test_fraction, generator)
-    pool = train[make_long_tailed(labels[train], imbalance, generator)]
-    return Data(
-        Images(images[pool], labels[pool]),
-        Images(images[test], labels[test]),
-        labels[pool].bincount(minlength=int(labels.max()) + 1),
-    )
+    if (path is None) == (name in FILES):
+        fault = "needs a path" if path is None else "is bundled and takes no path"
+        raise ValueError(f"data={name!r} {fault}, got path={path!r}")
 
 
 def log_class_balance(counts: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -230,3 +279,10 @@ def log_class_balance(counts: Tensor, wanted: Tensor | None = None) -> Tensor:
 def rows_of_each_class(labels: Tensor) -> list[Tensor]:
     """Row numbers of each class, 0 … C−1."""
     return [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
+
+
+def _table(bunch: Any) -> Samples:
+    return Samples(
+        torch.from_numpy(bunch.data.astype(np.float32)),
+        torch.from_numpy(bunch.target.astype(np.int64)),
+    )

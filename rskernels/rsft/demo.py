@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rskernels.rsft.config import Config
 from rskernels.rsft.extras import train_extra
 from rskernels.rsft.report import COLUMNS, describe
-from rskernels.rsft.train import Config, train
+from rskernels.rsft.train import train
 
 
 class Case(NamedTuple):
@@ -139,7 +140,7 @@ def as_markdown(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return (
         f"{table}\n\nMean ± standard error over {len(first)} seeds; data {config['data']}, "
         f"imbalance {config['imbalance']:g}, {config['epochs']} epochs of "
-        f"{sum(first[0]['pool'])} images, batch {config['batch_size']}, SGD lr {config['lr']:g}, "
+        f"{sum(first[0]['pool'])} rows, batch {config['batch_size']}, SGD lr {config['lr']:g}, "
         f"momentum {config['momentum']:g}, {config['threads']} thread(s). Seconds are those of the "
         f"training steps and the pilot pass, without evaluation.\n"
     )

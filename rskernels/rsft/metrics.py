@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from rskernels.rsft.checkpoint import CheckpointError
-from rskernels.rsft.data import Images
 from rskernels.rsft.extras import train_extra
+from rskernels.rsft.samples import Samples
 
 Record = Mapping[str, Any]
+
+# Rows that are scored together.
+EVALUATED = 1024
 
 
 class Scores(NamedTuple):
@@ -23,7 +26,7 @@ class Scores(NamedTuple):
     Attributes
     ----------
     balanced_accuracy : float
-        Mean over the classes of the share of their images that is recognised.
+        Mean over the classes of the share of their rows that is recognised.
     rarest_accuracy : float
         The same mean over the rarest classes of the training pool alone.
     """
@@ -33,25 +36,27 @@ class Scores(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, test: Images, counts: Tensor, rarest: int = 3) -> Scores:
+def evaluate(model: nn.Module, test: Samples, counts: Tensor, rarest: int = 3) -> Scores:
     """Score a model on a test set.
 
     Parameters
     ----------
     model : nn.Module
-        Images ``[N, 1, H, W]`` to logits ``[N, C]``.
-    test : Images
-        The test set, with at least one image of every class.
+        Inputs ``[N, ...]`` to logits ``[N, C]``.
+    test : Samples
+        The test set, with at least one row of every class.
     counts : Tensor
-        int64 ``[C]``, images of each class in the training pool.
+        int64 ``[C]``, rows of each class in the training pool.
     rarest : int
         How many of the least frequent classes make up `rarest_accuracy`.
     """
     with train_extra():
         from sklearn.metrics import recall_score
+    # A few rows at a time: a convolution's activations are many times its images.
+    found = [model(inputs).argmax(-1) for inputs in test.inputs.split(EVALUATED)]
     recall = recall_score(
         test.labels.numpy(),
-        model(test.images).argmax(-1).numpy(),
+        torch.cat(found).numpy(),
         labels=range(len(counts)),
         average=None,
         zero_division=0,

@@ -98,9 +98,15 @@ def summary_table(summary: Mapping[str, Any]) -> "Table":
 
 
 def describe(config: Mapping[str, Any]) -> str:
-    """Name a configuration by its method, and by its envelope where the method has one."""
+    """Name a configuration by its method, and by what else the method reads of it."""
     method = str(config["method"])
-    return f"{method}, M {config['envelope']}" if RULES[method].rejects else method
+    if method == "parameter":
+        return f"{method}, {config['form']}"
+    if method == "transfer":
+        return f"{method}, {config['ratio']}"
+    if method in RULES and RULES[method].rejects:
+        return f"{method}, M {config['envelope']}"
+    return method
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:

@@ -1,11 +1,13 @@
 """Selection rules: which samples of a batch are used for the gradient, and with what weight.
 
-A rule is a pure function of the logits, the labels, the wanted density and a `State`. The
-model is the proposal: q is its probability of the label, p̂ the wanted density, w = p̂/q.
+A rule is a pure function of the logits, the targets, the rows' other log density and a `State`.
+The model is the proposal, q its probability of the target, p̂ the other density, the wanted one, and
+w = p̂/q; but for `transfer`, whose model is the target. A rule is added to ``RULES``, and nowhere
+else: `rskernels train` then takes its name.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,7 +44,7 @@ class Selection(NamedTuple):
         float32 ``[N]``, non-negative and constant for autograd; the loss of the batch is
         ``Σ weights·loss / Σ weights`` over the mask.
     log_ratio : Tensor
-        ``[N]``, log p̂ − log q; NaN where the row is invalid, 0 for a rule that reads no ratio.
+        ``[N]``, log w; NaN where the row is invalid, 0 for a rule that reads no ratio.
     counts : Tensor
         int64 ``[4]``: accepted, violations (w > M), invalid, ignored.
     excess : Tensor
@@ -64,44 +66,59 @@ class Rule(NamedTuple):
     Attributes
     ----------
     select : callable
-        ``(logits [N, C], targets [N], log_p_hat [C], state) -> Selection``.
+        ``(logits [N, C], targets [N], log_density [N], state) -> Selection``.
     rejects : bool
         Whether it drops samples. The loop then scores the batch without autograd and runs the
         gradient pass on the accepted samples alone, with M from an Envelope.
+    envelope : str, optional
+        The envelope that belongs to the rule; None leaves the choice to the run.
     """
 
     select: Callable[[Tensor, Tensor, Tensor, State], Selection]
     rejects: bool
+    envelope: str | None = None
 
 
-def plain(logits: Tensor, targets: Tensor, log_p_hat: Tensor, state: State) -> Selection:
+def plain(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
     """Use every sample with weight one: the baseline."""
     return _keep_all(torch.zeros_like(logits[:, 0]))
 
 
-def reweight(logits: Tensor, targets: Tensor, log_p_hat: Tensor, state: State) -> Selection:
-    """Use every sample with its class's weight p̂: class-weighted cross-entropy."""
-    return _keep_all(log_p_hat[targets])
+def reweight(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
+    """Use every sample with weight p̂: class-weighted cross-entropy where p̂ is the class's."""
+    return _keep_all(log_density)
 
 
-def importance(logits: Tensor, targets: Tensor, log_p_hat: Tensor, state: State) -> Selection:
+def importance(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
     """Use every sample with weight p̂/q, normalised over the batch."""
-    return _keep_all(log_ratio(logits, targets, log_p_hat))
+    return _keep_all(log_ratio(logits, targets, log_density))
 
 
-def accept(logits: Tensor, targets: Tensor, log_p_hat: Tensor, state: State) -> Selection:
+def accept(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
     """Use each sample with probability min(1, p̂/(M·q)), and then with weight one."""
-    result = rskernels.accept(
-        logits,
-        log_p_hat[targets],
-        state.log_M,
-        targets=targets,
-        log_space=True,
-        seed=state.seed,
-        row_offset=state.row_offset,
-    )
-    weights = torch.ones_like(logits[:, 0])
-    return Selection(result.mask, weights, result.log_ratio, result.counts, result.excess)
+    result = rskernels.accept(logits, log_density, state.log_M, targets=targets, **_draws(state))
+    return _selection(result, torch.ones_like(logits[:, 0]))
+
+
+def control(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
+    """Use each sample with probability min(1, w/M), and then with weight max(w, M)/M.
+
+    Rejection control: the weighted law is exact for any M (Liu, Chen & Wong, "Rejection control and
+    sequential importance sampling", JASA 93, 1998).
+    """
+    result = rskernels.accept(logits, log_density, state.log_M, targets=targets, **_draws(state))
+    above = (result.log_ratio.double() - state.log_M).clamp(min=0)
+    return _selection(result, torch.where(result.mask, above.exp(), 0).float())
+
+
+def transfer(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
+    """Reject each sample with probability max(0, 1 − p/(M·q)), p from the logits, q the density.
+
+    p is the target domain's probability of the sample and q the source domain's; M is 1. What is
+    used follows min(p, q), as far as the source has it.
+    """
+    result = rskernels.verify(logits, log_density, state.log_M, targets=targets, **_draws(state))
+    return _selection(result, torch.ones_like(logits[:, 0]))
 
 
 RULES: dict[str, Rule] = {
@@ -109,12 +126,23 @@ RULES: dict[str, Rule] = {
     "reweight": Rule(reweight, rejects=False),
     "importance": Rule(importance, rejects=False),
     "accept": Rule(accept, rejects=True),
+    "control": Rule(control, rejects=True),
+    "transfer": Rule(transfer, rejects=True, envelope="fixed:1"),
 }
 
 
-def log_ratio(logits: Tensor, targets: Tensor, log_p_hat: Tensor) -> Tensor:
-    """Return log p̂ − log q of each sample, ``[N]``; NaN where the logits are invalid."""
-    return log_p_hat[targets] - rskernels.target_log_prob(logits, targets)
+def log_ratio(logits: Tensor, targets: Tensor, log_density: Tensor) -> Tensor:
+    """Return log w = log p̂ − log q of each sample, ``[N]``; NaN where the logits are invalid."""
+    return log_density - rskernels.target_log_prob(logits, targets)
+
+
+def _draws(state: State) -> dict[str, Any]:
+    """Return what a decision draws by; densities and M are logarithms."""
+    return {"log_space": True, "seed": state.seed, "row_offset": state.row_offset}
+
+
+def _selection(result: rskernels.Acceptance, weights: Tensor) -> Selection:
+    return Selection(result.mask, weights, result.log_ratio, result.counts, result.excess)
 
 
 def _keep_all(log_weight: Tensor) -> Selection:

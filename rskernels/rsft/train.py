@@ -12,91 +12,19 @@ import json
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-import rskernels
-from rskernels.envelope_options import FORGETTING, parse_spec
 from rskernels.rsft import checkpoint
-from rskernels.rsft.data import DATASETS, load_data, log_class_balance
+from rskernels.rsft.config import Config, make_envelope
+from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.metrics import MetricsWriter, evaluate
-from rskernels.rsft.model import SmallCNN
 from rskernels.rsft.report import Bar, describe, draw_curves
-from rskernels.rsft.select import RULES, State, log_ratio
-
-# The most of each that is accepted: what torch takes, and threads that a machine can start.
-LIMITS = {"epochs": 2**31 - 1, "batch_size": 2**31 - 1, "threads": 1024}
-LARGEST_LR = torch.finfo(torch.float32).max
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a run is: two runs of equal Config are bit-identical.
-
-    Attributes
-    ----------
-    data : str
-        One of ``rskernels.rsft.data.DATASETS``.
-    method : str
-        One of ``rskernels.rsft.select.RULES``.
-    envelope : str
-        Policy of the envelope constant M, as ``Envelope.parse`` reads it. Read by rules that
-        reject.
-    half_life : float, optional
-        Samples after which a quantile, budget or decayed envelope has forgotten half of what it
-        saw, since q moves as the model learns. One pass over the pool by default; inf never
-        forgets.
-    imbalance : float
-        Most frequent class of the pool over its rarest.
-    test_fraction : float
-        Share of the smallest class held out.
-    epochs, batch_size : int
-        Passes over the pool and samples of a batch.
-    lr, momentum : float
-        Of SGD.
-    seed : int
-        Decides split, pool, initial weights, order and draws.
-    threads : int
-        Of torch; the bits of a convolution depend on it.
-    """
-
-    data: str = "digits"
-    method: str = "accept"
-    envelope: str = "quantile:0.9"
-    half_life: float | None = None
-    imbalance: float = 20.0
-    test_fraction: float = 0.4
-    epochs: int = 30
-    batch_size: int = 64
-    lr: float = 0.05
-    momentum: float = 0.9
-    seed: int = 0
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.data not in DATASETS:
-            raise ValueError(f"data={self.data!r}: accepted are {', '.join(DATASETS)}")
-        if self.method not in RULES:
-            raise ValueError(f"method={self.method!r}: accepted are {', '.join(RULES)}")
-        for name, limit in LIMITS.items():
-            if not 1 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name}={getattr(self, name)}: accepted is 1 to {limit}")
-        if not 0 < self.lr <= LARGEST_LR:
-            raise ValueError(f"lr={self.lr}: a positive number up to {LARGEST_LR:.2g} is needed")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum={self.momentum}: accepted is [0, 1)")
-        if not 0 <= self.seed < 1 << 63:
-            raise ValueError(f"seed={self.seed}: accepted is 0 to 2**63 - 1")
-        # Where none is given the length of the pool, not known yet, will do for any policy.
-        make_envelope(self.envelope, self.half_life, default=1.0)
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: the loss, the logits or the envelope constant are not finite."""
+from rskernels.rsft.select import State, log_ratio
+from rskernels.rsft.task import make_task
 
 
 def train(
@@ -130,8 +58,8 @@ def train(
 
     Raises
     ------
-    ValueError
-        If the imbalance or test fraction cannot be had.
+    DataError
+        If the data, the imbalance or the test fraction cannot be had.
     FileExistsError
         If `out` holds a run and neither `resume` nor `overwrite` is given.
     CheckpointError
@@ -155,17 +83,14 @@ def train(
         torch.set_num_threads(config.threads)
 
         generator = torch.Generator().manual_seed(config.seed)
-        pool, test, counts = load_data(
-            config.data,
-            imbalance=config.imbalance,
-            test_fraction=config.test_fraction,
-            generator=generator,
+        task, rule = make_task(config, generator), config.rule
+        pool, model = task.pool, task.model
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum)
+        text, half_life = rule.envelope or config.envelope, config.half_life
+        envelope = make_envelope(
+            text, None if rule.envelope else half_life, default=len(pool.labels)
         )
-        log_p_hat = log_class_balance(counts)  # [C]
-        rule = RULES[config.method]
-        model = SmallCNN(len(counts), pool.images.shape[-1], generator)
-        optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
-        envelope = make_envelope(config.envelope, config.half_life, default=len(pool.labels))
         first_epoch = 0
         position = 0
         total: dict[str, Any] = {
@@ -199,13 +124,15 @@ def train(
                 )
         else:
             start_afresh(out, overwrite=overwrite)
-            if rule.rejects:
+            if rule.rejects and rule.envelope is None:
                 # q of the untrained model, so that the first batch does not decide its own M.
                 started = time.perf_counter()
                 # One update: what comes after it counts as decided with its M.
                 with torch.no_grad():
                     pilot = [
-                        log_ratio(model(pool.images[rows]), pool.labels[rows], log_p_hat)
+                        log_ratio(
+                            model(pool.inputs[rows]), pool.labels[rows], task.log_density[rows]
+                        )
                         for rows in torch.split(torch.arange(len(pool.labels)), config.batch_size)
                     ]
                 envelope.update(torch.cat(pilot))
@@ -219,19 +146,22 @@ def train(
 
         for epoch in range(first_epoch, config.epochs):
             losses = []
-            order = torch.randperm(len(pool.labels), generator=generator)
+            order, drawn = task.order(generator)
             for rows in torch.split(order, config.batch_size):
                 started = time.perf_counter()
-                images, targets = pool.images[rows], pool.labels[rows]
-                with torch.set_grad_enabled(not rule.rejects):
-                    logits = model(images)  # [N, C]
+                inputs, labels = pool.inputs[rows], pool.labels[rows]
+                targets, log_density = task.targets[rows], task.log_density[rows]
+                if task.logits is None:
+                    with torch.set_grad_enabled(not rule.rejects):
+                        logits = model(inputs)  # [N, C]
+                else:
+                    logits = task.logits[rows]
                 log_M = envelope.log_M()
                 if rule.rejects and envelope.policy == "leave_one_out":
-                    ratios = log_ratio(logits, targets, log_p_hat)
+                    ratios = log_ratio(logits, targets, log_density)
                     log_M = envelope.log_M(log_ratio=ratios)  # [N]
-                chosen = rule.select(
-                    logits.detach(), targets, log_p_hat, State(log_M, config.seed, total["rows"])
-                )
+                state = State(log_M, config.seed, total["rows"])
+                chosen = rule.select(logits.detach(), targets, log_density, state)
                 accepted, violations, invalid, _ = chosen.counts.tolist()
                 total["step"] += 1
                 total["rows"] += len(rows)
@@ -252,9 +182,9 @@ def train(
                 loss = None
                 if accepted:
                     keep = chosen.mask
-                    kept = model(images[keep]) if rule.rejects else logits[keep]
+                    kept = model(inputs[keep]) if rule.rejects else logits[keep]
                     weights = chosen.weights[keep]
-                    each = F.cross_entropy(kept, targets[keep], reduction="none")
+                    each = F.cross_entropy(kept, labels[keep], reduction="none")
                     batch_loss = (weights * each).sum() / weights.sum()
                     loss = float(batch_loss.detach())
                     if not math.isfinite(loss):
@@ -293,7 +223,7 @@ def train(
                 )
                 bar.advance(loss=loss, acceptance=total["gradient_samples"] / total["rows"], M=M)
 
-            scores = evaluate(model, test, counts)
+            scores = evaluate(model, task.test, task.counts)
             epoch_record = {
                 "kind": "epoch",
                 "step": total["step"],
@@ -308,6 +238,7 @@ def train(
                 "delta": total["delta"] / total["step"],
                 "M": M,
                 "envelope": envelope.report().to_dict() if rule.rejects else None,
+                **drawn,
                 "seconds": total["seconds"],
             }
             writer.write(epoch_record)
@@ -329,7 +260,8 @@ def train(
     last = next(record for record in reversed(records) if record["kind"] == "epoch")
     summary = {
         "config": dataclasses.asdict(config),
-        "pool": counts.tolist(),
+        "pool": task.counts.tolist(),
+        **task.about,
         "rows": total["rows"],
         "violations_share": total["violations"] / total["rows"],
         **{name: value for name, value in last.items() if name != "kind"},
@@ -339,14 +271,6 @@ def train(
     )
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
-
-
-def make_envelope(text: str, half_life: float | None, *, default: float) -> rskernels.Envelope:
-    """Return the envelope of a text; one that forgets does so by `default` if none is given."""
-    policy, parameter = parse_spec(text)
-    if half_life is None and policy in FORGETTING and "half_life" not in parameter:
-        half_life = default
-    return rskernels.Envelope.parse(text, half_life=None if half_life == math.inf else half_life)
 
 
 def start_afresh(out: Path, *, overwrite: bool) -> None:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rskernels.envelope import Envelope
+from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.proposals import DefensiveProposal
-from rskernels.rsft.train import TrainingError
 from rskernels.sampling import rejection_sample
 from rskernels.sampling_draws import Target
 

@@ -61,7 +61,7 @@ def test_pool_is_long_tailed_and_shares_no_image_with_the_test_set():
     assert pool.labels.bincount().tolist() == counts.tolist()
     assert test.labels.bincount().tolist() == [70] * 10
     # Digits has no two equal images, so equal pixels would mean a shared row.
-    rows = torch.cat([pool.images, test.images]).flatten(1)
+    rows = torch.cat([pool.inputs, test.inputs]).flatten(1)
     assert len(rows.unique(dim=0)) == len(rows)
 
 
@@ -75,8 +75,10 @@ def test_which_class_is_rare_depends_on_the_seed():
 
 
 def test_unknown_data_set_is_refused_with_the_accepted_ones():
-    with pytest.raises(ValueError, match="'mnist': accepted are digits"):
-        load_data("mnist", imbalance=20, test_fraction=0.4, generator=generator())
+    with pytest.raises(
+        ValueError, match="'cifar': accepted are digits, wine, breast_cancer"
+    ):
+        load_data("cifar", imbalance=20, test_fraction=0.4, generator=generator())
 
 
 def test_class_balance_is_wanted_over_pool_share():

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from rskernels.rsft.config import Config
 from rskernels.rsft.demo import CASES, as_markdown, compare, mean_and_error, run_demo
-from rskernels.rsft.train import Config
 
 
 def summary(accuracy):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from rskernels.rsft.checkpoint import CheckpointError
-from rskernels.rsft.data import Images
 from rskernels.rsft.metrics import MetricsWriter, evaluate
+from rskernels.rsft.samples import Samples
 
 
 class Always(nn.Module):
@@ -17,7 +17,7 @@ class Always(nn.Module):
 
 
 def test_accuracy_is_balanced_and_the_rarest_are_those_of_the_pool():
-    test = Images(torch.zeros(7, 1, 8, 8), torch.tensor([0, 0, 0, 0, 1, 2, 3]))
+    test = Samples(torch.zeros(7, 1, 8, 8), torch.tensor([0, 0, 0, 0, 1, 2, 3]))
     scores = evaluate(Always(), test, counts=torch.tensor([3, 9, 2, 1]), rarest=3)
     assert scores.balanced_accuracy == pytest.approx(1 / 4)
     assert scores.rarest_accuracy == pytest.approx(1 / 3)

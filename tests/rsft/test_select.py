@@ -10,7 +10,8 @@ LOG_P = torch.tensor([0.5, 1.0, 4.0]).log()
 def batch(rows=4096):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(rows, 3, generator=generator)
-    return logits, torch.randint(3, (rows,), generator=generator)
+    targets = torch.randint(3, (rows,), generator=generator)
+    return logits, targets, LOG_P[targets]
 
 
 def state(M, seed=7, row_offset=0):
@@ -18,22 +19,22 @@ def state(M, seed=7, row_offset=0):
 
 
 def test_plain_keeps_everything_with_weight_one():
-    chosen = plain(*batch(), LOG_P, state(1.0))
+    chosen = plain(*batch(), state(1.0))
     assert chosen.mask.all()
     assert chosen.weights.eq(1).all()
     assert chosen.counts.tolist() == [4096, 0, 0, 0]
 
 
 def test_reweight_weighs_by_class_alone():
-    logits, targets = batch()
-    chosen = reweight(logits, targets, LOG_P, state(1.0))
+    logits, targets, log_p = batch()
+    chosen = reweight(logits, targets, log_p, state(1.0))
     assert chosen.mask.all()
     assert torch.allclose(chosen.weights, LOG_P.exp()[targets] / 4)
 
 
 def test_importance_weights_are_p_over_q():
-    logits, targets = batch()
-    chosen = importance(logits, targets, LOG_P, state(1.0))
+    logits, targets, log_p = batch()
+    chosen = importance(logits, targets, log_p, state(1.0))
     q = logits.softmax(-1).gather(-1, targets[:, None])[:, 0]
     w = LOG_P.exp()[targets] / q
     assert torch.allclose(chosen.weights, w / w.max(), rtol=1e-5)
@@ -41,14 +42,14 @@ def test_importance_weights_are_p_over_q():
 
 
 def test_accept_matches_the_operation_and_counts_violations():
-    logits, targets = batch()
-    chosen = accept(logits, targets, LOG_P, state(3.0, row_offset=11))
+    logits, targets, log_p = batch()
+    chosen = accept(logits, targets, log_p, state(3.0, row_offset=11))
     expected = rskernels.accept_mask(
         logits, LOG_P.exp()[targets], 3.0, targets=targets, seed=7, row_offset=11
     )
     # exp and log of p̂ and M round differently; no u falls between the two for this seed.
     assert torch.equal(chosen.mask, expected)
-    ratio = log_ratio(logits, targets, LOG_P).double().exp() / 3
+    ratio = log_ratio(logits, targets, log_p).double().exp() / 3
     assert chosen.counts.tolist() == [int(expected.sum()), int((ratio > 1).sum()), 0, 0]
     assert chosen.excess.tolist() == pytest.approx(
         [float((ratio - 1).clamp(min=0).sum()), float(ratio.sum())], rel=1e-5
@@ -57,28 +58,28 @@ def test_accept_matches_the_operation_and_counts_violations():
 
 
 def test_accept_draws_by_seed_and_row_id_only():
-    logits, targets = batch()
-    whole = accept(logits, targets, LOG_P, state(3.0, row_offset=100)).mask
-    part = accept(logits[50:], targets[50:], LOG_P, state(3.0, row_offset=150)).mask
+    logits, targets, log_p = batch()
+    whole = accept(logits, targets, log_p, state(3.0, row_offset=100)).mask
+    part = accept(logits[50:], targets[50:], log_p[50:], state(3.0, row_offset=150)).mask
     assert torch.equal(whole[50:], part)
-    assert not torch.equal(whole, accept(logits, targets, LOG_P, state(3.0)).mask)
-    other = accept(logits, targets, LOG_P, state(3.0, seed=8, row_offset=100)).mask
+    assert not torch.equal(whole, accept(logits, targets, log_p, state(3.0)).mask)
+    other = accept(logits, targets, log_p, state(3.0, seed=8, row_offset=100)).mask
     assert not torch.equal(whole, other)
 
 
 def test_accept_with_a_huge_M_rejects_the_whole_batch():
-    chosen = accept(*batch(), LOG_P, state(1e30))
+    chosen = accept(*batch(), state(1e30))
     assert not chosen.mask.any()
     assert chosen.counts.tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["accept", "importance"])
 def test_invalid_rows_are_dropped_and_their_neighbours_untouched(name):
-    logits, targets = batch(64)
+    logits, targets, log_p = batch(64)
     rule = RULES[name].select
-    clean = rule(logits, targets, LOG_P, state(3.0))
+    clean = rule(logits, targets, log_p, state(3.0))
     logits[5, 1] = torch.nan
-    chosen = rule(logits, targets, LOG_P, state(3.0))
+    chosen = rule(logits, targets, log_p, state(3.0))
     others = torch.arange(64) != 5
     assert not chosen.mask[5]
     assert chosen.log_ratio[5].isnan()
@@ -88,15 +89,15 @@ def test_invalid_rows_are_dropped_and_their_neighbours_untouched(name):
 
 @pytest.mark.parametrize("name", ["accept", "importance"])
 def test_a_batch_of_invalid_rows_selects_nothing(name):
-    logits, targets = batch(8)
-    chosen = RULES[name].select(logits * torch.nan, targets, LOG_P, state(3.0))
+    logits, targets, log_p = batch(8)
+    chosen = RULES[name].select(logits * torch.nan, targets, log_p, state(3.0))
     assert not chosen.mask.any()
     assert chosen.counts.tolist() == [0, 0, 8, 0]
 
 
 def test_a_class_that_is_not_wanted_is_never_used():
-    logits, targets = batch()
-    log_p = torch.tensor([-torch.inf, 0.0, 0.0])
+    logits, targets, _ = batch()
+    log_p = torch.tensor([-torch.inf, 0.0, 0.0])[targets]
     for rule in (reweight, importance, accept):
         chosen = rule(logits, targets, log_p, state(1.0))
         assert not chosen.mask[targets == 0].any()
@@ -107,10 +108,10 @@ def test_a_class_that_is_not_wanted_is_never_used():
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_is_pure_and_has_the_stated_types(name):
-    logits, targets = batch(64)
+    logits, targets, log_p = batch(64)
     before = logits.clone()
-    first = RULES[name].select(logits, targets, LOG_P, state(3.0))
-    again = RULES[name].select(logits, targets, LOG_P, state(3.0))
+    first = RULES[name].select(logits, targets, log_p, state(3.0))
+    again = RULES[name].select(logits, targets, log_p, state(3.0))
     assert torch.equal(logits, before)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert (first.mask.dtype, first.mask.shape) == (torch.bool, (64,))

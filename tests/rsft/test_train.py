@@ -3,11 +3,12 @@ import json
 import pytest
 import torch
 
-from rskernels.rsft import checkpoint
+from rskernels.rsft import checkpoint, model
 from rskernels.rsft import train as loop
 from rskernels.rsft.checkpoint import CheckpointError
+from rskernels.rsft.config import Config
 from rskernels.rsft.select import RULES, Rule
-from rskernels.rsft.train import Config, TrainingError, train
+from rskernels.rsft.train import TrainingError, train
 
 SMALL = Config(epochs=4, imbalance=5, test_fraction=0.8)
 
@@ -42,6 +43,8 @@ def test_every_method_runs_and_learns(tmp_path, method):
     summary = run(tmp_path, with_(method=method, epochs=6, imbalance=2, lr=0.02, batch_size=16))
     assert summary["balanced_accuracy"] > 0.2
     assert summary["rows"] == 6 * sum(summary["pool"])
+    if method == "transfer":
+        assert summary["balanced_accuracy_before"] > 0.2
     if RULES[method].rejects:
         assert 0 < summary["gradient_samples"] < summary["rows"]
     else:
@@ -83,8 +86,8 @@ def test_a_batch_does_not_decide_its_own_M(tmp_path, monkeypatch):
     seen = []
     rule = RULES["accept"]
 
-    def spy(logits, targets, log_p_hat, state):
-        chosen = rule.select(logits, targets, log_p_hat, state)
+    def spy(logits, targets, log_density, state):
+        chosen = rule.select(logits, targets, log_density, state)
         seen.append((float(state.log_M), float(chosen.log_ratio.max())))
         return chosen
 
@@ -100,9 +103,9 @@ def test_row_ids_continue_over_steps_so_no_draw_is_used_twice(tmp_path, monkeypa
     offsets = []
     rule = RULES["accept"]
 
-    def spy(logits, targets, log_p_hat, state):
+    def spy(logits, targets, log_density, state):
         offsets.append((state.row_offset, len(targets)))
-        return rule.select(logits, targets, log_p_hat, state)
+        return rule.select(logits, targets, log_density, state)
 
     monkeypatch.setitem(RULES, "accept", Rule(spy, rejects=True))
     run(tmp_path)
@@ -157,10 +160,10 @@ def test_resume_after_a_crash_in_mid_epoch_is_bit_identical(tmp_path, monkeypatc
     straight = run(tmp_path / "straight", config)
     rule = RULES["accept"]
 
-    def crash(logits, targets, log_p_hat, state):
+    def crash(logits, targets, log_density, state):
         if state.row_offset > straight["rows"] * 5 / 8:
             raise KeyboardInterrupt
-        return rule.select(logits, targets, log_p_hat, state)
+        return rule.select(logits, targets, log_density, state)
 
     with monkeypatch.context() as patch:
         patch.setitem(RULES, "accept", Rule(crash, rejects=True))
@@ -200,9 +203,9 @@ def test_an_earlier_run_is_replaced_only_when_told_to(tmp_path):
 def test_all_rejected_batches_are_skipped_steps(tmp_path, monkeypatch):
     rule = RULES["accept"]
 
-    def reject(logits, targets, log_p_hat, state):
+    def reject(logits, targets, log_density, state):
         huge = state._replace(log_M=torch.tensor(80.0, dtype=torch.float64))
-        return rule.select(logits, targets, log_p_hat, huge)
+        return rule.select(logits, targets, log_density, huge)
 
     monkeypatch.setitem(RULES, "accept", Rule(reject, rejects=True))
     summary = run(tmp_path, with_(epochs=2))
@@ -222,11 +225,11 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["accept", "importance"])
 def test_logits_that_are_not_finite_are_an_error_not_an_endless_skip(tmp_path, monkeypatch, method):
-    class Broken(loop.SmallCNN):
-        def forward(self, images):
-            return super().forward(images) * torch.nan
+    class Broken(model.SmallCNN):
+        def forward(self, inputs):
+            return super().forward(inputs) * torch.nan
 
-    monkeypatch.setattr(loop, "SmallCNN", Broken)
+    monkeypatch.setattr(model, "SmallCNN", Broken)
     with pytest.raises(TrainingError, match="no row of the logits is finite"):
         run(tmp_path, with_(method=method))
 
@@ -251,8 +254,11 @@ def test_an_M_beyond_every_float_is_divergence(tmp_path, envelope, lr):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": "mnist"}, "accepted are digits"),
-        ({"method": "reject"}, "accepted are plain, reweight, importance, accept"),
+        ({"data": "cifar"}, "accepted are digits"),
+        (
+            {"method": "reject"},
+            "accepted are plain, reweight, importance, accept, control",
+        ),
         ({"envelope": "median"}, "median"),
         ({"envelope": "max", "half_life": 10.0}, "half_life is for 'quantile'"),
         ({"half_life": 0.0}, "at least 1 sample"),

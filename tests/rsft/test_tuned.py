@@ -15,8 +15,8 @@ from torch.distributions import (
 
 from rskernels import RejectionError, rejection_sample
 from rskernels.rsft import tuned as tuned_module
+from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.proposals import CouplingProposal, DefensiveProposal, FamilyProposal
-from rskernels.rsft.train import TrainingError
 from rskernels.rsft.tuned import minimise_kl, tune
 
 TARGET = MixtureSameFamily(

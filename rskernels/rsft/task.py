@@ -1,0 +1,188 @@
+"""What the gradient loop trains on, by method: rows, densities, the model, and an epoch's order."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rskernels.rsft.config import Config
+from rskernels.rsft.data import Data, load_data, log_class_balance, split_balanced
+from rskernels.rsft.inputs import draw_rows
+from rskernels.rsft.metrics import evaluate
+from rskernels.rsft.model import SmallNetwork, make_model
+from rskernels.rsft.samples import Samples
+from rskernels.rsft.shift import (
+    check_images,
+    fit,
+    in_batches,
+    log_domain_densities,
+    turn_and_blur,
+)
+
+# Share of the pool's smallest class that is of the target domain.
+TARGET_SHARE = 0.1
+
+Order = Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]
+
+
+class Task(NamedTuple):
+    """What the loop trains on.
+
+    Attributes
+    ----------
+    pool, test : Samples
+        To train on and to be judged on.
+    counts : Tensor
+        int64 ``[C]``, rows of each class in the pool.
+    log_density : Tensor
+        float32 ``[rows of the pool]``, what a rule weighs the model's probability against.
+    model : SmallNetwork
+        To train; its parameters that require no grad stay as they are.
+    logits : Tensor, optional
+        ``[rows of the pool, K]``, what a rule reads of each row; None are those of the model.
+    targets : Tensor
+        int64 ``[rows of the pool]``, the column of those logits.
+    order : callable
+        A generator to the rows of an epoch, int64 ``[n]``, and what there is to tell of them.
+    about : dict
+        What the summary tells of what came before.
+    """
+
+    pool: Samples
+    test: Samples
+    counts: Tensor
+    log_density: Tensor
+    model: SmallNetwork
+    logits: Tensor | None
+    targets: Tensor
+    order: Order
+    about: dict[str, float]
+
+
+def make_task(config: Config, generator: torch.Generator) -> Task:
+    """Load the data of a run and prepare what its method needs.
+
+    Raises
+    ------
+    DataError
+        If the data are not to be had, or not such as the method needs.
+    """
+    assert config.imbalance is not None
+    data = load_data(
+        config.data,
+        path=config.path,
+        imbalance=config.imbalance,
+        test_fraction=config.test_fraction,
+        generator=generator,
+    )
+    return TASKS.get(config.method, class_balance)(config, data, generator)
+
+
+def class_balance(config: Config, data: Data, generator: torch.Generator) -> Task:
+    """Return the task of a long-tailed pool, whose wanted density is uniform over the classes."""
+    log_p_hat = log_class_balance(data.counts)  # [C]
+    model = make_model(data.pool.inputs, len(data.counts), generator)
+    labels = data.pool.labels
+    return Task(*data, log_p_hat[labels], model, None, labels, shuffled(len(labels)), {})
+
+
+def transfer(config: Config, data: Data, generator: torch.Generator) -> Task:
+    """Return the task of a new head on a backbone that stays as the source domain left it.
+
+    The source are turned and blurred images, the target a few clean ones; all are in the pool. With
+    ``ratio="models"`` the two probabilities are those of a row's label by the model of the source,
+    and by a copy fine-tuned on the target; with "densities" they are the two domains' densities at
+    its features.
+    """
+    source, target = shifted(config, data, generator)
+    pool = Samples(*map(torch.cat, zip(source, target, strict=True)))
+    model = make_model(pool.inputs, len(data.counts), generator)
+    settings = fit_settings(config, generator)
+    fit(model, source, **settings)
+    about = {"balanced_accuracy_before": accuracy(model, data)}
+    if config.ratio == "models":
+        adapted = copy.deepcopy(model)
+        fit(adapted, target, **settings)
+        logits, targets = in_batches(adapted, pool.inputs), pool.labels
+        log_q = in_batches(model, pool.inputs).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    else:
+        logits = domain_densities(model, source, target, pool)
+        targets, log_q = torch.zeros_like(pool.labels), logits[:, 1]
+    model.renew_head(generator)
+    counts = pool.labels.bincount(minlength=len(data.counts))
+    return Task(
+        pool, data.test, counts, log_q, model, logits, targets, shuffled(len(targets)), about
+    )
+
+
+def proposal(config: Config, data: Data, generator: torch.Generator) -> Task:
+    """Return the task of adapting a model to clean images, of which no label is known.
+
+    The pool are turned and blurred images, q their density, and p that of a few clean ones: an
+    epoch's rows are drawn from p by rejection from the pool.
+    """
+    source, target = shifted(config, data, generator)
+    model = make_model(source.inputs, len(data.counts), generator)
+    fit(model, source, **fit_settings(config, generator))
+    about = {"balanced_accuracy_before": accuracy(model, data)}
+    densities = domain_densities(model, source, target, source)
+    log_ratio = densities[:, 0] - densities[:, 1]
+    labels = source.labels
+
+    def order(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        seed = int(torch.randint(1 << 62, (), generator=generator))
+        found = draw_rows(log_ratio, len(labels), seed=seed)
+        return found.samples, {
+            "draw_acceptance": found.acceptance_rate,
+            "draw_log_M": found.report.log_M,
+            "distinct_rows": len(found.samples.unique()),
+        }
+
+    counts = labels.bincount(minlength=len(data.counts))
+    return Task(source, data.test, counts, log_ratio, model, None, labels, order, about)
+
+
+TASKS: dict[str, Callable[[Config, Data, torch.Generator], Task]] = {
+    "transfer": transfer,
+    "proposal": proposal,
+}
+
+
+def shifted(config: Config, data: Data, generator: torch.Generator) -> tuple[Samples, Samples]:
+    """Split a pool of clean images into a source, turned and blurred, and a small target."""
+    check_images(data.pool.inputs, config.method)
+    rest, few = split_balanced(data.pool.labels, TARGET_SHARE, generator)
+    source, target = data.pool.take(rest), data.pool.take(few)
+    return Samples(turn_and_blur(source.inputs, generator), source.labels), target
+
+
+def domain_densities(
+    model: SmallNetwork, source: Samples, target: Samples, pool: Samples
+) -> Tensor:
+    """Return the log densities of target and source at a pool's features, ``[rows, 2]``."""
+    return log_domain_densities(
+        *(in_batches(model.features, samples.inputs) for samples in (source, target, pool))
+    )
+
+
+def shuffled(rows: int) -> Order:
+    """Return the order in which every row comes once."""
+    return lambda generator: (torch.randperm(rows, generator=generator), {})
+
+
+def accuracy(model: SmallNetwork, data: Data) -> float:
+    """Return the balanced accuracy on the test set."""
+    return evaluate(model, data.test, data.counts).balanced_accuracy
+
+
+def fit_settings(config: Config, generator: torch.Generator) -> dict[str, Any]:
+    """Return how a model is trained before it is fine-tuned."""
+    return {
+        "epochs": config.pretrain_epochs,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "momentum": config.momentum,
+        "generator": generator,
+    }
