@@ -5,22 +5,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+from rskernels import RejectionError
 from rskernels.rsft.checkpoint import CheckpointError
-from rskernels.rsft.config import IMBALANCE, Config
+from rskernels.rsft.config import IMBALANCE, METHODS, Config
 from rskernels.rsft.data import DATASETS
 from rskernels.rsft.demo import compare, make_configs, run_demo
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.extras import HINT
+from rskernels.rsft.methods import run
 from rskernels.rsft.report import make_table, summary_table
 from rskernels.rsft.samples import DataError
-from rskernels.rsft.select import RULES
-from rskernels.rsft.train import train
 
 try:
     import typer
     from rich.console import Console
 except ModuleNotFoundError as missing:
     raise SystemExit(f"the rskernels command needs {missing.name}: {HINT}") from missing
+
+ERRORS = (
+    OSError,
+    ValueError,
+    CheckpointError,
+    ModuleNotFoundError,
+    RejectionError,
+    TrainingError,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,9 +42,10 @@ def about() -> None:
 @app.command("train")
 def train_command(
     data: Annotated[str, typer.Option(help=f"Data set: {', '.join(DATASETS)}.")] = Config.data,
-    method: Annotated[
-        str, typer.Option(help=f"Selection rule: {', '.join(RULES)}.")
-    ] = Config.method,
+    path: Annotated[
+        str | None, typer.Option(help="Where the data are: of mnist the folder, of npz the file.")
+    ] = Config.path,
+    method: Annotated[str, typer.Option(help=f"Method: {', '.join(METHODS)}.")] = Config.method,
     envelope: Annotated[
         str,
         typer.Option(
@@ -65,6 +75,34 @@ def train_command(
     momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = Config.momentum,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = Config.seed,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = Config.threads,
+    pretrain_epochs: Annotated[
+        int, typer.Option(help="transfer, proposal: passes over the shifted images beforehand.")
+    ] = Config.pretrain_epochs,
+    ratio: Annotated[
+        str, typer.Option(help="transfer: p_target and p_source are of two models or densities.")
+    ] = Config.ratio,
+    proposal: Annotated[
+        str, typer.Option(help="tuned: normal, or coupling, a network on top of it.")
+    ] = Config.proposal,
+    rounds: Annotated[int, typer.Option(help="tuned: times it is tuned.")] = Config.rounds,
+    draws: Annotated[int, typer.Option(help="tuned: accepted in a round.")] = Config.draws,
+    form: Annotated[
+        str, typer.Option(help="parameter: chain, random-walk Metropolis, or independent draws.")
+    ] = Config.form,
+    steps: Annotated[
+        int,
+        typer.Option(help="parameter: proposals of a chain, half of them burn-in; or draws."),
+    ] = Config.steps,
+    chains: Annotated[int, typer.Option(help="parameter: chains side by side.")] = Config.chains,
+    tau: Annotated[
+        float, typer.Option(help="parameter: temperature of the mean loss.")
+    ] = Config.tau,
+    prior: Annotated[
+        float, typer.Option(help="parameter: standard deviation of the normal prior.")
+    ] = Config.prior,
+    acceptance: Annotated[
+        float, typer.Option(help="parameter: acceptance that a chain's σ is tuned to.")
+    ] = Config.acceptance,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results.", show_default="runs/DATA-METHOD-seedSEED"),
@@ -76,7 +114,7 @@ def train_command(
         bool, typer.Option("--overwrite", help="Replace a run that --out already holds.")
     ] = False,
 ) -> None:
-    """Train a small CNN on a long-tailed pool, stepping on the samples a rule selects."""
+    """Fine-tune by rejection: of samples, of inputs, of proposals or of parameters."""
     with usage_errors(ValueError):
         config = Config(
             data=data,
@@ -90,10 +128,22 @@ def train_command(
             momentum=momentum,
             seed=seed,
             threads=threads,
+            path=path,
+            pretrain_epochs=pretrain_epochs,
+            ratio=ratio,
+            proposal=proposal,
+            rounds=rounds,
+            draws=draws,
+            form=form,
+            steps=steps,
+            chains=chains,
+            tau=tau,
+            prior=prior,
+            acceptance=acceptance,
         )
     folder = out or Path("runs") / f"{data}-{method}-seed{seed}"
     with errors_explained():
-        summary = train(config, folder, resume=resume, overwrite=overwrite)
+        summary = run(config, folder, resume=resume, overwrite=overwrite)
     Console().print(summary_table(summary))
     typer.echo(f"curves: {folder / 'curves.png'}")
 
@@ -141,7 +191,7 @@ def errors_explained() -> Iterator[None]:
     try:
         with usage_errors(DataError):
             yield
-    except (OSError, ValueError, CheckpointError, TrainingError, ModuleNotFoundError) as error:
+    except ERRORS as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
 

@@ -21,7 +21,13 @@ def invoke(monkeypatch):
 def test_help_lists_commands_and_choices(invoke):
     assert all(command in invoke("--help").output for command in ("train", "demo"))
     output = invoke("train", "--help").output
-    for word in ("plain, reweight, importance, accept", "digits", "quantile:0.9", "--resume"):
+    for word in (
+        "plain, reweight, importance, accept",
+        "parameter",
+        "digits",
+        "quantile:0.9",
+        "--resume",
+    ):
         assert word in output
 
 
@@ -105,7 +111,7 @@ def test_a_value_error_within_training_is_no_usage_error(invoke, tmp_path, monke
     def fail(*arguments, **options):
         raise ValueError("deep inside")
 
-    monkeypatch.setattr("rskernels.cli.train", fail)
+    monkeypatch.setattr("rskernels.cli.run", fail)
     result = invoke(*TINY, "--out", str(tmp_path))
     assert (result.exit_code, result.output) == (1, "error: deep inside\n")
 

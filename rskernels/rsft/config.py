@@ -18,6 +18,7 @@ METHODS = (*RULES, "proposal", "tuned", "parameter")
 SHIFTED = ("transfer", "proposal")
 IMBALANCE = 20.0  # of the other methods
 RATIOS = ("models", "densities")
+PROPOSALS = ("normal", "coupling")
 FORMS = ("chain", "independent")
 
 # The most of each that is accepted: what torch takes, and threads that a machine can start.
@@ -69,6 +70,8 @@ class Config:
         "transfer", "proposal": passes over the shifted pool, before what is then fine-tuned.
     ratio : str
         "transfer": the two probabilities are those of two "models" or of two "densities".
+    proposal : str
+        "tuned": a "normal", or "coupling", a network on top of it.
     rounds, draws : int
         "tuned": times that the proposal is tuned, and draws accepted in each round.
     form : str
@@ -99,6 +102,7 @@ class Config:
     threads: int = 1
     pretrain_epochs: int = 10
     ratio: str = "models"
+    proposal: str = "normal"
     rounds: int = 3
     draws: int = 1000
     form: str = "chain"
@@ -110,7 +114,12 @@ class Config:
 
     def __post_init__(self) -> None:
         check_source(self.data, self.path)
-        for name, accepted in {"method": METHODS, "ratio": RATIOS, "form": FORMS}.items():
+        for name, accepted in {
+            "method": METHODS,
+            "ratio": RATIOS,
+            "form": FORMS,
+            "proposal": PROPOSALS,
+        }.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}: accepted are {', '.join(accepted)}"

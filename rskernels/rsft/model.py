@@ -87,6 +87,25 @@ class SmallMLP(SmallNetwork):
         return F.relu(self.linear1(inputs))
 
 
+class SoftmaxRegression(nn.Module):
+    """One linear layer upon the inputs, of few enough parameters to be drawn by rejection.
+
+    Parameters
+    ----------
+    classes, size : int
+        Number of logits C, and of numbers in an input.
+    """
+
+    def __init__(self, classes: int, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, classes, device="meta")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the logits ``[N, C]`` of inputs ``[N, ...]``."""
+        logits: Tensor = self.linear(inputs.flatten(1))
+        return logits
+
+
 def make_model(inputs: Tensor, classes: int, generator: torch.Generator) -> SmallNetwork:
     """Return a network for inputs such as these: images ``[N, C, H, W]`` or rows ``[N, D]``.
 

@@ -1,9 +1,12 @@
 """What a run shows: the progress bar, the table at the end, the curves."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from rskernels.rsft.extras import train_extra
 from rskernels.rsft.select import RULES
@@ -21,6 +24,22 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("violations", "violations_share", "{:.1%}".format),
     ("δ̂", "delta", "{:.3f}".format),
     ("seconds", "seconds", "{:.2f}".format),
+)
+
+# What the methods besides the rules tell, besides that.
+MORE: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("balanced accuracy before", "balanced_accuracy_before", "{:.3f}".format),
+    ("acceptance of the draws", "draw_acceptance", "{:.3f}".format),
+    ("distinct rows of an epoch", "distinct_rows", "{:,.0f}".format),
+    ("acceptance at the start", "acceptance_start", "{:.4f}".format),
+    ("log M at the start", "log_M_start", "{:.3f}".format),
+    ("log M", "log_M", "{:.3f}".format),
+    ("draws per second at the start", "draws_per_second_start", "{:,.0f}".format),
+    ("draws per second", "draws_per_second", "{:,.0f}".format),
+    ("parameters", "parameters", "{:,.0f}".format),
+    ("σ", "sigma", "{:.4g}".format),
+    ("split R̂", "r_hat", "{:.3f}".format),
+    ("effective sample size", "ess", "{:,.0f}".format),
 )
 
 
@@ -93,7 +112,8 @@ def make_table(rows: Iterable[Sequence[str]], headings: Sequence[str]) -> "Table
 
 def summary_table(summary: Mapping[str, Any]) -> "Table":
     """Return the table of one run from its summary, a measure a line."""
-    rows = [(heading, show(summary[name])) for heading, name, show in COLUMNS]
+    columns = [column for column in (*COLUMNS, *MORE) if column[1] in summary]
+    rows = [(heading, show(summary[name])) for heading, name, show in columns]
     return make_table(rows, ("", describe(summary["config"])))
 
 
@@ -144,6 +164,24 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str)
         axes.set_xlabel("samples used for gradients")
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
+
+
+def draw_trace(values: Tensor, path: Path, *, title: str, label: str, axis: str = "draw") -> None:
+    """Draw the course of a number, ``[steps, chains]``, a line for each chain."""
+    with train_extra():
+        from matplotlib.figure import Figure
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    axes.plot(values.numpy(), linewidth=0.8)
+    axes.set(xlabel=axis, ylabel=label)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def write_summary(summary: Mapping[str, Any], out: Path) -> None:
+    """Write ``summary.json``."""
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def _or_nan(value: float | None) -> float:

@@ -22,7 +22,7 @@ from rskernels.rsft import checkpoint
 from rskernels.rsft.config import Config, make_envelope
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.metrics import MetricsWriter, evaluate
-from rskernels.rsft.report import Bar, describe, draw_curves
+from rskernels.rsft.report import Bar, describe, draw_curves, write_summary
 from rskernels.rsft.select import State, log_ratio
 from rskernels.rsft.task import make_task
 
@@ -269,7 +269,7 @@ def train(
     draw_curves(
         records, out / "curves.png", title=f"{describe(summary['config'])}, seed {config.seed}"
     )
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_summary(summary, out)
     return summary
 
 
@@ -279,6 +279,8 @@ def start_afresh(out: Path, *, overwrite: bool) -> None:
     names = (
         "metrics.jsonl",
         "checkpoint.pt",
+        "samples.pt",
+        "proposal.pt",
         "curves.png",
         "summary.json",
         "events.out.tfevents.*",

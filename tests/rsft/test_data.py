@@ -75,9 +75,7 @@ def test_which_class_is_rare_depends_on_the_seed():
 
 
 def test_unknown_data_set_is_refused_with_the_accepted_ones():
-    with pytest.raises(
-        ValueError, match="'cifar': accepted are digits, wine, breast_cancer"
-    ):
+    with pytest.raises(ValueError, match="'cifar': accepted are digits, wine, breast_cancer"):
         load_data("cifar", imbalance=20, test_fraction=0.4, generator=generator())
 
 

@@ -1,0 +1,265 @@
+"""Rejection in parameter space: proposals of parameters, accepted by their loss. No gradients.
+
+`chain` walks: from θ a step Δ ~ N(0, σ²I) is proposed and accepted with min(1, e^(L(θ)−L(θ+Δ))),
+L over the temperature (Metropolis et al., "Equation of state calculations by fast computing
+machines", 1953). `independent` draws: each θ stands alone, and is accepted by rejection from the
+posterior ∝ e^(−L(θ)/τ)·prior with a bounded M.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+
+import rskernels
+from rskernels.rsft.diagnostics import effective_sample_size, split_r_hat
+from rskernels.rsft.samples import Samples
+
+# Streams 0 to 3 are the masks', the envelope's and the sampler's.
+CHAIN_STREAM = 4
+
+Loss = Callable[[Tensor], Tensor]
+
+
+class Chain(NamedTuple):
+    """What random-walk Metropolis has drawn after its burn-in."""
+
+    samples: Tensor
+    """``[kept, chains, d]``, every ``thin``-th."""
+    losses: Tensor
+    """float64 ``[steps, chains]``, of every step."""
+    acceptance_rate: float
+    """Proposals accepted, by all proposals after the burn-in."""
+    acceptance: Tensor
+    """float64 ``[chains]``, the same of each chain."""
+    sigma: float
+    """σ of the proposals after the burn-in."""
+    r_hat: float
+    """Split R̂, the largest of the loss's and the parameters'."""
+    ess: float
+    """Effective sample size, the smallest of the loss's and the parameters'."""
+
+
+def batched_loss(model: nn.Module, samples: Samples, *, chunk: int | None = None) -> Loss:
+    """Return the mean cross-entropy as a function of many models' parameters at once.
+
+    Parameters
+    ----------
+    model : Module
+        Inputs to logits ``[N, C]``; its buffers are used, its parameters are not.
+    samples : Samples
+        What the loss is the mean over.
+    chunk : int, optional
+        Models that are evaluated together.
+
+    Returns
+    -------
+    callable
+        ``[n, d]`` to ``[n]``, d the number of parameters in the order of ``model.parameters()``.
+    """
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
+
+    def loss(theta: Tensor) -> Tensor:  # [d]
+        parts = theta.split(sizes)
+        named = {k: part.view(s) for (k, s), part in zip(shapes.items(), parts, strict=True)}
+        return F.cross_entropy(functional_call(model, named, (samples.inputs,)), samples.labels)
+
+    many: Loss = vmap(loss, chunk_size=chunk)
+    return many
+
+
+@torch.no_grad()
+def chain(
+    loss: Loss,
+    start: Tensor,
+    *,
+    steps: int,
+    burn_in: int = 0,
+    sigma: float = 0.1,
+    acceptance: float | None = None,
+    tau: float = 1.0,
+    thin: int = 1,
+    seed: int = 0,
+) -> Chain:
+    """Walk through parameter space by random-walk Metropolis, many chains side by side.
+
+    The law that the chains come to is ∝ exp(−L(θ)/τ); a prior is a part of L.
+
+    Parameters
+    ----------
+    loss : callable
+        ``[chains, d]`` to L, floating ``[chains]``. A proposal of NaN or +inf is never accepted.
+    start : Tensor
+        Floating ``[chains, d]``, where each chain begins.
+    steps, burn_in : int
+        Proposals of each chain that count, and those before, which do not.
+    sigma : float
+        Standard deviation of a step, in each parameter; with ``acceptance``, where it starts.
+    acceptance : float, optional
+        In (0, 1). σ is brought to this acceptance rate during the burn-in, by Robbins & Monro's
+        rule (Andrieu & Thoms, "A tutorial on adaptive MCMC", 2008), and is left alone afterwards,
+        since a σ that goes on learning changes the law.
+    tau : float
+        Temperature.
+    thin : int
+        Of the steps that count, one in ``thin`` is kept in ``samples``.
+    seed : int
+        In [0, 2**62). Decides proposals and acceptances.
+
+    Returns
+    -------
+    Chain
+        The draws, the acceptance, and whether the chains have converged.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above, or the loss is not finite at a start.
+    """
+    if start.dim() != 2 or 0 in start.shape:
+        raise ValueError(f"start must be [chains, d], got {list(start.shape)}")
+    if thin < 1 or steps < 4 * thin or burn_in < 0:
+        raise ValueError(
+            f"4·thin steps and burn_in of at least 0 are needed, got thin={thin}, steps={steps}, "
+            f"burn_in={burn_in}"
+        )
+    for name, value in {"sigma": sigma, "tau": tau}.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+    if acceptance is not None and not (0 < acceptance < 1 and burn_in):
+        raise ValueError(
+            f"acceptance must be in (0, 1) and needs a burn-in, got {acceptance}, {burn_in} steps"
+        )
+    generator = torch.Generator(device=start.device).manual_seed(seed)
+    theta, now = start.clone(), loss(start)
+    if not now.isfinite().all():
+        raise ValueError("the loss is not finite at a start")
+    count = len(start)
+    accepted = torch.zeros(count, dtype=torch.float64, device=start.device)
+    kept, losses = [], []
+    for step in range(burn_in + steps):
+        noise = torch.randn(
+            theta.shape, dtype=theta.dtype, device=theta.device, generator=generator
+        )
+        proposed = torch.add(theta, noise, alpha=sigma)
+        there = loss(proposed)
+        mask = rskernels.bernoulli_mask(
+            (now - there) / tau, seed=seed, row_offset=step * count, stream=CHAIN_STREAM
+        )
+        theta, now = proposed.where(mask[:, None], theta), there.where(mask, now)
+        if step < burn_in:
+            if acceptance is not None:
+                gain = 10 / (10 + step) ** 0.7
+                sigma *= math.exp(gain * (float(mask.double().mean()) - acceptance))
+            continue
+        accepted += mask
+        losses.append(now.double())
+        if (step - burn_in) % thin == 0:
+            kept.append(theta)
+    samples, trace = torch.stack(kept), torch.stack(losses)
+    looked_at = torch.cat([samples, trace[::thin, :, None]], dim=2)
+    return Chain(
+        samples,
+        trace,
+        float(accepted.mean()) / steps,
+        accepted / steps,
+        sigma,
+        float(_largest(split_r_hat(looked_at))),
+        float(-_largest(-effective_sample_size(looked_at))),
+    )
+
+
+def independent(
+    loss: Loss,
+    num_samples: int,
+    *,
+    centre: Tensor,
+    prior: float,
+    sigma: float | None = None,
+    tau: float = 1.0,
+    least: float = 0.0,
+    seed: int = 0,
+    **options: Any,
+) -> rskernels.RejectionResult:
+    """Draw parameters of the posterior ∝ exp(−L(θ)/τ)·N(θ; c, s²I), exact and independent.
+
+    Proposals are θ = c + Δ with Δ ~ N(0, σ²I). With σ ≥ s the ratio of posterior to proposal is at
+    most M = (σ/s)^d·exp(−least/τ) wherever L ≥ least, and best is σ = s.
+
+    Parameters
+    ----------
+    loss : callable
+        ``[n, d]`` to L, floating ``[n]``.
+    num_samples : int
+        How many to accept.
+    centre : Tensor
+        Floating ``[d]``, c.
+    prior, sigma : float
+        s and σ; None is σ = s.
+    tau : float
+        Temperature.
+    least : float
+        What L is never below: 0 for a cross-entropy. A larger one is a larger acceptance; a loss
+        below it is an error.
+    seed : int
+        In [0, 2**62). Decides proposals and acceptances.
+    **options
+        Limits of :func:`rskernels.rejection_sample`.
+
+    Returns
+    -------
+    RejectionResult
+        ``samples`` ``[num_samples, d]``, with acceptance rate and M.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above; for σ < s, there is no finite M.
+    EnvelopeViolation
+        If a loss is below ``least``.
+    RejectionError
+        If next to nothing is accepted: a higher τ or a narrower prior accepts more.
+    """
+    sigma = prior if sigma is None else sigma
+    for name, value in {"prior": prior, "sigma": sigma, "tau": tau}.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+    if sigma < prior:
+        raise ValueError(f"sigma={sigma} is below prior={prior}: no finite M bounds the ratio")
+    if centre.dim() != 1 or not math.isfinite(least):
+        raise ValueError(f"centre must be [d] and least finite, got {list(centre.shape)}, {least}")
+    size = len(centre)
+    log_M = size * math.log(sigma / prior) - least / tau
+
+    def sample(n: int) -> Tensor:
+        noise = torch.randn(n, size, dtype=centre.dtype, device=centre.device)
+        return torch.add(centre, noise, alpha=sigma)
+
+    def log_ratio(theta: Tensor) -> Tensor:
+        # M times what is at most 1, so that rounding does not lift a ratio above M.
+        square = (theta - centre).double().square().sum(dim=1)
+        below = (loss(theta).double() - least) / tau + square * (prior**-2 - sigma**-2) / 2
+        return log_M - below
+
+    return rskernels.rejection_sample(
+        log_ratio,
+        (sample, lambda theta: theta.new_zeros(len(theta))),
+        num_samples,
+        log_M=log_M,
+        on_violation="raise",
+        seed=seed,
+        **options,
+    )
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Return the largest of those that are numbers; NaN if none is."""
+    numbers = values[~values.isnan()]
+    return numbers.max() if len(numbers) else values.new_tensor(math.nan)

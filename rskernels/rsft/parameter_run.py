@@ -1,0 +1,162 @@
+"""``rskernels train --method parameter``: a softmax regression, its parameters drawn by rejection.
+
+rskernels train --data wine --method parameter --form chain --out runs/chain
+rskernels train --data wine --method parameter --form independent --tau 0.5 --out runs/independent
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from rskernels.rsft import checkpoint
+from rskernels.rsft.config import Config
+from rskernels.rsft.data import load_data
+from rskernels.rsft.metrics import MetricsWriter, evaluate
+from rskernels.rsft.model import SoftmaxRegression
+from rskernels.rsft.parameter import Loss, batched_loss, chain, independent
+from rskernels.rsft.report import describe, draw_trace, write_summary
+
+# Parameters kept for the prediction, and steps told of in the metrics.
+KEPT, TOLD = 200, 100
+STARTING_SIGMA = 0.1
+LEAST_ACCEPTANCE = 1e-4  # each proposal is a pass over the pool
+
+
+def run_parameter(config: Config, out: Path) -> dict[str, Any]:
+    """Draw parameters by rejection, predict by their mean, and write what came of it.
+
+    Parameters
+    ----------
+    config : Config
+        Of method "parameter".
+    out : Path
+        Folder for ``metrics.jsonl``, TensorBoard events, ``samples.pt``, ``curves.png`` and
+        ``summary.json``.
+
+    Returns
+    -------
+    dict
+        The summary: the configuration under ``"config"`` and the measurements.
+
+    Raises
+    ------
+    DataError
+        If the data, the imbalance or the test fraction cannot be had.
+    RejectionError
+        If "independent" accepts next to nothing.
+    """
+    assert config.imbalance is not None
+    generator = torch.Generator().manual_seed(config.seed)
+    data = load_data(
+        config.data,
+        path=config.path,
+        imbalance=config.imbalance,
+        test_fraction=config.test_fraction,
+        generator=generator,
+    )
+    model = SoftmaxRegression(len(data.counts), data.pool.inputs[0].numel())
+    size = sum(p.numel() for p in model.parameters())
+    loss = batched_loss(model, data.pool, chunk=256)
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    started = time.perf_counter()
+    with MetricsWriter(out) as writer:
+        if config.form == "chain":
+            start = config.prior * torch.randn(config.chains, size, generator=generator)
+            walk = chain(
+                with_prior(loss, config),
+                start,
+                steps=(config.steps + 1) // 2,
+                burn_in=config.steps // 2,
+                sigma=STARTING_SIGMA,
+                acceptance=config.acceptance,
+                thin=max(1, config.steps * config.chains // (2 * KEPT)),
+                seed=seed,
+            )
+            parameters, trace = walk.samples.flatten(0, 1), walk.losses
+            found = {
+                "acceptance": walk.acceptance_rate,
+                "sigma": walk.sigma,
+                "r_hat": walk.r_hat,
+                "ess": walk.ess,
+            }
+        else:
+            drawn = independent(
+                loss,
+                config.steps,
+                centre=torch.zeros(size),
+                prior=config.prior,
+                tau=config.tau,
+                min_acceptance=LEAST_ACCEPTANCE,
+                seed=seed,
+            )
+            parameters, trace = drawn.samples[:KEPT], loss(drawn.samples)[:, None]
+            found = {
+                "acceptance": drawn.acceptance_rate,
+                "log_M": drawn.report.log_M,
+                "proposals": drawn.proposals,
+                "ess": float(config.steps),
+            }
+        seconds = time.perf_counter() - started
+        for step in range(0, len(trace), -(-len(trace) // TOLD)):
+            told = float(trace[step].mean())
+            writer.write({"kind": "step", "step": step + 1, "loss": told})
+    scores = evaluate(Mean(model, parameters), data.test, data.counts)
+    summary: dict[str, Any] = {
+        "config": dataclasses.asdict(config),
+        "pool": data.counts.tolist(),
+        "parameters": size,
+        "loss": float(trace.mean()),
+        **scores._asdict(),
+        "gradient_samples": 0,
+        **found,
+        "seconds": seconds,
+    }
+    checkpoint.save(out / "samples.pt", {"config": summary["config"], "samples": parameters})
+    title = f"{describe(summary['config'])}, seed {config.seed}"
+    draw_trace(trace, out / "curves.png", title=title, label="mean loss of the pool")
+    write_summary(summary, out)
+    return summary
+
+
+def with_prior(loss: Loss, config: Config) -> Loss:
+    """Return −log of the posterior, but for a constant: L/tau and the normal prior's square."""
+    return lambda theta: (
+        loss(theta).double() / config.tau
+        + theta.double().square().sum(dim=1) / (2 * config.prior**2)
+    )
+
+
+class Mean(nn.Module):
+    """The mean probability over many parameters of one model, as logits.
+
+    Parameters
+    ----------
+    model : Module
+        Inputs to logits.
+    parameters : Tensor
+        ``[n, d]``.
+    """
+
+    def __init__(self, model: nn.Module, parameters: Tensor) -> None:
+        super().__init__()
+        self.shapes = {name: p.shape for name, p in model.named_parameters()}
+        self.model = model
+        self.draws = parameters
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the log of the mean probabilities, ``[N, C]``."""
+        sizes = [shape.numel() for shape in self.shapes.values()]
+
+        def one(theta: Tensor) -> Tensor:
+            parts = zip(self.shapes.items(), theta.split(sizes), strict=True)
+            named = {name: part.view(shape) for (name, shape), part in parts}
+            logits: Tensor = functional_call(self.model, named, (inputs,))
+            return logits.softmax(-1)
+
+        probability: Tensor = vmap(one, chunk_size=16)(self.draws)
+        return probability.mean(dim=0).log()
