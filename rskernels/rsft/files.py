@@ -109,9 +109,10 @@ def read_npz(path: Path) -> tuple[Samples, Samples | None]:
         That names the array and what is wrong with it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} holds one array, and is no npz file")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} holds one array, and is no npz file")
+        with file:
             names = next((names for names in NPZ_NAMES if set(names) <= set(file.files)), None)
             if names is None:
                 accepted = "; or ".join(", ".join(names) for names in NPZ_NAMES)

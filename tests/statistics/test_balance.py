@@ -1,0 +1,126 @@
+"""Balanced sampling: the accepted rows of a stream have the classes that are wanted.
+
+Every comparison of shares is within 5σ, given how many rows were accepted.
+"""
+
+import pytest
+import torch
+
+from rskernels import Envelope
+from rskernels.rsft.select import State, accept, control
+
+ROWS = 1 << 16
+PRIOR = torch.tensor([0.6, 0.25, 0.1, 0.05], dtype=torch.float64)
+EVEN = torch.full((4,), 0.25, dtype=torch.float64)
+SKEWED = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+
+
+def stream(prior, rows, generator):
+    """Return logits of a model that knows the classes' prior alone, and labels of that prior."""
+    labels = torch.multinomial(prior, rows, replacement=True, generator=generator)
+    return prior.log().float().expand(rows, -1), labels
+
+
+def assert_shares(labels, wanted):
+    n = len(labels)
+    share = labels.bincount(minlength=len(wanted)).double() / n
+    error = (wanted * (1 - wanted) / n).sqrt()
+    assert ((share - wanted).abs() <= 5 * error).all(), f"{share} for {wanted} of {n}"
+
+
+def exact(prior, wanted):
+    """Return log M of the classes: known, and so not learnt from the rows that it decides."""
+    return (wanted / prior).log().max()
+
+
+@pytest.mark.parametrize("wanted", [EVEN, SKEWED])
+def test_fixed_targets(wanted, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = stream(PRIOR, 4 * ROWS, generator)
+    log_M = exact(PRIOR, wanted)
+    log_p = wanted.log().float()[labels]
+    chosen = accept(logits, labels, log_p, State(log_M + 1e-6, seed, 0))
+    assert_shares(labels[chosen.mask], wanted)
+    rate = torch.exp(-log_M)
+    error = (rate * (1 - rate) / len(labels)).sqrt()
+    assert abs(chosen.mask.double().mean() - rate) <= 5 * error
+    assert chosen.counts[1] == 0
+
+
+def test_the_keep_rate_of_two_classes(seed):
+    """[0.6, 0.4] to halves: M = 1.25, keep rate 0.8."""
+    prior = torch.tensor([0.6, 0.4], dtype=torch.float64)
+    logits, labels = stream(prior, 4 * ROWS, torch.Generator().manual_seed(seed))
+    half = torch.full((len(labels),), 0.5).log()
+    mask = accept(logits, labels, half, State(torch.tensor(1.25 + 1e-6).log(), seed, 0)).mask
+    assert_shares(labels[mask], torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert abs(mask.double().mean() - 0.8) <= 5 * (0.16 / len(labels)) ** 0.5
+
+
+def test_drifting_priors_and_targets(seed):
+    """Both move from block to block; so does M, by an envelope that forgets."""
+    generator = torch.Generator().manual_seed(seed)
+    envelope = Envelope("decayed", half_life=4.0, groups=4)
+    blocks = 8
+    accepted, wanted_total = [], torch.zeros(4, dtype=torch.float64)
+    for block in range(blocks):
+        t = block / (blocks - 1)
+        prior = (1 - t) * PRIOR + t * PRIOR.flip(0)
+        wanted = (1 - t) * EVEN + t * SKEWED
+        # A class's newest ratio is never forgotten.
+        envelope.update((wanted / prior).log(), torch.arange(4))
+        log_M = envelope.log_M().max() + 1e-6
+        logits, labels = stream(prior, ROWS, generator)
+        log_p = wanted.log().float()[labels]
+        chosen = accept(logits, labels, log_p, State(log_M, seed, block * ROWS))
+        assert chosen.counts[1] == 0
+        kept = labels[chosen.mask]
+        assert_shares(kept, wanted)
+        accepted.append(kept)
+        wanted_total += len(kept) * wanted
+    everything = torch.cat(accepted)
+    assert_shares(everything, wanted_total / len(everything))
+
+
+def test_targets_per_modality_with_an_M_for_each(seed):
+    """Modalities of 20 : 4 : 1, each with a prior of its own, all to be as often and as even."""
+    generator = torch.Generator().manual_seed(seed)
+    shares = torch.tensor([20.0, 4.0, 1.0], dtype=torch.float64) / 25
+    priors = torch.stack([PRIOR, PRIOR.flip(0), SKEWED])  # [modalities, classes]
+    modality = torch.multinomial(shares, 16 * ROWS, replacement=True, generator=generator)
+    labels = torch.multinomial(priors[modality], 1, generator=generator)[:, 0]
+    # q of a row is its class's within the modality; the wanted density holds the modality's share.
+    wanted = (EVEN / (3 * shares[:, None]))[modality, labels]
+    logits = priors.log().float()[modality]
+    per_modality = (EVEN / (3 * shares[:, None]) / priors).log().amax(dim=1)
+    envelope = Envelope("max", groups=3)
+    envelope.update(per_modality, torch.arange(3))
+    log_M = envelope.log_M(modality) + 1e-6
+    mask = accept(logits, labels, wanted.log().float(), State(log_M, seed, 0)).mask
+    for m in range(3):
+        assert_shares(labels[mask & (modality == m)], EVEN)
+    # One M for all balances the modalities too.
+    one = State(per_modality.max() + 1e-6, seed, 0)
+    mask = accept(logits, labels, wanted.log().float(), one).mask
+    assert_shares(modality[mask], torch.full((3,), 1 / 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("M", [0.6, 1.0, 2.0])
+def test_rejection_control_is_exact_where_M_is_too_small(M, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = stream(PRIOR, 4 * ROWS, generator)
+    log_M = torch.tensor(M, dtype=torch.float64).log()
+    chosen = control(logits, labels, EVEN.log().float()[labels], State(log_M, seed, 0))
+    assert chosen.counts[1] > 0
+    weights, kept = chosen.weights[chosen.mask].double(), labels[chosen.mask]
+    total = torch.zeros(4, dtype=torch.float64).index_add_(0, kept, weights)
+    share = total / total.sum()
+    # The error of a ratio of sums over the rows of the stream (the delta method).
+    n, scale = len(labels), float(total.sum()) / len(labels)
+    away = (labels[:, None] == torch.arange(4)).double() - EVEN
+    away = away * chosen.weights.double()[:, None]
+    error = away.std(dim=0) / scale / n**0.5
+    assert ((share - EVEN).abs() <= 5 * error).all()
+    # Without the weights it is not.
+    plain = kept.bincount(minlength=4).double() / len(kept)
+    assert ((plain - EVEN).abs() > 5 * error).any()
