@@ -91,6 +91,46 @@ def test_bad_arguments_are_usage_errors(invoke, tmp_path, arguments, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "npz", "--path", "absent.npz"], "absent.npz cannot be read"),
+        (["--data", "mnist", "--path", "absent"], "absent is no folder"),
+        (["--data", "mnist"], "needs a path"),
+        (["--data", "wine", "--method", "transfer"], "turns and blurs images"),
+    ],
+)
+def test_data_that_are_not_to_be_had_are_usage_errors(invoke, tmp_path, arguments, message):
+    result = invoke(*TINY, *arguments, "--out", str(tmp_path / "run"))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "measures"),
+    [
+        (["control", "--data", "wine", "--imbalance", "4"], ["gradient samples", "violations"]),
+        (["parameter", "--data", "wine", "--steps", "200"], ["split R̂", "effective sample size"]),
+        (["tuned", "--data", "wine", "--rounds", "1", "--draws", "100"], ["log M at the start"]),
+        (["proposal", "--imbalance", "2", "--pretrain-epochs", "1"], ["acceptance of the draws"]),
+    ],
+)
+def test_a_method_tells_what_it_measures(invoke, tmp_path, arguments, measures):
+    result = invoke(*TINY[:3], "--method", *arguments, "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert all(measure in result.output for measure in measures)
+    assert str(tmp_path / "curves.png") in result.output
+
+
+def test_draws_of_which_none_is_accepted_are_one_line(invoke, tmp_path):
+    arguments = ["--data", "wine", "--form", "independent", "--tau", "1e-3"]
+    result = invoke("train", "--method", "parameter", *arguments, "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ")
+    assert "acceptance rate" in result.output
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(invoke, tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "sub"):

@@ -1,6 +1,8 @@
 """Rejection-sampling fine-tuning: training loops that decide by rejection what is used.
 
-``train`` holds the gradient loop and its ``Config``, ``select`` the rules it chooses samples by,
-``demo`` the comparison of the rules. ``tuned`` fine-tunes a proposal of ``proposals``, and
-``inputs`` draws training inputs, through ``rskernels.rejection_sample``.
+``config`` says what a run is, ``methods`` which loop serves it. ``train`` holds the gradient loop,
+``select`` the rules it chooses samples by, ``task`` what it trains on: balanced classes, or the
+shift of ``shift``, with inputs drawn as ``inputs`` draws. ``tuned`` fine-tunes a proposal of
+``proposals``, ``parameter`` draws parameters, and ``diagnostics`` tells whether its chains have
+converged. ``data`` and ``files`` read data sets. ``demo`` compares the rules.
 """

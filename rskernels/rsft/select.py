@@ -114,8 +114,8 @@ def control(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) 
 def transfer(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
     """Reject each sample with probability max(0, 1 − p/(M·q)), p from the logits, q the density.
 
-    p is the target domain's probability of the sample and q the source domain's; M is 1. What is
-    used follows min(p, q), as far as the source has it.
+    p is the target domain's probability of the sample and q the source domain's; M is 1, so that
+    draws of q that are used follow min(p, q), which is p where p is below q.
     """
     result = rskernels.verify(logits, log_density, state.log_M, targets=targets, **_draws(state))
     return _selection(result, torch.ones_like(logits[:, 0]))

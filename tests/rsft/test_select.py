@@ -2,7 +2,16 @@ import pytest
 import torch
 
 import rskernels
-from rskernels.rsft.select import RULES, State, accept, importance, log_ratio, plain, reweight
+from rskernels.rsft.select import (
+    RULES,
+    State,
+    accept,
+    control,
+    importance,
+    log_ratio,
+    plain,
+    reweight,
+)
 
 LOG_P = torch.tensor([0.5, 1.0, 4.0]).log()
 
@@ -57,6 +66,36 @@ def test_accept_matches_the_operation_and_counts_violations():
     assert chosen.weights.eq(1).all()
 
 
+def test_importance_is_self_normalised():
+    logits, targets, log_p = batch()
+    weights = importance(logits, targets, log_p, state(1.0)).weights.double()
+    w = log_ratio(logits, targets, log_p).double().exp()
+    torch.testing.assert_close(weights / weights.sum(), w / w.sum(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("M", [0.5, 3.0, 1e3])
+def test_control_decides_as_accept_and_weighs_what_is_above_M(M):
+    logits, targets, log_p = batch()
+    chosen = control(logits, targets, log_p, state(M))
+    assert torch.equal(chosen.mask, accept(logits, targets, log_p, state(M)).mask)
+    w = log_ratio(logits, targets, log_p).double().exp()
+    weights = torch.where(chosen.mask, w.clamp(min=M) / M, 0)
+    torch.testing.assert_close(chosen.weights.double(), weights, rtol=1e-5, atol=0)
+    assert chosen.counts[1] == (w > M).sum()
+
+
+def test_M_may_differ_by_row():
+    logits, targets, log_p = batch()
+    M = torch.tensor([1.0, 2.0, 9.0])[targets].log()
+    for rule in (accept, control):
+        chosen = rule(logits, targets, log_p, State(M, 7, 0))
+        for label, one in enumerate((1.0, 2.0, 9.0)):
+            alike = rule(logits, targets, log_p, state(one))
+            rows = targets == label
+            assert torch.equal(chosen.mask[rows], alike.mask[rows])
+            torch.testing.assert_close(chosen.weights[rows], alike.weights[rows])
+
+
 def test_accept_draws_by_seed_and_row_id_only():
     logits, targets, log_p = batch()
     whole = accept(logits, targets, log_p, state(3.0, row_offset=100)).mask
@@ -73,7 +112,7 @@ def test_accept_with_a_huge_M_rejects_the_whole_batch():
     assert chosen.counts.tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("name", ["accept", "importance"])
+@pytest.mark.parametrize("name", ["accept", "importance", "control"])
 def test_invalid_rows_are_dropped_and_their_neighbours_untouched(name):
     logits, targets, log_p = batch(64)
     rule = RULES[name].select
@@ -87,7 +126,7 @@ def test_invalid_rows_are_dropped_and_their_neighbours_untouched(name):
     assert torch.equal(chosen.mask[others], clean.mask[others])
 
 
-@pytest.mark.parametrize("name", ["accept", "importance"])
+@pytest.mark.parametrize("name", ["accept", "importance", "control"])
 def test_a_batch_of_invalid_rows_selects_nothing(name):
     logits, targets, log_p = batch(8)
     chosen = RULES[name].select(logits * torch.nan, targets, log_p, state(3.0))
@@ -98,7 +137,7 @@ def test_a_batch_of_invalid_rows_selects_nothing(name):
 def test_a_class_that_is_not_wanted_is_never_used():
     logits, targets, _ = batch()
     log_p = torch.tensor([-torch.inf, 0.0, 0.0])[targets]
-    for rule in (reweight, importance, accept):
+    for rule in (reweight, importance, accept, control):
         chosen = rule(logits, targets, log_p, state(1.0))
         assert not chosen.mask[targets == 0].any()
         assert chosen.mask[targets != 0].any()

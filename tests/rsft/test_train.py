@@ -141,6 +141,7 @@ def test_the_global_generator_and_thread_count_are_left_alone(tmp_path):
         ("accept", "budget:0.5"),
         ("accept", "decayed"),
         ("accept", "leave_one_out"),
+        ("control", "quantile:0.9"),
     ],
 )
 def test_resume_is_bit_identical(tmp_path, method, envelope):
