@@ -20,11 +20,9 @@ from rskernels.kernels.cpu_law import (
 )
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
-    BLOCK,
     F64,
     I64,
     NONE,
-    address_of,
     as_f64,
     as_i64,
     ask_head,
@@ -33,6 +31,7 @@ from rskernels.kernels.cpu_softmax import (
     load_logit,
     part_of,
     row_total,
+    scratch_memory,
     short_totals,
     size_of,
 )
@@ -49,6 +48,7 @@ from rskernels.kernels.simd import (
     prefetch,
     select,
     splat,
+    stack_memory,
     store_mask,
     storer,
     widen,
@@ -59,8 +59,9 @@ _load_some_f32, _load_some_f64 = part_loader("f32"), part_loader("f64")
 _word0, _word1, _word2, _word3 = philox_words
 BRIEF = 3  # parts that make up the first block
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
-# What is known of each of sixteen rows, 8 bytes apiece, before the memory for their lanes.
+# What is known of each of sixteen rows, 8 bytes apiece.
 ROW, LOGIT, HEADROOM, REFERENCE, TOTAL, LOG_R, KNOWN = (LANES * 8 * at for at in range(7))
+known_memory = stack_memory(KNOWN)
 
 
 @njit
@@ -162,10 +163,7 @@ def target_rows(
     ``summaries`` are 0 where only the mask is wanted. Returns how many targets lie outside
     ``[0, V)``.
     """
-    # Behind what is known of the rows: elements that are gathered, or the lanes of their sums.
-    memory = np.empty(KNOWN // 8 + (LANES * LANES if stride == 1 else BLOCK), np.float64)
-    known = address_of(memory)
-    scratch = known + KNOWN
+    known, scratch = known_memory(), scratch_memory()
     row, z = carray(as_i64(known + ROW), LANES), carray(as_f64(known + LOGIT), LANES)
     headroom = carray(as_f64(known + HEADROOM), LANES)
     reference = carray(as_f64(known + REFERENCE), LANES)

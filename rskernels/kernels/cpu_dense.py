@@ -25,13 +25,12 @@ from rskernels.kernels.cpu_softmax import (
     F64,
     I64,
     NONE,
-    address_of,
     as_u8,
     gather_block,
     load_float,
     load_integer,
     row_total,
-    scratch_for,
+    scratch_memory,
     size_of,
     store_float,
 )
@@ -146,8 +145,7 @@ def dense_rows(
 
     ``log_prob`` and ``log_ratio`` are 0 where only the mask is wanted; the sums are then left out.
     """
-    scratch_memory = scratch_for(stride)
-    scratch = address_of(scratch_memory)
+    scratch = scratch_memory()
     scale = scale_of(temperature)
     log_density = natural_log(density_value, log_space)
     log_M = natural_log(M_value, log_space)

@@ -17,6 +17,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 LANES = 16
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+ALIGNMENT = 64  # bytes of a cache line
 BYTES = {I16: 2, HALF: 2, FLOAT: 4, DOUBLE: 8}
 
 
@@ -322,6 +323,25 @@ def prefetch(builder, address):
     pointer = builder.inttoptr(address, I8.as_pointer())
     # Arguments: a read, to be kept in all cache levels but the first, of data.
     call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
+
+
+def stack_memory(size):
+    """Return an intrinsic that gives the address of that many bytes, for as long as a call lasts.
+
+    Numba frees an array once it is no longer named, whoever still has its address.
+    """
+
+    @intrinsic
+    def memory(typingctx):
+        def codegen(context, builder, signature, args):
+            with builder.goto_entry_block():
+                pointer = builder.alloca(ir.ArrayType(I8, size))
+            pointer.align = ALIGNMENT
+            return builder.ptrtoint(pointer, I64)
+
+        return types.int64(), codegen
+
+    return memory
 
 
 # Memory: how each dtype is held, and how its lanes become the lanes that are computed with.
