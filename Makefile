@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench bench-gpu wheel lint types ctest sanitize clean
+.PHONY: demo test nightly bench bench-gpu bench-compile wheel lint types ctest sanitize clean
 
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
@@ -19,11 +19,21 @@ demo: $(READY) $(KERNELS)
 test: $(READY) $(KERNELS)
 	$(BIN)/python -m pytest
 
+# With fresh draws, and with what an ordinary run leaves out.
+nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
+nightly: $(READY) $(KERNELS)
+	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
+	$(BIN)/python -m pytest -m ''
+
 bench: $(READY) $(KERNELS)
 	$(BIN)/python benchmarks/run.py
 
 bench-gpu: $(READY) $(KERNELS)
 	$(BIN)/python benchmarks/run_gpu.py
+
+# What the compiler makes of the GPU kernels; needs no GPU.
+bench-compile: $(READY) $(KERNELS)
+	$(BIN)/python benchmarks/run_compile.py
 
 # The sdist, the wheel built from it, the repaired wheel, and the tests against that.
 wheel: $(TOOLS)

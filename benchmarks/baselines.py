@@ -166,6 +166,18 @@ def ours(case: Case) -> Function:
     return lambda logits, density, M, targets: call(logits, density, M, targets=targets)
 
 
+def full(case: Case) -> Function:
+    """Return the call of a mask that reads every row to its end."""
+    is_target = case.operation == "verify_mask"
+
+    def form(logits: Tensor, density: Tensor, M: float, targets: Tensor) -> Tensor:
+        law = (None, 0.0, 0, 1.0, False, is_target, -100, False)
+        seed = torch.randint(2**62, (), device="cpu").item()
+        return torch.ops.rskernels.mask(logits, targets, density, M, None, seed, *law)
+
+    return form
+
+
 def eager(case: Case) -> dict[str, Form]:
     """Return the eager forms of a case by name."""
     if case.operation == "accept_mask dense":

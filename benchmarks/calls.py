@@ -1,4 +1,7 @@
-"""The calls of a case, named ``rskernels``, ``eager FORM``, ``compiled FORM``, ``limit READER``."""
+"""The calls of a case, by name.
+
+``rskernels``, ``full pass``, ``eager FORM``, ``compiled FORM`` and ``limit READER``.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,8 @@ def call(case: Case, name: str, inputs: Inputs) -> Callable[[], Any]:
         return functools.partial(read_limit.READERS[form], inputs.logits)
     if kind == "eager":
         function = baselines.eager(case)[form].function
+    elif kind == "full":
+        function = baselines.full(case)
     elif kind == "compiled":
         function = baselines.compiled(case, form)
     else:

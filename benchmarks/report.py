@@ -9,6 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from cases import LAZY_SPEED
+
 NOISY = 0.2  # spread of the quartiles over the median
 MIB = 2**20
 
@@ -18,8 +20,7 @@ HEADINGS = (
 )  # fmt: skip
 ALIGNMENT = ("--:",) * 6 + (":--", "--:", ":--", "--:", "--:")
 
-EXPLAINED = {
-    "cpu": """\
+EXPLAINED = """\
 Medians of alternating rounds in one process, all threads. GB/s: the fewest bytes that the
 operation must move (the logits once; the dense form's mask too; three times the logits for the
 gradient) over the time. *of limit*: that over the practical read limit, which is the row maximum
@@ -27,22 +28,13 @@ of the same array in the same rounds, by the faster of torch's `amax` and a vect
 kernel. *× eager*, *× compiled*: how many times faster than the fastest eager and
 the fastest compiled torch form that gives the same answer from the same inputs, computed in
 float32. *extra*: how far a call raises resident memory, its output included, of ours and of the
-fastest eager form. Bold: slower than that torch form.""",
-    "gpu": """\
-Medians by CUDA events with the L2 cache flushed before every call (`triton.testing.do_bench`).
-GB/s: the logits' bytes, read once, over the time. *of limit*: that over the bandwidth of a
-device-to-device copy (bytes read and written) in the same run. *× eager*, *× compiled*: how many
-times faster than the fastest eager and the fastest compiled torch form that gives the same answer
-from the same inputs, computed in float32. *extra*: how far a call raises the peak of torch's
-allocator, its output included, of ours and of the fastest eager form. Bold: slower than that
-torch form.""",
-}
+fastest eager form. Bold: slower than that torch form."""
 
 
 class Row:
     """What the table shows of one case."""
 
-    def __init__(self, result: dict[str, Any], bandwidth: float = math.nan):
+    def __init__(self, result: dict[str, Any]):
         self.result = result
         self.operation, self.dtype = result["operation"], result["dtype"]
         self.shape = (result["rows"], result["columns"])
@@ -50,13 +42,13 @@ class Row:
         self.seconds = result["ours"]["median"]
         self.gigabytes = result["bytes"] / self.seconds / 1e9
         self.limit, limit = self._fastest("limit")
-        if "limit" not in result:
-            limit = result["logits_bytes"] / bandwidth
         # Per byte, so that an operation that moves more than the logits is compared fairly.
         self.share = limit * result["bytes"] / result["logits_bytes"] / self.seconds
         self.eager, eager = self._fastest("eager")
         self.compiled, compiled = self._fastest("compiled")
         self.over_eager, self.over_compiled = eager / self.seconds, compiled / self.seconds
+        _, full = self._fastest("full")
+        self.over_full = full / self.seconds
         self.rounding, rounding = self._fastest("eager", is_exact=False)
         self.over_rounding = rounding / self.seconds
 
@@ -93,15 +85,15 @@ class Row:
         return [
             str(self.shape[0]),
             str(self.shape[1]),
-            _number(1e3 * self.seconds),
-            _number(self.gigabytes),
-            _number(self.share),
-            _speed(self.over_eager),
+            number(1e3 * self.seconds),
+            number(self.gigabytes),
+            number(self.share),
+            speed(self.over_eager),
             self.eager,
-            _speed(self.over_compiled),
+            speed(self.over_compiled),
             self.compiled,
-            _number(self.memory("ours")),
-            _number(self.memory("eager")),
+            number(self.memory("ours")),
+            number(self.memory("eager")),
         ]
 
     def _fastest(self, kind: str, is_exact: bool = True) -> tuple[str, float]:
@@ -113,9 +105,9 @@ class Row:
         return min(forms.items(), key=lambda form: form[1]) if forms else ("", math.nan)
 
 
-def line(result: dict[str, Any], bandwidth: float = math.nan) -> str:
+def line(result: dict[str, Any]) -> str:
     """Return one case in a line, for who watches a run."""
-    row = Row(result, bandwidth)
+    row = Row(result)
     return (
         f"{row.name:48} {1e3 * row.seconds:10.4g} ms {row.gigabytes:7.1f} GB/s "
         f"{row.share:5.2f} of limit {row.over_eager:7.2f}x eager "
@@ -131,7 +123,7 @@ def write(results: dict[str, Any], out: Path) -> None:
 
 
 def rows(results: dict[str, Any]) -> list[Row]:
-    return [Row(result, results.get("copy_bandwidth", math.nan)) for result in results["cases"]]
+    return [Row(result) for result in results["cases"]]
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -144,16 +136,14 @@ def markdown(results: dict[str, Any]) -> str:
         f"{machine}.\n{versions}.\n`{results['command']}`, {results['date']}, "
         f"{results['seconds']} s.",
     ]
-    if "copy_bandwidth" in results:
-        parts.append(f"Copy bandwidth: {results['copy_bandwidth'] / 1e9:.0f} GB/s.")
-    parts.append(EXPLAINED[results["kind"]])
+    parts.append(EXPLAINED)
     required = _required(measured)
     if required:
-        parts += ["## Required", _table(("what", "required", "measured", ""), required)]
+        parts += ["## Required", table(("what", "required", "measured", ""), required)]
     ordered = sorted(measured, key=lambda row: row.title)
     for title, group in groupby(ordered, key=lambda row: row.title):
         cells = [row.cells() for row in sorted(group, key=lambda row: row.shape[::-1])]
-        parts += [f"## {title}", _table(HEADINGS, cells, ALIGNMENT)]
+        parts += [f"## {title}", table(HEADINGS, cells, ALIGNMENT)]
     parts += ["## Below 1×", _slower(measured)]
     noisy = [row.name for row in measured if row.spread > NOISY]
     if noisy:
@@ -171,12 +161,12 @@ def _required(measured: list[Row]) -> list[list[str]]:
     lines = []
 
     def need(what: str, least: float, value: float) -> None:
-        lines.append([what, f"≥ {least:g}", f"{value:.2f}", _verdict(value >= least)])
+        lines.append([what, f"≥ {least:g}", f"{value:.2f}", verdict(value >= least)])
 
     def need_little_memory(row: Row) -> None:
         share = row.memory("ours") * MIB / row.result["logits_bytes"]
-        verdict = _verdict(share <= 0.01)
-        lines.append([f"{row.name}: extra memory of the logits", "≤ 1 %", f"{share:.3%}", verdict])
+        what = f"{row.name}: extra memory of the logits"
+        lines.append([what, "≤ 1 %", f"{share:.3%}", verdict(share <= 0.01)])
 
     large = cases.get(("accept_mask", (2048, 32000), "float32"))
     if large:
@@ -184,7 +174,18 @@ def _required(measured: list[Row]) -> list[list[str]]:
         need(f"{large.name}: × the fastest torch form", 2.0, torch_form)
         need(f"{large.name}: × the fastest eager form", 8.0, large.over_eager)
         need(f"{large.name}: of the read limit", 0.55, large.share)
+        need(f"{large.name}: of the read limit, as a full pass", 0.6, large.share)
+        need(f"{large.name}: × the fastest compiled form", 2.2, large.over_compiled)
         need_little_memory(large)
+    short = cases.get(("accept_mask", (2048, 32000), "bfloat16"))
+    if short:
+        need(f"{short.name}: of the read limit", 0.4, short.share)
+    for shape in ((2048, 1000), (256, 32000)):
+        if dense := cases.get(("accept_mask dense", shape, "float32")):
+            need(f"{dense.name}: × the fastest eager form", 3.0, dense.over_eager)
+    for row in measured:
+        if row.operation == "verify_mask" and not math.isnan(row.over_full):
+            need(f"{row.name}: × its full pass", LAZY_SPEED[row.acceptance], row.over_full)
     estimate = cases.get(("estimate_M", (2048, 32000), "float32"))
     if estimate:
         need(f"{estimate.name}: of the read limit", 0.45, estimate.share)
@@ -200,11 +201,11 @@ def _slower(measured: list[Row]) -> str:
     return "\n".join(lines) if lines else "None."
 
 
-def _verdict(holds: bool) -> str:
+def verdict(holds: bool) -> str:
     return "met" if holds else "**not met**"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if math.isnan(value):
         return ""
     if value >= 100.0:
@@ -212,14 +213,14 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if value < 0.1 else f"{value:.3g}"
 
 
-def _speed(ratio: float) -> str:
+def speed(ratio: float) -> str:
     if math.isnan(ratio):
         return ""
     text = f"{ratio:.1f}" if ratio >= 9.95 else f"{ratio:.2f}"
     return f"**{text}**" if ratio < 1.0 else text
 
 
-def _table(
+def table(
     headings: tuple[str, ...], lines: list[list[str]], alignment: tuple[str, ...] | None = None
 ) -> str:
     marks = alignment or (":--",) * len(headings)

@@ -1,7 +1,5 @@
 """The harness itself: the baselines follow the same law, and nothing slower is hidden."""
 
-import json
-
 import pytest
 import torch
 
@@ -10,7 +8,6 @@ import baselines
 import memory
 import read_limit
 import report
-import run_gpu
 from cases import Case, Pool
 
 N, V = 4000, 50
@@ -69,14 +66,6 @@ def test_memory_sees_a_temporary():
 
     call()
     assert size * 4 <= memory.extra_memory(call) < size * 4 + (1 << 20)
-
-
-def test_the_gpu_run_goes_through_on_a_cpu(tmp_path):
-    out = tmp_path / "gpu.json"
-    run_gpu.main(["--device", "cpu", "--quick", "--out", str(out)])
-    results = json.loads(out.read_text())
-    assert len(results["cases"]) == len(run_gpu.cases(is_quick=True))
-    assert "GB/s" in out.with_suffix(".md").read_text()
 
 
 def test_a_slower_case_is_marked_and_listed():

@@ -21,8 +21,9 @@ def check_floating(name: str, value: Tensor) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
-    if value.layout is not torch.strided:
-        raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
+    if value.layout is not torch.strided or value.is_nested:
+        given = "a nested one" if value.is_nested else value.layout
+        raise TypeError(f"{name} must be a strided tensor, got {given}")
     if not (value.is_cpu or value.is_cuda or value.is_meta):
         raise ValueError(
             f"{name} is on {value.device}; there are kernels for CPU and CUDA (or ROCm) tensors"

@@ -7,7 +7,7 @@ value; a seed is a tensor of one int64 element, or None and a value.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -169,7 +169,8 @@ def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep what the gradient of ``target_log_prob`` needs."""
     logits, targets, ctx.temperature, ctx.ignore_index = inputs
     ctx.save_for_backward(logits, targets, output[1])
     ctx.mark_non_differentiable(output[1])
@@ -184,22 +185,24 @@ def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None
 
 
 torch.library.register_autograd(
-    "rskernels::target_log_prob", _backward, setup_context=_keep_for_backward, lib=_library
+    "rskernels::target_log_prob", _backward, setup_context=keep_for_backward, lib=_library
 )
 
 
-def _no_second_derivative(ctx: Any, *upstream: Tensor) -> None:
+def no_second_derivative(ctx: Any, *upstream: Tensor) -> NoReturn:
+    """Raise what a derivative of the gradient raises."""
     raise NotImplementedError(
         "target_log_prob has no second derivative; use torch.log_softmax(...).gather(...) for it"
     )
 
 
 torch.library.register_autograd(
-    "rskernels::target_log_prob_backward", _no_second_derivative, lib=_library
+    "rskernels::target_log_prob_backward", no_second_derivative, lib=_library
 )
 
 
-def _no_vmap(info: Any, in_dims: Any, *given: Any) -> None:
+def no_vmap(info: Any, in_dims: Any, *given: Any) -> NoReturn:
+    """Raise what a call under torch.func.vmap raises."""
     # A loop over slices would start every slice at the same row id: one draw used many times.
     raise NotImplementedError(
         "rskernels operations take any leading shape and have no vmap; "
@@ -208,4 +211,4 @@ def _no_vmap(info: Any, in_dims: Any, *given: Any) -> None:
 
 
 for _name in ("mask", "decide", "bernoulli", "target_log_prob", "target_log_prob_backward"):
-    torch.library.register_vmap(f"rskernels::{_name}", _no_vmap, lib=_library)
+    torch.library.register_vmap(f"rskernels::{_name}", no_vmap, lib=_library)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 import rskernels.library  # noqa: F401  (registers the operators)
+from rskernels import dynamic, transforms
 from rskernels.arguments import (
     M_argument,
     check_floating,
@@ -117,15 +118,11 @@ def accept_mask(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     """
-    arguments = _law(
-        "p_hat", logits, p_hat, M, targets, temperature, log_space, seed, generator,
-        row_offset, ignore_index, False,
+    mask: Tensor = _run(
+        _mask, "p_hat", logits, p_hat, M, targets, temperature, log_space, seed, generator,
+        row_offset, ignore_index, False, bool(assume_finite), order,
     )  # fmt: skip
-    if not assume_finite and order is None:
-        return _mask(*arguments)
-    return _mask(
-        *arguments, is_lazy=bool(assume_finite), order=order_argument(order, logits, targets)
-    )
+    return mask
 
 
 def verify_mask(
@@ -149,11 +146,11 @@ def verify_mask(
     since nothing is drawn where the proposal has no density; all else is as in ``accept_mask``.
     With targets, a row is read until its rejection is certain, which changes no decision.
     """
-    arguments = _law(
-        "q_hat", logits, q_hat, M, targets, temperature, log_space, seed, generator,
-        row_offset, ignore_index, True,
+    mask: Tensor = _run(
+        _mask, "q_hat", logits, q_hat, M, targets, temperature, log_space, seed, generator,
+        row_offset, ignore_index, True, True, order,
     )  # fmt: skip
-    return _mask(*arguments, is_lazy=True, order=order_argument(order, logits, targets))
+    return mask
 
 
 def accept(
@@ -170,11 +167,11 @@ def accept(
     ignore_index: int = -100,
 ) -> Acceptance:
     """Decide as ``accept_mask`` does and return all that the pass saw, as an ``Acceptance``."""
-    arguments = _law(
-        "p_hat", logits, p_hat, M, targets, temperature, log_space, seed, generator,
+    parts = _run(
+        _decide, "p_hat", logits, p_hat, M, targets, temperature, log_space, seed, generator,
         row_offset, ignore_index, False,
     )  # fmt: skip
-    return Acceptance(*_decide(*arguments))
+    return Acceptance(*parts)
 
 
 def verify(
@@ -191,11 +188,11 @@ def verify(
     ignore_index: int = -100,
 ) -> Acceptance:
     """Decide as ``verify_mask`` does and return all that the pass saw, as an ``Acceptance``."""
-    arguments = _law(
-        "q_hat", logits, q_hat, M, targets, temperature, log_space, seed, generator,
+    parts = _run(
+        _decide, "q_hat", logits, q_hat, M, targets, temperature, log_space, seed, generator,
         row_offset, ignore_index, True,
     )  # fmt: skip
-    return Acceptance(*_decide(*arguments))
+    return Acceptance(*parts)
 
 
 def bernoulli_mask(
@@ -236,6 +233,10 @@ def bernoulli_mask(
     check_floating("log_ratio", log_ratio)
     M_tensor, M_value = M_argument(M, log_ratio.device, log_ratio.shape, log_space)
     seed_tensor, seed_value = seed_argument(seed, generator, log_ratio.device)
+    if M_tensor is None and _is_compiling():
+        lifted = dynamic.lift(M_value)
+        if lifted is not None:
+            M_tensor, M_value = lifted.to(log_ratio.device), 0.0
     mask: Tensor = _bernoulli(
         log_ratio.detach(), M_tensor, seed_tensor, M_value, seed_value,
         check_row_offset(row_offset), check_stream(stream), bool(log_space),
@@ -275,26 +276,31 @@ def target_log_prob(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     NotImplementedError
-        For a second or a forward-mode derivative, and under torch.func.vmap.
+        For a second or a forward-mode derivative, under torch.func.vmap, and for torch.func's
+        transforms inside torch.compile.
     """
     check_targets(targets, logits, check_logits(logits)[:-1])
-    if not torch.compiler.is_compiling() and unpack_dual(logits).tangent is not None:
-        raise NotImplementedError(
-            "target_log_prob has no forward-mode derivative; "
-            "use torch.log_softmax(...).gather(...) for it"
-        )
     temperature = temperature_argument(temperature)
     ignore_index = integer_argument("ignore_index", ignore_index)
+    if torch._C._are_functorch_transforms_active():
+        return transforms.target_log_prob(logits, targets, temperature, ignore_index)
+    if _is_compiling():
+        return dynamic.target_log_prob(logits, targets, temperature, ignore_index)[0]
+    if unpack_dual(logits).tangent is not None:
+        transforms.no_forward_derivative()
     return _target_log_prob(logits, targets, temperature, ignore_index)[0]
 
 
+# Looked up once; a call decides in microseconds.
+_is_compiling = torch.compiler.is_compiling
 _mask = torch.ops.rskernels.mask.default
 _decide = torch.ops.rskernels.decide.default
 _bernoulli = torch.ops.rskernels.bernoulli.default
 _target_log_prob = torch.ops.rskernels.target_log_prob.default
 
 
-def _law(
+def _run(
+    operator: Any,
     name: str,
     logits: Tensor,
     density: Tensor | float,
@@ -307,8 +313,10 @@ def _law(
     row_offset: int,
     ignore_index: int,
     model_is_target: bool,
-) -> tuple[Any, ...]:
-    """Return the operators' arguments, without a tail of defaults."""
+    is_lazy: bool = False,
+    order: ColumnOrder | None = None,
+) -> Any:
+    """Check the arguments and call an operator with them, less a tail of defaults."""
     shape = check_logits(logits)
     if targets is not None:
         shape = shape[:-1]
@@ -320,16 +328,24 @@ def _law(
     if logits.requires_grad:
         logits = logits.detach()
     head = (logits, targets, density_tensor, M_value, seed_tensor, seed_value)
-    # Types too, since True == 1.0.
-    types = (type(row_offset), type(temperature), type(ignore_index))
+    lazy: tuple[Any, ...] = ()
+    if is_lazy or order is not None:
+        lazy = (is_lazy, order_argument(order, logits, targets))
     law = (row_offset, temperature, ignore_index)
-    if law == (0, 1.0, -100) and types == (int, float, int) and not log_space:
+    if _is_compiling():
+        operator = dynamic.mask if operator is _mask else dynamic.decide
+    # Types too, since True == 1.0.
+    elif (
+        law == (0, 1.0, -100)
+        and (type(row_offset), type(temperature), type(ignore_index)) == (int, float, int)
+        and not log_space
+    ):
         if model_is_target:
-            return (*head, M_tensor, density_value, 0, 1.0, False, True)
-        if M_tensor is None and density_tensor is not None:
-            return head
-    return (
+            return operator(*head, M_tensor, density_value, 0, 1.0, False, True, -100, *lazy)
+        if M_tensor is None and density_tensor is not None and not lazy:
+            return operator(*head)
+    return operator(
         *head, M_tensor, density_value,
         check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
-        model_is_target, integer_argument("ignore_index", ignore_index),
+        model_is_target, integer_argument("ignore_index", ignore_index), *lazy,
     )  # fmt: skip

@@ -21,6 +21,7 @@ WORD = 0xFFFFFFFF
 # Looked up once; a call decides in microseconds.
 _is_compiling = torch.compiler.is_compiling
 _count_modes = torch._C._len_torch_dispatch_stack
+_is_transforming = torch._C._are_functorch_transforms_active
 _CPU = torch.device("cpu")
 
 ACCEPT_STREAM = 0
@@ -150,15 +151,22 @@ def draw_seed(generator: torch.Generator | None, device: torch.device) -> int | 
         If ``generator`` is not a torch.Generator.
     ValueError
         If ``generator`` lives on another device.
+    NotImplementedError
+        If a graph is traced, which cannot hold a generator.
     """
     if generator is None:
-        if device == _CPU and not (_is_compiling() or _count_modes()):
+        if device == _CPU and not (_is_compiling() or _count_modes() or _is_transforming()):
             return _draw_number()
         return torch.randint(SEEDS, (1,), device=device)
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator.device.type != device.type:
         raise ValueError(f"generator is on {generator.device}, the draw is on {device}")
+    if torch.compiler.is_compiling():
+        raise NotImplementedError(
+            "torch.compile and torch.export cannot trace a draw from a generator; "
+            "draw an int64 tensor from it outside of the graph and give that as the seed"
+        )
     return torch.randint(SEEDS, (1,), device=device, generator=generator)
 
 
@@ -172,7 +180,8 @@ def _draw_number() -> int:
     except AttributeError:
         with torch.inference_mode(False):
             number = _drawn.number = torch.empty((), dtype=torch.int64, device="cpu")
-    drawn: int = number.random_().item()
+    # What randint draws, so that a compiled or exported call decides as this one.
+    drawn: int = number.random_(SEEDS).item()
     return drawn
 
 

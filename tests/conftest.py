@@ -101,11 +101,11 @@ def python():
 
 
 class Backend:
-    """A module of ``rskernels.kernels``, called with CPU tensors and answering with them."""
+    """A module of a package's ``kernels``, called with CPU tensors and answering with them."""
 
-    def __init__(self, name):
+    def __init__(self, name, package="rskernels"):
         self.name = name
-        self.kernels = importlib.import_module(f"rskernels.kernels.{name}")
+        self.kernels = importlib.import_module(f"{package}.kernels.{name}")
         on_device = name == "gpu" and torch.cuda.is_available()
         self.device = torch.device("cuda" if on_device else "cpu")
         # Interpreted Triton takes milliseconds a program.
@@ -126,8 +126,9 @@ class Backend:
         results = self.kernels.decide(*self._law(*args, **law))
         return Acceptance(*(result.cpu() for result in results))
 
-    def mask(self, *args, **law):
-        return self.kernels.mask(*self._law(*args, **law)).cpu()
+    def mask(self, *args, is_lazy=False, order=None, **law):
+        law = self._law(*args, **law)
+        return self.kernels.mask(*law, is_lazy, self.place(order)).cpu()
 
     def bernoulli(self, log_ratio, M=1.0, *, seed=0, row_offset=0, stream=0, log_space=False):
         log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))
@@ -179,6 +180,12 @@ def backend(request):
 def kernel(request):
     """The backends that are compared with the reference."""
     return _backend(request.param)
+
+
+@pytest.fixture
+def backend_of():
+    """Return a backend by name, of this package or of a copy of it."""
+    return _backend
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Every argument that is refused, with a message that says what was given and what is accepted."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ import rskernels
 LOGITS = torch.zeros(2, 3, 5)
 TARGETS = torch.zeros(2, 3, dtype=torch.int64)
 SPARSE = torch.ones(2, 3).to_sparse()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    NESTED = torch.nested.nested_tensor([torch.zeros(3, 5), torch.zeros(2, 5)])
 ON_META = torch.ones(3, device="meta")
 GENERATOR = torch.Generator()
 NAN, INF = math.nan, math.inf
@@ -20,6 +24,7 @@ LOGITS_CASES = [
     (TypeError, r"bfloat16 or float16, got torch.complex64", torch.zeros(2, 3, 5).cfloat()),
     (TypeError, r"bfloat16 or float16, got torch.float8_e5m2", LOGITS.to(torch.float8_e5m2)),
     (TypeError, r"strided tensor, got torch.sparse_coo", LOGITS.to_sparse()),
+    (TypeError, r"logits must be a strided tensor, got a nested one", NESTED),
     (ValueError, r"shape \[\.\.\., V\] with V of at least 1, got \[\]", torch.tensor(1.0)),
     (ValueError, r"V of at least 1, got \[2, 0\]", torch.zeros(2, 0)),
 ]

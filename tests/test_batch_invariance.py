@@ -125,10 +125,11 @@ def test_sums_do_not_depend_on_threads(cpu, draw_batch, same_bits, threads):
     assert all(same_bits(one, seen[0]) for one in seen)
 
 
-@pytest.mark.parametrize("V", [4097, 12289])
-def test_both_launches_give_the_same_bits(gpu, draw_batch, same_bits, monkeypatch, V):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("V", [4097, 12288])
+def test_both_launches_give_the_same_bits(gpu, draw_batch, same_bits, monkeypatch, V, dtype):
     # A program a chunk where rows are few, a program a row where they are many.
-    batch = draw_batch(3, V)
+    batch = draw_batch(3, V, dtype)
     monkeypatch.setattr(gpu.kernels, "FEW_ROWS", 1 << 30)
     few = batch.decide(gpu)
     monkeypatch.setattr(gpu.kernels, "FEW_ROWS", 0)

@@ -37,6 +37,7 @@ _word0, _word1, _word2, _word3 = philox_words
 LOG2_E = 1.0 / math.log(2.0)
 # What two float32 passes over a row can differ by, in log q; and rounding a log ratio to float32.
 MARGIN, FLOAT32_ROUNDING = 2.0**-14, 2.0**-23
+BRIEF = 3  # parts that make up the first block
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
 
 
@@ -57,9 +58,10 @@ def scale_of(temperature):
 
 
 @njit
-def summary_of(summaries, unit):
-    """Return a unit's row of the summaries."""
-    return carray(as_f64(summaries + unit * SUMMARY * 8), SUMMARY)
+def tally(summary, which, amount):
+    """Add to one entry of a unit's summary; to none where its address is 0."""
+    if summary != 0:
+        carray(as_f64(summary + which * 8), 1)[0] += amount
 
 
 @njit
@@ -88,7 +90,7 @@ def ratio(log_q, log_density, model_is_target):
 
 
 @njit
-def decide_row(log_q, log_density, log_M, log_u, model_is_target, code, counted, summary):
+def decide_row(log_q, log_density, log_M, log_u, model_is_target, code, summary):
     """Decide by log r >= log u, count what happened, and return (accepted, log ratio)."""
     log_ratio = ratio(log_q, log_density, model_is_target)
     if code != F64:
@@ -96,16 +98,16 @@ def decide_row(log_q, log_density, log_M, log_u, model_is_target, code, counted,
         log_ratio = float64(float32(log_ratio))
     # Written so that a NaN anywhere fails.
     if not (log_density < np.inf and log_q <= 0.0 and log_ratio < np.inf and log_M > -np.inf):
-        summary[INVALID] += 1
+        tally(summary, INVALID, 1)
         return False, np.nan
     log_r = log_ratio - log_M
     accepted = log_r >= log_u
-    if counted:
+    if summary != 0:
         r = math.exp(log_r)
-        summary[ACCEPTED] += accepted
-        summary[VIOLATIONS] += log_ratio > log_M
-        summary[EXCESS] += max(r - 1.0, 0.0)
-        summary[MASS] += r
+        tally(summary, ACCEPTED, accepted)
+        tally(summary, VIOLATIONS, log_ratio > log_M)
+        tally(summary, EXCESS, max(r - 1.0, 0.0))
+        tally(summary, MASS, r)
     return accepted, log_ratio
 
 
@@ -122,7 +124,7 @@ def headroom_of(log_density, log_M, log_u, model_is_target):
 
 
 @njit
-def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, code, summary):
+def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, code):
     """Return (is certain, accepted, headroom) of a row of which only the target's logit is known.
 
     The headroom, infinite unless ``is_lazy``, is how far the total may rise above the target's
@@ -133,7 +135,7 @@ def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, code, 
     if not is_lazy:
         return False, False, np.inf
     # With log q = 0 a target is most, and a proposal least, likely accepted.
-    accepted, _ = decide_row(0.0, log_density, log_M, log_u, model_is_target, code, False, summary)
+    accepted, _ = decide_row(0.0, log_density, log_M, log_u, model_is_target, code, 0)
     if accepted != model_is_target:
         return True, accepted, np.inf
     return False, False, headroom_of(log_density, log_M, log_u, model_is_target)
@@ -164,13 +166,13 @@ def target_rows(
     if seed_address != 0:
         seed = load_integer(seed_address, I64)
     accepted = carray(as_u8(mask), N)
-    nowhere = np.empty(SUMMARY, np.float64)
     outside = 0
     first, _ = part_of(0, V, order)
+    long_rows = 0  # one after the other; as the last rows, so the next
     begin = next_share(counter, -grab, grab)
     while begin < units:
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
-            summary = summary_of(summaries, n // unit_rows) if log_prob != 0 else nowhere
+            summary = summaries + n // unit_rows * (SUMMARY * 8) if log_prob != 0 else 0
             if is_lazy and n + 1 < N:
                 # A row that ends early is over before the next one has been fetched.
                 row = row_address(logits, n + 1, inner, outer_stride, inner_stride, size)
@@ -181,7 +183,7 @@ def target_rows(
             log_q, log_w = np.nan, np.nan
             accepted[n] = False
             if target == ignore_index:
-                summary[IGNORED] += 1
+                tally(summary, IGNORED, 1)
             elif target < 0 or target >= V:
                 outside += 1
             else:
@@ -197,16 +199,18 @@ def target_rows(
                 headroom = np.inf
                 if log_prob == 0:
                     is_certain, accepted[n], headroom = decide_unread(
-                        z, log_density, log_M, log_u, model_is_target, is_lazy, code, summary
+                        z, log_density, log_M, log_u, model_is_target, is_lazy, code
                     )
                     if is_certain:
                         continue
-                reference, total = row_total(
-                    row, code, stride * size, V, scale, scratch, z, headroom, order
-                )
+                reference, total, parts = row_total(
+                    row, code, stride * size, V, scale, scratch, z, headroom, order,
+                    is_lazy and long_rows < 2,
+                )  # fmt: skip
+                long_rows = long_rows + 1 if parts >= BRIEF else 0
                 log_q = log_prob_of(z, reference, total, temperature)
                 accepted[n], log_w = decide_row(
-                    log_q, log_density, log_M, log_u, model_is_target, code, log_prob != 0, summary
+                    log_q, log_density, log_M, log_u, model_is_target, code, summary
                 )
             if log_prob != 0:
                 store_float(log_prob + n * out_size, code, log_q)

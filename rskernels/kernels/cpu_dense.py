@@ -16,7 +16,7 @@ from rskernels.kernels.cpu_decide import (
     natural_log,
     row_address,
     scale_of,
-    summary_of,
+    tally,
 )
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
@@ -114,12 +114,12 @@ def _row_of(dtype, size, kind, scalar, wide_size):
                     violations += count(over)
                     valid_entries += count(valid)
             if log_prob != 0:
-                summary[EXCESS] += float64(reduce_add(excess))
-                summary[MASS] += float64(reduce_add(mass))
+                tally(summary, EXCESS, float64(reduce_add(excess)))
+                tally(summary, MASS, float64(reduce_add(mass)))
         if log_prob != 0:
-            summary[ACCEPTED] += accepted
-            summary[VIOLATIONS] += violations
-            summary[INVALID] += V - valid_entries
+            tally(summary, ACCEPTED, accepted)
+            tally(summary, VIOLATIONS, violations)
+            tally(summary, INVALID, V - valid_entries)
 
     return decide_row
 
@@ -163,20 +163,19 @@ def dense_rows(
         seed = load_integer(seed_address, I64)
     size, out_size = size_of(code), 8 if code == F64 else 4
     density_size, M_size = size_of(density_code), size_of(M_code)
-    nowhere = np.empty(SUMMARY, np.float64)
     begin = next_share(counter, -grab, grab)
     while begin < units:
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
-            summary = summary_of(summaries, n // unit_rows) if log_prob != 0 else nowhere
+            summary = summaries + n // unit_rows * (SUMMARY * 8) if log_prob != 0 else 0
             row = row_address(logits, n, inner, outer_stride, inner_stride, size)
-            reference, total = row_total(row, code, stride * size, V, scale, scratch)
+            reference, total, _ = row_total(row, code, stride * size, V, scale, scratch)
             mask_row = mask + n * V
             log_prob_row = log_prob + n * V * out_size if log_prob != 0 else 0
             log_ratio_row = log_ratio + n * V * out_size
             if not total > 0.0:
                 reject_row(mask_row, log_prob_row, log_ratio_row, code, V)
                 if log_prob != 0:
-                    summary[INVALID] += V
+                    tally(summary, INVALID, V)
                 continue
             density_row = row_address(density, n, inner, density_outer, density_inner, density_size)
             if density_code != NONE and density_stride == 0:

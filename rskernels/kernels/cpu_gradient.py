@@ -54,7 +54,7 @@ def log_prob_rows(
                     outside += 1
                 else:
                     row = row_address(logits, n, inner, outer_stride, inner_stride, size)
-                    kept[0], kept[1] = row_total(row, code, stride * size, V, scale, scratch)
+                    kept[0], kept[1], _ = row_total(row, code, stride * size, V, scale, scratch)
                     z = load_logit(row + target * stride * size, code)
                     log_q = log_prob_of(z, kept[0], kept[1], temperature)
             store_float(log_prob + n * out_size, code, log_q)

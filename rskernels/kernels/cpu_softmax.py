@@ -36,7 +36,7 @@ HALF = 4096
 BLOCK = 8192
 LIMIT = 2.0 * BLOCK  # twice what a block sums to that lies at its reference throughout
 STEP = 64  # four vectors at a time hide the latency of the additions
-CHECK = 1024  # logits between two looks at whether the decision is certain
+CHECK = 512  # logits between two looks at whether the decision is certain
 LINE = 64  # bytes of a cache line
 PAGE = 4096  # bytes; asking for pages side by side reads faster than one after the other
 WINDOW = 8 * PAGE  # bytes that are asked for together
@@ -225,13 +225,16 @@ def _total_of(dtype, size, scalar):
 
     @njit
     @named(f"row_total_{dtype}")
-    def row_total(row, stride, V, scale, scratch, z, headroom, order):
-        """Return (reference, Σ 2**((z - reference) * scale)); NaN for a row without a softmax.
+    def row_total(row, stride, V, scale, scratch, z, headroom, order, is_brief):
+        """Return (reference, Σ 2**((z - reference) * scale), parts read).
+
+        NaN for a row without a softmax.
 
         The reference is the maximum of the first part. A later one is summed against it as well,
         unless its sum says that a logit lies so far above that float32 would round it more, or is
         NaN or +inf: then its own maximum becomes the reference and it is summed again. What is
-        read of the row ends where the total passes that of ``z`` by ``headroom`` octaves.
+        read of the row ends where the total passes that of ``z`` by ``headroom`` octaves. Whether
+        it ``is_brief`` is a guess, and changes only what is asked for ahead.
         """
         reference, total, bound = -np.inf, 0.0, np.inf
         parts = count_parts(V, order)
@@ -241,8 +244,8 @@ def _total_of(dtype, size, scalar):
             if order != 0:
                 following, _ = part_of(min(part + 1, parts - 1), V, order)
                 near, halves = (following - start) * stride, 0
-            elif headroom < np.inf and part < 3:
-                # A row that may end soon asks for what is near, and makes up for it if it does not.
+            elif is_brief and part < 3:
+                # Asks for what is near, and makes up for it if the row goes on.
                 near, halves = NEAR if part == 1 else 0, 2 if part == 2 else 0
             block = row + start * stride
             if stride != size:
@@ -254,20 +257,21 @@ def _total_of(dtype, size, scalar):
             if added >= LIMIT:
                 top, nan = block_top(block, length)
                 if nan or top == np.inf:
-                    return np.nan, np.nan
+                    return np.nan, np.nan, part
                 if top == -np.inf:
                     continue
                 if total > 0.0:
                     total *= 2.0 ** ((reference - top) * scale)
                 reference = top
-                bound = bound_of(z, reference, scale, headroom)
+                if headroom < np.inf:
+                    bound = bound_of(z, reference, scale, headroom)
                 added = block_sum(block, length, reference, scale, bound - total, near, halves)
             total += added
             if total > bound:
-                break
+                return reference, total, part
         if not reference > -np.inf:
-            return np.nan, np.nan
-        return reference, total
+            return np.nan, np.nan, parts
+        return reference, total, parts
 
     return row_total
 
@@ -280,15 +284,18 @@ _part_bf16, _part_f16 = part_loader("bf16"), part_loader("f16")
 
 
 @njit
-def row_total(row, code, stride, V, scale, scratch, z=0.0, headroom=np.inf, order=0):
-    """Return (reference, total) of a row of any dtype."""
+def row_total(
+    row, code, stride, V, scale, scratch, z=0.0, headroom=np.inf, order=0, is_brief=False
+):
+    """Return (reference, total, parts read) of a row of any dtype."""
+    arguments = (row, stride, V, scale, scratch, z, headroom, order, is_brief)
     if code == F32:
-        return _total_f32(row, stride, V, scale, scratch, z, headroom, order)
+        return _total_f32(*arguments)
     if code == BF16:
-        return _total_bf16(row, stride, V, scale, scratch, z, headroom, order)
+        return _total_bf16(*arguments)
     if code == F16:
-        return _total_f16(row, stride, V, scale, scratch, z, headroom, order)
-    return _total_f64(row, stride, V, scale, scratch, z, headroom, order)
+        return _total_f16(*arguments)
+    return _total_f64(*arguments)
 
 
 @njit

@@ -16,12 +16,10 @@ import triton.language as tl
 from rskernels.kernels.gpu_kernels import (
     _bernoulli_kernel,
     _dense_kernel,
-    _gradient_kernel,
-    _log_prob_kernel,
-    _partials_kernel,
     _philox_kernel,
     _target_kernel,
 )
+from rskernels.kernels.gpu_softmax import _gradient_kernel, _log_prob_kernel, _partials_kernel
 from rskernels.kernels.layout import Rows, as_rows, per_row, wide_dtype
 
 CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
@@ -47,11 +45,13 @@ def decide(
     ignore_index: int = -100,
 ) -> Decision:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
-    run = _decide_entries if targets is None else _decide_targets
-    mask, log_prob, log_ratio, summary = run(
-        logits, targets, density, M, seed, row_offset, temperature, log_space,
-        model_is_target, ignore_index, True,
-    )  # fmt: skip
+    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
+    if targets is None:
+        mask, log_prob, log_ratio, summary = _decide_entries(logits, *law, True)
+    else:
+        mask, log_prob, log_ratio, summary = _decide_targets(
+            logits, targets, *law, ignore_index, True
+        )
     sums = summary.sum(0)
     return mask, log_prob, log_ratio, sums[:4].long(), sums[4:].clone()
 
@@ -67,13 +67,18 @@ def mask(
     log_space: bool = False,
     model_is_target: bool = False,
     ignore_index: int = -100,
+    is_lazy: bool = False,
+    order: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Decide every row, or every entry, and return only the mask."""
-    run = _decide_entries if targets is None else _decide_targets
-    return run(
-        logits, targets, density, M, seed, row_offset, temperature, log_space,
-        model_is_target, ignore_index, False,
-    )[0]  # fmt: skip
+    """Decide every row, or every entry, and return only the mask.
+
+    Where ``is_lazy``, a row is read until its decision is certain: what follows is taken to be
+    valid where the model is the proposal. ``order`` is int64 [blocks], the order of its blocks.
+    """
+    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
+    if targets is None:
+        return _decide_entries(logits, *law, False)[0]
+    return _decide_targets(logits, targets, *law, ignore_index, False, is_lazy, order)[0]
 
 
 def bernoulli(
@@ -144,7 +149,7 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 
 def _decide_targets(
     logits, targets, density, M, seed, row_offset, temperature, log_space,
-    model_is_target, ignore_index, has_outputs,
+    model_is_target, ignore_index, has_outputs, is_lazy=False, order=None,
 ):  # fmt: skip
     rows = as_rows(logits)
     N, device = rows.length, logits.device
@@ -157,24 +162,26 @@ def _decide_targets(
     )
     M, M_stride, log_M, has_M = _row_scalars(M, targets.shape, log_space, logits)
     seed_ptr, seed_value, has_seed = _seed(seed, logits)
-    partials, has_partials = _partials(rows, temperature)
-    _, meta = _meta(logits)
+    partials, has_partials = _partials(rows, temperature, order)
+    _, meta = _meta(logits, order)
     with _on(device):
         _target_kernel[(N,)](
-            *_logits_arguments(rows), partials, targets.contiguous(),
+            *_logits_arguments(rows), partials, targets if order is None else order,
+            targets.contiguous(),
             density, density_stride, log_density, M, M_stride, log_M,
             seed_ptr, seed_value, row_offset, temperature, _scale(temperature), ignore_index,
             mask, log_prob, log_ratio, summary,
-            HAS_PARTIALS=has_partials, HAS_DENSITY=has_density, HAS_M=has_M, HAS_SEED=has_seed,
+            HAS_ORDER=order is not None, HAS_PARTIALS=has_partials,
+            IS_LAZY=is_lazy and not has_partials,
+            HAS_DENSITY=has_density, HAS_M=has_M, HAS_SEED=has_seed,
             LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs,
-            **_order(rows), **meta,
+            **_sum_order(rows), **meta,
         )  # fmt: skip
     return mask, log_prob, log_ratio, summary
 
 
 def _decide_entries(
-    logits, targets, density, M, seed, row_offset, temperature, log_space,
-    model_is_target, ignore_index, has_outputs,
+    logits, density, M, seed, row_offset, temperature, log_space, model_is_target, has_outputs
 ):  # fmt: skip
     # All three share one pair of leading dimensions, so that one row number serves them.
     full = [value.expand(logits.shape) for value in (density, M) if isinstance(value, torch.Tensor)]
@@ -188,7 +195,7 @@ def _decide_entries(
     if N == 0:
         return mask, log_prob, log_ratio, summary
     totals = torch.empty((N, 2), dtype=torch.float64, device=device)
-    _row_totals(rows, None, temperature, ignore_index, None, totals)
+    _row_totals(rows, None, temperature, 0, None, totals)
     later = iter(range(1, len(rows.tensors)))
     density_scalars, has_density = _entry_scalars(density, rows, later, log_space)
     M_scalars, has_M = _entry_scalars(M, rows, later, log_space)
@@ -215,14 +222,14 @@ def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
             *_logits_arguments(rows), partials, totals if targets is None else targets.contiguous(),
             temperature, _scale(temperature), ignore_index,
             totals if log_prob is None else log_prob, totals,
-            HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_order(rows), **meta,
+            HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_sum_order(rows), **meta,
         )  # fmt: skip
 
 
-def _partials(rows, temperature):
+def _partials(rows, temperature, order=None):
     """Return the chunks' pairs where few long rows would leave the device idle."""
     logits = rows.tensors[0]
-    chunk, meta = _meta(logits)
+    chunk, meta = _meta(logits, order)
     chunks = triton.cdiv(logits.shape[-1], chunk)
     if rows.length >= FEW_ROWS or chunks == 1:
         return logits, False
@@ -230,8 +237,9 @@ def _partials(rows, temperature):
     partials = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
     with _on(logits.device):
         _partials_kernel[(rows.length * chunks,)](
-            *_logits_arguments(rows), partials, _scale(temperature), **_order(rows), **meta
-        )
+            *_logits_arguments(rows), partials, logits if order is None else order,
+            _scale(temperature), HAS_ORDER=order is not None, **_sum_order(rows), **meta,
+        )  # fmt: skip
     return partials, True
 
 
@@ -244,9 +252,13 @@ def _outputs(logits, shape, programs, has_outputs):
     return log_prob, torch.empty_like(log_prob), summary
 
 
-def _meta(logits):
-    """Return the chunk, a function of V and dtype alone, and the launch's constants."""
-    chunk = min(CHUNK, max(16, triton.next_power_of_2(logits.shape[-1])))
+def _meta(logits, order=None):
+    """Return the chunk, a function of V, dtype and order alone, and the launch's constants."""
+    # A tile of doubles in order would not fit the registers.
+    is_large = order is not None and logits.dtype == torch.float64
+    chunk = min(
+        CHUNK // 2 if is_large else CHUNK, max(16, triton.next_power_of_2(logits.shape[-1]))
+    )
     wide = tl.float64 if logits.dtype == torch.float64 else tl.float32
     # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
     warps = max(1, min(8, chunk // (8 * LANES)))
@@ -254,7 +266,7 @@ def _meta(logits):
     return chunk, {"CHUNK": chunk, "WIDE": wide, "num_warps": warps, "enable_fp_fusion": False}
 
 
-def _order(rows):
+def _sum_order(rows):
     """Return what keeps the order of a chunk's sum the same in every layout."""
     logits = rows.tensors[0]
     steps = (logits.data_ptr(), rows.outer_strides[0], rows.inner_strides[0])

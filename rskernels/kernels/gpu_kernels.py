@@ -1,99 +1,41 @@
-"""The Triton kernels. A row is read in fixed chunks; each chunk gives a (top, total) pair.
+"""The Triton kernels that decide: a target a row, every entry of a row, or a given log ratio.
 
-Many rows: a program loops over its row's chunks. Few rows: a program a chunk writes its pair, and
-a second kernel combines the pairs in the same order, so that both give the same bits. What happens
-once a row is float64; what happens to every logit is WIDE: float64 for float64 logits, else
-float32. Row offsets are int64. All steps are in elements.
+What happens once a row is float64; what happens to every entry is WIDE: float64 for float64
+logits, else float32. Row offsets are int64. All steps are in elements.
 """
 
 import triton
 import triton.language as tl
 
 from rskernels import random
+from rskernels.kernels.gpu_softmax import (
+    FLOAT64_ROUNDING,
+    _enough_total,
+    _log_prob,
+    _row_offset,
+    _row_total,
+)
 
 SUMMARY = tl.constexpr(6)  # accepted, violations, invalid, ignored, excess, mass
 SMALL_WORD = tl.constexpr(random.SMALL_WORD)
 SMALL_UNIT = tl.constexpr(2.0**-65)
 LARGE_UNIT = tl.constexpr(2.0**-32)
+LOG2_E = tl.constexpr(1.4426950408889634)
+# What two passes over a row can differ by, in log q: at all, a chunk, and of a float32 log ratio.
+MARGIN, CHUNK_MARGIN = tl.constexpr(2.0**-14), tl.constexpr(2.0**-22)
+FLOAT32_ROUNDING = tl.constexpr(2.0**-23)
 
 
 @triton.jit
-def _row_offset(row, inner, outer_stride, inner_stride):
-    """Return where a row begins, from its number and two leading strides."""
-    row = row.to(tl.int64)
-    return (row // inner) * outer_stride + (row % inner) * inner_stride
+def _headroom(log_density, log_M, log_u, V, CHUNK: tl.constexpr, MODEL_IS_TARGET: tl.constexpr):
+    """Return the log2 of total/exp(z/T) from which the target's decision is certain.
 
-
-@triton.jit
-def _safe_top(top):
-    """Return a maximum that may be subtracted: where all is -inf, 0."""
-    return tl.where(top == float("-inf"), 0.0, top)
-
-
-@triton.jit
-def _chunk_total(
-    row_ptr, aligned_ptr, start, stride, V, scale,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
-):  # fmt: skip
-    """Return the top of a chunk and the total of 2**((z - top) * scale); NaN for NaN or +inf.
-
-    Which thread adds which logits, and so the total's last bit, follows from what the compiler
-    knows of the addresses. Here that is a function of V alone, however the rows are laid out.
+    Beyond it a model that is the target is rejected, and one that is the proposal accepted.
     """
-    lanes = tl.arange(0, CHUNK)
-    columns = start + lanes
-    other = float("-inf")
-    if not IS_EVEN:
-        # Hides that some such rows, a lone one say, are aligned: the offset is always 0.
-        row_ptr += tl.where(V > 0, 0, 1)
-    elif not IS_ALIGNED:
-        # Reads nothing, but makes the compiler give each thread as many logits as if aligned.
-        aligned_ptr = aligned_ptr.to(row_ptr.dtype, bitcast=True)
-        other = tl.load(aligned_ptr + lanes, mask=lanes < 0, other=other)
-    z = tl.load(row_ptr + columns.to(tl.int64) * stride, mask=columns < V, other=other)
-    z = z.to(WIDE)
-    top = tl.max(z, 0)
-    return top, tl.sum(tl.exp2((z - _safe_top(top)) * scale), 0)
-
-
-@triton.jit
-def _combine(top, total, chunk_top, chunk_total, scale):
-    """Return the (top, total) of two parts of a row."""
-    both = tl.maximum(top, chunk_top)
-    safe = _safe_top(both)
-    total = total * tl.exp2((top - safe) * scale)
-    return both, total + chunk_total * tl.exp2((chunk_top - safe) * scale)
-
-
-@triton.jit
-def _row_total(
-    row_ptr, partials_ptr, aligned_ptr, row, stride, V, scale,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
-    HAS_PARTIALS: tl.constexpr,
-):  # fmt: skip
-    """Return the (top, total) of a row, from its logits or from its chunks' pairs."""
-    top = tl.full([], float("-inf"), WIDE)
-    total = tl.full([], 0.0, WIDE)
-    chunks = tl.cdiv(V, CHUNK)
-    for chunk in range(0, chunks):
-        if HAS_PARTIALS:
-            pair_ptr = partials_ptr + (row.to(tl.int64) * chunks + chunk) * 2
-            chunk_top, chunk_total = tl.load(pair_ptr), tl.load(pair_ptr + 1)
-        else:
-            chunk_top, chunk_total = _chunk_total(
-                row_ptr, aligned_ptr, chunk * CHUNK, stride, V, scale,
-                CHUNK, WIDE, IS_EVEN, IS_ALIGNED,
-            )  # fmt: skip
-        top, total = _combine(top, total, chunk_top, chunk_total, scale)
-    return top.to(tl.float64), total.to(tl.float64)
-
-
-@triton.jit
-def _log_prob(z, top, total, temperature):
-    """Return log q of a logit, at most 0; NaN for a row without a softmax. All float64."""
-    log_q = (z - top) / temperature - tl.log(total)
-    log_q = tl.where(log_q > 0.0, 0.0, log_q)
-    return tl.where(total > 0.0, log_q, float("nan"))
+    log_r = log_M + log_u
+    room = -(log_r + log_density) if MODEL_IS_TARGET else log_r - log_density
+    margin = MARGIN + tl.cdiv(V, CHUNK) * CHUNK_MARGIN + FLOAT32_ROUNDING * tl.abs(log_r)
+    return (room + margin + FLOAT64_ROUNDING * tl.abs(log_density)) * LOG2_E
 
 
 @triton.jit
@@ -147,34 +89,22 @@ def _uniform(row_id, column, stream, seed):
 
 
 @triton.jit
-def _load_seed(seed_ptr, seed, HAS_SEED: tl.constexpr):
-    return tl.load(seed_ptr) if HAS_SEED else seed.to(tl.int64)
+def _log_uniform(row_id, seed):
+    """Return log u of a row's one decision, float64."""
+    column = (row_id * 0).to(tl.int32)
+    return tl.log(_uniform(row_id, column, column, seed).to(tl.float64))
 
 
 @triton.jit
-def _partials_kernel(
-    logits_ptr, inner, outer_stride, inner_stride, stride, V,
-    partials_ptr,  # [N, chunks, 2]
-    scale: tl.float64,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
-):  # fmt: skip
-    program = tl.program_id(0)
-    chunks = tl.cdiv(V, CHUNK)
-    row_ptr = logits_ptr + _row_offset(program // chunks, inner, outer_stride, inner_stride)
-    scale = tl.full([], scale, WIDE)
-    start = (program % chunks) * CHUNK
-    top, total = _chunk_total(
-        row_ptr, partials_ptr, start, stride, V, scale, CHUNK, WIDE, IS_EVEN, IS_ALIGNED
-    )
-    pair_ptr = partials_ptr + program.to(tl.int64) * 2
-    tl.store(pair_ptr, top)
-    tl.store(pair_ptr + 1, total)
+def _load_seed(seed_ptr, seed, HAS_SEED: tl.constexpr):
+    return tl.load(seed_ptr) if HAS_SEED else seed.to(tl.int64)
 
 
 @triton.jit(do_not_specialize=["seed", "row_offset", "ignore_index"])
 def _target_kernel(
     logits_ptr, inner, outer_stride, inner_stride, stride, V,
     partials_ptr,
+    order_ptr,  # [blocks]
     targets_ptr,  # [N]
     density_ptr, density_stride, log_density: tl.float64,
     M_ptr, M_stride, log_M: tl.float64,
@@ -185,7 +115,7 @@ def _target_kernel(
     log_ratio_ptr,  # [N]
     summary_ptr,  # [N, SUMMARY]
     CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
-    HAS_PARTIALS: tl.constexpr,
+    HAS_ORDER: tl.constexpr, HAS_PARTIALS: tl.constexpr, IS_LAZY: tl.constexpr,
     HAS_DENSITY: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
     LOG_SPACE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
 ):  # fmt: skip
@@ -194,15 +124,6 @@ def _target_kernel(
     target = tl.load(targets_ptr + row).to(tl.int64)
     ignored = target == ignore_index
     inside = (target >= 0) & (target < V) & (ignored == 0)
-    # A row that is not decided is not read.
-    length = tl.where(inside, V, 0)
-    factor = tl.full([], scale, WIDE)
-    top, total = _row_total(
-        row_ptr, partials_ptr, mask_ptr, row, stride, length, factor,
-        CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_PARTIALS,
-    )  # fmt: skip
-    z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
-    log_q = _log_prob(z, top, total, tl.full([], temperature, tl.float64))
     if HAS_DENSITY:
         value = tl.load(density_ptr + row.to(tl.int64) * density_stride).to(tl.float64)
         log_d = _natural_log(value, LOG_SPACE)
@@ -213,13 +134,44 @@ def _target_kernel(
         log_m = _natural_log(log_m, LOG_SPACE)
     else:
         log_m = tl.full([], log_M, tl.float64)
+    row_id = row_offset.to(tl.int64) + row
+    z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
+    factor = tl.full([], scale, WIDE)
+    # A row that is not decided is not read.
+    length = tl.where(inside, V, 0)
+    certain = tl.full([], 0, tl.int1)
+    if not HAS_OUTPUTS:
+        infinity = float("inf")
+        possible = (tl.abs(z) < infinity) & (tl.abs(log_d) < infinity) & (tl.abs(log_m) < infinity)
+        length = tl.where(possible, length, 0)
+    if IS_LAZY:
+        log_u = _log_uniform(row_id, _load_seed(seed_ptr, seed, HAS_SEED))
+        # With log q = 0 a target is most, and a proposal least, likely accepted.
+        likely = _log_ratio(log_d * 0.0, log_d, MODEL_IS_TARGET).to(WIDE).to(tl.float64)
+        likely = likely - log_m >= log_u
+        if MODEL_IS_TARGET:
+            length = tl.where(likely, length, 0)
+        else:
+            certain = likely & (length > 0)
+            length = tl.where(likely, 0, length)
+        wide_scale = tl.full([], scale, tl.float64)
+        headroom = _headroom(log_d, log_m, log_u, V, CHUNK, MODEL_IS_TARGET)
+        top, total = _enough_total(
+            row_ptr, mask_ptr, order_ptr, stride, length, factor, wide_scale, z, headroom,
+            CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER,
+        )  # fmt: skip
+    else:
+        top, total = _row_total(
+            row_ptr, partials_ptr, mask_ptr, order_ptr, row, stride, length, factor,
+            CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER, HAS_PARTIALS,
+        )  # fmt: skip
+        log_u = _log_uniform(row_id, _load_seed(seed_ptr, seed, HAS_SEED))
+    log_q = _log_prob(z, top, total, tl.full([], temperature, tl.float64))
     # What is compared is what is returned, so that an envelope taken from it is not violated.
     log_w = _log_ratio(log_q, log_d, MODEL_IS_TARGET).to(WIDE).to(tl.float64)
     valid = inside & _is_valid(log_q, log_d, log_w, log_m)
     log_r = log_w - log_m
-    row_id = row_offset.to(tl.int64) + row
-    u = _uniform(row_id, row * 0, row * 0, _load_seed(seed_ptr, seed, HAS_SEED))
-    accepted = valid & (log_r >= tl.log(u.to(tl.float64)))
+    accepted = (valid & (log_r >= log_u)) | certain
     tl.store(mask_ptr + row, accepted)
     if HAS_OUTPUTS:
         tl.store(log_prob_ptr + row, log_q)
@@ -232,40 +184,6 @@ def _target_kernel(
         tl.store(summary_ptr + 3, ignored.to(tl.float64))
         tl.store(summary_ptr + 4, tl.where(r > 1.0, r - 1.0, 0.0))
         tl.store(summary_ptr + 5, r)
-
-
-@triton.jit(do_not_specialize=["ignore_index"])
-def _log_prob_kernel(
-    logits_ptr, inner, outer_stride, inner_stride, stride, V,
-    partials_ptr,
-    targets_ptr,  # [N]
-    temperature: tl.float64, scale: tl.float64, ignore_index: tl.int64,
-    log_prob_ptr,  # [N]
-    totals_ptr,  # [N, 2]
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
-    HAS_PARTIALS: tl.constexpr,
-    HAS_TARGETS: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0)
-    row_ptr = logits_ptr + _row_offset(row, inner, outer_stride, inner_stride)
-    length = V
-    if HAS_TARGETS:
-        target = tl.load(targets_ptr + row).to(tl.int64)
-        ignored = target == ignore_index
-        inside = (target >= 0) & (target < V) & (ignored == 0)
-        length = tl.where(inside, V, 0)
-    factor = tl.full([], scale, WIDE)
-    top, total = _row_total(
-        row_ptr, partials_ptr, totals_ptr, row, stride, length, factor,
-        CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_PARTIALS,
-    )  # fmt: skip
-    totals_ptr += row.to(tl.int64) * 2
-    tl.store(totals_ptr, top)
-    tl.store(totals_ptr + 1, total)
-    if HAS_TARGETS:
-        z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
-        log_q = _log_prob(z, top, total, tl.full([], temperature, tl.float64))
-        tl.store(log_prob_ptr + row, tl.where(ignored, 0.0, log_q))
 
 
 @triton.jit(do_not_specialize=["seed", "row_offset"])
@@ -330,41 +248,6 @@ def _dense_kernel(
         tl.store(summary_ptr + 3, 0.0)
         tl.store(summary_ptr + 4, tl.sum(tl.where(r > 1.0, r - 1.0, 0.0), 0).to(tl.float64))
         tl.store(summary_ptr + 5, tl.sum(r, 0).to(tl.float64))
-
-
-@triton.jit(do_not_specialize=["ignore_index"])
-def _gradient_kernel(
-    logits_ptr, inner, outer_stride, inner_stride, stride, V,
-    targets_ptr,  # [N]
-    upstream_ptr,  # [N]
-    totals_ptr,  # [N, 2]
-    temperature: tl.float64, scale: tl.float64, ignore_index: tl.int64,
-    gradient_ptr,  # [N, V]
-    CHUNK: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    program = tl.program_id(0)
-    chunks = tl.cdiv(V, CHUNK)
-    row = (program // chunks).to(tl.int64)
-    columns = (program % chunks) * CHUNK + tl.arange(0, CHUNK)
-    present = columns < V
-    wide_columns = columns.to(tl.int64)
-    target = tl.load(targets_ptr + row).to(tl.int64)
-    top = tl.load(totals_ptr + row * 2)
-    total = tl.load(totals_ptr + row * 2 + 1)
-    upstream = tl.load(upstream_ptr + row).to(tl.float64)
-    slope = upstream / tl.full([], temperature, tl.float64)
-    # A rejected row leaves no trace, not even of a NaN, and is not read.
-    is_used = (target != ignore_index) & (slope != 0.0)
-    offset = _row_offset(row, inner, outer_stride, inner_stride)
-    z = tl.load(
-        logits_ptr + offset + wide_columns * stride, mask=present & is_used, other=float("-inf")
-    )
-    weight = (slope / tl.where(total > 0.0, total, float("nan"))).to(WIDE)
-    factor = tl.full([], scale, WIDE)
-    q = tl.exp2((z.to(WIDE) - top.to(WIDE)) * factor) * weight
-    value = tl.where(columns == target, slope.to(WIDE), 0.0) - q
-    value = tl.where(is_used, value, 0.0)
-    tl.store(gradient_ptr + row * V + wide_columns, value, mask=present)
 
 
 @triton.jit(do_not_specialize=["seed", "row_offset", "stream"])

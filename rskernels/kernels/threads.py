@@ -1,11 +1,15 @@
-"""A thread pool for kernels that release the GIL, sized by ``torch.get_num_threads``."""
+"""Worker threads for kernels that release the GIL, as many as ``torch.get_num_threads`` allows.
+
+An executor's futures cost more than many a kernel; here a job is two locks and a queue.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from ctypes import addressof, c_int64
+from queue import SimpleQueue
+from threading import Lock, Thread
 
 import torch
 
@@ -13,23 +17,66 @@ import torch
 SERIAL_WORK = 1 << 18
 SHARES = 16  # a thread, about
 
-_pool: tuple[int, ThreadPoolExecutor] | None = None
+
+class _Job:
+    """A call that is made by a worker or, if none has come to it yet, not at all."""
+
+    def __init__(self, kernel: Callable[..., int | None], given: tuple[object, ...]):
+        self.kernel, self.given = kernel, given
+        self.taken, self.running = Lock(), Lock()
+        self.result: int | None = 0
+        self.error: BaseException | None = None
+        self.running.acquire()
+
+    def run(self) -> None:
+        if not self.taken.acquire(blocking=False):
+            return
+        try:
+            self.result = self.kernel(*self.given)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.running.release()
+
+    def finish(self) -> BaseException | None:
+        """Return once the call is over, or sure not to be made, with what it was ended by."""
+        if self.taken.acquire(blocking=False):
+            return None
+        interrupted = None
+        while True:
+            try:
+                self.running.acquire()
+                return self.error or interrupted
+            except KeyboardInterrupt as error:
+                interrupted = error
 
 
-def _forget_pool() -> None:
-    global _pool
-    _pool = None
+_jobs: SimpleQueue[_Job] = SimpleQueue()
+_workers = 0
+_growing = Lock()
 
 
-# A child of fork inherits the pool object but none of its threads.
-os.register_at_fork(after_in_child=_forget_pool)
+def _forget_workers() -> None:
+    global _jobs, _workers, _growing
+    _jobs, _workers, _growing = SimpleQueue(), 0, Lock()
 
 
-def _workers(count: int) -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None or _pool[0] < count:
-        _pool = (count, ThreadPoolExecutor(count, thread_name_prefix="rskernels"))
-    return _pool[1]
+# A child of fork inherits the queue but none of the threads.
+os.register_at_fork(after_in_child=_forget_workers)
+
+
+def _work(jobs: SimpleQueue[_Job]) -> None:
+    while True:
+        jobs.get().run()
+
+
+def _grow(count: int) -> None:
+    global _workers
+    with _growing:
+        while _workers < count:
+            name = f"rskernels-{_workers}"
+            Thread(target=_work, args=(_jobs,), name=name, daemon=True).start()
+            _workers += 1
 
 
 def run_units(
@@ -39,22 +86,25 @@ def run_units(
 
     Each call takes ``grab`` units at a time from the counter until none are left, or all of them
     where the counter's address is 0: a thread that wakes late or meets longer rows delays nobody.
-    Kernels never call back here, so concurrent callers share one pool without waiting for each
+    Kernels never call back here, so concurrent callers share the workers without waiting for each
     other's results.
     """
     if work < SERIAL_WORK or (threads := min(units, torch.get_num_threads())) <= 1:
         return kernel(0, units, units, *arguments) or 0
+    if _workers < threads - 1:
+        _grow(threads - 1)
     counter = c_int64(0)
     grab = units // (threads * SHARES) or 1
     given = (addressof(counter), grab, units, *arguments)
-    pool = _workers(threads - 1)
-    others: list[Future[int | None]] = []
+    jobs = [_Job(kernel, given) for _ in range(threads - 1)]
+    total = 0
     try:
-        for _ in range(threads - 1):
-            others.append(pool.submit(kernel, *given))
+        for job in jobs:
+            _jobs.put(job)
         total = kernel(*given) or 0
     finally:
         # Kernels hold raw addresses: whatever happened here, their memory must outlive them.
-        others = [other for other in others if not other.cancel()]
-        wait(others)
-    return total + sum(other.result() or 0 for other in others)
+        errors = [error for job in jobs if (error := job.finish())]
+    if errors:
+        raise errors[0]
+    return total + sum(job.result or 0 for job in jobs)

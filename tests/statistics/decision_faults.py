@@ -1,0 +1,194 @@
+"""Faults in the decision: the ratio, M, the comparison and what is counted."""
+
+from functools import partial
+
+from .fault import DECIDE, DENSE, REFERENCE, TRITON, Fault, of_bernoulli
+from .test_ends import check_upper_end
+from .test_t1_rate import check_rate
+from .test_t3_categorical import check_cells
+from .test_t4_waiting_time import check_waiting
+from .test_t5_continuous_law import check_law
+from .test_t8_violated_envelope import check_violated
+from .test_t9_fresh_ratio import check_law_of_batches
+from .test_t10_reference import check_flips, check_uniforms
+
+# At sizes that the float64 reference and the Triton interpreter decide in about a second.
+rate = partial(check_rate, form="bernoulli", draws=1 << 16)
+rate_of_targets = partial(check_rate, form="target", draws=1 << 15)
+rate_of_long_targets = partial(check_rate, form="long_verify", draws=1 << 14)
+rate_of_entries = partial(check_rate, form="dense_verify", draws=1 << 16)
+cells = partial(check_cells, wanted=1 << 13, cells=8)
+law = partial(check_law, wanted=10_000)
+waiting = partial(check_waiting, wanted=4_000)
+violated = partial(check_violated, draws=1 << 14)
+flips_of_targets = partial(check_flips, form="target", shape=(10_000, 50))
+upper_end_of_targets = partial(check_upper_end, form="target")
+upper_end_of_entries = partial(check_upper_end, form="dense")
+
+DECISION = [
+    of_bernoulli(
+        "the comparison is the wrong way round",
+        rate,
+        reference="log_ratio - log_M <= u.double().log()",
+        cpu="value - log_M <= log_u",
+        gpu="log_w - log_m <= tl.log(u.to(tl.float64))",
+    ),
+    of_bernoulli(
+        "an equal ratio is rejected",
+        check_upper_end,
+        reference="log_ratio - log_M > u.double().log()",
+        cpu="value - log_M > log_u",
+        gpu="log_w - log_m > tl.log(u.to(tl.float64))",
+    ),
+    Fault(
+        "an equal ratio is rejected for targets",
+        upper_end_of_targets,
+        reference=((REFERENCE, "log_r >= u.double().log()", "log_r > u.double().log()"),),
+        cpu=((DECIDE, "accepted = log_r >= log_u", "accepted = log_r > log_u"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "an equal ratio is rejected for entries",
+        upper_end_of_entries,
+        cpu=((DENSE, "log_r >= log(u)", "log_r > log(u)"),),
+        gpu=((TRITON, "log_r >= tl.log(u.to(WIDE))", "log_r > tl.log(u.to(WIDE))"),),
+        nightly=("cpu",),
+    ),
+    of_bernoulli(
+        "log u is of float32",
+        check_uniforms,
+        reference="log_ratio - log_M >= u.log()",
+        cpu="value - log_M >= float32(log_u)",
+        gpu="log_w - log_m >= tl.log(u)",
+    ),
+    of_bernoulli(
+        "small ratios are rounded up",
+        law,
+        reference="(log_ratio - log_M).clamp(min=-2.5) >= u.double().log()",
+        cpu="max(value - log_M, -2.5) >= log_u",
+        gpu="tl.maximum(log_w - log_m, -2.5) >= tl.log(u.to(tl.float64))",
+    ),
+    of_bernoulli(
+        "M is read the wrong way round",
+        waiting,
+        reference="log_ratio + log_M >= u.double().log()",
+        cpu="value + log_M >= log_u",
+        gpu="log_w + log_m >= tl.log(u.to(tl.float64))",
+    ),
+    of_bernoulli(
+        "M is ignored",
+        rate,
+        reference="log_ratio >= u.double().log()",
+        cpu="value >= log_u",
+        gpu="log_w >= tl.log(u.to(tl.float64))",
+    ),
+    Fault(
+        "M is ignored for targets",
+        rate_of_targets,
+        reference=((REFERENCE, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
+        cpu=((DECIDE, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "M is ignored for entries",
+        rate_of_entries,
+        cpu=((DENSE, "log_r = log_w - log_m", "log_r = log_w"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "M is the largest ratio of its batch",
+        check_law_of_batches,
+        reference=(
+            (
+                REFERENCE,
+                "natural_log(M, log_space, log_ratio)",
+                "log_ratio.amax(-1, keepdim=True)",
+            ),
+        ),
+    ),
+    Fault(
+        "the model's roles are swapped",
+        rate_of_targets,
+        reference=(
+            (REFERENCE, "(log_prob, log_density) if model", "(log_prob, log_density) if not model"),
+        ),
+        cpu=(
+            (DECIDE, "numerator = log_q if model", "numerator = log_q if not model"),
+            (
+                DECIDE,
+                "denominator = log_density if model",
+                "denominator = log_density if not model",
+            ),
+        ),
+    ),
+    Fault(
+        "the model's roles are swapped for entries",
+        rate_of_entries,
+        cpu=(
+            (DENSE, "numerator = log_q if model", "numerator = log_q if not model"),
+            (DENSE, "denominator = log_d if model", "denominator = log_d if not model"),
+        ),
+        gpu=((TRITON, '("-inf"), log_q - log_density)', '("-inf"), log_density - log_q)'),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the temperature is ignored",
+        rate_of_targets,
+        reference=((REFERENCE, "log_softmax((z - top) / temperature, -1)", "log_softmax(z, -1)"),),
+        cpu=(
+            (DECIDE, "scale = scale_of(temperature)", "scale = scale_of(1.0)"),
+            (DECIDE, "reference) / temperature - math.log", "reference) - math.log"),
+        ),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the temperature is ignored in the numerator",
+        rate_of_targets,
+        cpu=((DECIDE, "reference) / temperature - math.log", "reference) - math.log"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "q is that of the next class",
+        cells,
+        reference=(
+            (
+                REFERENCE,
+                "        log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)",
+                "        log_prob = log_q.roll(-1, -1).gather(-1, index[..., None])[..., 0]",
+            ),
+        ),
+        cpu=((DECIDE, "load_logit(row + target *", "load_logit(row + (target + 1) % V *"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "log q is of bfloat16",
+        flips_of_targets,
+        reference=(
+            (
+                REFERENCE,
+                "        log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)",
+                "        log_prob = log_q.gather(-1, index[..., None])[..., 0].bfloat16().double()",
+            ),
+        ),
+    ),
+    Fault(
+        "a lazy decision is taken half an octave early",
+        rate_of_long_targets,
+        cpu=((DECIDE, "return (room + margin) * LOG2_E", "return (room + margin) * LOG2_E - 0.5"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "a ratio above M is rejected",
+        violated,
+        reference=((REFERENCE, "mask = valid & (log_r", "mask = valid & (log_r <= 0) & (log_r"),),
+        cpu=((DECIDE, "accepted = log_r >= log_u", "accepted = 0 >= log_r >= log_u"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the excess of ratios below M is subtracted",
+        violated,
+        reference=((REFERENCE, "(r - 1).clamp(min=0).sum()", "(r - 1).sum()"),),
+        cpu=((DECIDE, "max(r - 1.0, 0.0)", "r - 1.0"),),
+        nightly=("cpu",),
+    ),
+]

@@ -1,0 +1,27 @@
+"""The public functions, called as the backends' modules are."""
+
+import rskernels
+
+
+class Public:
+    """The public functions on a backend's device, with CPU tensors in and out."""
+
+    def __init__(self, backend):
+        self._place = backend.place
+
+    def mask(self, logits, targets, density, M=1.0, *, model_is_target=False, is_lazy=False, **law):
+        logits, targets, density, M = map(self._place, (logits, targets, density, M))
+        if model_is_target:
+            # It always stops reading a row that is decided.
+            return rskernels.verify_mask(logits, density, M, targets=targets, **law).cpu()
+        law["assume_finite"] = is_lazy
+        return rskernels.accept_mask(logits, density, M, targets=targets, **law).cpu()
+
+    def decide(self, logits, targets, density, M=1.0, *, model_is_target=False, **law):
+        call = rskernels.verify if model_is_target else rskernels.accept
+        logits, targets, density, M = map(self._place, (logits, targets, density, M))
+        seen = call(logits, density, M, targets=targets, **law)
+        return rskernels.Acceptance(*(part.cpu() for part in seen))
+
+    def bernoulli(self, log_ratio, M=1.0, **law):
+        return rskernels.bernoulli_mask(*map(self._place, (log_ratio, M)), **law).cpu()

@@ -1,0 +1,27 @@
+"""T1: a probability of 5/16 accepts 5/16 of the decisions."""
+
+import pytest
+
+from .forms import FORMS, LONG_FORMS, accepts
+from .intervals import assert_inside, binomial
+
+RATIO = 5 / 16
+
+
+def check_rate(subject, seed, form="target", draws=1 << 18):
+    """Sensitive to a wrong ratio, temperature, M or logarithm: at full size 0.1 % of the rate."""
+    form = {**FORMS, **LONG_FORMS}[form]
+    accepted = accepts(form, subject, draws, RATIO, seed=seed)
+    assert_inside("T1", accepted, binomial(draws, RATIO))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_t1_rate(subject, size, seed, form):
+    draws = size(1 << 24, reference=1 << 18, interpreted=FORMS[form].interpreted)
+    check_rate(subject, seed, form, draws)
+
+
+@pytest.mark.parametrize("form", LONG_FORMS)
+def test_t1_rate_of_rows_read_in_part(subject, size, seed, form):
+    draws = size(1 << 17, reference=1 << 10, interpreted=LONG_FORMS[form].interpreted)
+    check_rate(subject, seed, form, draws)

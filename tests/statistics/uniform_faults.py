@@ -1,0 +1,200 @@
+"""Faults in the uniforms, and in which of them a decision takes."""
+
+from functools import partial
+
+from .fault import (
+    DECIDE,
+    DENSE,
+    LANES,
+    LAW,
+    REFERENCE,
+    ROW_IDS,
+    SECOND_WORD,
+    TRITON,
+    UNIFORM,
+    Fault,
+    of_bernoulli,
+    of_uniform,
+)
+from .test_ends import check_lower_end, check_upper_end
+from .test_t1_rate import check_rate
+from .test_t2_tiny_rate import check_resolution, check_tiny_rate
+from .test_t6_independence import check_keys
+from .test_t7_content import check_content
+from .test_t10_reference import check_flips, check_uniforms
+
+# At sizes that the float64 reference and the Triton interpreter decide in about a second.
+rate = partial(check_rate, form="bernoulli", draws=1 << 16)
+keys = partial(check_keys, form="bernoulli", draws=1 << 13)
+keys_of_targets = partial(check_keys, form="target", draws=1 << 12)
+keys_of_entries = partial(check_keys, form="dense", draws=1 << 15)
+content = partial(check_content, draws=1 << 12)
+flips_of_entries = partial(check_flips, form="dense", shape=(20, 500))
+
+TWENTY_FOUR_BITS = (
+    (LANES, "number(random.SMALL_WORD)", "number(0)"),
+    (LANES, "builder.or_(w0, number(1))", "builder.and_(w0, number(0xFFFFFF00))"),
+)
+COLUMNS = "builder.add(broadcast(builder, column), offsets)"
+
+UNIFORM_LAW = [
+    of_uniform(
+        "u is 0",
+        rate,
+        reference="return torch.zeros_like(large)",
+        cpu="return _same_shape(float_type, 0.0)",
+        gpu="return u_large * 0.0",
+    ),
+    Fault(
+        "u has 24 bits",
+        check_resolution,
+        reference=((LAW, UNIFORM["reference"], "return (w0 >> 8).float() * 2.0**-24"),),
+        cpu=TWENTY_FOUR_BITS,
+        gpu=((TRITON, UNIFORM["gpu"], "return (w0 >> 8).to(tl.float32) * 256 * LARGE_UNIT"),),
+        nightly=("gpu",),
+    ),
+    Fault(
+        "u has 24 bits, which the rate shows",
+        check_tiny_rate,
+        cpu=TWENTY_FOUR_BITS,
+        nightly=("cpu",),
+    ),
+    of_uniform(
+        "u has 24 bits, which T10 shows",
+        check_uniforms,
+        gpu="return (w0 >> 8).to(tl.float32) * 256 * LARGE_UNIT",
+    ),
+    of_uniform(
+        "u has 24 bits and is above 0",
+        check_resolution,
+        reference="return ((w0 >> 8) + 1).float() * 2.0**-24",
+    ),
+    of_uniform(
+        "u has 32 bits",
+        check_resolution,
+        where=SECOND_WORD,
+        reference="2**32",
+        cpu="number(2**32)",
+    ),
+    Fault(
+        "u is rounded twice",
+        check_uniforms,
+        reference=((LAW, "(w0 | 1).to(torch.float32)", "w0.to(torch.float32)"),),
+        cpu=((LANES, "builder.or_(w0, number(1))", "w0"),),
+        gpu=((TRITON, "(w0 | 1).to(tl.float32)", "w0.to(tl.float32)"),),
+    ),
+    of_uniform(
+        "u can be 0",
+        check_lower_end,
+        where=SECOND_WORD,
+        reference="2 * w1",
+        cpu="builder.shl(w1, number(1))",
+        gpu="(w1.to(tl.int64) << 1)",
+    ),
+    of_uniform(
+        "u cannot be 1",
+        check_upper_end,
+        reference=UNIFORM["reference"] + ".clamp(max=1 - 2**-24)",
+        cpu="u = builder.fmul(builder.sitofp(integer, float_type), scale)\n"
+        "    top = _same_shape(float_type, 1 - 2**-24)\n"
+        "    return builder.select(builder.fcmp_ordered('<', u, top), u, top)",
+        gpu="return tl.minimum(tl.where(small, u_small, u_large), 0.99999994)",
+    ),
+    Fault(
+        "the high word of the seed is ignored",
+        keys,
+        reference=((LAW, "(seed >> 32) & WORD], dtype", "0], dtype"),),
+        cpu=((LANES, "builder.lshr(seed, half)", "I64(0)"),),
+        gpu=((TRITON, "tl.philox(seed, low", "tl.philox(seed & 0xFFFFFFFF, low"),),
+        nightly=("gpu",),
+    ),
+    Fault(
+        "the high word of the row is ignored",
+        keys,
+        reference=((LAW, "(rows >> 32) & WORD", "rows * 0"),),
+        cpu=((LANES, "builder.lshr(row, half)", "I64(0)"),),
+        gpu=((TRITON, "(row_id >> 32).to(tl.uint32)", "(row_id * 0).to(tl.uint32)"),),
+        nightly=("gpu",),
+    ),
+    Fault(
+        "the stream is ignored: one seed serves two streams",
+        keys,
+        reference=((LAW, "stream & WORD)", "0)"),),
+        cpu=((LANES, "builder.and_(stream, mask)", "I64(0)"),),
+        gpu=((TRITON, "stream.to(tl.uint32)", "(stream * 0).to(tl.uint32)"),),
+    ),
+    Fault(
+        "the column is ignored",
+        keys_of_entries,
+        reference=((LAW, "column_ids & WORD, streams", "column_ids * 0, streams"),),
+        cpu=((LANES, COLUMNS, "broadcast(builder, I64(0))"),),
+        gpu=((TRITON, "_uniform(row_id, columns, ", "_uniform(row_id, columns * 0, "),),
+        nightly=("gpu",),
+    ),
+    Fault(
+        "sixteen columns share a draw",
+        keys_of_entries,
+        cpu=((LANES, COLUMNS, "broadcast(builder, column)"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "row and column change places",
+        flips_of_entries,
+        reference=(
+            (LAW, "torch.stack((rows & WORD", "torch.stack((column_ids & WORD"),
+            (LAW, "column_ids & WORD, streams", "rows & WORD, streams"),
+        ),
+    ),
+]
+
+ROWS = [
+    of_bernoulli(
+        "row_offset is ignored",
+        keys,
+        where=ROW_IDS,
+        reference="torch.arange(log_ratio.numel())",
+        cpu="row_uniform(n, stream, seed)",
+        gpu="_uniform(rows,",
+        nightly=("gpu",),
+    ),
+    of_bernoulli(
+        "the draw is keyed by the place in its block of rows",
+        keys,
+        where=ROW_IDS,
+        reference="row_offset + torch.arange(log_ratio.numel()) % 1024",
+        cpu="row_uniform(row_offset + n % unit_rows, stream, seed)",
+        gpu="_uniform(row_offset.to(tl.int64) + rows % BLOCK,",
+    ),
+    Fault(
+        "row_offset is ignored for targets",
+        keys_of_targets,
+        reference=((REFERENCE, "row_offset + torch.arange(row_is_bad", "torch.arange(row_is_bad"),),
+        cpu=((DECIDE, "row_uniform(row_offset + n, 0", "row_uniform(n, 0"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the draw is keyed by the place in its block of targets",
+        keys_of_targets,
+        cpu=(
+            (DECIDE, "row_uniform(row_offset + n, 0", "row_uniform(row_offset + n % unit_rows, 0"),
+        ),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the draw is keyed by its block of entries",
+        keys_of_entries,
+        cpu=((DENSE, "row, row_offset + n, stride", "row, row_offset + n // unit_rows, stride"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the draw is keyed by what is in the row",
+        content,
+        reference=(
+            (
+                REFERENCE,
+                "row_uniforms(rows, 0, seed, ACCEPT_STREAM)",
+                "row_uniforms((1e6 * log_q[..., 0]).long(), 0, seed, ACCEPT_STREAM)",
+            ),
+        ),
+    ),
+]

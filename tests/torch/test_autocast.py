@@ -1,0 +1,94 @@
+"""Autocast: masks of the logits as they come out of the model, without a cast of their own."""
+
+import pytest
+import torch
+
+import rskernels
+
+AUTOCAST = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(params=AUTOCAST, ids=str)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Linear(8, 50)
+
+
+def batch(N=64):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(N, 8, generator=generator), torch.arange(N) % 50
+
+
+def decide(logits, targets):
+    return (
+        *rskernels.accept(logits, 0.02, 1.5, targets=targets, seed=4),
+        *rskernels.verify(logits, 0.02, targets=None, seed=4),
+        rskernels.accept_mask(logits, 0.02, 1.5, targets=targets, seed=4),
+        rskernels.bernoulli_mask(logits, 2.0, seed=4),
+        rskernels.target_log_prob(logits, targets),
+    )
+
+
+def test_logits_made_under_autocast(model, dtype, same_bits):
+    inputs, targets = batch()
+    with torch.autocast("cpu", dtype=dtype), torch.no_grad():
+        logits = model(inputs)
+        assert logits.dtype == dtype
+        inside = decide(logits, targets)
+    assert same_bits(inside, decide(logits, targets))
+    assert inside[1].dtype == inside[2].dtype == inside[-1].dtype == torch.float32
+    # What the 16 bits hold is what counts: widened first, the decisions are the same.
+    assert torch.equal(inside[0], decide(logits.float(), targets)[0])
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.float64])
+def test_wider_logits_are_not_cast(dtype, given, same_bits):
+    logits = torch.randn(64, 50, dtype=given, generator=torch.Generator().manual_seed(2))
+    targets = torch.arange(64) % 50
+    want = decide(logits, targets)
+    with torch.autocast("cpu", dtype=dtype):
+        seen = decide(logits, targets)
+    assert same_bits(seen, want)
+    assert not torch.equal(seen[1], decide(logits.to(dtype), targets)[1])
+
+
+def test_densities_and_M_are_not_cast(dtype, same_bits):
+    logits, targets = torch.zeros(64, 50), torch.arange(64) % 50
+    # Beside 1 in 16 bits, and told apart in 32.
+    p_hat, M = torch.linspace(0.02, 0.0201, 64), torch.tensor(1.0001)
+    want = rskernels.accept(logits, p_hat, M, targets=targets, seed=0)
+    with torch.autocast("cpu", dtype=dtype):
+        assert same_bits(rskernels.accept(logits, p_hat, M, targets=targets, seed=0), want)
+    assert want.log_ratio.unique().numel() > 60
+
+
+def test_training_under_autocast(model, dtype):
+    inputs, targets = batch()
+    with torch.autocast("cpu", dtype=dtype):
+        logits = model(inputs)
+        mask = rskernels.accept_mask(logits, 0.02, 1.0, targets=targets, seed=4)
+        loss = -(rskernels.target_log_prob(logits, targets) * mask).sum()
+    assert loss.dtype == torch.float32
+    (got,) = torch.autograd.grad(loss, model.weight)
+    log_prob = model(inputs).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    (want,) = torch.autograd.grad(-(log_prob * mask).sum(), model.weight)
+    assert got.dtype == torch.float32
+    assert 0 < mask.sum() < len(mask)
+    torch.testing.assert_close(got, want, rtol=0.05, atol=0.05)
+
+
+def test_compiled_under_autocast(model, compiled, same_bits):
+    def step(inputs, targets):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(inputs)
+            return logits, rskernels.accept(logits, 0.02, 1.5, targets=targets, seed=4)
+
+    with torch.no_grad():
+        logits, seen = compiled(step)(*batch())
+        assert logits.dtype == torch.bfloat16
+        assert same_bits(seen, rskernels.accept(logits, 0.02, 1.5, targets=batch()[1], seed=4))

@@ -1,0 +1,80 @@
+"""torch.library.opcheck of every operator: schema, autograd registration, fakes, dynamic shapes."""
+
+import pytest
+import torch
+
+import rskernels  # noqa: F401  (registers the operators)
+
+OPS = torch.ops.rskernels
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+# What density, M and seed are does not depend on the dtype, so each dtype takes one kind.
+KINDS = [("float32", "tensors"), ("bfloat16", "numbers"), ("float64", "defaults")]
+
+
+def check(name, *given):
+    torch.library.opcheck(getattr(OPS, name).default, given)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), KINDS)
+@pytest.mark.parametrize("form", ["target", "dense"])
+@pytest.mark.parametrize("op", ["mask", "decide"])
+def test_decisions(draw_inputs, op, form, kind, layout, dtype):
+    logits, targets = draw_inputs(layout, DTYPES[dtype])
+    decisions = targets.shape if form == "target" else logits.shape
+    density = torch.full(decisions, 0.2, dtype=logits.dtype)
+    head = (logits, targets if form == "target" else None)
+    if kind == "numbers":
+        check(op, *head, None, -1.0, None, 3, None, -2.0, 5, 0.7, True, False, -1)
+    elif kind == "tensors":
+        M, seed = torch.tensor(2.0), torch.tensor([3])
+        lazy = (-100, True, torch.tensor([0])) if (op, form) == ("mask", "target") else ()
+        check(op, *head, density, 0.0, seed, 0, M, 0.0, 5, 0.7, False, True, *lazy)
+    else:
+        check(op, *head, density)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), KINDS)
+def test_bernoulli(draw_inputs, kind, layout, dtype):
+    log_ratio, _ = draw_inputs(layout, DTYPES[dtype])
+    if kind == "numbers":
+        check("bernoulli", log_ratio, None, None, 2.0, 3, 5, 1, False)
+    elif kind == "defaults":
+        check("bernoulli", log_ratio, None, torch.tensor(3), 1.0, 0, 0, 0, False)
+    else:
+        M = torch.full(log_ratio.shape, 0.5)
+        check("bernoulli", log_ratio, M, torch.tensor([3]), 0.0, 0, 5, 1, True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_target_log_prob(draw_inputs, layout, dtype):
+    logits, targets = draw_inputs(layout, DTYPES[dtype])
+    targets = targets.int() if dtype == "bfloat16" else targets
+    check("target_log_prob", logits.detach().requires_grad_(), targets, 0.7, -100)
+    with torch.no_grad():
+        log_prob, totals = OPS.target_log_prob(logits, targets, 0.7, -100)
+    upstream = torch.ones_like(log_prob)
+    check("target_log_prob_backward", upstream, logits, targets, totals, 0.7, -100)
+
+
+@pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
+@pytest.mark.parametrize("form", ["target", "dense"])
+@pytest.mark.parametrize("op", ["dynamic_mask", "dynamic_decide"])
+def test_decisions_of_dynamic_numbers(draw_inputs, op, form, where):
+    logits, targets = draw_inputs(where)
+    numbers = torch.tensor([2.0, 0.2, 0.7], dtype=torch.float64)
+    targets = targets if form == "target" else None
+    rest = (None, 1.0, None, 3, None, 1.0, 5, 1.0, False, False, -100)
+    lazy = (False, None) if op == "dynamic_mask" else ()
+    check(op, numbers, logits, targets, *rest, *lazy)
+
+
+@pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
+def test_target_log_prob_of_dynamic_numbers(draw_inputs, where):
+    logits, targets = draw_inputs(where)
+    numbers = torch.tensor([0.7], dtype=torch.float64)
+    leaf = logits.detach().requires_grad_()
+    check("dynamic_target_log_prob", numbers, leaf, targets, 1.0, -100)
+    with torch.no_grad():
+        log_prob, totals = OPS.target_log_prob(logits, targets, 0.7, -100)
+    given = (numbers, torch.ones_like(log_prob), logits, targets, totals, 1.0, -100)
+    check("dynamic_target_log_prob_backward", *given)
