@@ -194,6 +194,12 @@ void Envelope::observe(std::span<const bool> accepted, const Batch& batch) {
   }
 }
 
+void Envelope::merge_rest(Held& held, const Held& other) {
+  for (std::size_t g = 0; g < held.tails.size(); ++g) held.tails[g].merge(other.tails[g]);
+  held.tail.merge(other.tail);
+  held.policy->merge(*other.policy);
+}
+
 void Envelope::merge(const Envelope& other) {
   if (!(options_ == other.options_)) {
     throw std::invalid_argument("envelopes with different options cannot be merged");
@@ -205,11 +211,7 @@ void Envelope::merge(const Envelope& other) {
   for (std::size_t g = 0; g < held_.groups.size(); ++g) {
     held_.groups[g].tally.merge(theirs.held_.groups[g].tally);
   }
-  for (std::size_t g = 0; g < held_.tails.size(); ++g) {
-    held_.tails[g].merge(theirs.held_.tails[g]);
-  }
-  held_.tail.merge(theirs.held_.tail);
-  held_.policy->merge(*theirs.held_.policy);
+  merge_rest(held_, theirs.held_);
   for (std::size_t g = 0; g < held_.groups.size(); ++g) refresh(held_, g);
 }
 
@@ -245,6 +247,11 @@ std::vector<double> Envelope::log_M(const Batch& batch) const {
         checked_log_M(static_cast<std::size_t>(batch.group(static_cast<std::int64_t>(row))));
   }
   return values;
+}
+
+std::pair<std::size_t, std::size_t> Envelope::tail_capacities() const {
+  const std::lock_guard lock(mutex_);
+  return {held_.tail.capacity(), held_.tails.empty() ? 0 : held_.tails.front().capacity()};
 }
 
 EnvelopeReport Envelope::report() const {
