@@ -85,7 +85,7 @@ class Envelope(StoredState):
 
     Envelopes of the same options merge in any order and grouping to the same maxima, counts and,
     without ``half_life``, histograms; sums agree to rounding. Every method may be called from
-    several threads. A group takes 0.25 kB, ratios for its Pareto shape (8 bytes each, 2²⁰ / groups
+    several threads. A group takes 0.3 kB, ratios for its Pareto shape (8 bytes each, 2²⁰ / groups
     of them, none above 65,536 groups; ``tail``: 4,096) and, with a histogram, 0.6 kB for each
     quarter of a nat of log ratio that it has seen; ``budget`` twice that.
 

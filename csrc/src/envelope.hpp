@@ -9,6 +9,7 @@
 
 #include "accumulate.hpp"
 #include "columns.hpp"
+#include "grouped.hpp"
 #include "policy.hpp"
 
 namespace rskernels {
@@ -59,8 +60,9 @@ class Envelope {
  private:
   struct Held {
     std::vector<GroupTally> groups;
-    std::vector<Tail> tails;  // none where there are too many groups to hold them
-    Tail tail;                // of all groups; where there is one, of that one
+    std::vector<GroupLine> lines;  // none of a single group
+    std::vector<Tail> tails;       // none where there are too many groups to hold them
+    Tail tail;                     // of all groups; where there is one, of that one
     std::unique_ptr<Policy> policy;
 
     const Tail& tail_of(std::size_t group) const { return tails.empty() ? tail : tails[group]; }

@@ -65,29 +65,40 @@ struct Weighing {
   Real limit;
   Int zero;
 
+  // NaN weighs nothing, nor does what is above `high`.
   RSKERNELS_INLINE Real operator()(Real given) const {
-    Real x = given > low ? given : low;
+    const Real weight = unchecked(given > low ? given : low);
+    return given <= high ? weight : Real{0};
+  }
+
+  // NaN weighs NaN.
+  RSKERNELS_INLINE Real unchecked(Real given) const {
+    Real x = given < low ? low : given;
     // A float is in range; one that is not is not kept.
-    if constexpr (sizeof(Real) == sizeof(double)) x = x < limit ? x : limit;
+    if constexpr (sizeof(Real) == sizeof(double)) x = x > limit ? limit : x;
     Real shifted;
     const Real fraction = fraction_of(x, shifted);
     const Int power = std::bit_cast<Int>(shifted) - zero;
-    const Real weight = fraction * std::bit_cast<Real>(power << Law<Real>::kMantissaBits);
-    return given <= high ? weight : Real{0};
+    return fraction * std::bit_cast<Real>(power << Law<Real>::kMantissaBits);
   }
 };
 
 // What follows in memory is asked for meanwhile: most often it is the next block.
 template <class Real>
+RSKERNELS_INLINE void prefetch_past(const Real* next, std::int64_t lanes) {
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Real));
+  for (std::int64_t line = 0; line < lanes; line += kLine) {
+    __builtin_prefetch(next + line, 0, 2);
+  }
+}
+
+template <class Real>
 RSKERNELS_INLINE void weigh(const Real* __restrict log_ratio, std::int64_t count,
                             const Weighing<Real>& law, Real* __restrict weight) {
   constexpr std::int64_t lanes = kLanes<Real>;
-  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Real));
   std::int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    for (std::int64_t line = 0; line < lanes; line += kLine) {
-      __builtin_prefetch(log_ratio + count + i + line, 0, 2);
-    }
+    prefetch_past(log_ratio + count + i, lanes);
     for (std::int64_t l = 0; l < lanes; ++l) weight[i + l] = law(log_ratio[i + l]);
   }
   for (; i < count; ++i) weight[i] = law(log_ratio[i]);
@@ -120,18 +131,47 @@ RSKERNELS_INLINE WeightSums add_up(const Real* weight, std::int64_t count) {
 }
 
 template <class Real>
-RSKERNELS_INLINE WeightSums weigh_and_add(const Real* __restrict log_ratio, std::int64_t count,
-                                          double high, double exponent, Real* __restrict weight) {
+RSKERNELS_INLINE Weighing<Real> weighing(double high, double exponent) {
+  using Int = typename Law<Real>::Int;
   const double low = std::max(-kLogLimit, (exponent + Law<Real>::kLowest) / kLog2e);
   const double limit = std::min(kLogLimit, exponent / kLog2e);
-  using Int = typename Law<Real>::Int;
   const Int zero =
       std::bit_cast<Int>(Law<Real>::kShift) + static_cast<Int>(exponent) - Law<Real>::kBias;
-  weigh(log_ratio, count,
-        Weighing<Real>{round_down<Real>(high), static_cast<Real>(low), static_cast<Real>(limit),
-                       zero},
-        weight);
+  return {round_down<Real>(high), static_cast<Real>(low), static_cast<Real>(limit), zero};
+}
+
+template <class Real>
+RSKERNELS_INLINE WeightSums weigh_and_add(const Real* __restrict log_ratio, std::int64_t count,
+                                          double high, double exponent, Real* __restrict weight) {
+  weigh(log_ratio, count, weighing<Real>(high, exponent), weight);
   return add_up(weight, count);
+}
+
+template <class Real>
+RSKERNELS_INLINE BlockWeights weigh_all(const Real* __restrict log_ratio, std::int64_t count,
+                                        double exponent, Real* __restrict weight) {
+  constexpr std::int64_t lanes = kLanes<Real>;
+  const Weighing<Real> law = weighing<Real>(kInfinity, exponent);
+  Real top[lanes];
+  for (std::int64_t l = 0; l < lanes; ++l) top[l] = -std::numeric_limits<Real>::infinity();
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    prefetch_past(log_ratio + count + i, lanes);
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const Real x = log_ratio[i + l];
+      top[l] = x > top[l] ? x : top[l];
+      weight[i + l] = law.unchecked(x);
+    }
+  }
+  for (std::int64_t l = 0; i < count; ++i, ++l) {
+    const Real x = log_ratio[i];
+    top[l] = x > top[l] ? x : top[l];
+    weight[i] = law.unchecked(x);
+  }
+  BlockWeights block;
+  block.sums = add_up(weight, count);
+  block.top = static_cast<double>(*std::max_element(top, top + lanes));
+  return block;
 }
 
 }  // namespace
@@ -153,6 +193,18 @@ RSKERNELS_TARGET_CLONES
 WeightSums sum_weights(const double* log_ratio, std::int64_t count, double high, double exponent,
                        double* weight) {
   return weigh_and_add(log_ratio, count, high, exponent, weight);
+}
+
+RSKERNELS_TARGET_CLONES
+BlockWeights weigh_block(const float* log_ratio, std::int64_t count, double exponent,
+                         float* weight) {
+  return weigh_all(log_ratio, count, exponent, weight);
+}
+
+RSKERNELS_TARGET_CLONES
+BlockWeights weigh_block(const double* log_ratio, std::int64_t count, double exponent,
+                         double* weight) {
+  return weigh_all(log_ratio, count, exponent, weight);
 }
 
 RSKERNELS_TARGET_CLONES
