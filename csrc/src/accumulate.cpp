@@ -131,6 +131,30 @@ Excess block_excess(const double* x, const double* weight, std::int64_t count, d
   return excess_of(x, weight, count, log_M, M);
 }
 
+// Rows that are searched together for one that the tail takes: few blocks hold more than a handful.
+constexpr std::int64_t kStretch = 128;
+
+template <class Real>
+RSKERNELS_INLINE bool has_above(const Real* x, std::int64_t count, double threshold) {
+  using Int = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
+  // Rounded down, so that none is missed.
+  Real least = static_cast<Real>(threshold);
+  if (least > threshold) least = std::nextafter(least, -std::numeric_limits<Real>::infinity());
+  Int found = 0;
+  for (std::int64_t i = 0; i < count; ++i) found |= x[i] > least ? 1 : 0;
+  return found != 0;
+}
+
+RSKERNELS_TARGET_CLONES
+bool any_above(const float* x, std::int64_t count, double threshold) {
+  return has_above(x, count, threshold);
+}
+
+RSKERNELS_TARGET_CLONES
+bool any_above(const double* x, std::int64_t count, double threshold) {
+  return has_above(x, count, threshold);
+}
+
 // The unit that the ratios of a block most often fit: that of M, with room for what violates it.
 constexpr double kRoom = 8.0;
 // A weight so far below the unit still has all its bits.
@@ -158,10 +182,12 @@ void add_weights(const Real* x, std::int64_t count, const Extent& extent, const 
   } else if (M.decides()) {
     tally.expected += M.over_M(sums.weight, exponent);
   }
-  if (extent.top > tail.threshold()) {
-    for (std::int64_t i = 0; i < count; ++i) {
+  for (std::int64_t begin = 0; extent.top > tail.threshold() && begin < count; begin += kStretch) {
+    const std::int64_t end = std::min(begin + kStretch, count);
+    if (!any_above(x + begin, end - begin, tail.threshold())) continue;
+    for (std::int64_t i = begin; i < end; ++i) {
       const double value = x[i];
-      if (value > tail.threshold() && value < kInfinity) tail.add(value);
+      if (value < kInfinity) tail.add(value);
     }
   }
 }
