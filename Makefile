@@ -27,6 +27,7 @@ nightly: $(READY) $(KERNELS)
 
 bench: $(READY) $(KERNELS)
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/envelope.py
 
 bench-gpu: $(READY) $(KERNELS)
 	$(BIN)/python benchmarks/run_gpu.py

@@ -41,13 +41,26 @@ struct Law<double> {
   static constexpr int kMantissaBits = 52;
 };
 
+// e^r for r in [-ln 2 / 2, ln 2 / 2], as `exp2_fraction`; relative error 1.8e-8 before rounding.
+RSKERNELS_INLINE float exp_fraction(float r) {
+  float p = 0x1.6ae6d8p-10f;
+  p = p * r + 0x1.1267dap-7f;
+  p = p * r + 0x1.555824p-5f;
+  p = p * r + 0x1.555418p-3f;
+  p = p * r + 0x1.fffffcp-2f;
+  p = p * r + 1.0f;
+  return p * r + 1.0f;
+}
+
+RSKERNELS_INLINE double exp_fraction(double r) { return exp2_fraction(r * kLog2e); }
+
 // exp(x) without its power of two, which `shifted` holds in its low bits.
 template <class Real>
 RSKERNELS_INLINE Real fraction_of(Real x, Real& shifted) {
   shifted = x * static_cast<Real>(kLog2e) + Law<Real>::kShift;
   const Real n = shifted - Law<Real>::kShift;
   const Real rest = (x - n * Law<Real>::kLn2High) - n * Law<Real>::kLn2Low;
-  return exp2_fraction(rest * static_cast<Real>(kLog2e));
+  return exp_fraction(rest);
 }
 
 // The largest Real that is at most `value`.
