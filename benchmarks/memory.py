@@ -1,8 +1,8 @@
 """Peak extra memory of a call: how far the process's resident memory rises during it (Linux).
 
-It counts torch's tensors, outputs included, and what Numba and C++ allocate, in pages of 4 KiB,
-once they are written to. glibc first hands back what it keeps of freed blocks, so that no call
-lives unseen on an earlier one's memory.
+It counts torch's tensors, outputs included, and what Numba and C++ allocate, in whole pages (huge
+ones of 2 MiB where the kernel gives them), once they are written to. glibc first hands back what it
+keeps of freed blocks, so that no call lives unseen on an earlier one's memory.
 """
 
 from __future__ import annotations

@@ -59,13 +59,14 @@ def test_the_read_limit_is_a_row_maximum(dtype, V):
 
 @pytest.mark.skipif(memory.extra_memory(lambda: None) is None, reason="reads Linux's /proc")
 def test_memory_sees_a_temporary():
-    size = 1 << 22
+    size, huge_page = 1 << 24, 1 << 21
 
     def call():
         return torch.ones(size).sum()
 
     call()
-    assert size * 4 <= memory.extra_memory(call) < size * 4 + (1 << 20)
+    # The kernel counts pages in batches, and may back an end of an allocation with a huge one.
+    assert abs(memory.extra_memory(call) - size * 4) < 3 * huge_page
 
 
 def test_a_slower_case_is_marked_and_listed():

@@ -86,11 +86,14 @@ def M_argument(
 
 
 def seed_argument(
-    seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    device: torch.device,
+    idle: bool | None = None,
 ) -> tuple[Tensor | None, int]:
     """Return a seed as (tensor, unused) or (None, number); draw one where none is given."""
     if seed is None:
-        drawn = draw_seed(generator, device)
+        drawn = draw_seed(generator, device, idle)
         return (None, drawn) if isinstance(drawn, int) else (drawn, 0)
     if generator is not None:
         raise ValueError("seed and generator are both given; at most one of them is accepted")

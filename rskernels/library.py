@@ -45,7 +45,8 @@ DEVICES = ("cpu", "cuda")
 
 
 @functools.cache
-def _cpu() -> Any:
+def cpu_kernels() -> Any:
+    """Return the module of the CPU kernels, which is imported at the first call."""
     try:
         from rskernels.kernels import cpu
     except ImportError as error:
@@ -57,7 +58,8 @@ def _cpu() -> Any:
 
 
 @functools.cache
-def _gpu() -> Any:
+def gpu_kernels() -> Any:
+    """Return the module of the GPU kernels, which is imported at the first call."""
     try:
         from rskernels.kernels import gpu
     except ImportError as error:
@@ -122,8 +124,8 @@ def _serve(device: str, load: Any) -> None:
         _library.impl(function.__name__, function, device)
 
 
-_serve("CPU", _cpu)
-_serve("CUDA", _gpu)
+_serve("CPU", cpu_kernels)
+_serve("CUDA", gpu_kernels)
 
 
 def _decisions(logits: Tensor, targets: Tensor | None) -> torch.Size:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-import rskernels.library  # noqa: F401  (registers the operators)
-from rskernels import dynamic, transforms
+from rskernels import dynamic, library, transforms
 from rskernels.arguments import (
     M_argument,
     check_floating,
@@ -29,6 +28,7 @@ from rskernels.arguments import (
     temperature_argument,
 )
 from rskernels.columns import ColumnOrder
+from rskernels.dispatch import is_idle, is_plain
 from rskernels.random import check_row_offset, check_stream
 
 
@@ -316,7 +316,7 @@ def _run(
     is_lazy: bool = False,
     order: ColumnOrder | None = None,
 ) -> Any:
-    """Check the arguments and call an operator with them, less a tail of defaults."""
+    """Check the arguments and call an operator with them, or the CPU kernels where that is all."""
     shape = check_logits(logits)
     if targets is not None:
         shape = shape[:-1]
@@ -324,28 +324,29 @@ def _run(
     device = logits.device
     density_tensor, density_value = density_argument(name, density, device, shape, log_space)
     M_tensor, M_value = M_argument(M, device, shape, log_space)
-    seed_tensor, seed_value = seed_argument(seed, generator, device)
-    if logits.requires_grad:
-        logits = logits.detach()
-    head = (logits, targets, density_tensor, M_value, seed_tensor, seed_value)
-    lazy: tuple[Any, ...] = ()
+    idle = is_idle()
+    seed_tensor, seed_value = seed_argument(seed, generator, device, idle)
+    law: tuple[Any, ...] = (
+        check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
+        model_is_target, integer_argument("ignore_index", ignore_index),
+    )  # fmt: skip
     if is_lazy or order is not None:
-        lazy = (is_lazy, order_argument(order, logits, targets))
-    law = (row_offset, temperature, ignore_index)
+        law += (is_lazy, order_argument(order, logits, targets))
+    if idle and is_plain(logits, targets, density_tensor, M_tensor, seed_tensor):
+        kernels = library.cpu_kernels()
+        return (kernels.mask if operator is _mask else kernels.decide)(
+            logits,
+            targets,
+            density_value if density_tensor is None else density_tensor,
+            M_value if M_tensor is None else M_tensor,
+            seed_value if seed_tensor is None else seed_tensor,
+            *law,
+        )
     if _is_compiling():
         operator = dynamic.mask if operator is _mask else dynamic.decide
-    # Types too, since True == 1.0.
-    elif (
-        law == (0, 1.0, -100)
-        and (type(row_offset), type(temperature), type(ignore_index)) == (int, float, int)
-        and not log_space
-    ):
-        if model_is_target:
-            return operator(*head, M_tensor, density_value, 0, 1.0, False, True, -100, *lazy)
-        if M_tensor is None and density_tensor is not None and not lazy:
-            return operator(*head)
+    if logits.requires_grad:
+        logits = logits.detach()
     return operator(
-        *head, M_tensor, density_value,
-        check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
-        model_is_target, integer_argument("ignore_index", ignore_index), *lazy,
+        logits, targets, density_tensor, M_value, seed_tensor, seed_value, M_tensor, density_value,
+        *law,
     )  # fmt: skip

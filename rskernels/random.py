@@ -11,6 +11,8 @@ import threading
 
 import torch
 
+from rskernels.dispatch import is_idle
+
 ROUNDS = 10
 MULTIPLIER_0 = 0xD2511F53
 MULTIPLIER_1 = 0xCD9E8D57
@@ -18,10 +20,6 @@ WEYL_0 = 0x9E3779B9
 WEYL_1 = 0xBB67AE85
 WORD = 0xFFFFFFFF
 
-# Looked up once; a call decides in microseconds.
-_is_compiling = torch.compiler.is_compiling
-_count_modes = torch._C._len_torch_dispatch_stack
-_is_transforming = torch._C._are_functorch_transforms_active
 _CPU = torch.device("cpu")
 
 ACCEPT_STREAM = 0
@@ -139,11 +137,13 @@ def check_stream(stream: int) -> int:
     return stream
 
 
-def draw_seed(generator: torch.Generator | None, device: torch.device) -> int | torch.Tensor:
+def draw_seed(
+    generator: torch.Generator | None, device: torch.device, idle: bool | None = None
+) -> int | torch.Tensor:
     """Draw a 63-bit seed from a generator, or from torch's default one of the device.
 
     On a CUDA device the seed is a tensor that stays there, so nothing waits and a CUDA graph draws
-    afresh at every replay.
+    afresh at every replay. ``idle`` is what ``is_idle`` returns, where it is known.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def draw_seed(generator: torch.Generator | None, device: torch.device) -> int | 
         If a graph is traced, which cannot hold a generator.
     """
     if generator is None:
-        if device == _CPU and not (_is_compiling() or _count_modes() or _is_transforming()):
+        if device == _CPU and (is_idle() if idle is None else idle):
             return _draw_number()
         return torch.randint(SEEDS, (1,), device=device)
     if not isinstance(generator, torch.Generator):

@@ -25,7 +25,9 @@ CODE = {
 }
 UNIT_WORK = 1 << 16  # logits; a unit is the grain of threads and of the sums
 SCALAR_UNIT = 1024  # rows a unit where a row is a single number
-ROW_WORK = 256  # a row's decision costs about as much as this many logits
+ROW_WORK = 64  # a row's decision costs about as much as this many logits
+SCALAR_WORK = 16  # where nothing is read but its ratio
+ENTRY_WORK = 8  # logits that an entry's decision costs
 
 Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -76,10 +78,14 @@ def mask(
     Where ``is_lazy``, a row is read until its decision is certain: what follows is taken to be
     valid where the model is the proposal. ``order`` is int64 [blocks], the order of its blocks.
     """
-    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
     if targets is None:
-        return _run_entries(logits, *law)[0]
-    return _run_targets(logits, targets, *law, ignore_index, is_lazy, order)[0]
+        return _run_entries(
+            logits, density, M, seed, row_offset, temperature, log_space, model_is_target
+        )[0]
+    return _run_targets(
+        logits, targets, density, M, seed, row_offset, temperature, log_space,
+        model_is_target, ignore_index, is_lazy, order,
+    )[0]  # fmt: skip
 
 
 def bernoulli(
@@ -96,7 +102,7 @@ def bernoulli(
     M, *M_scalars = _row_scalars(M, log_ratio)
     N = values.numel()
     run_units(
-        bernoulli_rows, -(-N // SCALAR_UNIT), N * ROW_WORK,
+        bernoulli_rows, -(-N // SCALAR_UNIT), N * SCALAR_WORK,
         (
             SCALAR_UNIT, N, values.data_ptr(), CODE[values.dtype], *M_scalars,
             *_seed(seed), row_offset, stream, log_space, mask.data_ptr(),
@@ -218,7 +224,7 @@ def _run_entries(
     density, M, log_space = _within_float32(density, M, log_space, logits)
     scalars, rows = _entry_scalars(logits, density, M)
     logits, N, *layout, V = _layout(logits, rows)
-    unit_rows, units = _units(N, V)
+    unit_rows, units = _units(N, ENTRY_WORK * V)
     summaries, outputs = None, (0, 0, 0)
     if log_prob is not None:
         summaries, outputs = _outputs(units, log_prob, log_ratio)
@@ -227,7 +233,7 @@ def _run_entries(
         *_seed(seed), row_offset, temperature, log_space, model_is_target,
         mask.data_ptr(), *outputs,
     )  # fmt: skip
-    run_units(dense_rows, units, 8 * N * (V + ROW_WORK), arguments)
+    run_units(dense_rows, units, ENTRY_WORK * N * (V + ROW_WORK), arguments)
     return mask, summaries
 
 
@@ -248,10 +254,12 @@ def _layout(logits, rows=None):
     """
     if rows is None and logits.dim() == 2:
         N, V = logits.shape
-        inner_stride, stride = logits.stride()
+        step, stride = logits.stride()
         # A single column may have any stride.
-        stride = stride if V > 1 else 1
-        return logits, N, logits.data_ptr(), CODE[logits.dtype], N or 1, 0, inner_stride, stride, V
+        return (
+            logits, N, logits.data_ptr(), CODE[logits.dtype], N or 1, 0, step,
+            stride if V > 1 else 1, V,
+        )  # fmt: skip
     rows = rows or as_rows(logits)
     logits = rows.tensors[0]
     V = logits.shape[-1]
@@ -273,10 +281,10 @@ def _row_scalars(value, rows):
     code = CODE[value.dtype]
     if code != F32 and code != F64:
         value, code = value.float(), F32
-    step = 1
     # What broadcasts and has as many elements has the shape, but for leading ones.
-    if value.numel() != rows.numel() or not value.is_contiguous():
-        value, step = per_row(value, rows.shape)
+    if value.numel() == rows.numel() and value.is_contiguous():
+        return value, value.data_ptr(), code, 1, 0.0
+    value, step = per_row(value, rows.shape)
     return value, value.data_ptr(), code, step, 0.0
 
 

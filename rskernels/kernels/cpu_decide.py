@@ -1,4 +1,4 @@
-"""The Numba decisions: rows and entries accepted or rejected, and what happened counted.
+"""The Numba decisions: sixteen rows at a time accepted or rejected, and what happened counted.
 
 A density or M is an address with strides, or a value where its code is NONE. Rows are worked in
 units of ``unit_rows``; what happened in a unit is added up in its own row of ``summaries``, so
@@ -8,60 +8,59 @@ that sums do not depend on threads. All loops release the GIL and touch their ow
 import math
 
 import numpy as np
-from numba import carray, float32, float64, njit
+from numba import carray, njit
 
+from rskernels.kernels.cpu_law import (
+    decide,
+    decide_unread,
+    log_probs,
+    natural_logs,
+    row_logs,
+    scale_of,
+)
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
+    BLOCK,
     F64,
     I64,
     NONE,
-    ROUNDING,
     address_of,
     as_f64,
     as_i64,
-    as_u8,
     ask_head,
-    load_float,
+    is_short,
     load_integer,
     load_logit,
     part_of,
     row_total,
-    scratch_for,
+    short_totals,
     size_of,
-    store_float,
 )
-from rskernels.kernels.lanemath import philox_words, row_uniform
-from rskernels.kernels.simd import prefetch
+from rskernels.kernels.lanemath import log_of_normal, philox_words, row_uniforms
+from rskernels.kernels.simd import (
+    LANES,
+    bits_of,
+    count,
+    first_lanes,
+    loader,
+    mask_of,
+    narrow,
+    part_loader,
+    prefetch,
+    select,
+    splat,
+    store_mask,
+    storer,
+    widen,
+)
 
+_load_f64, _store_f32, _store_f64 = loader("f64"), storer("f32"), storer("f64")
+_load_some_f32, _load_some_f64 = part_loader("f32"), part_loader("f64")
 _word0, _word1, _word2, _word3 = philox_words
-LOG2_E = 1.0 / math.log(2.0)
-# What two float32 passes over a row can differ by, in log q; and rounding a log ratio to float32.
-MARGIN, FLOAT32_ROUNDING = 2.0**-14, 2.0**-23
 BRIEF = 3  # parts that make up the first block
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
-
-
-@njit
-def natural_log(value, log_space):
-    """Return the logarithm of a density or M; NaN where it has none."""
-    if log_space:
-        return value
-    if value > 0.0:
-        return math.log(value)
-    return -np.inf if value == 0.0 else np.nan
-
-
-@njit
-def scale_of(temperature):
-    """Return log2(e)/T, kept finite in float32."""
-    return min(LOG2_E / temperature, 3.0e38)
-
-
-@njit
-def tally(summary, which, amount):
-    """Add to one entry of a unit's summary; to none where its address is 0."""
-    if summary != 0:
-        carray(as_f64(summary + which * 8), 1)[0] += amount
+# What is known of each of sixteen rows, 8 bytes apiece, before the memory for their lanes.
+ROW, LOGIT, HEADROOM, REFERENCE, TOTAL, LOG_R, KNOWN = (LANES * 8 * at for at in range(7))
 
 
 @njit
@@ -73,72 +72,79 @@ def row_address(base, n, inner, outer_stride, inner_stride, size):
 
 
 @njit
-def log_prob_of(z, reference, total, temperature):
-    """Return log q of a logit, at most 0; NaN for a row without a softmax."""
-    log_q = (z - reference) / temperature - math.log(total)
-    return 0.0 if log_q > 0.0 else log_q
+def tally(summary, which, amount):
+    """Add to one entry of a unit's summary."""
+    carray(as_f64(summary + which * 8), 1)[0] += amount
 
 
 @njit
-def ratio(log_q, log_density, model_is_target):
-    """Return log p - log q; a target density of 0 is a ratio of 0, whatever the proposal's."""
-    numerator = log_q if model_is_target else log_density
-    denominator = log_density if model_is_target else log_q
-    if numerator == -np.inf:
-        return -np.inf
-    return numerator - denominator
+def tally_rows(
+    summaries, n, unit_rows, ignored, read, valid, accepted, violations, log_r_address
+):  # fmt: skip
+    """Add sixteen rows from row ``n`` on to their units' summaries; bit n of a mask is a row."""
+    log_r = carray(as_f64(log_r_address), LANES)
+    for lane in range(LANES):
+        if not (ignored | read) >> lane & 1:
+            continue
+        summary = summaries + (n + lane) // unit_rows * (SUMMARY * 8)
+        if ignored >> lane & 1:
+            tally(summary, IGNORED, 1)
+        elif not valid >> lane & 1:
+            tally(summary, INVALID, 1)
+        else:
+            r = math.exp(log_r[lane])
+            tally(summary, ACCEPTED, accepted >> lane & 1)
+            tally(summary, VIOLATIONS, violations >> lane & 1)
+            tally(summary, EXCESS, max(r - 1.0, 0.0))
+            tally(summary, MASS, r)
 
 
 @njit
-def decide_row(log_q, log_density, log_M, log_u, model_is_target, code, summary):
-    """Decide by log r >= log u, count what happened, and return (accepted, log ratio)."""
-    log_ratio = ratio(log_q, log_density, model_is_target)
-    if code != F64:
-        # What is compared is what is returned, so that an envelope taken from it is not violated.
-        log_ratio = float64(float32(log_ratio))
-    # Written so that a NaN anywhere fails.
-    if not (log_density < np.inf and log_q <= 0.0 and log_ratio < np.inf and log_M > -np.inf):
-        tally(summary, INVALID, 1)
-        return False, np.nan
-    log_r = log_ratio - log_M
-    accepted = log_r >= log_u
-    if summary != 0:
-        r = math.exp(log_r)
-        tally(summary, ACCEPTED, accepted)
-        tally(summary, VIOLATIONS, log_ratio > log_M)
-        tally(summary, EXCESS, max(r - 1.0, 0.0))
-        tally(summary, MASS, r)
-    return accepted, log_ratio
+def store_rows(address, code, n, inside, values):
+    """Write values of sixteen rows from row ``n`` on, rounded to float32 unless for F64."""
+    if code == F64:
+        _store_f64(address + n * 8, inside, values)
+    else:
+        _store_f32(address + n * 4, inside, narrow(values))
 
 
 @njit
-def headroom_of(log_density, log_M, log_u, model_is_target):
-    """Return the log2 of total/exp(z/T) from which the target's decision is certain.
+def locate_rows(known, start, end, logits, code, place, stride, V, targets, target_code, ignored):
+    """Find sixteen rows and their targets' logits; return bits (wanted, ignored, outside)."""
+    row, z = carray(as_i64(known + ROW), LANES), carray(as_f64(known + LOGIT), LANES)
+    size, target_size = size_of(code), size_of(target_code)
+    wanted, skipped, outside = 0, 0, 0
+    for lane in range(min(LANES, end - start)):
+        row[lane] = row_address(logits, start + lane, *place)
+        target = load_integer(targets + (start + lane) * target_size, target_code)
+        if target == ignored:
+            skipped |= 1 << lane
+        elif target < 0 or target >= V:
+            outside |= 1 << lane
+        else:
+            wanted |= 1 << lane
+            z[lane] = load_logit(row[lane] + target * stride * size, code)
+    return wanted, skipped, outside
 
-    Beyond it a model that is the target is rejected, and one that is the proposal accepted.
+
+@njit
+def ask_rows(known, lane, read, start, N, logits, place, stride, V, targets, target_code, order):
+    """Prefetch the head of the next row that is read, and a logit that is wanted sixteen later.
+
+    A row that ends early is over before the next one has been fetched.
     """
-    log_r = log_M + log_u
-    room = -(log_r + log_density) if model_is_target else log_r - log_density
-    margin = MARGIN + FLOAT32_ROUNDING * abs(log_r) + ROUNDING * abs(log_density)
-    return (room + margin) * LOG2_E
-
-
-@njit
-def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, code):
-    """Return (is certain, accepted, headroom) of a row of which only the target's logit is known.
-
-    The headroom, infinite unless ``is_lazy``, is how far the total may rise above the target's
-    term before the decision is certain, in octaves.
-    """
-    if not (abs(z) < np.inf and abs(log_density) < np.inf and abs(log_M) < np.inf):
-        return True, False, np.inf
-    if not is_lazy:
-        return False, False, np.inf
-    # With log q = 0 a target is most, and a proposal least, likely accepted.
-    accepted, _ = decide_row(0.0, log_density, log_M, log_u, model_is_target, code, 0)
-    if accepted != model_is_target:
-        return True, accepted, np.inf
-    return False, False, headroom_of(log_density, log_M, log_u, model_is_target)
+    size = place[-1]
+    n = start + lane + LANES
+    if n < N:
+        target = load_integer(targets + n * size_of(target_code), target_code)
+        prefetch(row_address(logits, n, *place) + target * stride * size)
+    following = lane + 1
+    while following < LANES and not read >> following & 1:
+        following += 1
+    if start + following < N:
+        first, _ = part_of(0, V, order)
+        row = row_address(logits, start + following, *place)
+        ask_head(row + first * stride * size, size, V - first)
 
 
 @njit(nogil=True, cache=True)
@@ -149,72 +155,94 @@ def target_rows(
     M, M_code, M_step, M_value, seed_address, seed, row_offset, temperature, log_space,
     model_is_target, ignore_index, is_lazy, order, mask, log_prob, log_ratio, summaries,
 ):  # fmt: skip
-    """Decide the target's entry of each row of the units that it takes.
+    """Decide the target's entry of each row of the units that it takes, sixteen rows at a time.
 
     Where ``is_lazy``, a row is read until its decision is certain. ``order`` is 0 or the address
     of its blocks, int64, in the order in which they are visited. ``log_prob``, ``log_ratio`` and
     ``summaries`` are 0 where only the mask is wanted. Returns how many targets lie outside
     ``[0, V)``.
     """
-    scratch_memory = scratch_for(stride)
-    scratch = address_of(scratch_memory)
+    # Behind what is known of the rows: elements that are gathered, or the lanes of their sums.
+    memory = np.empty(KNOWN // 8 + (LANES * LANES if stride == 1 else BLOCK), np.float64)
+    known = address_of(memory)
+    scratch = known + KNOWN
+    row, z = carray(as_i64(known + ROW), LANES), carray(as_f64(known + LOGIT), LANES)
+    headroom = carray(as_f64(known + HEADROOM), LANES)
+    reference = carray(as_f64(known + REFERENCE), LANES)
+    total = carray(as_f64(known + TOTAL), LANES)
+    size, is_float32, is_mask_only = size_of(code), code != F64, log_prob == 0
+    place = (inner, outer_stride, inner_stride, size)
     scale = scale_of(temperature)
-    size, out_size = size_of(code), 8 if code == F64 else 4
-    target_size, density_size, M_size = size_of(target_code), size_of(density_code), size_of(M_code)
-    log_density = natural_log(density_value, log_space)
-    log_M = natural_log(M_value, log_space)
+    log_density = natural_logs(splat(density_value), log_space)
+    log_M = natural_logs(splat(M_value), log_space)
     if seed_address != 0:
         seed = load_integer(seed_address, I64)
-    accepted = carray(as_u8(mask), N)
+    whole = first_lanes(LANES)
     outside = 0
-    first, _ = part_of(0, V, order)
     long_rows = 0  # one after the other; as the last rows, so the next
     begin = next_share(counter, -grab, grab)
     while begin < units:
-        for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
-            summary = summaries + n // unit_rows * (SUMMARY * 8) if log_prob != 0 else 0
-            if is_lazy and n + 1 < N:
-                # A row that ends early is over before the next one has been fetched.
-                row = row_address(logits, n + 1, inner, outer_stride, inner_stride, size)
-                target = load_integer(targets + (n + 1) * target_size, target_code)
-                prefetch(row + target * stride * size)
-                ask_head(row + first * stride * size, size, V - first)
-            target = load_integer(targets + n * target_size, target_code)
-            log_q, log_w = np.nan, np.nan
-            accepted[n] = False
-            if target == ignore_index:
-                tally(summary, IGNORED, 1)
-            elif target < 0 or target >= V:
-                outside += 1
-            else:
-                if density_code != NONE:
-                    value = load_float(density + n * density_step * density_size, density_code)
-                    log_density = natural_log(value, log_space)
-                if M_code != NONE:
-                    value = load_float(M + n * M_step * M_size, M_code)
-                    log_M = natural_log(value, log_space)
-                row = row_address(logits, n, inner, outer_stride, inner_stride, size)
-                z = load_logit(row + target * stride * size, code)
-                log_u = math.log(row_uniform(row_offset + n, 0, seed))
-                headroom = np.inf
-                if log_prob == 0:
-                    is_certain, accepted[n], headroom = decide_unread(
-                        z, log_density, log_M, log_u, model_is_target, is_lazy, code
-                    )
-                    if is_certain:
-                        continue
-                reference, total, parts = row_total(
-                    row, code, stride * size, V, scale, scratch, z, headroom, order,
-                    is_lazy and long_rows < 2,
-                )  # fmt: skip
-                long_rows = long_rows + 1 if parts >= BRIEF else 0
-                log_q = log_prob_of(z, reference, total, temperature)
-                accepted[n], log_w = decide_row(
-                    log_q, log_density, log_M, log_u, model_is_target, code, summary
+        end = min(N, (begin + grab) * unit_rows)
+        for start in range(begin * unit_rows, end, LANES):
+            inside = first_lanes(end - start)
+            read, ignored, lost = locate_rows(
+                known, start, end, logits, code, place, stride, V, targets, target_code,
+                ignore_index,
+            )  # fmt: skip
+            outside += count(mask_of(lost))
+            if density_code != NONE:
+                log_density = row_logs(
+                    density, density_code, density_step, start, inside, log_space
                 )
-            if log_prob != 0:
-                store_float(log_prob + n * out_size, code, log_q)
-                store_float(log_ratio + n * out_size, code, log_w)
+            if M_code != NONE:
+                log_M = row_logs(M, M_code, M_step, start, inside, log_space)
+            log_u = log_of_normal(widen(row_uniforms(row_offset + start, 0, seed)))
+            logits_of_targets = _load_f64(known + LOGIT)
+            chosen, rooms = 0, splat(np.inf)
+            if is_mask_only:
+                is_open, accepted, rooms = decide_unread(
+                    logits_of_targets, log_density, log_M, log_u,
+                    model_is_target, is_lazy, is_float32,
+                )  # fmt: skip
+                chosen, read = read & bits_of(accepted), read & bits_of(is_open)
+            _store_f64(known + HEADROOM, whole, rooms)
+            if is_short(V, stride, order):
+                short_totals(
+                    known + ROW, read, code, V, scale, scratch, known + REFERENCE, known + TOTAL
+                )
+            else:
+                for lane in range(LANES):
+                    if not read >> lane & 1:
+                        continue
+                    if is_lazy:
+                        ask_rows(
+                            known, lane, read, start, N, logits, place, stride, V,
+                            targets, target_code, order,
+                        )  # fmt: skip
+                    reference[lane], total[lane], parts = row_total(
+                        row[lane], code, stride * size, V, scale, scratch, z[lane],
+                        headroom[lane], order, is_lazy and long_rows < 2,
+                    )  # fmt: skip
+                    long_rows = long_rows + 1 if parts >= BRIEF else 0
+            log_q = log_probs(
+                logits_of_targets,
+                _load_f64(known + REFERENCE), _load_f64(known + TOTAL), temperature,
+            )  # fmt: skip
+            accepted, valid, log_w = decide(
+                log_q, log_density, log_M, log_u, model_is_target, is_float32
+            )
+            chosen |= read & bits_of(accepted)
+            store_mask(mask + start, inside, mask_of(chosen))
+            if not is_mask_only:
+                is_read, none = mask_of(read), splat(np.nan)
+                store_rows(log_prob, code, start, inside, select(is_read, log_q, none))
+                store_rows(log_ratio, code, start, inside, select(is_read & valid, log_w, none))
+                _store_f64(known + LOG_R, whole, log_w - log_M)
+                violations = bits_of(log_w > log_M)
+                tally_rows(
+                    summaries, start, unit_rows, ignored, read, bits_of(valid),
+                    chosen, violations, known + LOG_R,
+                )  # fmt: skip
         begin = next_share(counter, begin, grab)
     return outside
 
@@ -225,19 +253,24 @@ def bernoulli_rows(
     seed_address, seed, row_offset, stream, log_space, mask,
 ):  # fmt: skip
     """Accept each log ratio of the units that it takes where log r - log M >= log u."""
-    size, M_size = size_of(code), size_of(M_code)
-    log_M = natural_log(M_value, log_space)
+    log_M = natural_logs(splat(M_value), log_space)
+    low, top = splat(-np.inf), splat(np.inf)
     if seed_address != 0:
         seed = load_integer(seed_address, I64)
-    accepted = carray(as_u8(mask), N)
     begin = next_share(counter, -grab, grab)
     while begin < units:
-        for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
+        end = min(N, (begin + grab) * unit_rows)
+        for n in range(begin * unit_rows, end, LANES):
+            inside = first_lanes(end - n)
             if M_code != NONE:
-                log_M = natural_log(load_float(M + n * M_step * M_size, M_code), log_space)
-            value = load_float(log_ratio + n * size, code)
-            log_u = math.log(row_uniform(row_offset + n, stream, seed))
-            accepted[n] = value < np.inf and log_M > -np.inf and value - log_M >= log_u
+                log_M = row_logs(M, M_code, M_step, n, inside, log_space)
+            if code == F64:
+                values = _load_some_f64(log_ratio + n * 8, inside)
+            else:
+                values = widen(_load_some_f32(log_ratio + n * 4, inside))
+            log_u = log_of_normal(widen(row_uniforms(row_offset + n, stream, seed)))
+            accepted = (values < top) & (log_M > low) & (values - log_M >= log_u)
+            store_mask(mask + n, inside, accepted)
         begin = next_share(counter, begin, grab)
 
 

@@ -9,15 +9,13 @@ from rskernels.kernels.cpu_decide import (
     ACCEPTED,
     EXCESS,
     INVALID,
-    LOG2_E,
     MASS,
     SUMMARY,
     VIOLATIONS,
-    natural_log,
     row_address,
-    scale_of,
     tally,
 )
+from rskernels.kernels.cpu_law import LOG2_E, decide, natural_log, natural_logs, scale_of
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     BF16,
@@ -37,7 +35,7 @@ from rskernels.kernels.cpu_softmax import (
     size_of,
     store_float,
 )
-from rskernels.kernels.lanemath import column_uniforms, exp2, log
+from rskernels.kernels.lanemath import column_uniforms, exp2, log_of_normal
 from rskernels.kernels.simd import (
     as_lanes,
     count,
@@ -56,13 +54,7 @@ from rskernels.kernels.simd import (
 def _row_of(dtype, size, kind, scalar, wide_size):
     """Return ``decide_row`` for logits of one dtype; densities and outputs are of ``kind``."""
     load, load_wide, store = part_loader(dtype), part_loader(kind), storer(kind)
-    zero, one, low, top, nan = (scalar(x) for x in (0.0, 1.0, -np.inf, np.inf, np.nan))
-
-    @njit
-    @named(f"dense_log_{dtype}")
-    def load_log(address, inside, log_space):
-        value = load_wide(address, inside)
-        return value if log_space else log(value)
+    zero, one, low, nan = (scalar(x) for x in (0.0, 1.0, -np.inf, np.nan))
 
     @njit
     @named(f"dense_row_{dtype}")
@@ -83,25 +75,25 @@ def _row_of(dtype, size, kind, scalar, wide_size):
                 gather_block(block, stride, length, size, scratch)
                 block = scratch
             excess, mass = splat(zero), splat(zero)
+            following = column_uniforms(row_id, start, seed)
             for i in range(0, length, 16):
                 column = start + i
+                u = following
+                # The next draw fills the time that this decision takes.
+                if i + 16 < length:
+                    following = column_uniforms(row_id, column + 16, seed)
                 inside = first_lanes(length - i)
                 z = load(block + i * size, inside)
                 log_q = minimum((z - base) * factor - log_total, splat(zero))
                 if density_code != NONE and density_stride != 0:
-                    log_d = load_log(density + column * wide_size, inside, log_space)
+                    log_d = natural_logs(load_wide(density + column * wide_size, inside), log_space)
                 if M_code != NONE and M_stride != 0:
-                    log_m = load_log(M + column * wide_size, inside, log_space)
-                numerator = log_q if model_is_target else log_d
-                denominator = log_d if model_is_target else log_q
-                possible = numerator > splat(low)
-                log_w = select(possible, numerator - denominator, splat(low))
-                valid = (log_d < splat(top)) & (log_w < splat(top)) & (log_m > splat(low)) & inside
-                log_r = log_w - log_m
-                u = as_lanes(column_uniforms(row_id, column, seed), log_r)
-                chosen = valid & (log_r >= log(u))
+                    log_m = natural_logs(load_wide(M + column * wide_size, inside), log_space)
+                log_u = log_of_normal(as_lanes(u, log_q))
+                chosen, valid, log_w = decide(log_q, log_d, log_m, log_u, model_is_target, False)
                 store_mask(mask + column, inside, chosen)
                 if log_prob != 0:
+                    chosen, valid, log_r = chosen & inside, valid & inside, log_w - log_m
                     at = column * wide_size
                     store(log_prob + at, inside, log_q)
                     store(log_ratio + at, inside, select(valid, log_w, splat(nan)))

@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 from rskernels.kernels.lanemath import exp2
 from rskernels.kernels.layout import ORDER_BLOCK
 from rskernels.kernels.simd import (
+    LANES,
     count,
     first,
     first_lanes,
@@ -23,7 +24,12 @@ from rskernels.kernels.simd import (
     prefetch,
     reduce_add,
     reduce_max,
+    reduce_rows_add,
+    reduce_rows_max,
+    select,
     splat,
+    storer,
+    widen,
 )
 
 NONE, F32, F64, BF16, F16, I64, I32 = range(7)
@@ -149,6 +155,9 @@ def part_of(part, V, order):
     return start, min(end, V) - start
 
 
+_store_f32, _store_f64 = storer("f32"), storer("f64")
+
+
 def asker(size):
     """Return ``ask_ahead(address)``: of the next window, prefetch what a step reads of this one.
 
@@ -168,15 +177,17 @@ def asker(size):
     return ask_ahead
 
 
-def _total_of(dtype, size, scalar):
-    """Return ``row_total`` for one dtype of logits."""
+def _totals_of(dtype, size, scalar):
+    """Return ``row_total`` and ``short_totals`` for one dtype of logits."""
     load, load_part, ask_ahead = loader(dtype), part_loader(dtype), asker(size)
+    store = _store_f64 if dtype == "f64" else _store_f32
+    width = LANES * (8 if dtype == "f64" else 4)
     low, zero = scalar(-np.inf), scalar(0.0)
 
     @njit
     @named(f"block_sum_{dtype}")
     def block_sum(block, length, reference, scale, bound, near, halves):
-        """Return the sum of a block, or of the part of it that is above the bound.
+        """Return the lanes of the sum of a block, or of the part of it that is above the bound.
 
         Asks for what lies ``near`` bytes ahead or, where that is 0, for ``halves`` halves of the
         next window.
@@ -197,17 +208,18 @@ def _total_of(dtype, size, scalar):
                 s2 = s2 + exp2((load(at + 32 * size) - base) * factor)
                 s3 = s3 + exp2((load(at + 48 * size) - base) * factor)
             if bound < np.inf:
-                part = float64(reduce_add((s0 + s1) + (s2 + s3)))
-                if part > bound:
+                part = (s0 + s1) + (s2 + s3)
+                if float64(reduce_add(part)) > bound:
                     return part
         for i in range(whole, length, 16):
             z = load_part(block + i * size, first_lanes(length - i))
             s0 = s0 + exp2((z - base) * factor)
-        return float64(reduce_add((s0 + s1) + (s2 + s3)))
+        return (s0 + s1) + (s2 + s3)
 
     @njit
     @named(f"block_top_{dtype}")
     def block_top(block, length):
+        """Return the lanes of the maximum of a block, and which of them met a NaN."""
         m0, m1, m2, m3 = splat(low), splat(low), splat(low), splat(low)
         nan = isnan(m0)
         whole = length - length % STEP
@@ -221,7 +233,7 @@ def _total_of(dtype, size, scalar):
             z = load_part(block + i * size, first_lanes(length - i))
             nan = nan | isnan(z)
             m0 = maximum(z, m0)
-        return float64(reduce_max(maximum(maximum(m0, m1), maximum(m2, m3)))), count(nan) > 0
+        return maximum(maximum(m0, m1), maximum(m2, m3)), nan
 
     @njit
     @named(f"row_total_{dtype}")
@@ -253,10 +265,12 @@ def _total_of(dtype, size, scalar):
                 block = scratch
             added = LIMIT
             if reference > -np.inf:
-                added = block_sum(block, length, reference, scale, bound - total, near, halves)
+                lanes = block_sum(block, length, reference, scale, bound - total, near, halves)
+                added = float64(reduce_add(lanes))
             if added >= LIMIT:
-                top, nan = block_top(block, length)
-                if nan or top == np.inf:
+                tops, nan = block_top(block, length)
+                top = float64(reduce_max(tops))
+                if count(nan) > 0 or top == np.inf:
                     return np.nan, np.nan, part
                 if top == -np.inf:
                     continue
@@ -265,7 +279,8 @@ def _total_of(dtype, size, scalar):
                 reference = top
                 if headroom < np.inf:
                     bound = bound_of(z, reference, scale, headroom)
-                added = block_sum(block, length, reference, scale, bound - total, near, halves)
+                lanes = block_sum(block, length, reference, scale, bound - total, near, halves)
+                added = float64(reduce_add(lanes))
             total += added
             if total > bound:
                 return reference, total, part
@@ -273,13 +288,39 @@ def _total_of(dtype, size, scalar):
             return np.nan, np.nan, parts
         return reference, total, parts
 
-    return row_total
+    @njit
+    @named(f"short_totals_{dtype}")
+    def short_totals(rows, wanted, V, scale, scratch, references, totals):
+        """Write what ``row_total`` returns of the wanted ones of sixteen rows of one part.
+
+        ``rows`` is the address of their addresses, side by side; bit n of ``wanted`` is row n.
+        The lanes of all rows are reduced together, in the order of one.
+        """
+        row, whole = carray(as_i64(rows), LANES), first_lanes(LANES)
+        for lane in range(LANES):
+            if wanted >> lane & 1:
+                tops, _ = block_top(row[lane], V)
+                store(scratch + lane * width, whole, tops)
+        tops = widen(reduce_rows_max(scratch, splat(zero)))
+        _store_f64(references, whole, tops)
+        top = carray(as_f64(references), LANES)
+        for lane in range(LANES):
+            if wanted >> lane & 1:
+                sums = block_sum(row[lane], V, top[lane], scale, np.inf, 0, 1)
+                store(scratch + lane * width, whole, sums)
+        sums = widen(reduce_rows_add(scratch, splat(zero)))
+        # A NaN, a +inf or nothing but -inf sums to more than any row of numbers.
+        numbers = sums < splat(LIMIT)
+        _store_f64(references, whole, select(numbers, tops, splat(np.nan)))
+        _store_f64(totals, whole, select(numbers, sums, splat(np.nan)))
+
+    return row_total, short_totals
 
 
-_total_f32 = _total_of("f32", 4, float32)
-_total_bf16 = _total_of("bf16", 2, float32)
-_total_f16 = _total_of("f16", 2, float32)
-_total_f64 = _total_of("f64", 8, float64)
+_total_f32, _short_f32 = _totals_of("f32", 4, float32)
+_total_bf16, _short_bf16 = _totals_of("bf16", 2, float32)
+_total_f16, _short_f16 = _totals_of("f16", 2, float32)
+_total_f64, _short_f64 = _totals_of("f64", 8, float64)
 _part_bf16, _part_f16 = part_loader("bf16"), part_loader("f16")
 
 
@@ -296,6 +337,26 @@ def row_total(
     if code == F16:
         return _total_f16(*arguments)
     return _total_f64(*arguments)
+
+
+@njit
+def is_short(V, stride, order):
+    """Say whether ``short_totals`` serves rows of V columns, ``stride`` elements apart."""
+    return V <= HEAD and stride == 1 and order == 0
+
+
+@njit
+def short_totals(rows, wanted, code, V, scale, scratch, references, totals):
+    """Write (reference, total) of the wanted ones of sixteen short rows of any dtype."""
+    arguments = (rows, wanted, V, scale, scratch, references, totals)
+    if code == F32:
+        _short_f32(*arguments)
+    elif code == BF16:
+        _short_bf16(*arguments)
+    elif code == F16:
+        _short_f16(*arguments)
+    else:
+        _short_f64(*arguments)
 
 
 @njit

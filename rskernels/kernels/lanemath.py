@@ -9,6 +9,7 @@ from rskernels import random
 from rskernels.kernels.simd import (
     DOUBLE,
     FLOAT,
+    I16,
     I32,
     I64,
     LANES,
@@ -56,11 +57,25 @@ LOG_F32 = (
     0.127614682632,
     -0.0763422573871,
 )
-SQRT_HALF_BITS = 0x3F3504F3
-SMALLEST_NORMAL = 2.0**-126
+# Minimax (log((1+s)/(1-s)) - 2*s) / s**3 in s*s, for the same f = 2*s/(1-s); off by 1.2e-18.
+LOG_F64 = (
+    0.666666666666673441,
+    0.399999999994146757,
+    0.285714287423880125,
+    0.222221985731577179,
+    0.181835643270070245,
+    0.153140505394718475,
+    0.147959497465041091,
+)
+LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # 32 bits, and the rest
 
 # lane type: coefficients, lowest and highest exponent that stay finite, mantissa bits, integer type
 EXP2 = {FLOAT: (EXP2_F32, -125.0, 127.0, 23, I32), DOUBLE: (EXP2_F64, -1021.0, 1023.0, 52, I64)}
+# lane type: integer type, mantissa bits, bits of sqrt(1/2), smallest normal number
+LOG = {
+    FLOAT: (I32, 23, 0x3F3504F3, 2.0**-126),
+    DOUBLE: (I64, 52, 0x3FE6A09E667F3BCD, 2.0**-1022),
+}
 
 
 def horner(builder, coefficients, x):
@@ -93,49 +108,92 @@ def exp2(builder, x):
     return builder.bitcast(builder.add(bits, power), x.type)
 
 
-@lanes(lambda x: x)
-def log(builder, x):
-    """Natural logarithm: log 0 is -inf, log of a negative number or NaN is NaN."""
-    if x.type.element is DOUBLE:
-        return call(builder, "llvm.log.v16f64", x.type, x)
-    number = lambda value: constant(x.type, value)  # noqa: E731
-    words = wide(I32)
-    tiny = builder.fcmp_ordered("<", x, number(SMALLEST_NORMAL))
-    scaled = builder.select(tiny, builder.fmul(x, number(2.0**24)), x)
-    bits = builder.bitcast(scaled, words)
-    exponent = builder.ashr(builder.sub(bits, constant(words, SQRT_HALF_BITS)), constant(words, 23))
-    mantissa = builder.bitcast(
-        builder.sub(bits, builder.shl(exponent, constant(words, 23))), x.type
-    )
-    power = builder.sitofp(exponent, x.type)
-    power = builder.select(tiny, builder.fsub(power, number(24.0)), power)
-    f = builder.fsub(mantissa, number(1.0))
+def _log_near_one_f32(builder, f, power):
+    number = lambda value: constant(f.type, value)  # noqa: E731
     cube = builder.fmul(builder.fmul(f, f), f)
     tail = builder.fmul(horner(builder, LOG_F32, f), cube)
     tail = builder.fsub(tail, builder.fmul(number(0.5), builder.fmul(f, f)))
-    value = builder.fadd(f, tail)
-    fused = f"llvm.fmuladd.{suffix(x.type)}"
-    value = call(builder, fused, x.type, power, number(math.log(2)), value)
-    infinite = builder.fcmp_ordered("==", x, number(math.inf))
-    positive = builder.fcmp_ordered(">", x, number(0.0))
-    zero = builder.fcmp_ordered("==", x, number(0.0))
-    value = builder.select(infinite, x, value)
-    value = builder.select(positive, value, number(math.nan))
-    return builder.select(zero, number(-math.inf), value)
+    fused = f"llvm.fmuladd.{suffix(f.type)}"
+    return call(builder, fused, f.type, power, number(math.log(2)), builder.fadd(f, tail))
+
+
+def _log_near_one_f64(builder, f, power):
+    number = lambda value: constant(f.type, value)  # noqa: E731
+    s = builder.fdiv(f, builder.fadd(f, number(2.0)))
+    square = builder.fmul(s, s)
+    tail = builder.fmul(horner(builder, LOG_F64, square), square)
+    half = builder.fmul(number(0.5), builder.fmul(f, f))
+    # log(1+f) = f - (half - s*(half + tail)), and what is small is added first.
+    small = builder.fmul(s, builder.fadd(half, tail))
+    small = builder.fadd(small, builder.fmul(power, number(LN2_LOW)))
+    near = builder.fsub(f, builder.fsub(half, small))
+    return builder.fadd(builder.fmul(power, number(LN2_HIGH)), near)
+
+
+def _log_of_normal(builder, x):
+    integer, mantissa_bits, sqrt_half, _ = LOG[x.type.element]
+    words = wide(integer)
+    width = constant(words, mantissa_bits)
+    bits = builder.bitcast(x, words)
+    exponent = builder.ashr(builder.sub(bits, constant(words, sqrt_half)), width)
+    mantissa = builder.bitcast(builder.sub(bits, builder.shl(exponent, width)), x.type)
+    near_one = _log_near_one_f64 if x.type.element is DOUBLE else _log_near_one_f32
+    return near_one(
+        builder, builder.fsub(mantissa, constant(x.type, 1.0)), builder.sitofp(exponent, x.type)
+    )
+
+
+@lanes(lambda x: x)
+def log_of_normal(builder, x):
+    """Natural logarithm of normal positive numbers."""
+    return _log_of_normal(builder, x)
+
+
+@lanes(lambda x: x)
+def log(builder, x):
+    """Natural logarithm: log 0 is -inf, log of a negative number or NaN is NaN."""
+    _, mantissa_bits, _, smallest = LOG[x.type.element]
+    number = lambda value: constant(x.type, value)  # noqa: E731
+    normal = builder.and_(
+        builder.fcmp_ordered(">=", x, number(smallest)),
+        builder.fcmp_ordered("<", x, number(math.inf)),
+    )
+    plain = _log_of_normal(builder, x)
+    all_normal = builder.icmp_unsigned("==", builder.bitcast(normal, I16), I16(2**LANES - 1))
+    before = builder.block
+    with builder.if_then(builder.not_(all_normal), likely=False):
+        octaves = mantissa_bits + 1.0
+        lifted = _log_of_normal(builder, builder.fmul(x, number(2.0**octaves)))
+        lifted = builder.fsub(lifted, number(octaves * math.log(2)))
+        value = builder.select(normal, plain, lifted)
+        infinite = builder.fcmp_ordered("==", x, number(math.inf))
+        value = builder.select(infinite, x, value)
+        positive = builder.fcmp_ordered(">", x, number(0.0))
+        value = builder.select(positive, value, number(math.nan))
+        zero = builder.fcmp_ordered("==", x, number(0.0))
+        value = builder.select(zero, number(-math.inf), value)
+        special = builder.block
+    result = builder.phi(x.type)
+    result.add_incoming(plain, before)
+    result.add_incoming(value, special)
+    return result
 
 
 def _same_shape(like, value):
     return constant(like, value) if isinstance(like, ir.VectorType) else ir.Constant(like, value)
 
 
-def emit_philox(builder, counter, key):
-    """Emit the four words of Philox4x32-10; words are i64, scalars or vectors."""
+def _philox_rounds(builder, counter, key, rounds):
+    """Emit rounds of Philox4x32-10 and return counter and key; words are i64, scalars or vectors.
+
+    What gathers above the low 32 bits is left there: multiplication does not look at it. Nor is it
+    cleared at the start, or the compiler would forget, across a loop, that it is not looked at.
+    """
     words = counter[0].type
-    mask = _same_shape(words, random.WORD)
-    half = _same_shape(words, 32)
+    mask, half = _same_shape(words, random.WORD), _same_shape(words, 32)
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(random.ROUNDS):
+    for _ in range(rounds):
         products = [
             builder.mul(builder.and_(value, mask), _same_shape(words, multiplier))
             for value, multiplier in ((c0, random.MULTIPLIER_0), (c2, random.MULTIPLIER_1))
@@ -146,65 +204,55 @@ def emit_philox(builder, counter, key):
             builder.xor(builder.xor(builder.lshr(products[0], half), c3), k1),
             products[0],
         )
-        k0 = builder.and_(builder.add(k0, _same_shape(words, random.WEYL_0)), mask)
-        k1 = builder.and_(builder.add(k1, _same_shape(words, random.WEYL_1)), mask)
-        c1, c3 = builder.and_(c1, mask), builder.and_(c3, mask)
-    return tuple(builder.and_(word, mask) for word in (c0, c1, c2, c3))
+        k0 = builder.add(k0, _same_shape(words, random.WEYL_0))
+        k1 = builder.add(k1, _same_shape(words, random.WEYL_1))
+    return (c0, c1, c2, c3), (k0, k1)
 
 
-def emit_word_uniform(builder, w0, w1, float_type):
-    """Emit ``random.word_uniform`` for i64 words."""
-    words = w0.type
-    number = lambda value: _same_shape(words, value)  # noqa: E731
+def _emit_uniforms(builder, counter, key):
+    """Emit ``random.word_uniform`` of the first two words of sixteen counters and a key."""
+    key = [broadcast(builder, part) for part in (key, builder.ashr(key, I64(32)))]
+    (_, c1, c2, _), (k0, _) = _philox_rounds(builder, counter, key, random.ROUNDS - 1)
+    words, floats = wide(I64), wide(FLOAT)
+    number = lambda value: constant(words, value)  # noqa: E731
+    # The last round leaves w1 in the low half of this product, and w0 but for a key in the high.
+    product = builder.mul(builder.and_(c2, number(random.WORD)), number(random.MULTIPLIER_1))
+    both = builder.xor(product, builder.shl(builder.xor(c1, k0), number(32)))  # w0 * 2**32 + w1
+    w0 = builder.lshr(both, number(32))
     small = builder.icmp_unsigned("<", w0, number(random.SMALL_WORD))
-    numerator = builder.add(
-        builder.shl(w0, number(33)), builder.add(builder.shl(w1, number(1)), number(1))
-    )
+    numerator = builder.or_(builder.shl(both, number(1)), number(1))
     integer = builder.select(small, numerator, builder.or_(w0, number(1)))
-    scale = builder.select(
-        small, _same_shape(float_type, 2.0**-65), _same_shape(float_type, 2.0**-32)
-    )
-    return builder.fmul(builder.sitofp(integer, float_type), scale)
+    scale = builder.select(small, constant(floats, 2.0**-65), constant(floats, 2.0**-32))
+    return builder.fmul(builder.sitofp(integer, floats), scale)
 
 
-def _row_words(builder, row, stream, seed):
-    half, mask = I64(32), I64(random.WORD)
-    return (
-        (builder.and_(row, mask), builder.lshr(row, half), builder.and_(stream, mask)),
-        (builder.and_(seed, mask), builder.lshr(seed, half)),
-    )
+def _following(builder, first):
+    return builder.add(broadcast(builder, first), ir.Constant(wide(I64), list(range(LANES))))
 
 
-@lanes(lambda row, stream, seed: types.float64)
-def row_uniform(builder, row, stream, seed):
-    """Return the uniform of a row (column 0) as float64."""
-    (low, high, use), key = _row_words(builder, row, stream, seed)
-    w0, w1, _, _ = emit_philox(builder, (low, high, I64(0), use), key)
-    return builder.fpext(emit_word_uniform(builder, w0, w1, FLOAT), DOUBLE)
+@lanes(lambda row, stream, seed: f32x16)
+def row_uniforms(builder, row, stream, seed):
+    """Return the uniforms (column 0) of sixteen rows that follow each other."""
+    rows, use = _following(builder, row), broadcast(builder, stream)
+    high = builder.ashr(rows, constant(wide(I64), 32))
+    return _emit_uniforms(builder, (rows, high, constant(wide(I64), 0), use), seed)
 
 
 @lanes(lambda row, column, seed: f32x16)
 def column_uniforms(builder, row, column, seed):
     """Return the acceptance uniforms of sixteen neighbouring columns of a row."""
-    (low, high, use), key = _row_words(builder, row, I64(random.ACCEPT_STREAM), seed)
-    offsets = ir.Constant(wide(I64), list(range(LANES)))
-    columns = builder.add(broadcast(builder, column), offsets)
-    counter = (broadcast(builder, low), broadcast(builder, high), columns, broadcast(builder, use))
-    w0, w1, _, _ = emit_philox(builder, counter, tuple(broadcast(builder, k) for k in key))
-    return emit_word_uniform(builder, w0, w1, wide(FLOAT))
+    columns, use = _following(builder, column), constant(wide(I64), random.ACCEPT_STREAM)
+    low, high = (broadcast(builder, part) for part in (row, builder.ashr(row, I64(32))))
+    return _emit_uniforms(builder, (low, high, columns, use), seed)
 
 
 def _word(index):
     @lanes(lambda counter_low, counter_high, key: types.int64)
     def word(builder, counter_low, counter_high, key):
-        half, mask = I64(32), I64(random.WORD)
-        counter = tuple(
-            part
-            for pair in (counter_low, counter_high)
-            for part in (builder.and_(pair, mask), builder.lshr(pair, half))
-        )
-        halves = (builder.and_(key, mask), builder.lshr(key, half))
-        return emit_philox(builder, counter, halves)[index]
+        high = lambda pair: builder.lshr(pair, I64(32))  # noqa: E731
+        counter = (counter_low, high(counter_low), counter_high, high(counter_high))
+        words, _ = _philox_rounds(builder, counter, (key, high(key)), random.ROUNDS)
+        return builder.and_(words[index], I64(random.WORD))
 
     return word
 

@@ -105,6 +105,13 @@ def splat(builder, value):
     return broadcast(builder, value)
 
 
+@lanes(lambda value, like: like)
+def filled(builder, value, like):
+    """Return a float64 in every lane of a vector such as ``like``."""
+    lane = like.type.element
+    return broadcast(builder, value if lane is DOUBLE else builder.fptrunc(value, lane))
+
+
 @lanes(lambda a, b, c: a)
 def fma(builder, a, b, c):
     """Return ``a * b + c``, rounded once where the processor can."""
@@ -127,6 +134,12 @@ def minimum(builder, a, b):
 def maximum(builder, a, b):
     """Return the larger of each lane, ``b`` where one is NaN."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+@lanes(lambda a: a)
+def absolute(builder, a):
+    """Return each lane without its sign."""
+    return call(builder, f"llvm.fabs.{suffix(a.type)}", a.type, a)
 
 
 @lanes(lambda a: mask16)
@@ -165,15 +178,36 @@ def _operator(function, result, body):
 _operator(operator.add, lambda a, b: a, lambda builder, a, b: builder.fadd(a, b))
 _operator(operator.sub, lambda a, b: a, lambda builder, a, b: builder.fsub(a, b))
 _operator(operator.mul, lambda a, b: a, lambda builder, a, b: builder.fmul(a, b))
+_operator(operator.truediv, lambda a, b: a, lambda builder, a, b: builder.fdiv(a, b))
 _operator(operator.and_, lambda a, b: a, lambda builder, a, b: builder.and_(a, b))
 _operator(operator.or_, lambda a, b: a, lambda builder, a, b: builder.or_(a, b))
 _operator(operator.lt, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered("<", x, y))
+_operator(operator.le, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered("<=", x, y))
 _operator(operator.gt, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered(">", x, y))
 _operator(operator.ge, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered(">=", x, y))
 
 
+def _halves(builder, combine, a, b, width):
+    """Combine the halves of each ``width`` lanes, those of ``a`` first, then those of ``b``."""
+    low, high = (
+        ir.Constant(
+            ir.VectorType(I32, LANES),
+            [
+                vector * LANES + group + half + lane
+                for vector in (0, 1)
+                for group in range(0, LANES, width)
+                for lane in range(width // 2)
+            ],
+        )
+        for half in (0, width // 2)
+    )
+    return combine(builder, builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high))
+
+
 def _reduction(combine):
-    def body(builder, value):
+    """Return reductions of one vector, and of sixteen at a time, in the same order."""
+
+    def one(builder, value):
         width = LANES
         while width > 1:
             width //= 2
@@ -188,17 +222,53 @@ def _reduction(combine):
             )
         return builder.extract_element(value, I32(0))
 
-    return lanes(lambda vector: SCALAR_OF[vector])(body)
+    def sixteen(builder, address, like):
+        pointer = builder.inttoptr(address, like.type.as_pointer())
+        values = [
+            builder.load(builder.gep(pointer, [I64(row)]), align=BYTES[like.type.element])
+            for row in range(LANES)
+        ]
+        width = LANES
+        while width > 1:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [_halves(builder, combine, a, b, width) for a, b in pairs]
+            width //= 2
+        return values[0]
+
+    return lanes(lambda vector: SCALAR_OF[vector])(one), lanes(lambda address, like: like)(sixteen)
 
 
-reduce_add = _reduction(lambda builder, a, b: builder.fadd(a, b))
-reduce_max = _reduction(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+# ``reduce_rows_...(address, like)`` reduces sixteen vectors in memory, each to the lane of its own.
+reduce_add, reduce_rows_add = _reduction(lambda builder, a, b: builder.fadd(a, b))
+reduce_max, reduce_rows_max = _reduction(
+    lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b)
+)
 
 
 @lanes(lambda vector: SCALAR_OF[vector])
 def first(builder, vector):
     """Return the first lane."""
     return builder.extract_element(vector, I32(0))
+
+
+@lanes(lambda vector: f64x16)
+def widen(builder, vector):
+    """Return float32 or float64 lanes as float64."""
+    return vector if vector.type == wide(DOUBLE) else builder.fpext(vector, wide(DOUBLE))
+
+
+@lanes(lambda vector: vector)
+def round_to_float32(builder, vector):
+    """Return lanes rounded to float32, as wide as they were."""
+    if vector.type == wide(FLOAT):
+        return vector
+    return builder.fpext(builder.fptrunc(vector, wide(FLOAT)), vector.type)
+
+
+@lanes(lambda vector: f32x16)
+def narrow(builder, vector):
+    """Return float64 lanes rounded to float32."""
+    return builder.fptrunc(vector, wide(FLOAT))
 
 
 @lanes(lambda value, like: like)
@@ -213,11 +283,30 @@ def count(builder, mask):
     return builder.zext(call(builder, "llvm.ctpop.i16", I16, builder.bitcast(mask, I16)), I64)
 
 
+@lanes(lambda mask: types.int64)
+def bits_of(builder, mask):
+    """Return a mask as an integer: bit n is lane n."""
+    return builder.zext(builder.bitcast(mask, I16), I64)
+
+
+@lanes(lambda bits: mask16)
+def mask_of(builder, bits):
+    """Return the mask whose lane n is bit n of an integer."""
+    return builder.bitcast(builder.trunc(bits, I16), wide(I1))
+
+
+@lanes(lambda a, b: mask16)
+def without(builder, a, b):
+    """Say which lanes are set in ``a`` and not in ``b``."""
+    return builder.and_(a, builder.not_(b))
+
+
 @lanes(lambda n: mask16)
 def first_lanes(builder, n):
     """Say which lanes come before lane ``n``."""
-    index = ir.Constant(wide(I64), list(range(LANES)))
-    return builder.icmp_signed("<", index, broadcast(builder, n))
+    index = ir.Constant(wide(I32), list(range(LANES)))
+    most = builder.select(builder.icmp_signed("<", n, I64(LANES)), n, I64(LANES))
+    return builder.icmp_signed("<", index, broadcast(builder, builder.trunc(most, I32)))
 
 
 @lanes(lambda n: mask16)

@@ -14,7 +14,7 @@ from threading import Lock, Thread
 import torch
 
 # Work is counted in logits; below this, waking a second thread costs more than it saves.
-SERIAL_WORK = 1 << 18
+SERIAL_WORK = 1 << 20
 SHARES = 16  # a thread, about
 
 

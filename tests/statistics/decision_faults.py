@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from .fault import DECIDE, DENSE, REFERENCE, TRITON, Fault, of_bernoulli
+from .fault import DECIDE, LANE_LAW, REFERENCE, TRITON, Fault, of_bernoulli
 from .test_ends import check_upper_end
 from .test_t1_rate import check_rate
 from .test_t3_categorical import check_cells
@@ -25,32 +25,37 @@ flips_of_targets = partial(check_flips, form="target", shape=(10_000, 50))
 upper_end_of_targets = partial(check_upper_end, form="target")
 upper_end_of_entries = partial(check_upper_end, form="dense")
 
+SWAPPED = (
+    (LANE_LAW, "numerator = log_q if model", "numerator = log_q if not model"),
+    (LANE_LAW, "denominator = log_density if model", "denominator = log_density if not model"),
+)
+
 DECISION = [
     of_bernoulli(
         "the comparison is the wrong way round",
         rate,
         reference="log_ratio - log_M <= u.double().log()",
-        cpu="value - log_M <= log_u",
+        cpu="values - log_M <= log_u",
         gpu="log_w - log_m <= tl.log(u.to(tl.float64))",
     ),
     of_bernoulli(
         "an equal ratio is rejected",
         check_upper_end,
         reference="log_ratio - log_M > u.double().log()",
-        cpu="value - log_M > log_u",
+        cpu="values - log_M > log_u",
         gpu="log_w - log_m > tl.log(u.to(tl.float64))",
     ),
     Fault(
         "an equal ratio is rejected for targets",
         upper_end_of_targets,
         reference=((REFERENCE, "log_r >= u.double().log()", "log_r > u.double().log()"),),
-        cpu=((DECIDE, "accepted = log_r >= log_u", "accepted = log_r > log_u"),),
+        cpu=((LANE_LAW, "log_r >= log_u", "log_r > log_u"),),
         nightly=("cpu",),
     ),
     Fault(
         "an equal ratio is rejected for entries",
         upper_end_of_entries,
-        cpu=((DENSE, "log_r >= log(u)", "log_r > log(u)"),),
+        cpu=((LANE_LAW, "log_r >= log_u", "log_r > log_u"),),
         gpu=((TRITON, "log_r >= tl.log(u.to(WIDE))", "log_r > tl.log(u.to(WIDE))"),),
         nightly=("cpu",),
     ),
@@ -58,41 +63,41 @@ DECISION = [
         "log u is of float32",
         check_uniforms,
         reference="log_ratio - log_M >= u.log()",
-        cpu="value - log_M >= float32(log_u)",
+        cpu="values - log_M >= widen(narrow(log_u))",
         gpu="log_w - log_m >= tl.log(u)",
     ),
     of_bernoulli(
         "small ratios are rounded up",
         law,
         reference="(log_ratio - log_M).clamp(min=-2.5) >= u.double().log()",
-        cpu="max(value - log_M, -2.5) >= log_u",
+        cpu="select(values - log_M > splat(-2.5), values - log_M, splat(-2.5)) >= log_u",
         gpu="tl.maximum(log_w - log_m, -2.5) >= tl.log(u.to(tl.float64))",
     ),
     of_bernoulli(
         "M is read the wrong way round",
         waiting,
         reference="log_ratio + log_M >= u.double().log()",
-        cpu="value + log_M >= log_u",
+        cpu="values + log_M >= log_u",
         gpu="log_w + log_m >= tl.log(u.to(tl.float64))",
     ),
     of_bernoulli(
         "M is ignored",
         rate,
         reference="log_ratio >= u.double().log()",
-        cpu="value >= log_u",
+        cpu="values >= log_u",
         gpu="log_w >= tl.log(u.to(tl.float64))",
     ),
     Fault(
         "M is ignored for targets",
         rate_of_targets,
         reference=((REFERENCE, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
-        cpu=((DECIDE, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
+        cpu=((LANE_LAW, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
         nightly=("cpu",),
     ),
     Fault(
         "M is ignored for entries",
         rate_of_entries,
-        cpu=((DENSE, "log_r = log_w - log_m", "log_r = log_w"),),
+        cpu=((LANE_LAW, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
         nightly=("cpu",),
     ),
     Fault(
@@ -112,22 +117,12 @@ DECISION = [
         reference=(
             (REFERENCE, "(log_prob, log_density) if model", "(log_prob, log_density) if not model"),
         ),
-        cpu=(
-            (DECIDE, "numerator = log_q if model", "numerator = log_q if not model"),
-            (
-                DECIDE,
-                "denominator = log_density if model",
-                "denominator = log_density if not model",
-            ),
-        ),
+        cpu=SWAPPED,
     ),
     Fault(
         "the model's roles are swapped for entries",
         rate_of_entries,
-        cpu=(
-            (DENSE, "numerator = log_q if model", "numerator = log_q if not model"),
-            (DENSE, "denominator = log_d if model", "denominator = log_d if not model"),
-        ),
+        cpu=SWAPPED,
         gpu=((TRITON, '("-inf"), log_q - log_density)', '("-inf"), log_density - log_q)'),),
         nightly=("cpu",),
     ),
@@ -137,14 +132,14 @@ DECISION = [
         reference=((REFERENCE, "log_softmax((z - top) / temperature, -1)", "log_softmax(z, -1)"),),
         cpu=(
             (DECIDE, "scale = scale_of(temperature)", "scale = scale_of(1.0)"),
-            (DECIDE, "reference) / temperature - math.log", "reference) - math.log"),
+            (LANE_LAW, "references) / splat(temperature)", "references)"),
         ),
         nightly=("cpu",),
     ),
     Fault(
         "the temperature is ignored in the numerator",
         rate_of_targets,
-        cpu=((DECIDE, "reference) / temperature - math.log", "reference) - math.log"),),
+        cpu=((LANE_LAW, "references) / splat(temperature)", "references)"),),
         nightly=("cpu",),
     ),
     Fault(
@@ -157,7 +152,13 @@ DECISION = [
                 "        log_prob = log_q.roll(-1, -1).gather(-1, index[..., None])[..., 0]",
             ),
         ),
-        cpu=((DECIDE, "load_logit(row + target *", "load_logit(row + (target + 1) % V *"),),
+        cpu=(
+            (
+                DECIDE,
+                "load_logit(row[lane] + target *",
+                "load_logit(row[lane] + (target + 1) % V *",
+            ),
+        ),
         nightly=("cpu",),
     ),
     Fault(
@@ -174,14 +175,20 @@ DECISION = [
     Fault(
         "a lazy decision is taken half an octave early",
         rate_of_long_targets,
-        cpu=((DECIDE, "return (room + margin) * LOG2_E", "return (room + margin) * LOG2_E - 0.5"),),
+        cpu=(
+            (
+                LANE_LAW,
+                "(room + margin) * splat(LOG2_E)",
+                "(room + margin) * splat(LOG2_E) - splat(0.5)",
+            ),
+        ),
         nightly=("cpu",),
     ),
     Fault(
         "a ratio above M is rejected",
         violated,
         reference=((REFERENCE, "mask = valid & (log_r", "mask = valid & (log_r <= 0) & (log_r"),),
-        cpu=((DECIDE, "accepted = log_r >= log_u", "accepted = 0 >= log_r >= log_u"),),
+        cpu=((LANE_LAW, "log_r >= log_u)", "log_r >= log_u) & (log_r <= zero)"),),
         nightly=("cpu",),
     ),
     Fault(

@@ -6,29 +6,30 @@ from typing import NamedTuple
 Change = tuple[str, str, str]
 
 LAW, REFERENCE = "random.py", "kernels/reference.py"
-LANES, DECIDE, DENSE = "kernels/lanemath.py", "kernels/cpu_decide.py", "kernels/cpu_dense.py"
+LANES, LANE_LAW = "kernels/lanemath.py", "kernels/cpu_law.py"
+DECIDE, DENSE = "kernels/cpu_decide.py", "kernels/cpu_dense.py"
 TRITON = "kernels/gpu_kernels.py"
 
 # What each backend makes of two words.
 UNIFORM = {
     "reference": "return torch.where(w0 < SMALL_WORD, small, large)",
-    "cpu": "return builder.fmul(builder.sitofp(integer, float_type), scale)",
+    "cpu": "return builder.fmul(builder.sitofp(integer, floats), scale)",
     "gpu": "return tl.where(small, u_small, u_large)",
 }
 SECOND_WORD = {
     "reference": "2 * w1 + 1",
-    "cpu": "builder.add(builder.shl(w1, number(1)), number(1))",
+    "cpu": "builder.or_(builder.shl(both, number(1)), number(1))",
     "gpu": "(w1.to(tl.int64) << 1) + 1",
 }
 # How each backend compares, and which row's uniform it takes, where the ratio is given.
 COMPARISON = {
     "reference": "log_ratio - log_M >= u.double().log()",
-    "cpu": "value - log_M >= log_u",
+    "cpu": "values - log_M >= log_u",
     "gpu": "log_w - log_m >= tl.log(u.to(tl.float64))",
 }
 ROW_IDS = {
     "reference": "row_offset + torch.arange(log_ratio.numel(), device=log_ratio.device)",
-    "cpu": "row_uniform(row_offset + n, stream, seed)",
+    "cpu": "row_uniforms(row_offset + n, stream, seed)",
     "gpu": "_uniform(row_offset.to(tl.int64) + rows,",
 }
 

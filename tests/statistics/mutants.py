@@ -9,7 +9,7 @@ import rskernels
 
 PACKAGE = Path(rskernels.__file__).parent
 # What holds neither law nor decision is not copied: Numba is told of its vector types once.
-SHARED = ("simd", "threads")
+SHARED = ("kernels.simd", "kernels.threads", "dispatch")
 _numbers = itertools.count()
 
 
@@ -20,7 +20,7 @@ def plant(folder, changes):
     """
     name = f"mutant_{next(_numbers)}"
     copied = [PACKAGE / "random.py", *(PACKAGE / "kernels").glob("*.py")]
-    copied = [path for path in copied if path.stem not in SHARED]
+    copied = [path for path in copied if f"kernels.{path.stem}" not in SHARED]
     sources = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in copied}
     for file, text, replacement in changes:
         if (found := sources[file].count(text)) != 1:
@@ -39,7 +39,12 @@ def _renamed(source, name):
     """Return the source with imports of the copy, for float32, without Numba's cache on disk."""
     source = re.sub(r"(?m)^((?:from|import) )rskernels\b", rf"\1{name}", source)
     for module in SHARED:
-        source = source.replace(f"{name}.kernels.{module}", f"rskernels.kernels.{module}")
+        source = source.replace(f"{name}.{module}", f"rskernels.{module}")
     # Kernels of one dtype compile in half the time, and the checks of the mutants need no more.
-    source = re.sub(r"(?m)^(_\w+)_(bf16|f16|f64) = _\w+_of\(.*\)$", r"\1_\2 = \1_f32", source)
+    made = r"(?m)^(?P<names>_\w+_(bf16|f16|f64)(, _\w+_\2)*) = _\w+_of\(.*\)$"
+    source = re.sub(made, lambda line: _as_float32(line["names"]), source)
     return source.replace("cache=True", "cache=False")
+
+
+def _as_float32(names):
+    return f"{names} = {re.sub('_(bf16|f16|f64)', '_f32', names)}"

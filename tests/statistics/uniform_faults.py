@@ -35,14 +35,14 @@ TWENTY_FOUR_BITS = (
     (LANES, "number(random.SMALL_WORD)", "number(0)"),
     (LANES, "builder.or_(w0, number(1))", "builder.and_(w0, number(0xFFFFFF00))"),
 )
-COLUMNS = "builder.add(broadcast(builder, column), offsets)"
+COLUMNS = "_following(builder, column)"
 
 UNIFORM_LAW = [
     of_uniform(
         "u is 0",
         rate,
         reference="return torch.zeros_like(large)",
-        cpu="return _same_shape(float_type, 0.0)",
+        cpu="return constant(floats, 0.0)",
         gpu="return u_large * 0.0",
     ),
     Fault(
@@ -74,7 +74,7 @@ UNIFORM_LAW = [
         check_resolution,
         where=SECOND_WORD,
         reference="2**32",
-        cpu="number(2**32)",
+        cpu="builder.or_(builder.shl(w0, number(33)), number(2**32))",
     ),
     Fault(
         "u is rounded twice",
@@ -88,15 +88,15 @@ UNIFORM_LAW = [
         check_lower_end,
         where=SECOND_WORD,
         reference="2 * w1",
-        cpu="builder.shl(w1, number(1))",
+        cpu="builder.shl(both, number(1))",
         gpu="(w1.to(tl.int64) << 1)",
     ),
     of_uniform(
         "u cannot be 1",
         check_upper_end,
         reference=UNIFORM["reference"] + ".clamp(max=1 - 2**-24)",
-        cpu="u = builder.fmul(builder.sitofp(integer, float_type), scale)\n"
-        "    top = _same_shape(float_type, 1 - 2**-24)\n"
+        cpu="u = builder.fmul(builder.sitofp(integer, floats), scale)\n"
+        "    top = constant(floats, 1 - 2**-24)\n"
         "    return builder.select(builder.fcmp_ordered('<', u, top), u, top)",
         gpu="return tl.minimum(tl.where(small, u_small, u_large), 0.99999994)",
     ),
@@ -104,7 +104,7 @@ UNIFORM_LAW = [
         "the high word of the seed is ignored",
         keys,
         reference=((LAW, "(seed >> 32) & WORD], dtype", "0], dtype"),),
-        cpu=((LANES, "builder.lshr(seed, half)", "I64(0)"),),
+        cpu=((LANES, "builder.ashr(key, I64(32))", "I64(0)"),),
         gpu=((TRITON, "tl.philox(seed, low", "tl.philox(seed & 0xFFFFFFFF, low"),),
         nightly=("gpu",),
     ),
@@ -112,7 +112,7 @@ UNIFORM_LAW = [
         "the high word of the row is ignored",
         keys,
         reference=((LAW, "(rows >> 32) & WORD", "rows * 0"),),
-        cpu=((LANES, "builder.lshr(row, half)", "I64(0)"),),
+        cpu=((LANES, "builder.ashr(rows, constant(wide(I64), 32))", "constant(wide(I64), 0)"),),
         gpu=((TRITON, "(row_id >> 32).to(tl.uint32)", "(row_id * 0).to(tl.uint32)"),),
         nightly=("gpu",),
     ),
@@ -120,14 +120,14 @@ UNIFORM_LAW = [
         "the stream is ignored: one seed serves two streams",
         keys,
         reference=((LAW, "stream & WORD)", "0)"),),
-        cpu=((LANES, "builder.and_(stream, mask)", "I64(0)"),),
+        cpu=((LANES, "broadcast(builder, stream)", "constant(wide(I64), 0)"),),
         gpu=((TRITON, "stream.to(tl.uint32)", "(stream * 0).to(tl.uint32)"),),
     ),
     Fault(
         "the column is ignored",
         keys_of_entries,
         reference=((LAW, "column_ids & WORD, streams", "column_ids * 0, streams"),),
-        cpu=((LANES, COLUMNS, "broadcast(builder, I64(0))"),),
+        cpu=((LANES, COLUMNS, "constant(wide(I64), 0)"),),
         gpu=((TRITON, "_uniform(row_id, columns, ", "_uniform(row_id, columns * 0, "),),
         nightly=("gpu",),
     ),
@@ -153,7 +153,7 @@ ROWS = [
         keys,
         where=ROW_IDS,
         reference="torch.arange(log_ratio.numel())",
-        cpu="row_uniform(n, stream, seed)",
+        cpu="row_uniforms(n, stream, seed)",
         gpu="_uniform(rows,",
         nightly=("gpu",),
     ),
@@ -162,28 +162,26 @@ ROWS = [
         keys,
         where=ROW_IDS,
         reference="row_offset + torch.arange(log_ratio.numel()) % 1024",
-        cpu="row_uniform(row_offset + n % unit_rows, stream, seed)",
+        cpu="row_uniforms(row_offset + n % unit_rows, stream, seed)",
         gpu="_uniform(row_offset.to(tl.int64) + rows % BLOCK,",
     ),
     Fault(
         "row_offset is ignored for targets",
         keys_of_targets,
         reference=((REFERENCE, "row_offset + torch.arange(row_is_bad", "torch.arange(row_is_bad"),),
-        cpu=((DECIDE, "row_uniform(row_offset + n, 0", "row_uniform(n, 0"),),
+        cpu=((DECIDE, "row_uniforms(row_offset + start, 0", "row_uniforms(start, 0"),),
         nightly=("cpu",),
     ),
     Fault(
         "the draw is keyed by the place in its block of targets",
         keys_of_targets,
-        cpu=(
-            (DECIDE, "row_uniform(row_offset + n, 0", "row_uniform(row_offset + n % unit_rows, 0"),
-        ),
+        cpu=((DECIDE, "uniforms(row_offset + start, 0", "uniforms(row_offset + start % 16, 0"),),
         nightly=("cpu",),
     ),
     Fault(
-        "the draw is keyed by its block of entries",
+        "two rows of entries share their draws",
         keys_of_entries,
-        cpu=((DENSE, "row, row_offset + n, stride", "row, row_offset + n // unit_rows, stride"),),
+        cpu=((DENSE, "row, row_offset + n, stride", "row, row_offset + n // 2, stride"),),
         nightly=("cpu",),
     ),
     Fault(

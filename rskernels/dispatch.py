@@ -1,0 +1,45 @@
+"""When torch's dispatcher can be left out: it takes longer than deciding a few rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Looked up once; a call decides in microseconds.
+_is_compiling = torch.compiler.is_compiling
+_is_transforming = torch._C._are_functorch_transforms_active
+_count_modes = torch._C._len_torch_dispatch_stack
+_count_function_modes = torch._C._len_torch_function_stack
+_is_tracing = torch._C._is_tracing
+_is_profiling = torch._C._autograd._profiler_enabled
+
+
+def is_idle() -> bool:
+    """Say whether the dispatcher has nobody to tell of a call.
+
+    That is no compiler, tracer or profiler, no mode and no transform of torch.func.
+    """
+    return not (
+        _is_compiling()
+        or _is_transforming()
+        or _count_modes()
+        or _count_function_modes()
+        or _is_tracing()
+        or _is_profiling()
+    )
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Say whether the dispatcher would hand tensors, where given, to the CPU kernels as they are.
+
+    Not a subclass, nor one that it would first negate or fill with zeros.
+    """
+    for tensor in tensors:
+        if tensor is not None and (
+            type(tensor) is not Tensor
+            or not tensor.is_cpu
+            or tensor.is_neg()
+            or tensor._is_zerotensor()
+        ):
+            return False
+    return True
