@@ -304,8 +304,7 @@ class Envelope(StoredState):
         """Return log M, float64; NaN for a group that has no M yet.
 
         A mask decided with NaN rejects the row and counts it as invalid. With "max" and "fixed" a
-        CUDA device has its own M at hand, and nothing waits; with the others a call takes in what
-        rows wait there, which waits for the device.
+        CUDA device has its own M at hand; with the others a call first waits for rows held there.
 
         Parameters
         ----------
