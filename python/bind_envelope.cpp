@@ -2,117 +2,220 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
+#include "byte_form.hpp"
 #include "envelope.hpp"
 
 namespace py = pybind11;
 
 namespace {
 
+using rskernels::Batch;
+using rskernels::Columns;
 using rskernels::Envelope;
-using rskernels::EnvelopeCounts;
 using rskernels::EnvelopeOptions;
-using rskernels::EnvelopeState;
-using rskernels::Policy;
-using GroupIds = std::optional<Array<std::int64_t>>;
+using rskernels::EnvelopeReport;
+using rskernels::OnViolation;
+using rskernels::PolicyKind;
+using rskernels::Tally;
 
-Policy parse_policy(const std::string& name) {
-  if (name == "max") return Policy::kMax;
-  if (name == "quantile") return Policy::kQuantile;
-  throw std::invalid_argument("policy must be max or quantile, got " + name);
+// In the order of the enumerations.
+constexpr std::array kPolicies = {"max",     "quantile", "fixed", "leave_one_out",
+                                  "decayed", "budget",   "tail"};
+constexpr std::array kReactions = {"cap", "raise", "thin", "control"};
+
+template <class Enum, std::size_t kCount>
+Enum parse(const std::array<const char*, kCount>& names, const std::string& name,
+           const char* what) {
+  for (std::size_t i = 0; i < kCount; ++i) {
+    if (name == names[i]) return static_cast<Enum>(i);
+  }
+  throw std::invalid_argument(std::string("unknown ") + what + " " + name);
 }
 
-std::unique_ptr<Envelope> make_envelope(const std::string& policy, double level,
-                                        std::int64_t groups, std::optional<double> half_life) {
-  return std::make_unique<Envelope>(
-      EnvelopeOptions{parse_policy(policy), level, groups, half_life});
-}
-
-void update(Envelope& envelope, const Array<double>& log_ratio, const GroupIds& group_ids) {
-  const std::span<const double> ratios = as_span(log_ratio);
-  const auto ids = group_ids ? as_span(*group_ids) : std::span<const std::int64_t>{};
+std::unique_ptr<Envelope> make_envelope(const std::string& policy, std::int64_t groups,
+                                        double level, std::optional<double> confidence,
+                                        std::optional<double> half_life, double rate, double M,
+                                        const std::string& on_violation) {
+  EnvelopeOptions options;
+  options.policy = parse<PolicyKind>(kPolicies, policy, "policy");
+  options.on_violation = parse<OnViolation>(kReactions, on_violation, "reaction");
+  options.groups = groups;
+  options.level = level;
+  options.confidence = confidence;
+  options.half_life = half_life;
+  options.rate = rate;
+  options.M = M;
   const py::gil_scoped_release release;
-  envelope.update(ratios, ids);
+  return std::make_unique<Envelope>(options);
 }
 
-Array<double> log_M(const Envelope& envelope, const GroupIds& group_ids) {
+Batch make_batch(std::uintptr_t log_ratio, const std::string& dtype, std::int64_t count,
+                 std::uintptr_t group_ids, bool ids_are_int32) {
+  if (count < 0) throw std::invalid_argument("a batch has at least 0 rows");
+  Batch batch;
+  batch.log_ratio = reinterpret_cast<const void*>(log_ratio);
+  batch.dtype = parse_dtype(dtype);
+  batch.count = count;
+  batch.group_ids = reinterpret_cast<const void*>(group_ids);
+  batch.ids_are_int32 = ids_are_int32;
+  return batch;
+}
+
+Array<double> log_M(const Envelope& envelope, const std::optional<Batch>& batch) {
   std::vector<double> values;
-  if (group_ids) {
-    const std::span<const std::int64_t> ids = as_span(*group_ids);
+  {
     const py::gil_scoped_release release;
-    values = envelope.log_M(ids);
-  } else {
-    const py::gil_scoped_release release;
-    values = envelope.log_M();
+    values = batch ? envelope.log_M(*batch) : envelope.log_M();
   }
   return as_array(values);
 }
 
-py::tuple counts(const Envelope& envelope) {
-  EnvelopeCounts counts;
-  {
-    const py::gil_scoped_release release;
-    counts = envelope.counts();
-  }
-  return py::make_tuple(as_array(counts.seen), as_array(counts.violations),
-                        as_array(counts.invalid));
+void observe(Envelope& envelope, const Array<bool>& accepted, const Batch& batch) {
+  if (accepted.size() != batch.count) throw std::invalid_argument("accepted needs one entry a row");
+  const std::span<const bool> mask = as_span(accepted);
+  const py::gil_scoped_release release;
+  envelope.observe(mask, batch);
 }
 
-py::dict state(const Envelope& envelope) {
-  EnvelopeState state;
-  {
-    const py::gil_scoped_release release;
-    state = envelope.state();
-  }
+py::dict summarize(const std::vector<Tally>& tallies) {
   py::dict arrays;
-  arrays["seen"] = as_array(state.counts.seen);
-  arrays["violations"] = as_array(state.counts.violations);
-  arrays["invalid"] = as_array(state.counts.invalid);
-  arrays["max_log_ratio"] = as_array(state.max_log_ratio);
-  arrays["unit"] = as_array(state.unit);
-  arrays["bin_start"] = as_array(state.bin_start);
-  arrays["bin_edge"] = as_array(state.bin_edge);
-  arrays["bin_count"] = as_array(state.bin_count);
+  const auto ints = [&](const char* name, auto get) {
+    std::vector<std::int64_t> values;
+    for (const Tally& tally : tallies) values.push_back(get(tally));
+    arrays[name] = as_array(values);
+  };
+  const auto doubles = [&](const char* name, auto get) {
+    std::vector<double> values;
+    for (const Tally& tally : tallies) values.push_back(get(tally));
+    arrays[name] = as_array(values);
+  };
+  ints("seen", [](const Tally& t) { return t.seen; });
+  ints("valid", [](const Tally& t) { return t.valid(); });
+  ints("invalid", [](const Tally& t) { return t.invalid; });
+  ints("decided", [](const Tally& t) { return t.decided; });
+  ints("violations", [](const Tally& t) { return t.violations; });
+  doubles("max_log_ratio", [](const Tally& t) { return t.max_log_ratio; });
+  doubles("delta", [](const Tally& t) { return t.delta(); });
+  doubles("expected_acceptance", [](const Tally& t) { return t.expected_acceptance(); });
+  doubles("observed_acceptance", [](const Tally& t) { return t.observed_acceptance(); });
+  doubles("ess", [](const Tally& t) { return t.effective_sample_size(); });
+  doubles("chi_squared", [](const Tally& t) { return t.chi_squared(); });
   return arrays;
 }
 
-void restore(Envelope& envelope, const py::dict& arrays) {
-  const auto int64s = [&](const char* key) {
-    return as_vector(arrays[key].cast<Array<std::int64_t>>());
-  };
-  const auto doubles = [&](const char* key) {
-    return as_vector(arrays[key].cast<Array<double>>());
-  };
-  EnvelopeState state;
-  state.counts = {int64s("seen"), int64s("violations"), int64s("invalid")};
-  state.max_log_ratio = doubles("max_log_ratio");
-  state.unit = doubles("unit");
-  state.bin_start = int64s("bin_start");
-  state.bin_edge = doubles("bin_edge");
-  state.bin_count = doubles("bin_count");
+py::tuple report(const Envelope& envelope) {
+  EnvelopeReport report;
+  {
+    const py::gil_scoped_release release;
+    report = envelope.report();
+  }
+  py::dict groups = summarize(report.groups);
+  groups["log_M"] = as_array(report.log_M);
+  groups["pareto_k"] = as_array(report.shape);
+  py::dict overall = summarize({report.overall});
+  overall["pareto_k"] = as_array(std::vector<double>{report.overall_shape});
+  return py::make_tuple(groups, overall);
+}
+
+py::dict state(const Envelope& envelope) {
+  Columns columns;
+  {
+    const py::gil_scoped_release release;
+    columns = envelope.state();
+  }
+  py::dict arrays;
+  for (const auto& [name, values] : columns.ints) arrays[name.c_str()] = as_array(values);
+  for (const auto& [name, values] : columns.doubles) arrays[name.c_str()] = as_array(values);
+  return arrays;
+}
+
+Columns as_columns(const py::dict& arrays) {
+  Columns columns;
+  for (const auto& [key, values] : arrays) {
+    const auto name = key.cast<std::string>();
+    if (py::isinstance<Array<std::int64_t>>(values)) {
+      columns.ints[name] = as_vector(values.cast<Array<std::int64_t>>());
+    } else {
+      columns.doubles[name] = as_vector(values.cast<Array<double>>());
+    }
+  }
+  return columns;
+}
+
+void restore(Envelope& envelope, const py::dict& arrays,
+             const std::optional<std::vector<py::dict>>& parts) {
+  const Columns columns = as_columns(arrays);
+  std::vector<Columns> others;
+  for (const py::dict& part : parts.value_or(std::vector<py::dict>())) {
+    others.push_back(as_columns(part));
+  }
   const py::gil_scoped_release release;
-  envelope.restore(state);
+  parts ? envelope.restore(columns, others) : envelope.restore(columns);
+}
+
+py::bytes to_bytes(const Envelope& envelope) {
+  std::string bytes;
+  {
+    const py::gil_scoped_release release;
+    bytes = rskernels::encode({envelope.options(), envelope.state()});
+  }
+  return py::bytes(bytes);
+}
+
+std::unique_ptr<Envelope> from_bytes(std::string_view bytes) {
+  const py::gil_scoped_release release;
+  const rskernels::Snapshot snapshot = rskernels::decode(std::as_bytes(std::span(bytes)));
+  auto envelope = std::make_unique<Envelope>(snapshot.options);
+  envelope->restore(snapshot.columns);
+  return envelope;
+}
+
+py::dict options(const Envelope& envelope) {
+  const EnvelopeOptions& options = envelope.options();
+  py::dict values;
+  values["policy"] = kPolicies[static_cast<std::size_t>(options.policy)];
+  values["groups"] = options.groups;
+  values["level"] = options.level;
+  values["confidence"] = options.confidence;
+  values["half_life"] = options.half_life;
+  values["rate"] = options.rate;
+  values["M"] = options.M;
+  values["on_violation"] = kReactions[static_cast<std::size_t>(options.on_violation)];
+  return values;
 }
 
 }  // namespace
 
 void bind_envelope(py::module_& module) {
+  py::register_exception<rskernels::NoFiniteM>(module, "NoFiniteM", PyExc_ValueError);
+  py::class_<Batch>(module, "Batch")
+      .def(py::init(&make_batch), py::arg("log_ratio"), py::arg("dtype"), py::arg("count"),
+           py::arg("group_ids") = 0, py::arg("ids_are_int32") = false);
   py::class_<Envelope>(module, "Envelope")
-      .def(py::init(&make_envelope), py::arg("policy"), py::arg("level"), py::arg("groups"),
-           py::arg("half_life"))
-      .def("update", &update, py::arg("log_ratio").noconvert(),
-           py::arg("group_ids").noconvert() = py::none())
+      .def(py::init(&make_envelope), py::arg("policy"), py::arg("groups"), py::arg("level"),
+           py::arg("confidence"), py::arg("half_life"), py::arg("rate"), py::arg("M"),
+           py::arg("on_violation"))
+      .def("update", &Envelope::update, py::arg("batch"), py::arg("threads"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("observe", &observe, py::arg("accepted").noconvert(), py::arg("batch"))
       .def("merge", &Envelope::merge, py::arg("other"), py::call_guard<py::gil_scoped_release>())
-      .def("log_M", &log_M, py::arg("group_ids").noconvert() = py::none())
-      .def("counts", &counts)
+      .def("log_M", &log_M, py::arg("batch") = py::none())
+      .def("tail_capacities", &Envelope::tail_capacities)
+      .def("report", &report)
       .def("state", &state)
-      .def("restore", &restore, py::arg("arrays"));
+      .def("restore", &restore, py::arg("arrays"), py::arg("parts") = py::none())
+      .def("to_bytes", &to_bytes)
+      .def_static("from_bytes", &from_bytes, py::arg("data"))
+      .def("options", &options);
 }

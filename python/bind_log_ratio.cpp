@@ -21,14 +21,6 @@ using rskernels::RatioSummary;
 // (inner_rows, outer_stride, inner_stride, column_stride), in elements.
 using Layout = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
 
-DType parse_dtype(const std::string& name) {
-  if (name == "float32") return DType::kFloat32;
-  if (name == "float64") return DType::kFloat64;
-  if (name == "bfloat16") return DType::kBFloat16;
-  if (name == "float16") return DType::kFloat16;
-  throw std::invalid_argument("dtype must be float32, float64, bfloat16 or float16, got " + name);
-}
-
 MatrixView make_view(std::uintptr_t data, const std::string& dtype, std::int64_t rows,
                      std::int64_t columns, const Layout& layout) {
   MatrixView view;
@@ -73,6 +65,14 @@ RatioSummary dense_log_ratios(const MatrixView& logits, const MatrixView& p_hat,
 }
 
 }  // namespace
+
+DType parse_dtype(const std::string& name) {
+  if (name == "float32") return DType::kFloat32;
+  if (name == "float64") return DType::kFloat64;
+  if (name == "bfloat16") return DType::kBFloat16;
+  if (name == "float16") return DType::kFloat16;
+  throw std::invalid_argument("dtype must be float32, float64, bfloat16 or float16, got " + name);
+}
 
 void bind_log_ratio(py::module_& module) {
   py::class_<MatrixView>(module, "MatrixView")

@@ -2,5 +2,12 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
+#include "matrix_view.hpp"
+
 void bind_envelope(pybind11::module_& module);
 void bind_log_ratio(pybind11::module_& module);
+
+// By the name that torch gives it.
+rskernels::DType parse_dtype(const std::string& name);

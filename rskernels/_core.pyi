@@ -1,6 +1,6 @@
 """The C++ core. Its public face is :mod:`rskernels.envelope`."""
 
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,8 @@ _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
 _Layout = tuple[int, int, int, int]
 _DType = Literal["float32", "float64", "bfloat16", "float16"]
-_Policy = Literal["max", "quantile"]
+_Policy = Literal["max", "quantile", "fixed", "leave_one_out", "decayed", "budget", "tail"]
+_Reaction = Literal["cap", "raise", "thin", "control"]
 
 class MatrixView:
     """Memory as a matrix; ``layout`` is (inner_rows, outer, inner and column stride)."""
@@ -29,26 +30,48 @@ class RatioSummary:
     def ignored(self) -> int: ...
     def quantile(self, level: float) -> float: ...
 
-class _State(TypedDict):
-    seen: _Ints
-    violations: _Ints
-    invalid: _Ints
-    max_log_ratio: _Floats
-    unit: _Floats
-    bin_start: _Ints
-    bin_edge: _Floats
-    bin_count: _Floats
+class NoFiniteM(ValueError): ...
+
+class Batch:
+    """Log ratios, and group ids where not 0, as memory that the caller keeps alive."""
+
+    def __init__(
+        self,
+        log_ratio: int,
+        dtype: _DType,
+        count: int,
+        group_ids: int = 0,
+        ids_are_int32: bool = False,
+    ) -> None: ...
 
 class Envelope:
     def __init__(
-        self, policy: _Policy, level: float, groups: int, half_life: float | None
+        self,
+        policy: _Policy,
+        groups: int,
+        level: float,
+        confidence: float | None,
+        half_life: float | None,
+        rate: float,
+        M: float,
+        on_violation: _Reaction,
     ) -> None: ...
-    def update(self, log_ratio: _Floats, group_ids: _Ints | None = None) -> None: ...
+    def update(self, batch: Batch, threads: int) -> int: ...
+    def observe(self, accepted: NDArray[np.bool_], batch: Batch) -> None: ...
     def merge(self, other: Envelope) -> None: ...
-    def log_M(self, group_ids: _Ints | None = None) -> _Floats: ...
-    def counts(self) -> tuple[_Ints, _Ints, _Ints]: ...
-    def state(self) -> _State: ...
-    def restore(self, arrays: _State) -> None: ...
+    def log_M(self, batch: Batch | None = None) -> _Floats: ...
+    def tail_capacities(self) -> tuple[int, int]: ...
+    def report(self) -> tuple[dict[str, _Ints | _Floats], dict[str, _Ints | _Floats]]: ...
+    def state(self) -> dict[str, _Ints | _Floats]: ...
+    def restore(
+        self,
+        arrays: dict[str, _Ints | _Floats],
+        parts: list[dict[str, _Ints | _Floats]] | None = None,
+    ) -> None: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Envelope: ...
+    def options(self) -> dict[str, object]: ...
 
 def target_log_ratios(
     logits: MatrixView,

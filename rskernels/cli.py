@@ -34,12 +34,17 @@ def train_command(
         str, typer.Option(help=f"Selection rule: {', '.join(RULES)}.")
     ] = Config.method,
     envelope: Annotated[
-        str, typer.Option(help="Policy of the envelope constant M, such as max or quantile:0.9.")
+        str,
+        typer.Option(
+            help="Policy of the envelope constant M: max, quantile:0.9, budget:0.5, decayed, "
+            "leave_one_out, fixed:20 or tail."
+        ),
     ] = Config.envelope,
     half_life: Annotated[
         float | None,
         typer.Option(
-            help="Samples after which a quantile envelope has forgotten half of what it saw; "
+            help="Samples after which a quantile, budget or decayed envelope has forgotten half of "
+            "what it saw; "
             "inf never forgets.",
             show_default="one pass over the pool",
         ),

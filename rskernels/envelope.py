@@ -3,74 +3,113 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from numbers import Real
-from typing import Any, NamedTuple, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from rskernels import _core
-from rskernels.estimate import check_ids, check_level, estimate_M, flat
+from rskernels.envelope_control import control_weights, thin
+from rskernels.envelope_device import (
+    device_rows,
+    stays_there,
+)
+from rskernels.envelope_options import check_options, parse_spec
+from rskernels.envelope_report import (
+    EnvelopeCounts,
+    EnvelopeReport,
+    EnvelopeViolation,
+    make_report,
+)
+from rskernels.envelope_rows import Rows, accepted_mask, check_rows, row_memory
+from rskernels.envelope_state import StoredState, make_core
+from rskernels.estimate import check_ids, estimate_M
 
-__all__ = ["Envelope", "EnvelopeCounts", "estimate_M"]
+__all__ = [
+    "Envelope",
+    "EnvelopeCounts",
+    "EnvelopeReport",
+    "EnvelopeViolation",
+    "NoFiniteM",
+    "estimate_M",
+]
 
-POLICIES = ("max", "quantile")
+NoFiniteM = _core.NoFiniteM
 
-STATE_DTYPES = {
-    "seen": torch.int64,
-    "violations": torch.int64,
-    "invalid": torch.int64,
-    "max_log_ratio": torch.float64,
-    "unit": torch.float64,
-    "bin_start": torch.int64,
-    "bin_edge": torch.float64,
-    "bin_count": torch.float64,
-}
+Self = TypeVar("Self", bound="Envelope")
 
 
-class EnvelopeCounts(NamedTuple):
-    """Rows an envelope has been shown, taken at one instant; each int64 ``[groups]``."""
-
-    seen: Tensor
-    """All rows."""
-    violations: Tensor
-    """Rows whose ratio was above the M in force when they came."""
-    invalid: Tensor
-    """Rows whose log ratio was NaN or +inf; they leave M as it is."""
-
-
-class Envelope:
+class Envelope(StoredState):
     """The envelope constant M of one or more groups, learnt from the log ratios seen so far.
 
     Decide a batch with :meth:`log_M`, then :meth:`update` with its ratios: an M that has seen the
-    rows it decides biases what is accepted. Ratios above the M in force count as violations.
+    rows it decides biases what is accepted. The first batch needs a pilot, or :func:`estimate_M`.
+    Ratios w = p/q above the M in force count as violations; :meth:`report` says what they cost.
 
+    ``fixed``
+        M is given. Nothing is learnt; violations and bias are reported.
     ``max``
-        M is the largest ratio seen (empirical supremum rejection sampling, Caffo, Booth & Davison
-        2002). Where the true supremum is finite M rises to it, and the accepted law tends to the
-        target; a fresh ratio of the same continuous law exceeds the largest of n with probability
-        1 / (n + 1).
+        M is the largest ratio seen (empirical supremum, Caffo, Booth & Davison 2002). Where the
+        true supremum is finite M rises to it, and the accepted law tends to the target; a fresh
+        ratio of the same continuous law exceeds the largest of n with probability 1 / (n + 1).
+    ``leave_one_out``
+        For each row the largest of the history and of the *other* rows of its batch and group,
+        from ``log_M(groups, log_ratio=...)``: no row decides its own M, and none need wait for a
+        pilot but the only row of a first batch. A batch's largest ratio is a violation where it
+        is above the history.
+    ``decayed``
+        A maximum that forgets: M halves with every ``half_life`` valid samples and is never below
+        the newest ratio. A ratio at age t exceeds M by a factor of at most 2^(t / half_life); an
+        outlier of 2^k times the others is forgotten after k half-lives.
     ``quantile``
         M is the ``level`` quantile of the ratios seen, from a histogram of log ratios with bins of
         1/256 (DDSketch, Masson, Rim & Lee 2019): at least the ratio of rank ``ceil(level * n)``
-        and less than 0.4 % above it. About a share ``1 - level`` of the rows violates the envelope,
-        by design; they are capped and counted.
+        and less than 0.4 % above it; the rank has no error but for the samples of that one bin.
+        About a share ``1 - level`` of the rows violates the envelope, by design. With
+        ``confidence``, M is the order statistic that is at least the true quantile with that
+        probability whatever the continuous law (David & Nagaraja 2003); below the n where
+        ``1 - level**n`` reaches it, the largest ratio, which is above with that lower probability.
+    ``budget``
+        M is 1/c with E[min(1, c·w)] = ``rate`` over the ratios seen: of all rules of that
+        acceptance the one closest to p in every f-divergence (Verine et al. 2024). The histogram
+        keeps the mean ratio of each bin, so only the bin that holds M adds an error, below 1e-5.
+        Where fewer than ``rate`` of the ratios are above 0, M is the smallest of those. With
+        ``half_life`` older ratios are forgotten, and an integral controller, driven by the mean of
+        min(1, w/M), holds the rate while the ratios drift.
+    ``tail``
+        M is the upper end of the 95 % interval for the end of a generalised Pareto law fitted to
+        the largest ``ceil(3 √S)`` of S ratios (S / 5 below 226; at most 4,095), so the supremum is
+        above M with probability 2.5 % where that law holds (Coles 2001). NaN below 25 ratios or
+        with fewer than five distinct ones in the tail; :class:`NoFiniteM` where its shape is not
+        negative or not known to be.
 
-    Envelopes of the same options merge; maxima, counts and, without ``half_life``, histograms do
-    not depend on the order or grouping. Every method may be called from several threads.
+    Envelopes of the same options merge in any order and grouping to the same maxima, counts and,
+    without ``half_life``, histograms; sums agree to rounding. Every method may be called from
+    several threads. A group takes 0.3 kB, ratios for its Pareto shape (8 bytes each, 2²⁰ / groups
+    of them, none above 65,536 groups; ``tail``: 4,096) and, with a histogram, 0.6 kB for each
+    quarter of a nat of log ratio that it has seen; ``budget`` twice that.
 
     Parameters
     ----------
-    policy : {"max", "quantile"}
+    policy : {"max", "fixed", "leave_one_out", "decayed", "quantile", "budget", "tail"}
         How M follows from the ratios.
     level : float, optional
         In (0, 1]; required by, and only for, "quantile".
     groups : int
         Number of independent constants, such as one per class or prompt.
     half_life : float, optional
-        For "quantile": a valid sample weighs half as much after this many further valid samples of
-        its group, at least 1. None forgets nothing.
+        At least 1. Required by "decayed". For "quantile" and "budget": a valid sample weighs half
+        as much after this many further valid samples of its group; None forgets nothing.
+    M : float, optional
+        Positive and finite; required by, and only for, "fixed".
+    rate : float, optional
+        The acceptance wanted, in (0, 1]; required by, and only for, "budget".
+    confidence : float, optional
+        In (0, 1); for "quantile" with a level below 1 and no half-life.
+    on_violation : {"cap", "raise", "thin", "control"}
+        "cap": nothing, but that it is reported. "raise": :meth:`update` takes the batch in and
+        raises. "thin": as "cap", and :meth:`thin` brings earlier acceptances to the M of now.
+        "control": :meth:`update` returns the weights that make the accepted law exact.
 
     Raises
     ------
@@ -81,7 +120,10 @@ class Envelope:
     ----------
     Caffo, Booth & Davison, "Empirical supremum rejection sampling", Biometrika 89, 2002.
     Masson, Rim & Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
-    guarantees", PVLDB 12, 2019.
+    guarantees", PVLDB 12, 2019. Liu, Chen & Wong, "Rejection control and sequential importance
+    sampling", JASA 93, 1998. Coles, "An Introduction to Statistical Modeling of Extreme Values",
+    2001. David & Nagaraja, "Order Statistics", 2003. Verine, Pydi, Negrevergne & Chevaleyre,
+    "Optimal budgeted rejection sampling for generative models", AISTATS 2024.
     """
 
     def __init__(
@@ -91,171 +133,238 @@ class Envelope:
         level: float | None = None,
         groups: int = 1,
         half_life: float | None = None,
+        M: float | None = None,
+        rate: float | None = None,
+        confidence: float | None = None,
+        on_violation: str = "cap",
     ) -> None:
-        if policy not in POLICIES:
-            raise ValueError(
-                f"policy must be 'max' or 'quantile', got {policy!r}; Envelope.parse reads "
-                "'quantile:LEVEL'"
-            )
-        if isinstance(groups, bool) or not isinstance(groups, int):
-            raise TypeError(f"groups must be an int, got {type(groups).__name__}")
-        if not 1 <= groups < 2**63:
-            raise ValueError(f"groups must be at least 1, got {groups}")
-        if half_life is not None:
-            if isinstance(half_life, bool) or not isinstance(half_life, Real):
-                raise TypeError(f"half_life must be a float, got {type(half_life).__name__}")
-            if policy != "quantile":
-                raise ValueError(
-                    f"half_life is for 'quantile' only, got half_life={half_life} with 'max': "
-                    "a maximum does not decay"
-                )
-            if not 1.0 <= half_life < math.inf:
-                raise ValueError(f"half_life must be finite and at least 1 sample, got {half_life}")
-            half_life = float(half_life)
-        self._policy = policy
-        self._level = check_level(policy, level)
-        self._groups = groups
-        self._half_life = half_life
-        self._core = _core.Envelope(cast("_core._Policy", policy), self._level, groups, half_life)
+        options = check_options(policy, level, groups, half_life, M, rate, confidence, on_violation)
+        self._hold(make_core(options), options)
 
     @classmethod
-    def parse(cls, text: str, *, groups: int = 1, half_life: float | None = None) -> Envelope:
-        """Make an envelope from ``"max"`` or ``"quantile:LEVEL"``, as the command line writes it.
+    def parse(
+        cls: type[Self],
+        text: str,
+        *,
+        groups: int = 1,
+        half_life: float | None = None,
+        on_violation: str = "cap",
+    ) -> Self:
+        """Make an envelope from a text such as ``"max"`` or ``"quantile:0.9"``.
+
+        Others are ``leave_one_out``, ``tail``, ``fixed:M``, ``decayed:HALF_LIFE`` (or ``decayed``
+        with `half_life`) and ``budget:RATE``.
 
         Raises
         ------
         ValueError
             If the text, or another argument, is not as above.
         """
-        policy, separator, number = text.partition(":")
-        level: float | None = None
-        try:
-            if policy not in POLICIES or bool(separator) != (policy == "quantile"):
-                raise ValueError
-            if separator:
-                level = float(number)
-        except ValueError:
-            raise ValueError(
-                f"an envelope is 'max' or 'quantile:LEVEL' with LEVEL in (0, 1], got {text!r}"
-            ) from None
-        return cls(policy, level=level, groups=groups, half_life=half_life)
+        policy, parameter = parse_spec(text)
+        if half_life is not None and "half_life" in parameter:
+            raise ValueError(f"{text!r} already says its half_life, got half_life={half_life}")
+        parameter = {**({} if half_life is None else {"half_life": half_life}), **parameter}
+        return cls(policy, groups=groups, on_violation=on_violation, **parameter)
 
     @property
     def policy(self) -> str:
-        """``"max"`` or ``"quantile"``."""
-        return self._policy
+        """How M follows from the ratios, without the parameter."""
+        return self._options.policy
 
     @property
     def level(self) -> float | None:
-        """The quantile's level; None for ``"max"``."""
-        return self._level if self._policy == "quantile" else None
+        """The quantile's level; None for other policies."""
+        return self._options.level
 
     @property
     def groups(self) -> int:
         """Number of groups."""
-        return self._groups
+        return self._options.groups
 
     @property
     def half_life(self) -> float | None:
         """In valid samples; None if nothing is forgotten."""
-        return self._half_life
+        return self._options.half_life
 
-    def update(self, log_ratio: Tensor, groups: Tensor | None = None) -> None:
+    @property
+    def on_violation(self) -> str:
+        """What rows above M lead to."""
+        return self._options.on_violation
+
+    def update(
+        self,
+        log_ratio: Rows,
+        groups: Rows | None = None,
+        *,
+        accepted: Rows | None = None,
+    ) -> Tensor | None:
         """Take in the log ratios ``log p - log q`` of a batch that has been decided.
 
         Parameters
         ----------
-        log_ratio : Tensor
+        log_ratio : Tensor or array
             Floating point, any shape, natural logarithms. NaN and +inf count as invalid, -inf is
-            the valid ratio 0. A CUDA tensor is copied to the host, which waits for the device.
-        groups : Tensor, optional
+            the valid ratio 0. Contiguous CPU tensors and arrays are read where they lie, with
+            ``torch.get_num_threads()`` threads. What a CUDA tensor brings stays on the device,
+            for which this does not wait unless ``on_violation`` is "raise": with "max" and "fixed"
+            as counts, sums and largest ratios, else as a copy of the rows. Whatever needs it later
+            takes it in, and waits. An envelope's updates belong on one stream.
+        groups : Tensor or array, optional
             int64 or int32 of the same shape, ids in ``[0, groups)``. May be left out where there
             is one group.
+        accepted : Tensor or array, optional
+            bool of the same shape: which rows were accepted, for the report.
+
+        Returns
+        -------
+        Tensor or None
+            With ``on_violation="control"`` the weight of each row if it was accepted,
+            max(w, M)/M, float64 of the shape of ``log_ratio``; with min(1, w/M) as the chance of
+            acceptance the weighted law is exact for any M (rejection control, Liu, Chen & Wong
+            1998). NaN for invalid rows, and where there was no M.
 
         Raises
         ------
         TypeError, ValueError
             If a dtype or shape is not as above, or ids are missing.
         IndexError
-            If an id is outside ``[0, groups)``; then nothing has been taken in.
+            If an id is outside ``[0, groups)``; then nothing has been taken in. For rows on a CUDA
+            device the call that takes them in raises, once, and leaves those rows out.
+        EnvelopeViolation
+            With ``on_violation="raise"``, if a row was above the M that it met. The batch has been
+            taken in: M now covers what the policy makes of it.
         """
-        if not isinstance(log_ratio, Tensor) or not log_ratio.is_floating_point():
-            kind = log_ratio.dtype if isinstance(log_ratio, Tensor) else type(log_ratio).__name__
-            raise TypeError(f"log_ratio must be a floating-point tensor, got {kind}")
-        ids = None
-        if groups is not None:
-            check_ids("groups", groups)
-            if groups.shape != log_ratio.shape:
-                raise ValueError(
-                    f"groups must have the shape of log_ratio, {list(log_ratio.shape)}, got "
-                    f"{list(groups.shape)}"
-                )
-            ids = flat(groups, torch.int64)
-        elif self._groups > 1:
-            raise ValueError(f"an envelope of {self._groups} groups needs the group of every row")
-        self._core.update(flat(log_ratio, torch.float64), ids)
+        check_rows(log_ratio, groups, self.groups, accepted)
+        with self._lock:
+            controls = self.on_violation == "control"
+            weights = control_weights(self, log_ratio, groups) if controls else None
+            if stays_there(log_ratio) and self.on_violation != "raise":
+                self._waiting_on(log_ratio.device).update(device_rows(log_ratio, groups, accepted))
+                return weights
+            rows = row_memory(log_ratio, groups, self.groups)
+            violations = self._core.update(rows.batch, torch.get_num_threads())
+            if accepted is not None:
+                self._core.observe(accepted_mask(accepted), rows.batch)
+        if violations and self.on_violation == "raise":
+            raise EnvelopeViolation(
+                f"{violations} of {math.prod(rows.shape)} rows had a ratio above the M that they "
+                f"met, policy {self._options.spec()}"
+            )
+        return weights
 
-    def log_M(self, groups: Tensor | None = None) -> Tensor:
-        """Return log M, float64; NaN for a group that has seen no valid ratio.
+    def thin(
+        self,
+        log_ratio: Tensor,
+        log_M: Tensor | float,
+        groups: Tensor | None = None,
+        *,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        row_offset: int = 0,
+    ) -> Tensor:
+        """Say which earlier acceptances to keep, so that they are as if decided by the M of now.
 
-        A mask decided with NaN rejects the row and counts it as invalid.
+        A row accepted with probability min(1, w/M₀) is kept with min(1, w/M) / min(1, w/M₀), which
+        is one or less where M has grown. Draws are those of stream 1, apart from the acceptances'.
 
         Parameters
         ----------
+        log_ratio : Tensor
+            Floating ``[...]``, of accepted rows.
+        log_M : Tensor or float
+            What each was accepted with; broadcasts to ``log_ratio``.
         groups : Tensor, optional
-            int64 or int32, any shape, ids in ``[0, groups)``. Ids on a CUDA device are copied to
-            the host, which waits for the device.
+            int64 or int32 of the shape of ``log_ratio``.
+        seed, generator, row_offset
+            As in ``accept_mask``, with its errors.
 
         Returns
         -------
         Tensor
-            Of the shape of ``groups``, on its device. Without ids a CPU tensor: ``[]`` for one
-            group, else ``[groups]``.
+            bool ``[...]``.
+        """
+        if groups is None and self.groups > 1:
+            raise ValueError(f"an envelope of {self.groups} groups needs the group of every row")
+        return thin(
+            log_ratio,
+            log_M,
+            self.log_M(groups),
+            seed=seed,
+            generator=generator,
+            row_offset=row_offset,
+        )
+
+    def log_M(
+        self,
+        groups: Tensor | None = None,
+        *,
+        log_ratio: Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Return log M, float64; NaN for a group that has no M yet.
+
+        A mask decided with NaN rejects the row and counts it as invalid. With "max" and "fixed" a
+        CUDA device has its own M at hand; with the others a call first waits for rows held there.
+
+        Parameters
+        ----------
+        groups : Tensor, optional
+            int64 or int32, any shape, ids in ``[0, groups)``. On a CUDA device the M of other ids
+            is NaN.
+        log_ratio : Tensor, optional
+            For "leave_one_out" alone: the batch about to be decided, of the shape of ``groups``.
+            On a CUDA device it is copied to the host, which waits.
+        device : torch.device or str, optional
+            Of the result where neither is given; the CPU by default.
+
+        Returns
+        -------
+        Tensor
+            Of the shape of ``groups`` or ``log_ratio``, on its device. Without either ``[]`` for
+            one group, else ``[groups]``.
 
         Raises
         ------
-        TypeError, IndexError
-            If ``groups`` has another dtype, or holds an id outside ``[0, groups)``.
+        TypeError, ValueError, IndexError
+            If an argument has another dtype or shape, or holds an id outside ``[0, groups)``.
+        NoFiniteM
+            With "tail", if the ratios exclude a finite M, or do not exclude an infinite one.
         """
-        if groups is not None:
+        if log_ratio is not None and self.policy != "leave_one_out":
+            raise ValueError(f"log_ratio is for 'leave_one_out' only, got it with {self.policy!r}")
+        given = log_ratio if groups is None else groups
+        if given is None:
+            values = self._log_M_on(device or "cpu")
+            return values[0] if self.groups == 1 else values
+        if device is not None:
+            raise ValueError(f"device is for log_M without rows, got device={device!r} with them")
+        # Of the policy "tail" a group may have no answer, which is an error for its rows only.
+        if log_ratio is None and stays_there(groups) and self.policy != "tail":
             check_ids("groups", groups)
-            values = torch.from_numpy(self._core.log_M(flat(groups, torch.int64)))
-            return values.reshape(groups.shape).to(groups.device)
-        values = torch.from_numpy(self._core.log_M())
-        return values[0] if self._groups == 1 else values
+            inside = (groups >= 0) & (groups < self.groups)
+            values = self._log_M_on(groups.device).take(torch.where(inside, groups, 0).long())
+            return torch.where(inside, values, math.nan)
+        rows = row_memory(log_ratio, groups, self.groups)
+        values = torch.from_numpy(self._core.log_M(rows.batch))
+        return values.reshape(given.shape).to(given.device)
 
-    def M(self, groups: Tensor | None = None) -> Tensor:
+    def M(
+        self, groups: Tensor | None = None, *, device: torch.device | str | None = None
+    ) -> Tensor:
         """Return M = exp(log M), rounded up so that ``M.log() >= log_M``; see :meth:`log_M`.
 
         +inf where log M is above 709.78; use :meth:`log_M` with ``log_space=True`` there.
         """
-        log_M = self.log_M(groups)
+        log_M = self.log_M(groups, device=device)
         M = log_M.exp() * (1.0 + 2.0**-50 * (1.0 + log_M.abs()))
         M = torch.nextafter(M, torch.full_like(M, math.inf))
         return torch.where(log_M == -math.inf, 0.0, M)
 
-    def merge(self, other: Envelope) -> Envelope:
-        """Add what ``other`` has seen, in place, and return self.
-
-        With ``half_life`` the newest samples of both count as equally old.
-
-        Raises
-        ------
-        TypeError
-            If ``other`` is no Envelope.
-        ValueError
-            If policy, level, groups or half_life differ.
-        """
-        if not isinstance(other, Envelope):
-            raise TypeError(f"only an Envelope can be merged, got {type(other).__name__}")
-        self._check_options(other._options())
-        self._core.merge(other._core)
-        return self
-
     @property
     def counts(self) -> EnvelopeCounts:
         """Rows seen, violations and invalid rows of each group."""
-        return EnvelopeCounts(*map(torch.from_numpy, self._core.counts()))
+        groups = self.report().groups
+        return EnvelopeCounts(groups["seen"], groups["violations"], groups["invalid"])
 
     @property
     def seen(self) -> Tensor:
@@ -272,85 +381,19 @@ class Envelope:
         """Rows whose log ratio was NaN or +inf, int64 ``[groups]``."""
         return self.counts.invalid
 
-    def report(self) -> dict[str, Any]:
-        """Return the policy and, as lists with an entry a group, the counts and log M."""
-        counts = self.counts
-        return {
-            "policy": self._spec(),
-            "seen": counts.seen.tolist(),
-            "violations": counts.violations.tolist(),
-            "invalid": counts.invalid.tolist(),
-            "log_M": self.log_M().reshape(-1).tolist(),
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything in types that ``torch.load(weights_only=True)`` reads."""
-        arrays = {name: torch.from_numpy(array) for name, array in self._core.state().items()}
-        return {**self._options(), **arrays}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace what has been seen by a :meth:`state_dict` of an envelope of the same options.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an entry is missing, unknown or of another dtype, the options differ, or the values
-            fit no envelope. The envelope then stays as it was.
-        """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must be a mapping, got {type(state).__name__}")
-        expected = {*self._options(), *STATE_DTYPES}
-        if set(state) != expected:
-            raise ValueError(
-                f"state lacks {sorted(expected - set(state))} and has unknown entries "
-                f"{sorted(map(str, set(state) - expected))}"
-            )
-        self._check_options({name: state[name] for name in self._options()})
-        arrays = {}
-        for name, dtype in STATE_DTYPES.items():
-            tensor = state[name]
-            if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
-                kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise TypeError(f"state[{name!r}] must be a {dtype} tensor, got {kind}")
-            if tensor.dim() != 1:
-                raise ValueError(
-                    f"state[{name!r}] must have one dimension, got shape {list(tensor.shape)}"
-                )
-            arrays[name] = flat(tensor, dtype)
-        self._core.restore(cast("_core._State", arrays))
+    def report(self) -> EnvelopeReport:
+        """Return counts, bias and cost, per group and overall; printable, and ``.to_dict()``."""
+        groups, overall = self._core.report()
+        return make_report(self._options.spec(), self.on_violation, groups, overall)
 
     def __repr__(self) -> str:
-        counts = self.counts
-        log_M = (
-            f"log_M={self.log_M().item():.6g}" if self._groups == 1 else f"groups={self._groups}"
-        )
-        half_life = "" if self._half_life is None else f", half_life={self._half_life:g}"
+        report = self.report()
+        total, options = report.overall, self._options
+        log_M = f"log_M={total['log_M']:.6g}" if self.groups == 1 else f"groups={self.groups}"
+        half_life = ""
+        if options.half_life is not None and options.policy != "decayed":
+            half_life = f", half_life={options.half_life:g}"
         return (
-            f"Envelope({self._spec()}{half_life}, {log_M}, seen={counts.seen.sum().item()}, "
-            f"violations={counts.violations.sum().item()}, invalid={counts.invalid.sum().item()})"
+            f"Envelope({options.spec()}{half_life}, {log_M}, seen={total['seen']}, "
+            f"violations={total['violations']}, invalid={total['invalid']})"
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.state_dict()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        names = ("policy", "level", "groups", "half_life")
-        options = {name: state[name] for name in names}
-        Envelope.__init__(self, **options)
-        self.load_state_dict(state)
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "policy": self._policy,
-            "level": self.level,
-            "groups": self._groups,
-            "half_life": self._half_life,
-        }
-
-    def _check_options(self, options: dict[str, Any]) -> None:
-        ours = self._options()
-        if options != ours:
-            raise ValueError(f"the envelopes differ: this one is {ours}, the other {options}")
-
-    def _spec(self) -> str:
-        return "max" if self._policy == "max" else f"quantile:{self._level:g}"

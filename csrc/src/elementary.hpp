@@ -31,30 +31,20 @@ RSKERNELS_INLINE float widen(Float16 value) {
   return std::bit_cast<float>(bits | sign);
 }
 
-// 2^t for t <= 0; below 2^-125 the result is anything up to 2^-125. NaN gives NaN.
-// Minimax polynomial on [-1/2, 1/2] with p(0) = 1, relative error 2.6e-9 before rounding.
-RSKERNELS_INLINE float exp2_nonpositive(float t) {
-  // Adding it leaves round(t) + 127, the exponent field of 2^round(t), in the lowest bits.
-  constexpr float kShift = 0x1.8p23f + 127.0f;
-  t = t < -125.0f ? -125.0f : t;
-  const float shifted = t + kShift;
-  const float f = t - (shifted - kShift);
+// 2^f for f in [-1/2, 1/2]: minimax polynomial with p(0) = 1, relative error 2.6e-9 before
+// rounding.
+RSKERNELS_INLINE float exp2_fraction(float f) {
   float p = 0x1.470b4ap-13f;
   p = p * f + 0x1.5f7276p-10f;
   p = p * f + 0x1.3b270ep-7f;
   p = p * f + 0x1.c6ae72p-5f;
   p = p * f + 0x1.ebfbe2p-3f;
   p = p * f + 0x1.62e432p-1f;
-  p = p * f + 1.0f;
-  return p * std::bit_cast<float>(std::bit_cast<std::uint32_t>(shifted) << 23);
+  return p * f + 1.0f;
 }
 
-// Likewise to 2^-1021, relative error 1.8e-17 before rounding.
-RSKERNELS_INLINE double exp2_nonpositive(double t) {
-  constexpr double kShift = 0x1.8p52 + 1023.0;
-  t = t < -1021.0 ? -1021.0 : t;
-  const double shifted = t + kShift;
-  const double f = t - (shifted - kShift);
+// Likewise, relative error 1.8e-17 before rounding.
+RSKERNELS_INLINE double exp2_fraction(double f) {
   double p = 0x1.c063cb093bfeap-32;
   p = p * f + 0x1.e605f861a83f9p-28;
   p = p * f + 0x1.b541675af5760p-24;
@@ -66,7 +56,25 @@ RSKERNELS_INLINE double exp2_nonpositive(double t) {
   p = p * f + 0x1.c6b08d7048f32p-5;
   p = p * f + 0x1.ebfbdff82c598p-3;
   p = p * f + 0x1.62e42fefa39f3p-1;
-  p = p * f + 1.0;
+  return p * f + 1.0;
+}
+
+// 2^t for t <= 0; below 2^-125 the result is anything up to 2^-125. NaN gives NaN.
+RSKERNELS_INLINE float exp2_nonpositive(float t) {
+  // Adding it leaves round(t) + 127, the exponent field of 2^round(t), in the lowest bits.
+  constexpr float kShift = 0x1.8p23f + 127.0f;
+  t = t < -125.0f ? -125.0f : t;
+  const float shifted = t + kShift;
+  const float p = exp2_fraction(t - (shifted - kShift));
+  return p * std::bit_cast<float>(std::bit_cast<std::uint32_t>(shifted) << 23);
+}
+
+// Likewise to 2^-1021.
+RSKERNELS_INLINE double exp2_nonpositive(double t) {
+  constexpr double kShift = 0x1.8p52 + 1023.0;
+  t = t < -1021.0 ? -1021.0 : t;
+  const double shifted = t + kShift;
+  const double p = exp2_fraction(t - (shifted - kShift));
   return p * std::bit_cast<double>(std::bit_cast<std::uint64_t>(shifted) << 52);
 }
 

@@ -6,109 +6,208 @@
 #include <stdexcept>
 #include <string>
 
+#include "leave_one_out.hpp"
+#include "pareto.hpp"
+#include "thread_pool.hpp"
+#include "weights.hpp"
+
 namespace rskernels {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-// The weight of the newest sample grows without end; past this it is brought back to one.
-constexpr double kMaxUnit = 0x1p512;
+// Ratios held for the shape of the tail: of all groups together, and shared out among them.
+constexpr std::size_t kTailRatios = 4096;
+constexpr std::size_t kSharedRatios = std::size_t{1} << 20;
+// Fewer a group tell no shape.
+constexpr std::size_t kFewestRatios = 16;
+// The rows of a chunk do not depend on the threads, so that sums do not.
+constexpr std::int64_t kChunkRows = std::int64_t{1} << 16;
 
-[[noreturn]] void reject(std::size_t group, const std::string& what) {
-  throw std::invalid_argument("group " + std::to_string(group) + ": " + what);
+std::size_t tail_capacity(std::size_t groups) {
+  const std::size_t share = std::min(kTailRatios, kSharedRatios / groups);
+  return share < kFewestRatios ? 0 : share;
 }
 
 }  // namespace
 
-Envelope::Group::Group() : max_log_ratio(-kInfinity), log_M(kNaN) {}
+Envelope::Held Envelope::make_held() const {
+  Held held;
+  const auto count = static_cast<std::size_t>(options_.groups);
+  held.groups.resize(count);
+  held.tail = Tail(kTailRatios);
+  const std::size_t capacity = fits_tail(options_) ? kTailRatios : tail_capacity(count);
+  if (count > 1) {
+    held.lines.resize(count);
+    held.tails.assign(count, Tail(capacity));
+  }
+  held.policy = make_policy(options_);
+  for (std::size_t g = 0; g < count; ++g) refresh(held, g);
+  return held;
+}
 
 Envelope::Envelope(const EnvelopeOptions& options) : options_(options) {
-  if (options.groups < 1) {
-    throw std::invalid_argument("groups must be at least 1, got " + std::to_string(options.groups));
-  }
-  if (!(options.level > 0.0 && options.level <= 1.0)) {
-    throw std::invalid_argument("level must be in (0, 1], got " + std::to_string(options.level));
-  }
-  if (options.half_life) {
-    if (options.policy != Policy::kQuantile) {
-      throw std::invalid_argument("half_life needs the policy quantile: a maximum does not decay");
-    }
-    if (!(*options.half_life >= 1.0 && *options.half_life < kInfinity)) {
-      throw std::invalid_argument("half_life must be finite and at least 1 sample, got " +
-                                  std::to_string(*options.half_life));
-    }
-    growth_ = std::exp2(1.0 / *options.half_life);
-  }
-  groups_.resize(static_cast<std::size_t>(options.groups));
+  check_options(options);
+  held_ = make_held();
 }
 
-void Envelope::check_ids(std::span<const std::int64_t> group_ids) const {
-  for (std::size_t i = 0; i < group_ids.size(); ++i) {
-    if (group_ids[i] < 0 || group_ids[i] >= options_.groups) {
-      throw std::out_of_range("group id " + std::to_string(group_ids[i]) + " of row " +
-                              std::to_string(i) + " is outside [0, " +
-                              std::to_string(options_.groups) + ")");
-    }
+void Envelope::refresh(Held& held, std::size_t group) const {
+  GroupTally& of = held.groups[group];
+  of.M = InForce(held.policy->log_M(group, of.tally, held.tail_of(group)));
+  if (held.lines.empty()) return;
+  held.lines[group] = GroupLine(of, held.tails.empty() ? nullptr : &held.tails[group]);
+}
+
+void Envelope::check_shape(const Batch& batch) const {
+  if (batch.group_ids == nullptr && options_.groups > 1 && batch.count > 0) {
+    throw std::invalid_argument("an envelope of " + std::to_string(options_.groups) +
+                                " groups needs the group of every row");
   }
 }
 
-void Envelope::update(std::span<const double> log_ratio, std::span<const std::int64_t> group_ids) {
-  const bool grouped = !group_ids.empty();
-  if (grouped ? group_ids.size() != log_ratio.size() : options_.groups > 1 && !log_ratio.empty()) {
-    throw std::invalid_argument(std::to_string(log_ratio.size()) + " log ratios need as many " +
-                                "group ids, got " + std::to_string(group_ids.size()));
-  }
-  check_ids(group_ids);
+std::int64_t Envelope::update(const Batch& batch, int threads) {
+  check_shape(batch);
+  check_group_ids(batch, options_.groups, threads);
   const std::lock_guard lock(mutex_);
-  const auto group_of = [&](std::size_t i) -> Group& {
-    return groups_[grouped ? static_cast<std::size_t>(group_ids[i]) : 0];
-  };
-  for (std::size_t i = 0; i < log_ratio.size(); ++i) observe(group_of(i), log_ratio[i]);
+  if (batch.count == 0) return 0;
+  std::vector<double> left_out;
+  const bool leaves_out = options_.policy == PolicyKind::kLeaveOneOut;
+  if (leaves_out) {
+    left_out = leave_one_out(batch, history());
+    // What each row met is told row by row, below.
+    for (std::int64_t row = 0; row < batch.count; ++row) {
+      held_.groups[static_cast<std::size_t>(batch.group(row))].M = InForce();
+    }
+  }
+  std::vector<std::int64_t> touched;
+  if (options_.groups > 1) {
+    add_grouped(batch, threads, touched);
+  } else {
+    held_.groups[0].remember();
+    touched.push_back(0);
+    add_single(batch, threads);
+  }
+  if (leaves_out) add_left_out(batch, left_out);
+  if (held_.policy->reads_rows()) show_policy(batch);
+
+  std::int64_t violations = 0;
   // Only what the batch touches: a walk over all the groups would cost more than most batches.
-  for (std::size_t i = 0; i < log_ratio.size(); ++i) {
-    if (group_of(i).stale) refresh(group_of(i));
+  for (const std::int64_t id : touched) {
+    const auto g = static_cast<std::size_t>(id);
+    const GroupTally& group = held_.groups[g];
+    violations += group.tally.violations - group.violations_before;
+    held_.policy->settle(g, static_cast<double>(group.tally.decided - group.decided_before),
+                         group.tally.expected - group.expected_before);
+    refresh(held_, g);
   }
+  return violations;
 }
 
-// log_M stays what it was until the whole batch is in: that is the M the batch was decided with.
-void Envelope::observe(Group& group, double log_ratio) const {
-  ++group.seen;
-  if (!(log_ratio < kInfinity)) {
-    ++group.invalid;
-    return;
-  }
-  if (log_ratio > group.log_M) ++group.violations;
-  group.stale = true;
-  switch (options_.policy) {
-    case Policy::kMax:
-      group.max_log_ratio = std::max(group.max_log_ratio, log_ratio);
-      break;
-    case Policy::kQuantile:
-      // Forward decay (Cormode et al. 2009): later samples weigh more, earlier ones stay as stored.
-      group.histogram.add(log_ratio, group.unit);
-      group.unit *= growth_;
-      if (group.unit > kMaxUnit) {
-        group.histogram.scale(1.0 / group.unit);
-        group.unit = 1.0;
+void Envelope::add_single(const Batch& batch, int threads) {
+  const std::int64_t chunks = (batch.count + kChunkRows - 1) / kChunkRows;
+  std::vector<Tally> tallies(static_cast<std::size_t>(chunks));
+  const InForce M = held_.groups[0].M;
+  // One a thread, handed from chunk to chunk: the more a tail has seen, the less it takes in.
+  std::vector<Tail> idle;
+  std::mutex mutex;
+  ThreadPool::instance().parallel_for(chunks, 1, threads, [&](std::int64_t chunk, std::int64_t) {
+    Tail tail(kTailRatios, held_.tail.threshold());
+    {
+      const std::lock_guard lock(mutex);
+      if (!idle.empty()) {
+        tail = std::move(idle.back());
+        idle.pop_back();
       }
-      break;
+    }
+    accumulate(batch, chunk * kChunkRows, std::min((chunk + 1) * kChunkRows, batch.count), M,
+               tallies[static_cast<std::size_t>(chunk)], tail);
+    const std::lock_guard lock(mutex);
+    idle.push_back(std::move(tail));
+  });
+  for (const Tally& tally : tallies) held_.groups[0].tally.merge(tally);
+  for (const Tail& tail : idle) held_.tail.merge(tail);
+}
+
+// A thread owns the groups of a range and reads every id: rows are added in their order, whatever
+// the threads, and no group is held twice.
+void Envelope::add_grouped(const Batch& batch, int threads, std::vector<std::int64_t>& touched) {
+  const std::int64_t owners = std::clamp<std::int64_t>(
+      std::min<std::int64_t>(batch.count / kChunkRows, options_.groups), 1, threads);
+  std::vector<std::vector<std::int64_t>> lists(static_cast<std::size_t>(owners));
+  std::vector<Tail> tails(static_cast<std::size_t>(owners),
+                          Tail(kTailRatios, held_.tail.threshold()));
+  ThreadPool::instance().parallel_for(owners, 1, threads, [&](std::int64_t owner, std::int64_t) {
+    const auto at = static_cast<std::size_t>(owner);
+    accumulate(batch, options_.groups * owner / owners, options_.groups * (owner + 1) / owners,
+               held_.groups, held_.lines, held_.tails, tails[at], lists[at]);
+  });
+  for (const auto& list : lists) {
+    for (const std::int64_t id : list) {
+      const auto group = static_cast<std::size_t>(id);
+      held_.lines[group].flush(held_.groups[group]);
+      touched.push_back(id);
+    }
+  }
+  for (const Tail& tail : tails) held_.tail.merge(tail);
+}
+
+void Envelope::add_left_out(const Batch& batch, std::span<const double> log_M) {
+  double log_ratio[kBatchBlock];
+  for (std::int64_t begin = 0; begin < batch.count; begin += kBatchBlock) {
+    const std::int64_t count = std::min(kBatchBlock, batch.count - begin);
+    load(batch, begin, count, log_ratio);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const InForce M(log_M[static_cast<std::size_t>(begin + i)]);
+      if (!(log_ratio[i] < kInfinity)) continue;
+      Tally& tally = held_.groups[static_cast<std::size_t>(batch.group(begin + i))].tally;
+      const bool violates = log_ratio[i] > M.log_M;
+      tally.violations += violates ? 1 : 0;
+      if (!M.decides()) continue;
+      ++tally.decided;
+      // One unit of a weight is the M of the ratio itself.
+      const InForce own(log_ratio[i]);
+      const double weight = own.decides() ? own.in_units(tally.exponent) : 0.0;
+      tally.decided_weight += weight;
+      if (violates) tally.excess += std::max(weight - M.in_units(tally.exponent), 0.0);
+      tally.expected +=
+          violates ? 1.0 : M.over_M(own.decides() ? own.in_units(own.exponent) : 0.0, own.exponent);
+    }
   }
 }
 
-void Envelope::refresh(Group& group) const {
-  group.stale = false;
-  if (group.valid() == 0) {
-    group.log_M = kNaN;
-    return;
+void Envelope::show_policy(const Batch& batch) {
+  double log_ratio[kBatchBlock];
+  for (std::int64_t begin = 0; begin < batch.count; begin += kBatchBlock) {
+    const std::int64_t count = std::min(kBatchBlock, batch.count - begin);
+    load(batch, begin, count, log_ratio);
+    if (options_.groups == 1) {
+      const auto end = std::remove_if(log_ratio, log_ratio + count,
+                                      [](double ratio) { return !(ratio < kInfinity); });
+      held_.policy->observe(0, {log_ratio, end});
+      continue;
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (!(log_ratio[i] < kInfinity)) continue;
+      held_.policy->observe(static_cast<std::size_t>(batch.group(begin + i)), {log_ratio + i, 1});
+    }
   }
-  switch (options_.policy) {
-    case Policy::kMax:
-      group.log_M = group.max_log_ratio;
-      break;
-    case Policy::kQuantile:
-      group.log_M = group.histogram.quantile(options_.level);
-      break;
+}
+
+void Envelope::observe(std::span<const bool> accepted, const Batch& batch) {
+  check_shape(batch);
+  check_group_ids(batch, options_.groups, 1);
+  const std::lock_guard lock(mutex_);
+  for (std::size_t row = 0; row < accepted.size(); ++row) {
+    const auto group = static_cast<std::size_t>(batch.group(static_cast<std::int64_t>(row)));
+    Tally& tally = held_.groups[group].tally;
+    ++tally.observed;
+    tally.accepted += accepted[row] ? 1 : 0;
   }
+}
+
+void Envelope::merge_rest(Held& held, const Held& other) {
+  for (std::size_t g = 0; g < held.tails.size(); ++g) held.tails[g].merge(other.tails[g]);
+  held.tail.merge(other.tail);
+  held.policy->merge(*other.policy);
 }
 
 void Envelope::merge(const Envelope& other) {
@@ -116,134 +215,67 @@ void Envelope::merge(const Envelope& other) {
     throw std::invalid_argument("envelopes with different options cannot be merged");
   }
   // A copy first: two locks held at once could deadlock, and an envelope may be merged with itself.
-  std::vector<Group> theirs;
-  {
-    const std::lock_guard lock(other.mutex_);
-    theirs = other.groups_;
-  }
+  Envelope theirs(other.options_);
+  theirs.restore(other.state());
   const std::lock_guard lock(mutex_);
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    Group& group = groups_[g];
-    group.seen += theirs[g].seen;
-    group.violations += theirs[g].violations;
-    group.invalid += theirs[g].invalid;
-    group.max_log_ratio = std::max(group.max_log_ratio, theirs[g].max_log_ratio);
-    if (group.unit != 1.0) group.histogram.scale(1.0 / group.unit);
-    group.unit = 1.0;
-    group.histogram.merge(theirs[g].histogram, 1.0 / theirs[g].unit);
-    refresh(group);
+  for (std::size_t g = 0; g < held_.groups.size(); ++g) {
+    held_.groups[g].tally.merge(theirs.held_.groups[g].tally);
   }
+  merge_rest(held_, theirs.held_);
+  for (std::size_t g = 0; g < held_.groups.size(); ++g) refresh(held_, g);
+}
+
+double Envelope::checked_log_M(std::size_t group) const {
+  const GroupTally& of = held_.groups[group];
+  if (std::isnan(of.M.log_M)) held_.policy->check(group, of.tally, held_.tail_of(group));
+  return of.M.log_M;
+}
+
+std::vector<double> Envelope::history() const {
+  std::vector<double> values;
+  for (const GroupTally& group : held_.groups) values.push_back(group.M.log_M);
+  return values;
 }
 
 std::vector<double> Envelope::log_M() const {
   const std::lock_guard lock(mutex_);
-  std::vector<double> values(groups_.size());
-  std::ranges::transform(groups_, values.begin(), &Group::log_M);
+  std::vector<double> values(held_.groups.size());
+  for (std::size_t g = 0; g < values.size(); ++g) values[g] = checked_log_M(g);
   return values;
 }
 
-std::vector<double> Envelope::log_M(std::span<const std::int64_t> group_ids) const {
-  check_ids(group_ids);
+std::vector<double> Envelope::log_M(const Batch& batch) const {
+  check_shape(batch);
+  check_group_ids(batch, options_.groups, 1);
   const std::lock_guard lock(mutex_);
-  std::vector<double> values(group_ids.size());
-  std::ranges::transform(group_ids, values.begin(), [this](std::int64_t id) {
-    return groups_[static_cast<std::size_t>(id)].log_M;
-  });
+  if (options_.policy == PolicyKind::kLeaveOneOut && batch.log_ratio != nullptr) {
+    return leave_one_out(batch, history());
+  }
+  std::vector<double> values(static_cast<std::size_t>(batch.count));
+  for (std::size_t row = 0; row < values.size(); ++row) {
+    values[row] =
+        checked_log_M(static_cast<std::size_t>(batch.group(static_cast<std::int64_t>(row))));
+  }
   return values;
 }
 
-EnvelopeCounts Envelope::counts() const {
+std::pair<std::size_t, std::size_t> Envelope::tail_capacities() const {
   const std::lock_guard lock(mutex_);
-  EnvelopeCounts counts;
-  for (const Group& group : groups_) {
-    counts.seen.push_back(group.seen);
-    counts.violations.push_back(group.violations);
-    counts.invalid.push_back(group.invalid);
-  }
-  return counts;
+  return {held_.tail.capacity(), held_.tails.empty() ? 0 : held_.tails.front().capacity()};
 }
 
-EnvelopeState Envelope::state() const {
+EnvelopeReport Envelope::report() const {
   const std::lock_guard lock(mutex_);
-  EnvelopeState state;
-  state.bin_start.push_back(0);
-  for (const Group& group : groups_) {
-    state.counts.seen.push_back(group.seen);
-    state.counts.violations.push_back(group.violations);
-    state.counts.invalid.push_back(group.invalid);
-    state.max_log_ratio.push_back(group.max_log_ratio);
-    state.unit.push_back(group.unit);
-    for (const Histogram::Bin& bin : group.histogram.bins()) {
-      state.bin_edge.push_back(bin.edge);
-      state.bin_count.push_back(bin.count);
-    }
-    state.bin_start.push_back(static_cast<std::int64_t>(state.bin_edge.size()));
+  EnvelopeReport report;
+  for (std::size_t g = 0; g < held_.groups.size(); ++g) {
+    const Tally& tally = held_.groups[g].tally;
+    report.groups.push_back(tally);
+    report.log_M.push_back(held_.groups[g].M.log_M);
+    report.shape.push_back(pareto_shape(exceedances(held_.tail_of(g), tally.valid())));
+    report.overall.merge(tally);
   }
-  return state;
-}
-
-void Envelope::restore(const EnvelopeState& state) {
-  const auto count = static_cast<std::size_t>(options_.groups);
-  for (const std::size_t size :
-       {state.counts.seen.size(), state.counts.violations.size(), state.counts.invalid.size(),
-        state.max_log_ratio.size(), state.unit.size()}) {
-    if (size != count) {
-      throw std::invalid_argument("the state holds " + std::to_string(size) +
-                                  " groups, this envelope " + std::to_string(count));
-    }
-  }
-  const std::size_t bins = state.bin_edge.size();
-  if (state.bin_count.size() != bins || state.bin_start.size() != count + 1 ||
-      state.bin_start.front() != 0 || state.bin_start.back() != static_cast<std::int64_t>(bins) ||
-      !std::ranges::is_sorted(state.bin_start)) {
-    throw std::invalid_argument("bin_start, bin_edge and bin_count do not fit each other");
-  }
-
-  std::vector<Group> groups(count);
-  for (std::size_t g = 0; g < count; ++g) {
-    Group& group = groups[g];
-    group.seen = state.counts.seen[g];
-    group.violations = state.counts.violations[g];
-    group.invalid = state.counts.invalid[g];
-    if (group.violations < 0 || group.invalid < 0 || group.invalid > group.seen ||
-        group.violations > group.valid()) {
-      reject(g, "the counts are negative or more than the rows seen");
-    }
-    group.max_log_ratio = state.max_log_ratio[g];
-    const bool has_max = options_.policy == Policy::kMax && group.valid() > 0;
-    if (!(group.max_log_ratio < kInfinity) || (!has_max && group.max_log_ratio != -kInfinity)) {
-      reject(g, "max_log_ratio does not fit the counts");
-    }
-    group.unit = state.unit[g];
-    if (!(group.unit >= 1.0 && group.unit <= kMaxUnit) ||
-        (!options_.half_life && group.unit != 1.0)) {
-      reject(g, "unit is not the weight of a sample");
-    }
-    double total = 0.0;
-    double previous = kNaN;
-    for (auto b = static_cast<std::size_t>(state.bin_start[g]);
-         b < static_cast<std::size_t>(state.bin_start[g + 1]); ++b) {
-      const double edge = state.bin_edge[b];
-      const double weight = state.bin_count[b];
-      if (std::isnan(edge) || edge <= previous || edge != Histogram::upper_edge(edge)) {
-        reject(g, "bin edges must be ascending multiples of 1/256, or -inf");
-      }
-      if (!(weight > 0.0 && weight < kInfinity)) {
-        reject(g, "bin counts must be positive and finite");
-      }
-      group.histogram.add(edge, weight);
-      total += weight;
-      previous = edge;
-    }
-    const double expected =
-        options_.policy == Policy::kQuantile ? static_cast<double>(group.valid()) : 0.0;
-    if (options_.half_life ? (total > 0.0) != (expected > 0.0) : total != expected) {
-      reject(g, "the histogram does not fit the counts");
-    }
-    refresh(group);
-  }
-  const std::lock_guard lock(mutex_);
-  groups_.swap(groups);
+  report.overall_shape = pareto_shape(exceedances(held_.tail, report.overall.valid()));
+  return report;
 }
 
 }  // namespace rskernels

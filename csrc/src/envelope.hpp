@@ -1,41 +1,26 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
-#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "histogram.hpp"
+#include "accumulate.hpp"
+#include "columns.hpp"
+#include "grouped.hpp"
+#include "policy.hpp"
 
 namespace rskernels {
 
-enum class Policy { kMax, kQuantile };
-
-struct EnvelopeOptions {
-  Policy policy = Policy::kMax;
-  double level = 1.0;
-  std::int64_t groups = 1;
-  // In valid samples; empty: nothing is forgotten.
-  std::optional<double> half_life = std::nullopt;
-
-  bool operator==(const EnvelopeOptions&) const = default;
-};
-
-struct EnvelopeCounts {
-  std::vector<std::int64_t> seen;
-  std::vector<std::int64_t> violations;
-  std::vector<std::int64_t> invalid;
-};
-
-// All that an envelope knows, as flat arrays; bins of group g are [bin_start[g], bin_start[g + 1]).
-struct EnvelopeState {
-  EnvelopeCounts counts;
-  std::vector<double> max_log_ratio;
-  std::vector<double> unit;
-  std::vector<std::int64_t> bin_start;
-  std::vector<double> bin_edge;
-  std::vector<double> bin_count;
+// The tallies of every group and of all together, with the Pareto shape of each.
+struct EnvelopeReport {
+  std::vector<Tally> groups;
+  std::vector<double> log_M;
+  std::vector<double> shape;
+  Tally overall;
+  double overall_shape = 0.0;
 };
 
 // log M of every group, kept from the log ratios it has been shown. Every method may be called from
@@ -46,43 +31,61 @@ class Envelope {
 
   const EnvelopeOptions& options() const { return options_; }
 
-  // One group id a ratio, or none at all in an envelope of one group.
-  void update(std::span<const double> log_ratio, std::span<const std::int64_t> group_ids);
+  // Takes a batch in and returns how many of its rows were above the M they met. One group id a
+  // ratio, or none at all in an envelope of one group. Throws, and takes nothing in, for an id
+  // outside [0, groups).
+  std::int64_t update(const Batch& batch, int threads = 1);
+  // Tells which rows of a batch were accepted; its ratios are not read.
+  void observe(std::span<const bool> accepted, const Batch& batch);
   void merge(const Envelope& other);
 
-  // NaN for a group that has seen no valid ratio.
+  // NaN for a group that has no M. Throws NoFiniteM for one whose ratios exclude it.
   std::vector<double> log_M() const;
-  std::vector<double> log_M(std::span<const std::int64_t> group_ids) const;
-  EnvelopeCounts counts() const;
+  // For the groups of the rows; the ratios are read by the policy leave_one_out alone, which takes
+  // for each row those of the others.
+  std::vector<double> log_M(const Batch& batch) const;
 
-  EnvelopeState state() const;
+  // How many of the largest ratios are held of all groups together, and of each of several.
+  std::pair<std::size_t, std::size_t> tail_capacities() const;
+
+  EnvelopeReport report() const;
+
+  Columns state() const;
   // Throws std::invalid_argument, and changes nothing, if `state` could not have come from an
   // envelope with these options.
-  void restore(const EnvelopeState& state);
+  void restore(const Columns& state);
+  // The same of tallies summed over several envelopes, with what else each of them holds.
+  void restore(const Columns& tallies, std::span<const Columns> parts);
 
  private:
-  struct Group {
-    std::int64_t seen = 0;
-    std::int64_t violations = 0;
-    std::int64_t invalid = 0;
-    double max_log_ratio;
-    double unit = 1.0;
-    double log_M;
-    bool stale = false;
-    Histogram histogram;
+  struct Held {
+    std::vector<GroupTally> groups;
+    std::vector<GroupLine> lines;  // none of a single group
+    std::vector<Tail> tails;       // none where there are too many groups to hold them
+    Tail tail;                     // of all groups; where there is one, of that one
+    std::unique_ptr<Policy> policy;
 
-    Group();
-    std::int64_t valid() const { return seen - invalid; }
+    const Tail& tail_of(std::size_t group) const { return tails.empty() ? tail : tails[group]; }
   };
 
-  void check_ids(std::span<const std::int64_t> group_ids) const;
-  void observe(Group& group, double log_ratio) const;
-  void refresh(Group& group) const;
+  Held make_held() const;
+  static Columns save(const Held& held);
+  void load_part(const Columns& part, Held& held) const;
+  static std::vector<Tally> load_tallies(const Columns& state, Held& held);
+  void check_shape(const Batch& batch) const;
+  double checked_log_M(std::size_t group) const;
+  void add_single(const Batch& batch, int threads);
+  void add_grouped(const Batch& batch, int threads, std::vector<std::int64_t>& touched);
+  void add_left_out(const Batch& batch, std::span<const double> log_M);
+  void show_policy(const Batch& batch);
+  void refresh(Held& held, std::size_t group) const;
+  std::vector<double> history() const;
+  // All but the tallies.
+  static void merge_rest(Held& held, const Held& other);
 
   EnvelopeOptions options_;
-  double growth_ = 1.0;
   mutable std::mutex mutex_;
-  std::vector<Group> groups_;
+  Held held_;
 };
 
 }  // namespace rskernels

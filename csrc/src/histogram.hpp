@@ -1,8 +1,8 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <vector>
 
 namespace rskernels {
@@ -26,6 +26,8 @@ class Histogram {
 
   // The smallest upper edge below which at least `level` of the weight lies; NaN when empty.
   double quantile(double level) const;
+  // The smallest upper edge below which at least this much weight lies.
+  double at_rank(double rank) const;
 
   // The occupied bins in ascending order.
   std::vector<Bin> bins() const;
@@ -36,8 +38,14 @@ class Histogram {
   static constexpr int kPageBins = 64;
   using Page = std::array<double, kPageBins>;
 
+  Page& page(double key);
+
   double zero_ = 0.0;
-  std::map<double, Page> pages_;
+  // Ascending keys and their pages, most often without gaps: the page last used tells where another
+  // one is.
+  std::vector<double> keys_;
+  std::vector<Page> pages_;
+  std::size_t recent_ = 0;
 };
 
 }  // namespace rskernels

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from rskernels.rsft.checkpoint import CheckpointError
 from rskernels.rsft.data import Images
 from rskernels.rsft.extras import train_extra
 
-Record = Mapping[str, str | int | float | bool | None]
+Record = Mapping[str, Any]
 
 
 class Scores(NamedTuple):

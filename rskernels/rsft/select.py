@@ -19,7 +19,7 @@ class State(NamedTuple):
     Attributes
     ----------
     log_M : Tensor
-        Scalar, log of the envelope constant in force before this batch.
+        Scalar or ``[N]``, log of the envelope constant in force before this batch.
     seed : int
         Key of the uniforms.
     row_offset : int

@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 import rskernels
+from rskernels.envelope_options import FORGETTING, parse_spec
 from rskernels.rsft import checkpoint
 from rskernels.rsft.data import DATASETS, load_data, log_class_balance
 from rskernels.rsft.metrics import MetricsWriter, evaluate
@@ -46,8 +47,9 @@ class Config:
         Policy of the envelope constant M, as ``Envelope.parse`` reads it. Read by rules that
         reject.
     half_life : float, optional
-        Samples after which a quantile envelope has forgotten half of what it saw, since q moves
-        as the model learns. One pass over the pool by default; inf never forgets.
+        Samples after which a quantile, budget or decayed envelope has forgotten half of what it
+        saw, since q moves as the model learns. One pass over the pool by default; inf never
+        forgets.
     imbalance : float
         Most frequent class of the pool over its rarest.
     test_fraction : float
@@ -89,8 +91,8 @@ class Config:
             raise ValueError(f"momentum={self.momentum}: accepted is [0, 1)")
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed={self.seed}: accepted is 0 to 2**63 - 1")
-        forgets = self.half_life is not None and self.half_life != math.inf
-        rskernels.Envelope.parse(self.envelope, half_life=self.half_life if forgets else None)
+        # Where none is given the length of the pool, not known yet, will do for any policy.
+        make_envelope(self.envelope, self.half_life, default=1.0)
 
 
 class TrainingError(RuntimeError):
@@ -134,6 +136,8 @@ def train(
         If `out` holds a run and neither `resume` nor `overwrite` is given.
     CheckpointError
         If there is no checkpoint to resume, or it is damaged or of another configuration.
+    NoFiniteM
+        If the envelope is "tail" and the ratios have no finite M.
     TrainingError
         If the loss, M or a ratio to it, or every logit row of a batch, is not finite.
 
@@ -141,8 +145,10 @@ def train(
     -----
     ``metrics.jsonl`` has a line for each step, of that batch alone, and a line for each epoch,
     where every count, share and time is that of the run so far; ``delta`` is the batch's
-    Σ(w/M − 1)₊ / Σ w/M, and its mean over the steps. A batch of which nothing is accepted is a
-    skipped step: its loss is null and the parameters and momentum stay as they are.
+    Σ(w/M − 1)₊ / Σ w/M, and its mean over the steps; ``envelope`` is ``Envelope.report`` of the
+    run so far with the pilot pass, null where the rule rejects nothing. A batch of which nothing
+    is accepted is a skipped step: its loss is null and the parameters and momentum stay as they
+    are.
     """
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
@@ -159,11 +165,7 @@ def train(
         rule = RULES[config.method]
         model = SmallCNN(len(counts), pool.images.shape[-1], generator)
         optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
-        half_life = len(pool.labels) if config.half_life is None else config.half_life
-        forgets = config.envelope.startswith("quantile") and math.isfinite(half_life)
-        envelope = rskernels.Envelope.parse(
-            config.envelope, half_life=half_life if forgets else None
-        )
+        envelope = make_envelope(config.envelope, config.half_life, default=len(pool.labels))
         first_epoch = 0
         position = 0
         total: dict[str, Any] = {
@@ -200,10 +202,13 @@ def train(
             if rule.rejects:
                 # q of the untrained model, so that the first batch does not decide its own M.
                 started = time.perf_counter()
+                # One update: what comes after it counts as decided with its M.
                 with torch.no_grad():
-                    for rows in torch.split(torch.arange(len(pool.labels)), config.batch_size):
-                        logits = model(pool.images[rows])
-                        envelope.update(log_ratio(logits, pool.labels[rows], log_p_hat))
+                    pilot = [
+                        log_ratio(model(pool.images[rows]), pool.labels[rows], log_p_hat)
+                        for rows in torch.split(torch.arange(len(pool.labels)), config.batch_size)
+                    ]
+                envelope.update(torch.cat(pilot))
                 total["seconds"] += time.perf_counter() - started
 
         batches = math.ceil(len(pool.labels) / config.batch_size)
@@ -221,6 +226,9 @@ def train(
                 with torch.set_grad_enabled(not rule.rejects):
                     logits = model(images)  # [N, C]
                 log_M = envelope.log_M()
+                if rule.rejects and envelope.policy == "leave_one_out":
+                    ratios = log_ratio(logits, targets, log_p_hat)
+                    log_M = envelope.log_M(log_ratio=ratios)  # [N]
                 chosen = rule.select(
                     logits.detach(), targets, log_p_hat, State(log_M, config.seed, total["rows"])
                 )
@@ -232,11 +240,12 @@ def train(
                         f"step {total['step']}: no row of the logits is finite; a smaller lr than "
                         f"{config.lr} may help"
                     )
-                M = float(log_M.exp()) if rule.rejects else None
+                largest = float(log_M.max())
+                M = float(log_M.max().exp()) if rule.rejects else None
                 over, mass = chosen.excess.tolist()
                 if not all(map(math.isfinite, (M or 0.0, over, mass))):
                     raise TrainingError(
-                        f"step {total['step']}: training diverged: M, exp({float(log_M):.4g}), or "
+                        f"step {total['step']}: training diverged: M, exp({largest:.4g}), or "
                         f"a p̂/q of the batch is too large for a float; a smaller lr than "
                         f"{config.lr} may help"
                     )
@@ -259,7 +268,7 @@ def train(
                     losses.append(loss)
                 if rule.rejects:
                     # After the decision: a batch that sets its own M biases the accepted law.
-                    envelope.update(chosen.log_ratio)
+                    envelope.update(chosen.log_ratio, accepted=chosen.mask)
                 seconds = time.perf_counter() - started
 
                 total["gradient_samples"] += accepted
@@ -298,6 +307,7 @@ def train(
                 "invalid": total["invalid"],
                 "delta": total["delta"] / total["step"],
                 "M": M,
+                "envelope": envelope.report().to_dict() if rule.rejects else None,
                 "seconds": total["seconds"],
             }
             writer.write(epoch_record)
@@ -329,6 +339,14 @@ def train(
     )
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def make_envelope(text: str, half_life: float | None, *, default: float) -> rskernels.Envelope:
+    """Return the envelope of a text; one that forgets does so by `default` if none is given."""
+    policy, parameter = parse_spec(text)
+    if half_life is None and policy in FORGETTING and "half_life" not in parameter:
+        half_life = default
+    return rskernels.Envelope.parse(text, half_life=None if half_life == math.inf else half_life)
 
 
 def start_afresh(out: Path, *, overwrite: bool) -> None:

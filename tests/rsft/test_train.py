@@ -61,6 +61,23 @@ def test_counts_in_the_metrics_agree(tmp_path):
     assert summary["acceptance"] == summary["gradient_samples"] / summary["rows"]
 
 
+def test_the_envelopes_report_is_in_the_metrics(tmp_path):
+    summary = run(tmp_path, with_(envelope="budget:0.5", lr=0.02))
+    epochs = [r for r in metrics(tmp_path) if r["kind"] == "epoch"]
+    report = epochs[-1]["envelope"]
+    assert summary["envelope"] == report
+    assert report["policy"] == "budget:0.5"
+    overall = report["overall"]
+    # The pilot pass is seen but decided with no M.
+    assert overall["seen"] == summary["rows"] + sum(summary["pool"])
+    assert overall["decided"] == summary["rows"]
+    assert overall["violations"] == summary["violations"]
+    assert overall["observed_acceptance"] == pytest.approx(summary["acceptance"])
+    assert overall["expected_acceptance"] == pytest.approx(0.5, rel=0.1)
+    assert overall["meaning"].startswith("k̂ = ")
+    assert run(tmp_path / "plain", with_(method="plain"))["envelope"] is None
+
+
 def test_a_batch_does_not_decide_its_own_M(tmp_path, monkeypatch):
     """The M of a step is that of an Envelope shown the pilot pass and the batches before it."""
     seen = []
@@ -113,7 +130,15 @@ def test_the_global_generator_and_thread_count_are_left_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "envelope"),
-    [("plain", "max"), ("importance", "max"), ("accept", "max"), ("accept", "quantile:0.9")],
+    [
+        ("plain", "max"),
+        ("importance", "max"),
+        ("accept", "max"),
+        ("accept", "quantile:0.9"),
+        ("accept", "budget:0.5"),
+        ("accept", "decayed"),
+        ("accept", "leave_one_out"),
+    ],
 )
 def test_resume_is_bit_identical(tmp_path, method, envelope):
     config = with_(method=method, envelope=envelope)

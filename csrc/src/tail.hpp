@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <limits>
+#include <vector>
+
+namespace rskernels {
+
+// The largest of the values it has been shown, at most `capacity` of them. They do not depend on
+// the order or grouping in which the values came.
+class Tail {
+ public:
+  // Values up to `floor` are known not to matter.
+  explicit Tail(std::size_t capacity = 0, double floor = -std::numeric_limits<double>::infinity());
+
+  // Only values above it matter.
+  double threshold() const { return threshold_; }
+  std::size_t capacity() const { return capacity_; }
+
+  void add(double value) {
+    if (!(value > threshold_)) return;
+    values_.push_back(value);
+    if (values_.size() >= 2 * capacity_) trim();
+  }
+  void merge(const Tail& other);
+
+  // Descending.
+  std::vector<double> largest() const;
+
+ private:
+  void trim();
+
+  std::size_t capacity_;
+  double threshold_;
+  std::vector<double> values_;
+};
+
+}  // namespace rskernels

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+namespace rskernels {
+
+// The M with which rows were decided: M = 2^exponent / inverse.
+struct InForce {
+  double log_M = std::numeric_limits<double>::quiet_NaN();
+  double exponent = 0.0;
+  // 0 where nothing is decided: M is not known, or 0.
+  double inverse = 0.0;
+
+  InForce() = default;
+  explicit InForce(double log_M);
+
+  bool decides() const { return inverse > 0.0; }
+  // w/M of a weight w in units of 2^of.
+  double over_M(double weight, double of) const;
+  // M in units of 2^of.
+  double in_units(double of) const;
+};
+
+// What the rows of a group amount to, whatever the policy. Sums of weights w = exp(log ratio) are
+// in units of 2^exponent, which the largest ratio decides, so that equal rows give equal tallies.
+struct Tally {
+  std::int64_t seen = 0;
+  std::int64_t invalid = 0;
+  // Valid rows that met an M, and those above it.
+  std::int64_t decided = 0;
+  std::int64_t violations = 0;
+  // Rows whose decision was told, and the accepted ones.
+  std::int64_t observed = 0;
+  std::int64_t accepted = 0;
+  double max_log_ratio = -std::numeric_limits<double>::infinity();
+  double exponent = 0.0;
+  double weight = 0.0;
+  double square = 0.0;          // in units of 4^exponent
+  double decided_weight = 0.0;  // of the rows that met an M
+  double excess = 0.0;          // sum of (w - M)+
+  double expected = 0.0;        // sum of min(1, w/M), no unit
+
+  std::int64_t valid() const { return seen - invalid; }
+
+  // Makes room for a log ratio: no weight is ever above one unit.
+  void raise_to(double log_ratio);
+  void merge(const Tally& other);
+
+  // Excess mass sum (w - M)+ / sum w over the decided rows; NaN without any.
+  double delta() const;
+  // Mean of min(1, w/M), and the share accepted; NaN without rows.
+  double expected_acceptance() const;
+  double observed_acceptance() const;
+  // (sum w)^2 / sum w^2, and its relative of n valid rows, n / ESS - 1; NaN where every w is 0.
+  double effective_sample_size() const;
+  double chi_squared() const;
+
+  bool operator==(const Tally&) const = default;
+};
+
+}  // namespace rskernels

@@ -1,0 +1,72 @@
+#include "byte_form.hpp"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "envelope.hpp"
+
+namespace rskernels {
+namespace {
+
+std::string sample() {
+  EnvelopeOptions options;
+  options.policy = PolicyKind::kQuantile;
+  options.level = 0.9;
+  options.confidence = 0.95;
+  Envelope envelope(options);
+  const std::vector<double> ratios{1.0, 2.0, 0.5, -3.0};
+  Batch batch;
+  batch.log_ratio = ratios.data();
+  batch.dtype = DType::kFloat64;
+  batch.count = 4;
+  envelope.update(batch);
+  return encode({options, envelope.state()});
+}
+
+Snapshot decode_string(const std::string& bytes) { return decode(std::as_bytes(std::span(bytes))); }
+
+std::string message(const std::string& bytes) {
+  try {
+    decode_string(bytes);
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ByteForm, ReturnsWhatWasWritten) {
+  const std::string bytes = sample();
+  const Snapshot snapshot = decode_string(bytes);
+  EXPECT_EQ(encode(snapshot), bytes);
+  Envelope copy(snapshot.options);
+  copy.restore(snapshot.columns);
+  EXPECT_EQ(copy.state(), snapshot.columns);
+}
+
+TEST(ByteForm, RefusesEveryTruncationAndEveryFlippedByte) {
+  const std::string bytes = sample();
+  for (std::size_t size = 0; size < bytes.size(); ++size) {
+    EXPECT_THROW(decode_string(bytes.substr(0, size)), std::invalid_argument) << size;
+  }
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    std::string damaged = bytes;
+    damaged[i] = static_cast<char>(damaged[i] ^ 0x10);
+    EXPECT_THROW(decode_string(damaged), std::invalid_argument) << i;
+  }
+  EXPECT_THROW(decode_string(bytes + "x"), std::invalid_argument);
+}
+
+TEST(ByteForm, SaysWhatIsWrong) {
+  std::string bytes = sample();
+  EXPECT_NE(message("short").find("5 bytes are no envelope"), std::string::npos);
+  EXPECT_NE(message(bytes + "x").find("bytes after its header"), std::string::npos);
+  bytes[40] = static_cast<char>(bytes[40] ^ 1);
+  EXPECT_NE(message(bytes).find("checksum"), std::string::npos);
+  bytes[8] = 9;
+  EXPECT_NE(message(bytes).find("version 9"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace rskernels

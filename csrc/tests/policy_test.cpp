@@ -1,0 +1,150 @@
+#include "policy.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "envelope.hpp"
+
+namespace rskernels {
+namespace {
+
+using Ratios = std::vector<double>;
+
+EnvelopeOptions of(PolicyKind policy) {
+  EnvelopeOptions options;
+  options.policy = policy;
+  if (policy == PolicyKind::kDecayed) options.half_life = 10.0;
+  return options;
+}
+
+std::int64_t update(Envelope& envelope, const Ratios& ratios) {
+  Batch batch;
+  batch.log_ratio = ratios.data();
+  batch.dtype = DType::kFloat64;
+  batch.count = static_cast<std::int64_t>(ratios.size());
+  return envelope.update(batch);
+}
+
+TEST(Policy, FixedIsGiven) {
+  EnvelopeOptions options = of(PolicyKind::kFixed);
+  options.M = 2.0;
+  Envelope envelope(options);
+  EXPECT_EQ(envelope.log_M()[0], std::log(2.0));
+  EXPECT_EQ(update(envelope, {0.0, 1.0, 5.0}), 2);
+  EXPECT_EQ(envelope.log_M()[0], std::log(2.0));
+}
+
+TEST(Policy, DecayedHalvesAndFollowsTheNewest) {
+  Envelope envelope(of(PolicyKind::kDecayed));
+  update(envelope, {std::log(8.0)});
+  update(envelope, Ratios(10, -5.0));
+  EXPECT_NEAR(envelope.log_M()[0], std::log(4.0), 1e-12);
+  update(envelope, Ratios(10, -5.0));
+  EXPECT_NEAR(envelope.log_M()[0], std::log(2.0), 1e-12);
+  update(envelope, {3.0});
+  EXPECT_EQ(envelope.log_M()[0], 3.0);
+}
+
+TEST(Policy, LeaveOneOutTakesTheOthers) {
+  Envelope envelope(of(PolicyKind::kLeaveOneOut));
+  const Ratios ratios{1.0, 3.0, 2.0, NAN};
+  Batch batch;
+  batch.log_ratio = ratios.data();
+  batch.dtype = DType::kFloat64;
+  batch.count = 4;
+  EXPECT_EQ(envelope.log_M(batch), (Ratios{3.0, 2.0, 3.0, 3.0}));
+  // The largest is above the others, once.
+  EXPECT_EQ(envelope.update(batch), 1);
+  const Tally tally = envelope.report().overall;
+  EXPECT_EQ(tally.decided, 3);
+  const double w1 = std::exp(1.0), w2 = std::exp(2.0), w3 = std::exp(3.0);
+  EXPECT_NEAR(tally.delta(), (w3 - w2) / (w1 + w2 + w3), 1e-12);
+  EXPECT_NEAR(tally.expected, w1 / w3 + w2 / w3 + 1.0, 1e-12);
+  EXPECT_EQ(envelope.update(batch), 0);
+}
+
+TEST(Policy, BudgetSolvesForTheRate) {
+  // w = 2.5 on a quarter, 0.5 on the others.
+  for (const double rate : {0.1, 0.25, 0.3, 0.5, 0.9, 0.999}) {
+    EnvelopeOptions options = of(PolicyKind::kBudget);
+    options.rate = rate;
+    Envelope envelope(options);
+    Ratios ratios(400, std::log(0.5));
+    std::fill_n(ratios.begin(), 100, std::log(2.5));
+    update(envelope, ratios);
+    const double M = std::exp(envelope.log_M()[0]);
+    EXPECT_NEAR(0.25 * std::min(1.0, 2.5 / M) + 0.75 * std::min(1.0, 0.5 / M), rate, 1e-12);
+  }
+}
+
+TEST(Policy, BudgetBeyondThePositiveRatiosAcceptsThemAll) {
+  EnvelopeOptions options = of(PolicyKind::kBudget);
+  options.rate = 0.9;
+  Envelope envelope(options);
+  Ratios ratios(10, -std::numeric_limits<double>::infinity());
+  ratios[0] = 0.5;
+  ratios[1] = 1.5;
+  update(envelope, ratios);
+  EXPECT_NEAR(envelope.log_M()[0], 0.5, 1e-12);
+}
+
+TEST(Policy, AConfidentQuantileIsAnOrderStatistic) {
+  EnvelopeOptions options = of(PolicyKind::kQuantile);
+  options.level = 0.9;
+  options.confidence = 0.95;
+  Envelope envelope(options);
+  Ratios ratios;
+  for (int i = 1; i <= 100; ++i) ratios.push_back(i);
+  update(envelope, ratios);
+  // P(Binomial(100, 0.9) >= 96) = 0.0237, P(>= 95) = 0.0576.
+  EXPECT_EQ(envelope.log_M()[0], 96.0);
+  Envelope few(options);
+  update(few, {1.0, 2.0, 3.0});
+  EXPECT_EQ(few.log_M()[0], 3.0);
+}
+
+TEST(Policy, TailRefusesACauchyLikeLaw) {
+  std::mt19937_64 generator(5);
+  std::cauchy_distribution<double> cauchy;
+  Envelope envelope(of(PolicyKind::kTail));
+  Ratios ratios(5000);
+  for (double& ratio : ratios) ratio = std::log(std::abs(cauchy(generator)));
+  update(envelope, ratios);
+  try {
+    envelope.log_M();
+    FAIL();
+  } catch (const NoFiniteM& error) {
+    EXPECT_NE(std::string(error.what()).find("'budget'"), std::string::npos);
+  }
+}
+
+TEST(Policy, TailTakesAnAtomForTheEnd) {
+  Envelope envelope(of(PolicyKind::kTail));
+  update(envelope, Ratios(100, 0.5));
+  EXPECT_EQ(envelope.log_M()[0], 0.5);
+}
+
+TEST(Policy, RefusesOptionsOfAnother) {
+  EnvelopeOptions options = of(PolicyKind::kDecayed);
+  options.half_life.reset();
+  EXPECT_THROW(check_options(options), std::invalid_argument);
+  options = of(PolicyKind::kMax);
+  options.confidence = 0.9;
+  EXPECT_THROW(check_options(options), std::invalid_argument);
+  options = of(PolicyKind::kBudget);
+  for (const double rate : {0.0, 1.5, std::nan("")}) {
+    options.rate = rate;
+    EXPECT_THROW(check_options(options), std::invalid_argument);
+  }
+  options = of(PolicyKind::kFixed);
+  options.M = 0.0;
+  EXPECT_THROW(check_options(options), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace rskernels

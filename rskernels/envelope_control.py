@@ -1,0 +1,44 @@
+"""What makes up for rows above M: rejection-control weights, and thinning to a larger M.
+
+References
+----------
+Liu, Chen & Wong, "Rejection control and sequential importance sampling", JASA 93, 1998.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rskernels.envelope_rows import Rows, as_tensor
+
+if TYPE_CHECKING:
+    from rskernels.envelope import Envelope
+
+# Acceptance draws from stream 0; thinning what it accepted needs draws of its own.
+THIN_STREAM = 1
+
+
+def control_weights(envelope: Envelope, log_ratio: Rows, groups: Rows | None) -> Tensor:
+    """Return max(w, M)/M of rows that are yet to be taken in, float64; NaN for invalid rows."""
+    ratios = as_tensor(log_ratio).double()
+    ids = None if groups is None else as_tensor(groups).to(ratios.device)
+    if envelope.policy == "leave_one_out":
+        log_M = envelope.log_M(ids, log_ratio=ratios)
+    else:
+        log_M = envelope.log_M(ids, device=ratios.device if ids is None else None)
+    weights = (ratios - log_M).clamp(min=0.0).exp()
+    return torch.where(ratios < math.inf, weights, math.nan)
+
+
+def thin(log_ratio: Tensor, log_M_then: Tensor | float, log_M_now: Tensor, **draws: Any) -> Tensor:
+    """Keep acceptances with min(1, w/M now) / min(1, w/M then)."""
+    from rskernels import ops
+
+    ratios = log_ratio.detach().double()
+    now = (ratios - log_M_now.to(ratios.device)).clamp(max=0.0)
+    then = (ratios - log_M_then).clamp(max=0.0)
+    return ops.bernoulli_mask(now - then, stream=THIN_STREAM, **draws)

@@ -1,0 +1,113 @@
+"""Log ratios and group ids: checked, and as memory that the C++ core reads where it lies."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rskernels import _core
+from rskernels.estimate import DTYPES, check_ids
+
+Rows = Tensor | NDArray[Any]
+
+
+class RowMemory(NamedTuple):
+    """Rows as the core takes them; `owners` keep the memory alive."""
+
+    batch: _core.Batch
+    shape: tuple[int, ...]
+    owners: tuple[Any, ...]
+
+
+def check_rows(
+    log_ratio: Rows | None, groups: Rows | None, group_count: int, accepted: Rows | None = None
+) -> tuple[int, ...]:
+    """Return the shape of a batch, no value of which is read.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype or shape is none that ``Envelope.update`` takes.
+    """
+    if isinstance(log_ratio, np.ndarray):
+        if log_ratio.dtype.name not in ("float64", "float32", "float16"):
+            raise TypeError(
+                f"log_ratio must be float64, float32 or float16 as an array, got {log_ratio.dtype}"
+            )
+    elif log_ratio is not None and not (
+        isinstance(log_ratio, Tensor) and log_ratio.is_floating_point()
+    ):
+        raise TypeError(
+            f"log_ratio must be a NumPy array or a floating-point tensor, got {_kind(log_ratio)}"
+        )
+    if isinstance(groups, np.ndarray):
+        if groups.dtype.name not in ("int64", "int32"):
+            raise TypeError(f"groups must be int64 or int32, got {groups.dtype}")
+    elif groups is not None:
+        check_ids("groups", groups)
+    elif group_count > 1:
+        raise ValueError(f"an envelope of {group_count} groups needs the group of every row")
+    given = groups if log_ratio is None else log_ratio
+    shape = () if given is None else tuple(given.shape)
+    if accepted is not None and _kind(accepted) not in (torch.bool, np.bool_):
+        raise TypeError(f"accepted must be a bool tensor or array, got {_kind(accepted)}")
+    for name, values in (("groups", groups), ("accepted", accepted)):
+        if values is not None and tuple(values.shape) != shape:
+            raise ValueError(
+                f"{name} must have the shape of log_ratio, {list(shape)}, got {list(values.shape)}"
+            )
+    return shape
+
+
+def row_memory(log_ratio: Rows | None, groups: Rows | None, group_count: int) -> RowMemory:
+    """Describe a checked batch; contiguous CPU tensors and arrays are not copied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `check_rows`.
+    """
+    shape = check_rows(log_ratio, groups, group_count)
+    ratios, dtype, owner = _memory(log_ratio, "float64")
+    ids, id_dtype, id_owner = _memory(groups, "int64")
+    batch = _core.Batch(ratios, dtype, math.prod(shape), ids, id_dtype == "int32")
+    return RowMemory(batch, shape, (owner, id_owner))
+
+
+def accepted_mask(accepted: Rows) -> NDArray[np.bool_]:
+    """Return which rows were accepted as a flat array."""
+    mask: NDArray[np.bool_] = np.ravel(as_tensor(accepted).cpu().resolve_neg().numpy())
+    return mask
+
+
+def as_tensor(rows: Rows) -> Tensor:
+    """Return rows as a tensor on their device."""
+    if isinstance(rows, Tensor):
+        return rows.detach()
+    # torch takes neither another byte order nor memory that is not to be written.
+    return torch.from_numpy(
+        rows.astype(rows.dtype.newbyteorder("="), copy=not rows.flags.writeable)
+    )
+
+
+def _memory(rows: Rows | None, absent: str) -> tuple[int, Any, Any]:
+    """Return address, dtype and owner."""
+    if rows is None:
+        return 0, absent, None
+    if isinstance(rows, np.ndarray):
+        native = rows.dtype.newbyteorder("=")
+        array = np.ascontiguousarray(rows, dtype=native)
+        return array.ctypes.data, native.name, array
+    keeps = rows.dtype in DTYPES or not rows.is_floating_point()
+    dtype = rows.dtype if keeps else torch.float32
+    flat = rows.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg()
+    return flat.data_ptr(), str(dtype).removeprefix("torch."), flat
+
+
+def _kind(rows: object) -> object:
+    return getattr(rows, "dtype", type(rows).__name__)
