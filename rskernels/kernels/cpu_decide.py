@@ -226,7 +226,7 @@ def target_rows(
                 logits_of_targets,
                 _load_f64(known + REFERENCE), _load_f64(known + TOTAL), temperature,
             )  # fmt: skip
-            accepted, valid, log_w = decide(
+            accepted, valid, log_w, log_r = decide(
                 log_q, log_density, log_M, log_u, model_is_target, is_float32
             )
             chosen |= read & bits_of(accepted)
@@ -235,8 +235,8 @@ def target_rows(
                 is_read, none = mask_of(read), splat(np.nan)
                 store_rows(log_prob, code, start, inside, select(is_read, log_q, none))
                 store_rows(log_ratio, code, start, inside, select(is_read & valid, log_w, none))
-                _store_f64(known + LOG_R, whole, log_w - log_M)
-                violations = bits_of(log_w > log_M)
+                _store_f64(known + LOG_R, whole, log_r)
+                violations = bits_of(log_r > splat(0.0))
                 tally_rows(
                     summaries, start, unit_rows, ignored, read, bits_of(valid),
                     chosen, violations, known + LOG_R,
