@@ -27,6 +27,7 @@ nightly: $(READY) $(KERNELS)
 
 bench: $(READY) $(KERNELS)
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/envelope.py
 
 bench-gpu: $(READY) $(KERNELS)
 	$(BIN)/python benchmarks/run_gpu.py
@@ -57,7 +58,7 @@ types: $(TOOLS)
 
 ctest: $(TOOLS)
 	$(BIN)/cmake --preset $(PRESET) $(CMAKE_FLAGS)
-	$(BIN)/cmake --build --preset $(PRESET)
+	$(BIN)/cmake --build --preset $(PRESET) --parallel $(shell nproc)
 	$(BIN)/ctest --preset $(PRESET)
 
 # The C++ tests under the sanitizers, and the byte form fuzzed for a while, with clang.
@@ -65,8 +66,9 @@ FUZZ_SECONDS ?= 30
 sanitize: $(TOOLS)
 	$(MAKE) ctest PRESET=asan-ubsan
 	$(MAKE) ctest PRESET=tsan
+	@command -v clang++ >/dev/null || { echo 'libFuzzer comes with clang: apt-get install clang libclang-rt-dev'; exit 1; }
 	$(BIN)/cmake --preset fuzz
-	$(BIN)/cmake --build --preset fuzz
+	$(BIN)/cmake --build --preset fuzz --parallel $(shell nproc)
 	build/fuzz/csrc/fuzz/byte_form_fuzz -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 
 clean:

@@ -128,7 +128,7 @@ def draw_drift(path: Path) -> None:
         for envelope in (decayed, budget, still):
             envelope.update(log_ratio)
     top, followed, held, lost = np.array(course).T
-    rows = DRIFT_BATCH * np.arange(1, len(course) + 1)
+    rows = DRIFT_BATCH / 1000 * np.arange(1, len(course) + 1)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(rows, np.exp(top), label="largest ratio possible")
@@ -139,7 +139,7 @@ def draw_drift(path: Path) -> None:
     right.plot(rows, lost, label=f"budget {RATE:g}, never forgets")
     right.set(ylabel="acceptance of the next batch", ylim=(0, 1))
     for axes in (left, right):
-        axes.set_xlabel("rows")
+        axes.set_xlabel("thousand rows")
         axes.legend()
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
@@ -165,7 +165,8 @@ def main() -> None:
     (out / "envelope.md").write_text(
         f"{text}\n\n{machine.cpu()['processor']}, {machine.cpu()['threads']} threads, "
         f"{machine.today()}. Medians of alternating rounds; the read limit is the row maximum of "
-        "the same array. A quarter of the rows are above the M of `fixed`.\n"
+        "the same array. A quarter of the rows are above the M of `fixed`.\n\n"
+        "![M and acceptance while the ratios' scale moves by a factor of 10](envelope-drift.png)\n"
     )
     draw_drift(out / "envelope-drift.png")
     print(text)

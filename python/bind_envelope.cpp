@@ -140,7 +140,7 @@ py::dict state(const Envelope& envelope) {
   return arrays;
 }
 
-void restore(Envelope& envelope, const py::dict& arrays) {
+Columns as_columns(const py::dict& arrays) {
   Columns columns;
   for (const auto& [key, values] : arrays) {
     const auto name = key.cast<std::string>();
@@ -150,8 +150,18 @@ void restore(Envelope& envelope, const py::dict& arrays) {
       columns.doubles[name] = as_vector(values.cast<Array<double>>());
     }
   }
+  return columns;
+}
+
+void restore(Envelope& envelope, const py::dict& arrays,
+             const std::optional<std::vector<py::dict>>& parts) {
+  const Columns columns = as_columns(arrays);
+  std::vector<Columns> others;
+  for (const py::dict& part : parts.value_or(std::vector<py::dict>())) {
+    others.push_back(as_columns(part));
+  }
   const py::gil_scoped_release release;
-  envelope.restore(columns);
+  parts ? envelope.restore(columns, others) : envelope.restore(columns);
 }
 
 py::bytes to_bytes(const Envelope& envelope) {
@@ -201,9 +211,10 @@ void bind_envelope(py::module_& module) {
       .def("observe", &observe, py::arg("accepted").noconvert(), py::arg("batch"))
       .def("merge", &Envelope::merge, py::arg("other"), py::call_guard<py::gil_scoped_release>())
       .def("log_M", &log_M, py::arg("batch") = py::none())
+      .def("tail_capacities", &Envelope::tail_capacities)
       .def("report", &report)
       .def("state", &state)
-      .def("restore", &restore, py::arg("arrays"))
+      .def("restore", &restore, py::arg("arrays"), py::arg("parts") = py::none())
       .def("to_bytes", &to_bytes)
       .def_static("from_bytes", &from_bytes, py::arg("data"))
       .def("options", &options);

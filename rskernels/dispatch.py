@@ -17,7 +17,8 @@ _is_profiling = torch._C._autograd._profiler_enabled
 def is_idle() -> bool:
     """Say whether the dispatcher has nobody to tell of a call.
 
-    That is no compiler, tracer or profiler, no mode and no transform of torch.func.
+    That is no compiler, tracer or profiler of this thread, no mode and no transform of torch.func.
+    Observers of all threads at once, and kernels registered over this library's, do not count.
     """
     return not (
         _is_compiling()
@@ -32,14 +33,18 @@ def is_idle() -> bool:
 def is_plain(*tensors: Tensor | None) -> bool:
     """Say whether the dispatcher would hand tensors, where given, to the CPU kernels as they are.
 
-    Not a subclass, nor one that it would first negate or fill with zeros.
+    Not a subclass, nor one that it would first negate, unwrap or give memory.
     """
-    for tensor in tensors:
-        if tensor is not None and (
-            type(tensor) is not Tensor
-            or not tensor.is_cpu
-            or tensor.is_neg()
-            or tensor._is_zerotensor()
-        ):
-            return False
+    try:
+        for tensor in tensors:
+            if tensor is not None and (
+                type(tensor) is not Tensor
+                or not tensor.is_cpu
+                or tensor.is_neg()
+                or tensor.data_ptr() == 0
+            ):
+                return False
+    except RuntimeError:
+        # A tensor without storage, such as a transform of torch.func leaves behind.
+        return False
     return True

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from rskernels import _core
 from rskernels.envelope_control import control_weights, thin
+from rskernels.envelope_device import (
+    device_rows,
+    stays_there,
+)
 from rskernels.envelope_options import check_options, parse_spec
 from rskernels.envelope_report import (
     EnvelopeCounts,
@@ -17,8 +21,8 @@ from rskernels.envelope_report import (
     EnvelopeViolation,
     make_report,
 )
-from rskernels.envelope_rows import Rows, accepted_mask, row_memory
-from rskernels.envelope_state import StoredState, check_same, make_core
+from rskernels.envelope_rows import Rows, accepted_mask, check_rows, row_memory
+from rskernels.envelope_state import StoredState, make_core
 from rskernels.estimate import check_ids, estimate_M
 
 __all__ = [
@@ -67,11 +71,11 @@ class Envelope(StoredState):
         ``1 - level**n`` reaches it, the largest ratio, which is above with that lower probability.
     ``budget``
         M is 1/c with E[min(1, c·w)] = ``rate`` over the ratios seen: of all rules of that
-        acceptance the one closest to p in every f-divergence. The histogram keeps the mean ratio
-        of each bin, so only the bin that holds M adds an error, below 1e-5. Where fewer than
-        ``rate`` of the ratios are above 0, M is the smallest of those. With ``half_life``, older
-        ratios are forgotten and an integral controller, driven by the mean of min(1, w/M), holds
-        the rate while the ratios drift.
+        acceptance the one closest to p in every f-divergence (Verine et al. 2024). The histogram
+        keeps the mean ratio of each bin, so only the bin that holds M adds an error, below 1e-5.
+        Where fewer than ``rate`` of the ratios are above 0, M is the smallest of those. With
+        ``half_life`` older ratios are forgotten, and an integral controller, driven by the mean of
+        min(1, w/M), holds the rate while the ratios drift.
     ``tail``
         M is the upper end of the 95 % interval for the end of a generalised Pareto law fitted to
         the largest ``ceil(3 √S)`` of S ratios (S / 5 below 226; at most 4,095), so the supremum is
@@ -81,7 +85,7 @@ class Envelope(StoredState):
 
     Envelopes of the same options merge in any order and grouping to the same maxima, counts and,
     without ``half_life``, histograms; sums agree to rounding. Every method may be called from
-    several threads. A group takes 0.25 kB, ratios for its Pareto shape (8 bytes each, 2²⁰ / groups
+    several threads. A group takes 0.3 kB, ratios for its Pareto shape (8 bytes each, 2²⁰ / groups
     of them, none above 65,536 groups; ``tail``: 4,096) and, with a histogram, 0.6 kB for each
     quarter of a nat of log ratio that it has seen; ``budget`` twice that.
 
@@ -118,7 +122,8 @@ class Envelope(StoredState):
     Masson, Rim & Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
     guarantees", PVLDB 12, 2019. Liu, Chen & Wong, "Rejection control and sequential importance
     sampling", JASA 93, 1998. Coles, "An Introduction to Statistical Modeling of Extreme Values",
-    2001. David & Nagaraja, "Order Statistics", 2003.
+    2001. David & Nagaraja, "Order Statistics", 2003. Verine, Pydi, Negrevergne & Chevaleyre,
+    "Optimal budgeted rejection sampling for generative models", AISTATS 2024.
     """
 
     def __init__(
@@ -133,10 +138,8 @@ class Envelope(StoredState):
         confidence: float | None = None,
         on_violation: str = "cap",
     ) -> None:
-        self._options = check_options(
-            policy, level, groups, half_life, M, rate, confidence, on_violation
-        )
-        self._core = make_core(self._options)
+        options = check_options(policy, level, groups, half_life, M, rate, confidence, on_violation)
+        self._hold(make_core(options), options)
 
     @classmethod
     def parse(
@@ -202,8 +205,10 @@ class Envelope(StoredState):
         log_ratio : Tensor or array
             Floating point, any shape, natural logarithms. NaN and +inf count as invalid, -inf is
             the valid ratio 0. Contiguous CPU tensors and arrays are read where they lie, with
-            ``torch.get_num_threads()`` threads. A CUDA tensor is copied to the host, which waits
-            for the device.
+            ``torch.get_num_threads()`` threads. What a CUDA tensor brings stays on the device,
+            for which this does not wait unless ``on_violation`` is "raise": with "max" and "fixed"
+            as counts, sums and largest ratios, else as a copy of the rows. Whatever needs it later
+            takes it in, and waits. An envelope's updates belong on one stream.
         groups : Tensor or array, optional
             int64 or int32 of the same shape, ids in ``[0, groups)``. May be left out where there
             is one group.
@@ -223,20 +228,23 @@ class Envelope(StoredState):
         TypeError, ValueError
             If a dtype or shape is not as above, or ids are missing.
         IndexError
-            If an id is outside ``[0, groups)``; then nothing has been taken in.
+            If an id is outside ``[0, groups)``; then nothing has been taken in. For rows on a CUDA
+            device the call that takes them in raises, once, and leaves those rows out.
         EnvelopeViolation
             With ``on_violation="raise"``, if a row was above the M that it met. The batch has been
             taken in: M now covers what the policy makes of it.
         """
-        rows = row_memory(log_ratio, groups, self.groups)
-        mask = None if accepted is None else accepted_mask(accepted, rows.shape)
-        weights = None
-        if self.on_violation == "control":
-            met = torch.from_numpy(self._core.log_M(rows.batch))
-            weights = control_weights(log_ratio, met.reshape(rows.shape))
-        violations = self._core.update(rows.batch, torch.get_num_threads())
-        if mask is not None:
-            self._core.observe(mask, rows.batch)
+        check_rows(log_ratio, groups, self.groups, accepted)
+        with self._lock:
+            controls = self.on_violation == "control"
+            weights = control_weights(self, log_ratio, groups) if controls else None
+            if stays_there(log_ratio) and self.on_violation != "raise":
+                self._waiting_on(log_ratio.device).update(device_rows(log_ratio, groups, accepted))
+                return weights
+            rows = row_memory(log_ratio, groups, self.groups)
+            violations = self._core.update(rows.batch, torch.get_num_threads())
+            if accepted is not None:
+                self._core.observe(accepted_mask(accepted), rows.batch)
         if violations and self.on_violation == "raise":
             raise EnvelopeViolation(
                 f"{violations} of {math.prod(rows.shape)} rows had a ratio above the M that they "
@@ -268,17 +276,12 @@ class Envelope(StoredState):
         groups : Tensor, optional
             int64 or int32 of the shape of ``log_ratio``.
         seed, generator, row_offset
-            As in ``accept_mask``.
+            As in ``accept_mask``, with its errors.
 
         Returns
         -------
         Tensor
             bool ``[...]``.
-
-        Raises
-        ------
-        TypeError, ValueError, IndexError
-            If an argument is not as above.
         """
         if groups is None and self.groups > 1:
             raise ValueError(f"an envelope of {self.groups} groups needs the group of every row")
@@ -291,24 +294,34 @@ class Envelope(StoredState):
             row_offset=row_offset,
         )
 
-    def log_M(self, groups: Tensor | None = None, *, log_ratio: Tensor | None = None) -> Tensor:
+    def log_M(
+        self,
+        groups: Tensor | None = None,
+        *,
+        log_ratio: Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
         """Return log M, float64; NaN for a group that has no M yet.
 
-        A mask decided with NaN rejects the row and counts it as invalid.
+        A mask decided with NaN rejects the row and counts it as invalid. With "max" and "fixed" a
+        CUDA device has its own M at hand; with the others a call first waits for rows held there.
 
         Parameters
         ----------
         groups : Tensor, optional
-            int64 or int32, any shape, ids in ``[0, groups)``. Ids on a CUDA device are copied to
-            the host, which waits for the device.
+            int64 or int32, any shape, ids in ``[0, groups)``. On a CUDA device the M of other ids
+            is NaN.
         log_ratio : Tensor, optional
             For "leave_one_out" alone: the batch about to be decided, of the shape of ``groups``.
+            On a CUDA device it is copied to the host, which waits.
+        device : torch.device or str, optional
+            Of the result where neither is given; the CPU by default.
 
         Returns
         -------
         Tensor
-            Of the shape of ``groups`` or ``log_ratio``, on its device. Without either a CPU
-            tensor: ``[]`` for one group, else ``[groups]``.
+            Of the shape of ``groups`` or ``log_ratio``, on its device. Without either ``[]`` for
+            one group, else ``[groups]``.
 
         Raises
         ------
@@ -319,43 +332,33 @@ class Envelope(StoredState):
         """
         if log_ratio is not None and self.policy != "leave_one_out":
             raise ValueError(f"log_ratio is for 'leave_one_out' only, got it with {self.policy!r}")
-        given = groups if groups is not None else log_ratio
+        given = log_ratio if groups is None else groups
         if given is None:
-            values = torch.from_numpy(self._core.log_M())
+            values = self._log_M_on(device or "cpu")
             return values[0] if self.groups == 1 else values
-        if groups is not None:
+        if device is not None:
+            raise ValueError(f"device is for log_M without rows, got device={device!r} with them")
+        # Of the policy "tail" a group may have no answer, which is an error for its rows only.
+        if log_ratio is None and stays_there(groups) and self.policy != "tail":
             check_ids("groups", groups)
+            inside = (groups >= 0) & (groups < self.groups)
+            values = self._log_M_on(groups.device).take(torch.where(inside, groups, 0).long())
+            return torch.where(inside, values, math.nan)
         rows = row_memory(log_ratio, groups, self.groups)
         values = torch.from_numpy(self._core.log_M(rows.batch))
         return values.reshape(given.shape).to(given.device)
 
-    def M(self, groups: Tensor | None = None) -> Tensor:
+    def M(
+        self, groups: Tensor | None = None, *, device: torch.device | str | None = None
+    ) -> Tensor:
         """Return M = exp(log M), rounded up so that ``M.log() >= log_M``; see :meth:`log_M`.
 
         +inf where log M is above 709.78; use :meth:`log_M` with ``log_space=True`` there.
         """
-        log_M = self.log_M(groups)
+        log_M = self.log_M(groups, device=device)
         M = log_M.exp() * (1.0 + 2.0**-50 * (1.0 + log_M.abs()))
         M = torch.nextafter(M, torch.full_like(M, math.inf))
         return torch.where(log_M == -math.inf, 0.0, M)
-
-    def merge(self: Self, other: Envelope) -> Self:
-        """Add what ``other`` has seen, in place, and return self.
-
-        With ``half_life`` the newest samples of both count as equally old.
-
-        Raises
-        ------
-        TypeError
-            If ``other`` is no Envelope.
-        ValueError
-            If an option differs.
-        """
-        if not isinstance(other, Envelope):
-            raise TypeError(f"only an Envelope can be merged, got {type(other).__name__}")
-        check_same(self._options, other._options._asdict())
-        self._core.merge(other._core)
-        return self
 
     @property
     def counts(self) -> EnvelopeCounts:

@@ -8,18 +8,28 @@ Liu, Chen & Wong, "Rejection control and sequential importance sampling", JASA 9
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from rskernels.envelope_rows import Rows, as_tensor
+
+if TYPE_CHECKING:
+    from rskernels.envelope import Envelope
 
 # Acceptance draws from stream 0; thinning what it accepted needs draws of its own.
 THIN_STREAM = 1
 
 
-def control_weights(log_ratio: Any, log_M: Tensor) -> Tensor:
-    """Return max(w, M)/M of each row, float64; NaN for invalid rows."""
-    ratios = torch.as_tensor(log_ratio).detach().to("cpu", torch.float64)
+def control_weights(envelope: Envelope, log_ratio: Rows, groups: Rows | None) -> Tensor:
+    """Return max(w, M)/M of rows that are yet to be taken in, float64; NaN for invalid rows."""
+    ratios = as_tensor(log_ratio).double()
+    ids = None if groups is None else as_tensor(groups).to(ratios.device)
+    if envelope.policy == "leave_one_out":
+        log_M = envelope.log_M(ids, log_ratio=ratios)
+    else:
+        log_M = envelope.log_M(ids, device=ratios.device if ids is None else None)
     weights = (ratios - log_M).clamp(min=0.0).exp()
     return torch.where(ratios < math.inf, weights, math.nan)
 

@@ -1,7 +1,8 @@
-"""Log ratios and group ids as memory that the C++ core reads where it lies."""
+"""Log ratios and group ids: checked, and as memory that the C++ core reads where it lies."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,6 @@ from rskernels import _core
 from rskernels.estimate import DTYPES, check_ids
 
 Rows = Tensor | NDArray[Any]
-INT_DTYPES = ("int64", "int32")
 
 
 class RowMemory(NamedTuple):
@@ -24,81 +24,90 @@ class RowMemory(NamedTuple):
     owners: tuple[Any, ...]
 
 
-def row_memory(
-    log_ratio: Rows | None, groups: Rows | None, group_count: int, *, needs_groups: bool = True
-) -> RowMemory:
-    """Describe a batch; contiguous CPU tensors and arrays are not copied.
+def check_rows(
+    log_ratio: Rows | None, groups: Rows | None, group_count: int, accepted: Rows | None = None
+) -> tuple[int, ...]:
+    """Return the shape of a batch, no value of which is read.
 
     Raises
     ------
     TypeError, ValueError
         If a dtype or shape is none that ``Envelope.update`` takes.
     """
-    address = ids = 0
-    dtype: _core._DType = "float64"
-    id_dtype = "int64"
-    shape: tuple[int, ...] = ()
-    owner = id_owner = None
-    if log_ratio is not None:
-        address, dtype, shape, owner = _floats(log_ratio)
-    id_shape = shape
-    if groups is not None:
-        ids, id_dtype, id_shape, id_owner = _ids(groups)
-        if log_ratio is not None and id_shape != shape:
-            raise ValueError(
-                f"groups must have the shape of log_ratio, {list(shape)}, got {list(id_shape)}"
-            )
-    elif needs_groups and group_count > 1:
-        raise ValueError(f"an envelope of {group_count} groups needs the group of every row")
-    count = int(np.prod(id_shape, dtype=np.int64))
-    batch = _core.Batch(address, dtype, count, ids, id_dtype == "int32")
-    return RowMemory(batch, id_shape, (owner, id_owner))
-
-
-def accepted_mask(accepted: Rows, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return which rows were accepted as a flat array."""
-    mask = torch.from_numpy(accepted) if isinstance(accepted, np.ndarray) else accepted
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        kind = mask.dtype if isinstance(mask, Tensor) else type(accepted).__name__
-        raise TypeError(f"accepted must be a bool tensor or array, got {kind}")
-    if tuple(mask.shape) != shape:
-        raise ValueError(
-            f"accepted must have the shape of log_ratio, {list(shape)}, got {list(mask.shape)}"
-        )
-    flat: NDArray[np.bool_] = mask.detach().cpu().reshape(-1).contiguous().numpy()
-    return flat
-
-
-def _floats(rows: Rows) -> tuple[int, _core._DType, tuple[int, ...], Any]:
-    if isinstance(rows, np.ndarray):
-        if rows.dtype.name not in ("float64", "float32", "float16"):
+    if isinstance(log_ratio, np.ndarray):
+        if log_ratio.dtype.name not in ("float64", "float32", "float16"):
             raise TypeError(
-                f"log_ratio must be float64, float32 or float16 as an array, got {rows.dtype}"
+                f"log_ratio must be float64, float32 or float16 as an array, got {log_ratio.dtype}"
             )
-        return _array(rows)
-    if not isinstance(rows, Tensor) or not rows.is_floating_point():
-        kind = rows.dtype if isinstance(rows, Tensor) else type(rows).__name__
-        raise TypeError(f"log_ratio must be a NumPy array or a floating-point tensor, got {kind}")
-    dtype = rows.dtype if rows.dtype in DTYPES else torch.float32
-    flat = _flat(rows, dtype)
-    return flat.data_ptr(), DTYPES[dtype], tuple(rows.shape), flat
-
-
-def _ids(groups: Rows) -> tuple[int, str, tuple[int, ...], Any]:
+    elif log_ratio is not None and not (
+        isinstance(log_ratio, Tensor) and log_ratio.is_floating_point()
+    ):
+        raise TypeError(
+            f"log_ratio must be a NumPy array or a floating-point tensor, got {_kind(log_ratio)}"
+        )
     if isinstance(groups, np.ndarray):
-        if groups.dtype.name not in INT_DTYPES:
+        if groups.dtype.name not in ("int64", "int32"):
             raise TypeError(f"groups must be int64 or int32, got {groups.dtype}")
-        return _array(groups)
-    check_ids("groups", groups)
-    flat = _flat(groups, groups.dtype)
-    return flat.data_ptr(), str(flat.dtype).removeprefix("torch."), tuple(groups.shape), flat
+    elif groups is not None:
+        check_ids("groups", groups)
+    elif group_count > 1:
+        raise ValueError(f"an envelope of {group_count} groups needs the group of every row")
+    given = groups if log_ratio is None else log_ratio
+    shape = () if given is None else tuple(given.shape)
+    if accepted is not None and _kind(accepted) not in (torch.bool, np.bool_):
+        raise TypeError(f"accepted must be a bool tensor or array, got {_kind(accepted)}")
+    for name, values in (("groups", groups), ("accepted", accepted)):
+        if values is not None and tuple(values.shape) != shape:
+            raise ValueError(
+                f"{name} must have the shape of log_ratio, {list(shape)}, got {list(values.shape)}"
+            )
+    return shape
 
 
-def _array(rows: NDArray[Any]) -> tuple[int, Any, tuple[int, ...], Any]:
-    native = rows.dtype.newbyteorder("=")
-    flat = np.ascontiguousarray(rows, dtype=native)
-    return flat.ctypes.data, native.name, rows.shape, flat
+def row_memory(log_ratio: Rows | None, groups: Rows | None, group_count: int) -> RowMemory:
+    """Describe a checked batch; contiguous CPU tensors and arrays are not copied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `check_rows`.
+    """
+    shape = check_rows(log_ratio, groups, group_count)
+    ratios, dtype, owner = _memory(log_ratio, "float64")
+    ids, id_dtype, id_owner = _memory(groups, "int64")
+    batch = _core.Batch(ratios, dtype, math.prod(shape), ids, id_dtype == "int32")
+    return RowMemory(batch, shape, (owner, id_owner))
 
 
-def _flat(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg()
+def accepted_mask(accepted: Rows) -> NDArray[np.bool_]:
+    """Return which rows were accepted as a flat array."""
+    mask: NDArray[np.bool_] = np.ravel(as_tensor(accepted).cpu().resolve_neg().numpy())
+    return mask
+
+
+def as_tensor(rows: Rows) -> Tensor:
+    """Return rows as a tensor on their device."""
+    if isinstance(rows, Tensor):
+        return rows.detach()
+    # torch takes neither another byte order nor memory that is not to be written.
+    return torch.from_numpy(
+        rows.astype(rows.dtype.newbyteorder("="), copy=not rows.flags.writeable)
+    )
+
+
+def _memory(rows: Rows | None, absent: str) -> tuple[int, Any, Any]:
+    """Return address, dtype and owner."""
+    if rows is None:
+        return 0, absent, None
+    if isinstance(rows, np.ndarray):
+        native = rows.dtype.newbyteorder("=")
+        array = np.ascontiguousarray(rows, dtype=native)
+        return array.ctypes.data, native.name, array
+    keeps = rows.dtype in DTYPES or not rows.is_floating_point()
+    dtype = rows.dtype if keeps else torch.float32
+    flat = rows.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg()
+    return flat.data_ptr(), str(dtype).removeprefix("torch."), flat
+
+
+def _kind(rows: object) -> object:
+    return getattr(rows, "dtype", type(rows).__name__)

@@ -1,25 +1,116 @@
-"""An envelope's options and state in the forms that are stored: tensors by name, and bytes."""
+"""What an envelope holds: merged with others, stored as tensors by name or as bytes, restored."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from rskernels import _core
+from rskernels.envelope_device import RUNNING, DeviceTally, Queue, Waiting
 from rskernels.envelope_options import PARAMETERS, Options
+from rskernels.envelope_reduce import reduce_state
 from rskernels.estimate import flat
 
 Self = TypeVar("Self", bound="StoredState")
 
 
 class StoredState:
-    """The part of an envelope that stores and restores it."""
+    """The part of an envelope that holds, merges, stores and restores what it has seen."""
 
     _options: Options
-    _core: _core.Envelope
+
+    def _hold(self, core: _core.Envelope, options: Options) -> None:
+        self._options = options
+        self._held = core
+        # What no core has yet, since to take it in waits for the device.
+        self._waiting: Waiting | None = None
+        # Held while rows or states come in.
+        self._lock = threading.RLock()
+
+    @property
+    def _core(self) -> _core.Envelope:
+        """The core with all rows; waits for a device that holds some of them."""
+        with self._lock:
+            waiting = self._waiting
+            if waiting is None:
+                return self._held
+            left_out = waiting.take_in(self._held)
+            self._waiting = None
+            if left_out > 0:
+                raise IndexError(
+                    f"{left_out} rows that came on {waiting.device} had group ids outside "
+                    f"[0, {self._options.groups}); they were left out, the others taken in"
+                )
+            return self._held
+
+    def _waiting_on(self, device: torch.device) -> Waiting:
+        """Return what takes rows in on a device."""
+        if self._waiting is None or not self._waiting.is_on(device):
+            core, options = self._core, self._options
+            self._waiting = (
+                DeviceTally(options, device, torch.from_numpy(core.log_M()), make_core(options))
+                if options.policy in RUNNING
+                else Queue(options.groups, device)
+            )
+        return self._waiting
+
+    def _log_M_on(self, device: torch.device | str) -> Tensor:
+        """Return log M of every group on a device; no wait where that has it at hand."""
+        with self._lock:
+            if isinstance(self._waiting, DeviceTally) and self._waiting.is_on(device):
+                return self._waiting.log_M.clone()
+            return torch.from_numpy(self._core.log_M()).to(device, non_blocking=True)
+
+    def merge(self: Self, other: StoredState) -> Self:
+        """Add what ``other`` has seen, in place, and return self.
+
+        With ``half_life`` the newest samples of both count as equally old.
+
+        Raises
+        ------
+        TypeError
+            If ``other`` is no Envelope.
+        ValueError
+            If an option differs.
+        """
+        if not isinstance(other, StoredState):
+            raise TypeError(f"only an Envelope can be merged, got {type(other).__name__}")
+        check_same(self._options, other._options._asdict())
+        theirs = other._core
+        with self._lock:
+            self._core.merge(theirs)
+        return self
+
+    def all_reduce(self: Self, group: dist.ProcessGroup | None = None) -> Self:
+        """Merge the envelopes of all processes, in place on each, and return self.
+
+        Every rank ends with what one process would hold that saw the rows of all: the same
+        maxima, counts and histograms, sums to rounding. As with the collectives of torch, every
+        rank of the group must call it, with as many groups, and a second call counts all rows
+        again: keep what is new in an envelope of its own, reduce that and :meth:`merge` it.
+
+        Two collectives, whatever the number of groups; on the GPU where the backend is NCCL.
+
+        Parameters
+        ----------
+        group : torch.distributed.ProcessGroup, optional
+            The default group if None.
+
+        Raises
+        ------
+        ValueError
+            On every rank if the options differ; if there is no process group, or this process is
+            none of the group. The envelope then stays as it was.
+        """
+        with self._lock:
+            core = self._core
+            core.restore(*reduce_state(core.state(), self._options, group))
+        return self
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything in types that ``torch.load(weights_only=True)`` reads."""
@@ -35,7 +126,9 @@ class StoredState:
             If an entry is missing, unknown or of another dtype, the options differ, or the values
             fit no envelope. The envelope then stays as it was.
         """
-        load_state(self._core, self._options, state)
+        with self._lock:
+            load_state(self._held, self._options, state)
+            self._waiting = None
 
     def to_bytes(self) -> bytes:
         """Return options and state as bytes, with a version, their length and a checksum."""
@@ -51,8 +144,8 @@ class StoredState:
             If `data` is no bytes, truncated, damaged, of another version or no envelope.
         """
         envelope = cls.__new__(cls)
-        envelope._core = _core.Envelope.from_bytes(data)
-        envelope._options = options_of(envelope._core)
+        core = _core.Envelope.from_bytes(data)
+        envelope._hold(core, options_of(core))
         return envelope
 
     def load_bytes(self, data: bytes) -> None:
@@ -65,7 +158,9 @@ class StoredState:
         """
         other = _core.Envelope.from_bytes(data)
         check_same(self._options, options_of(other)._asdict())
-        self._core.restore(other.state())
+        with self._lock:
+            self._held.restore(other.state())
+            self._waiting = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_bytes, (self.to_bytes(),)

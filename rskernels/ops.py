@@ -97,9 +97,10 @@ def accept_mask(
     ignore_index : int
         Rows with this target are rejected, and counted apart.
     assume_finite : bool
-        Take logits to hold neither NaN nor +inf. With targets, a row is then accepted as soon as
-        what has been read of it makes that certain; else every row that is accepted is read to its
-        end, in search of one. Decisions about rows that hold none are the same.
+        Take logits to hold neither NaN nor +inf, nor to differ by more T than a float64 holds. With
+        targets, a row is then accepted as soon as what has been read of it makes that certain; else
+        every row that is accepted is read to its end, in search of one. Decisions about rows that
+        hold none are the same.
     order : ColumnOrder, optional
         With targets: the order in which a row is read.
 
@@ -330,9 +331,10 @@ def _run(
         check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
         model_is_target, integer_argument("ignore_index", ignore_index),
     )  # fmt: skip
-    if is_lazy or order is not None:
-        law += (is_lazy, order_argument(order, logits, targets))
-    if idle and is_plain(logits, targets, density_tensor, M_tensor, seed_tensor):
+    blocks = order_argument(order, logits, targets)
+    if is_lazy or blocks is not None:
+        law += (is_lazy, blocks)
+    if idle and is_plain(logits, targets, density_tensor, M_tensor, seed_tensor, blocks):
         kernels = library.cpu_kernels()
         return (kernels.mask if operator is _mask else kernels.decide)(
             logits,

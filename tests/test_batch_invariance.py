@@ -108,7 +108,7 @@ def test_strides_and_alignment(kernel, draw_batch, layouts, same_bits, V, dtype)
 
 @pytest.mark.parametrize("V", [100, 4097])
 def test_threads(cpu, draw_batch, same_bits, threads, V):
-    batch = draw_batch(3000 if V == 100 else 200, V)
+    batch = draw_batch(8000 if V == 100 else 300, V)
     seen = []
     for count in (1, 2, 3, 7):
         threads(count)
@@ -117,7 +117,7 @@ def test_threads(cpu, draw_batch, same_bits, threads, V):
 
 
 def test_sums_do_not_depend_on_threads(cpu, draw_batch, same_bits, threads):
-    batch = draw_batch(3000, 100)
+    batch = draw_batch(8000, 100)
     seen = []
     for count in (1, 2, 5):
         threads(count)

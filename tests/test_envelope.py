@@ -252,15 +252,3 @@ def test_fork():
         os._exit(0 if envelope.seen.sum() == 501 else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert envelope.seen.sum() == 500
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device")
-def test_cuda_tensors_are_copied():
-    log_ratio = torch.randn(100, generator=torch.Generator().manual_seed(0))
-    ids = torch.arange(100) % 5
-    a, b = Envelope(groups=5), Envelope(groups=5)
-    a.update(log_ratio, ids)
-    b.update(log_ratio.cuda(), ids.cuda())
-    assert torch.equal(a.log_M(), b.log_M())
-    assert b.log_M(ids.cuda()).is_cuda

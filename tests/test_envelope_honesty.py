@@ -73,6 +73,31 @@ def test_an_envelope_taken_from_the_ratios_is_not_violated(
     assert kernel.decide(logits, targets, log_p, just_below, **law).counts[1] >= 1
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dense", [False, True])
+def test_an_M_that_equals_the_ratio_is_met_and_not_violated(kernel, dtype, dense):
+    # Of one column q is 1, so that p = M q.
+    N = kernel.rows(4000, slow=300)
+    p = torch.rand(N, generator=torch.Generator().manual_seed(2)) * 3 + 0.1
+    targets = None if dense else torch.zeros(N, dtype=torch.long)
+    given = p[:, None] if dense else p
+    seen = kernel.decide(torch.zeros(N, 1, dtype=dtype), targets, given, given)
+    assert seen.counts.tolist() == [N, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_ratio_beyond_float32_is_a_violation(backend, dense):
+    lowest = torch.finfo(torch.float32).min
+    logits = torch.tensor([[lowest, 10.0, 3.0], [10.0, lowest, 3.0]])
+    targets = None if dense else torch.tensor([0, 1])
+    seen = backend.decide(logits, targets, 0.5, 1.0, temperature=0.7)
+    at = ([0, 1], [0, 1]) if dense else slice(None)
+    assert seen.mask[at].all()
+    assert seen.log_ratio[at].isfinite().all()
+    # Of the dense form the last column's too.
+    assert seen.counts.tolist()[1:] == [4 if dense else 2, 0, 0]
+
+
 def test_excess_bounds_the_bias(backend):
     # w is 2.5 on 16 of 64 equal cells, 0.5 on the others; M = 2: the excess mass is 1/8.
     logits = torch.zeros(1, 64)

@@ -8,7 +8,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rskernels.envelope import Envelope
@@ -69,6 +69,7 @@ def grouped(options, batch):
     return envelope
 
 
+@settings(deadline=None)
 @given(POLICY, BATCH, BATCH, BATCH)
 def test_merge_is_commutative_and_associative(options, x, y, z):
     def a():
@@ -85,6 +86,7 @@ def test_merge_is_commutative_and_associative(options, x, y, z):
     assert same(a().merge(Envelope(groups=3, **options)), a())
 
 
+@settings(deadline=None)
 @given(POLICY, BATCH, BATCH)
 def test_merge_is_as_if_one_had_seen_both(options, x, y):
     merged = grouped(options, x).merge(grouped(options, y))
@@ -100,6 +102,7 @@ def test_merge_is_as_if_one_had_seen_both(options, x, y):
         torch.testing.assert_close(a[name], b[name], rtol=1e-12, atol=1e-200)
 
 
+@settings(deadline=None)
 @given(BATCH)
 def test_M_bounds_every_valid_ratio(batch):
     for options in ({}, {"policy": "quantile", "level": 1.0}):

@@ -23,6 +23,18 @@ def test_four_dimensions(form, repeat, same_bits):
     assert torch.equal(rskernels.accept_mask(logits, 1 / 300, 1.5, **law), want.mask)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_density_and_an_M_that_are_expanded(kernel, same_bits, dtype):
+    N, V = kernel.rows(60, slow=6), 40
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(N, V, generator=generator).to(dtype)
+    p, M = (torch.rand(N, 1, generator=generator) for _ in range(2))
+    apart = [value.expand(N, V).contiguous() for value in (p, M)]
+    want = kernel.decide(logits, None, *apart)
+    for given in ((p, M), (p.expand(N, V), M.expand(N, V)), (apart[0], M), (p, apart[1])):
+        assert same_bits(kernel.decide(logits, None, *given), want)
+
+
 def test_the_gradient_of_four_dimensions():
     logits, targets = many_strides()
     gradients = []

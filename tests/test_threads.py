@@ -8,12 +8,15 @@ import torch
 import rskernels
 
 # Above the work that is shared among threads.
-N, V = 2000, 200
+N, V = 6000, 200
 
 
 def batch(seed=0):
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(N, V, generator=generator)
+    # Of a batch of odd seed the columns do not lie side by side.
+    shape = (V, N) if seed % 2 else (N, V)
+    logits = torch.randn(shape, generator=generator)
+    logits = logits.t() if seed % 2 else logits
     return logits, torch.randint(V, (N,), generator=generator)
 
 
@@ -91,8 +94,8 @@ FRESH = """
 import torch
 torch.set_num_threads({count})
 import rskernels
-logits = torch.randn(2000, 200, generator=torch.Generator().manual_seed(0))
-targets = torch.arange(2000) % 200
+logits = torch.randn(6000, 200, generator=torch.Generator().manual_seed(0))
+targets = torch.arange(6000) % 200
 print(rskernels.accept_mask(logits, 0.01, 1.0, targets=targets, seed=1).sum().item(),
       rskernels.accept_mask(logits, 0.01, 1.0, seed=1).sum().item(),
       rskernels.accept_mask(logits.view(1, -1), 1e-5, 1.0, seed=1).sum().item())
@@ -108,8 +111,8 @@ FORK = """
 import os, sys, torch
 torch.set_num_threads(2)
 import rskernels
-logits = torch.randn(2000, 200, generator=torch.Generator().manual_seed(0))
-targets = torch.arange(2000) % 200
+logits = torch.randn(6000, 200, generator=torch.Generator().manual_seed(0))
+targets = torch.arange(6000) % 200
 
 def counts():
     return rskernels.accept(logits, 0.01, 1.0, targets=targets, seed=1).counts.tolist()

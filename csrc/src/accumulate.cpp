@@ -131,28 +131,41 @@ Excess block_excess(const double* x, const double* weight, std::int64_t count, d
   return excess_of(x, weight, count, log_M, M);
 }
 
+// Rows that are searched together for one that the tail takes: few blocks hold more than a handful.
+constexpr std::int64_t kStretch = 128;
+
 template <class Real>
-void add_block(const Real* x, std::int64_t count, const InForce& M, Tally& tally, Tail& tail) {
-  const Extent extent = block_extent(x, count);
-  if constexpr (std::is_same_v<Real, float>) {
-    const bool is_violated = extent.top > M.log_M;
-    if (!float_is_enough(extent.top) || (is_violated && !float_is_enough(M.log_M))) {
-      if (extent.top > -kInfinity) {
-        alignas(64) double wide[kBatchBlock];
-        widen_block(x, count, wide);
-        add_block(wide, count, M, tally, tail);
-        return;
-      }
-    }
-  }
+RSKERNELS_INLINE bool has_above(const Real* x, std::int64_t count, double threshold) {
+  using Int = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
+  // Rounded down, so that none is missed.
+  Real least = static_cast<Real>(threshold);
+  if (least > threshold) least = std::nextafter(least, -std::numeric_limits<Real>::infinity());
+  Int found = 0;
+  for (std::int64_t i = 0; i < count; ++i) found |= x[i] > least ? 1 : 0;
+  return found != 0;
+}
+
+RSKERNELS_TARGET_CLONES
+bool any_above(const float* x, std::int64_t count, double threshold) {
+  return has_above(x, count, threshold);
+}
+
+RSKERNELS_TARGET_CLONES
+bool any_above(const double* x, std::int64_t count, double threshold) {
+  return has_above(x, count, threshold);
+}
+
+// The unit that the ratios of a block most often fit: that of M, with room for what violates it.
+constexpr double kRoom = 8.0;
+// A weight so far below the unit still has all its bits.
+constexpr double kFarthest = 48.0;
+
+template <class Real>
+void add_weights(const Real* x, std::int64_t count, const Extent& extent, const WeightSums& sums,
+                 double exponent, const InForce& M, Real* weight, Tally& tally, Tail& tail) {
   tally.seen += count;
   tally.invalid += count - extent.valid;
   if (M.decides()) tally.decided += extent.valid;
-  if (extent.top == -kInfinity) return;
-
-  alignas(64) Real weight[kBatchBlock];
-  const double exponent = exponent_of(extent.top);
-  const WeightSums sums = sum_weights(x, count, std::numeric_limits<Real>::max(), exponent, weight);
   tally.raise_to(extent.top);
   const double unit = std::exp2(std::max(exponent - tally.exponent, -1100.0));
   tally.weight += sums.weight * unit;
@@ -169,89 +182,49 @@ void add_block(const Real* x, std::int64_t count, const InForce& M, Tally& tally
   } else if (M.decides()) {
     tally.expected += M.over_M(sums.weight, exponent);
   }
-  if (extent.top > tail.threshold()) {
-    for (std::int64_t i = 0; i < count; ++i) {
+  for (std::int64_t begin = 0; extent.top > tail.threshold() && begin < count; begin += kStretch) {
+    const std::int64_t end = std::min(begin + kStretch, count);
+    if (!any_above(x + begin, end - begin, tail.threshold())) continue;
+    for (std::int64_t i = begin; i < end; ++i) {
       const double value = x[i];
-      if (value > tail.threshold() && value < kInfinity) tail.add(value);
+      if (value < kInfinity) tail.add(value);
     }
   }
 }
 
-// 2^power for an integer power; 0 below the normal numbers.
-double two_to(double power) {
-  const auto biased = static_cast<std::int64_t>(std::max(power, -1023.0)) + 1023;
-  return std::bit_cast<double>(static_cast<std::uint64_t>(std::min<std::int64_t>(biased, 2046))
-                               << 52);
-}
-
-struct Gathered {
-  alignas(64) double log_ratio[kBatchBlock];
-  alignas(64) double fraction[kBatchBlock];
-  alignas(64) double power[kBatchBlock];
-  std::int64_t group[kBatchBlock];
-};
-
-// Groups this many rows on are fetched meanwhile: they come from anywhere.
-constexpr std::int64_t kAhead = 12;
-
-void scatter(const Gathered& rows, std::int64_t count, std::span<GroupTally> groups,
-             std::span<Tail> tails, Tail& tail, std::vector<std::int64_t>& touched) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    if (i + kAhead < count) {
-      const auto next = static_cast<std::size_t>(rows.group[i + kAhead]);
-      const char* tally = reinterpret_cast<const char*>(&groups[next]);
-      for (std::size_t line = 0; line < sizeof(GroupTally); line += 64) {
-        __builtin_prefetch(tally + line, 1, 3);
-      }
-      if (!tails.empty()) __builtin_prefetch(&tails[next], 0, 3);
+template <class Real>
+void add_block(const Real* x, std::int64_t count, const InForce& M, Tally& tally, Tail& tail) {
+  alignas(64) Real weight[kBatchBlock];
+  constexpr bool is_float = std::is_same_v<Real, float>;
+  if (M.decides() && (!is_float || float_is_enough(M.log_M))) {
+    const double exponent = M.exponent + kRoom;
+    const BlockWeights block = weigh_block(x, count, exponent, weight);
+    const double needed = exponent_of(block.top);
+    const bool fits = needed <= exponent && needed >= exponent - kFarthest;
+    if (fits && block.top > -kInfinity && !std::isnan(block.sums.weight)) {
+      add_weights(x, count, {block.top, count}, block.sums, exponent, M, weight, tally, tail);
+      return;
     }
-    const auto id = static_cast<std::size_t>(rows.group[i]);
-    GroupTally& group = groups[id];
-    Tally& tally = group.tally;
-    if (!group.touched) {
-      group.touch();
-      touched.push_back(rows.group[i]);
-    }
-    ++tally.seen;
-    const double log_ratio = rows.log_ratio[i];
-    if (!(log_ratio < kInfinity)) {
-      ++tally.invalid;
-      continue;
-    }
-    const bool decides = group.M.decides();
-    tally.decided += decides ? 1 : 0;
-    if (log_ratio == -kInfinity) continue;
-    if (log_ratio > tally.max_log_ratio) tally.raise_to(log_ratio);
-    const double w = rows.fraction[i] * two_to(rows.power[i] - tally.exponent);
-    tally.weight += w;
-    tally.square += w * w;
-    if (log_ratio > group.M.log_M) {
-      ++tally.violations;
-      if (decides) {
-        tally.excess += std::max(w - group.M.in_units(tally.exponent), 0.0);
-        tally.expected += 1.0;
-      }
-    } else if (decides) {
-      tally.expected +=
-          rows.fraction[i] * two_to(rows.power[i] - group.M.exponent) * group.M.inverse;
-    }
-    if (decides) tally.decided_weight += w;
-    if (!tails.empty()) tails[id].add(log_ratio);
-    tail.add(log_ratio);
   }
-}
-
-template <class Id>
-std::int64_t gather(const Id* ids, const double* log_ratio, std::int64_t count, std::int64_t first,
-                    std::int64_t last, Gathered& rows) {
-  std::int64_t kept = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t id = ids[i];
-    rows.group[kept] = id;
-    rows.log_ratio[kept] = log_ratio[i];
-    kept += id >= first && id < last ? 1 : 0;
+  const Extent extent = block_extent(x, count);
+  if (extent.top == -kInfinity) {
+    tally.seen += count;
+    tally.invalid += count - extent.valid;
+    if (M.decides()) tally.decided += extent.valid;
+    return;
   }
-  return kept;
+  if constexpr (is_float) {
+    const bool is_violated = extent.top > M.log_M;
+    if (!float_is_enough(extent.top) || (is_violated && !float_is_enough(M.log_M))) {
+      alignas(64) double wide[kBatchBlock];
+      widen_block(x, count, wide);
+      add_block(wide, count, M, tally, tail);
+      return;
+    }
+  }
+  const double exponent = exponent_of(extent.top);
+  const WeightSums sums = sum_weights(x, count, std::numeric_limits<Real>::max(), exponent, weight);
+  add_weights(x, count, extent, sums, exponent, M, weight, tally, tail);
 }
 
 template <class Id>
@@ -299,24 +272,6 @@ void accumulate(const Batch& batch, std::int64_t begin, std::int64_t end, const 
       }
     }
   });
-}
-
-void accumulate(const Batch& batch, std::int64_t first, std::int64_t last,
-                std::span<GroupTally> groups, std::span<Tail> tails, Tail& tail,
-                std::vector<std::int64_t>& touched) {
-  Gathered rows;
-  alignas(64) double wide[kBatchBlock];
-  for (std::int64_t begin = 0; begin < batch.count; begin += kBatchBlock) {
-    const std::int64_t count = std::min(kBatchBlock, batch.count - begin);
-    load(batch, begin, count, wide);
-    const std::int64_t kept =
-        batch.ids_are_int32 ? gather(static_cast<const std::int32_t*>(batch.group_ids) + begin,
-                                     wide, count, first, last, rows)
-                            : gather(static_cast<const std::int64_t*>(batch.group_ids) + begin,
-                                     wide, count, first, last, rows);
-    split_weights(rows.log_ratio, kept, rows.fraction, rows.power);
-    scatter(rows, kept, groups, tails, tail, touched);
-  }
 }
 
 void check_group_ids(const Batch& batch, std::int64_t groups, int threads) {

@@ -26,35 +26,11 @@ struct Batch {
 };
 
 // Rows are read in blocks of this many.
-inline constexpr std::int64_t kBatchBlock = 2048;
+inline constexpr std::int64_t kBatchBlock = 4096;
 
 // Adds rows [begin, end) of a batch of one group that was decided with `M`.
 void accumulate(const Batch& batch, std::int64_t begin, std::int64_t end, const InForce& M,
                 Tally& tally, Tail& tail);
-
-// What a group of many is made of; `touched` while the batch at hand has rows of it.
-struct GroupTally {
-  Tally tally;
-  InForce M;
-  bool touched = false;
-  // Of the tally before the batch.
-  std::int64_t decided_before = 0;
-  std::int64_t violations_before = 0;
-  double expected_before = 0.0;
-
-  void touch() {
-    touched = true;
-    decided_before = tally.decided;
-    violations_before = tally.violations;
-    expected_before = tally.expected;
-  }
-};
-
-// Adds the rows of a batch whose groups are in [first, last), in row order, and lists those groups.
-// `tails` may be empty; `tail` takes the ratios of all of them.
-void accumulate(const Batch& batch, std::int64_t first, std::int64_t last,
-                std::span<GroupTally> groups, std::span<Tail> tails, Tail& tail,
-                std::vector<std::int64_t>& touched);
 
 // Widens rows [begin, begin + count), count at most kBatchBlock.
 void load(const Batch& batch, std::int64_t begin, std::int64_t count, double* log_ratio);

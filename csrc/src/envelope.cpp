@@ -36,7 +36,10 @@ Envelope::Held Envelope::make_held() const {
   held.groups.resize(count);
   held.tail = Tail(kTailRatios);
   const std::size_t capacity = fits_tail(options_) ? kTailRatios : tail_capacity(count);
-  if (count > 1) held.tails.assign(count, Tail(capacity));
+  if (count > 1) {
+    held.lines.resize(count);
+    held.tails.assign(count, Tail(capacity));
+  }
   held.policy = make_policy(options_);
   for (std::size_t g = 0; g < count; ++g) refresh(held, g);
   return held;
@@ -49,8 +52,9 @@ Envelope::Envelope(const EnvelopeOptions& options) : options_(options) {
 
 void Envelope::refresh(Held& held, std::size_t group) const {
   GroupTally& of = held.groups[group];
-  of.touched = false;
   of.M = InForce(held.policy->log_M(group, of.tally, held.tail_of(group)));
+  if (held.lines.empty()) return;
+  held.lines[group] = GroupLine(of, held.tails.empty() ? nullptr : &held.tails[group]);
 }
 
 void Envelope::check_shape(const Batch& batch) const {
@@ -78,7 +82,7 @@ std::int64_t Envelope::update(const Batch& batch, int threads) {
   if (options_.groups > 1) {
     add_grouped(batch, threads, touched);
   } else {
-    held_.groups[0].touch();
+    held_.groups[0].remember();
     touched.push_back(0);
     add_single(batch, threads);
   }
@@ -134,9 +138,15 @@ void Envelope::add_grouped(const Batch& batch, int threads, std::vector<std::int
   ThreadPool::instance().parallel_for(owners, 1, threads, [&](std::int64_t owner, std::int64_t) {
     const auto at = static_cast<std::size_t>(owner);
     accumulate(batch, options_.groups * owner / owners, options_.groups * (owner + 1) / owners,
-               held_.groups, held_.tails, tails[at], lists[at]);
+               held_.groups, held_.lines, held_.tails, tails[at], lists[at]);
   });
-  for (const auto& list : lists) touched.insert(touched.end(), list.begin(), list.end());
+  for (const auto& list : lists) {
+    for (const std::int64_t id : list) {
+      const auto group = static_cast<std::size_t>(id);
+      held_.lines[group].flush(held_.groups[group]);
+      touched.push_back(id);
+    }
+  }
   for (const Tail& tail : tails) held_.tail.merge(tail);
 }
 
@@ -194,6 +204,12 @@ void Envelope::observe(std::span<const bool> accepted, const Batch& batch) {
   }
 }
 
+void Envelope::merge_rest(Held& held, const Held& other) {
+  for (std::size_t g = 0; g < held.tails.size(); ++g) held.tails[g].merge(other.tails[g]);
+  held.tail.merge(other.tail);
+  held.policy->merge(*other.policy);
+}
+
 void Envelope::merge(const Envelope& other) {
   if (!(options_ == other.options_)) {
     throw std::invalid_argument("envelopes with different options cannot be merged");
@@ -205,11 +221,7 @@ void Envelope::merge(const Envelope& other) {
   for (std::size_t g = 0; g < held_.groups.size(); ++g) {
     held_.groups[g].tally.merge(theirs.held_.groups[g].tally);
   }
-  for (std::size_t g = 0; g < held_.tails.size(); ++g) {
-    held_.tails[g].merge(theirs.held_.tails[g]);
-  }
-  held_.tail.merge(theirs.held_.tail);
-  held_.policy->merge(*theirs.held_.policy);
+  merge_rest(held_, theirs.held_);
   for (std::size_t g = 0; g < held_.groups.size(); ++g) refresh(held_, g);
 }
 
@@ -245,6 +257,11 @@ std::vector<double> Envelope::log_M(const Batch& batch) const {
         checked_log_M(static_cast<std::size_t>(batch.group(static_cast<std::int64_t>(row))));
   }
   return values;
+}
+
+std::pair<std::size_t, std::size_t> Envelope::tail_capacities() const {
+  const std::lock_guard lock(mutex_);
+  return {held_.tail.capacity(), held_.tails.empty() ? 0 : held_.tails.front().capacity()};
 }
 
 EnvelopeReport Envelope::report() const {

@@ -4,10 +4,12 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "accumulate.hpp"
 #include "columns.hpp"
+#include "grouped.hpp"
 #include "policy.hpp"
 
 namespace rskernels {
@@ -43,18 +45,24 @@ class Envelope {
   // for each row those of the others.
   std::vector<double> log_M(const Batch& batch) const;
 
+  // How many of the largest ratios are held of all groups together, and of each of several.
+  std::pair<std::size_t, std::size_t> tail_capacities() const;
+
   EnvelopeReport report() const;
 
   Columns state() const;
   // Throws std::invalid_argument, and changes nothing, if `state` could not have come from an
   // envelope with these options.
   void restore(const Columns& state);
+  // The same of tallies summed over several envelopes, with what else each of them holds.
+  void restore(const Columns& tallies, std::span<const Columns> parts);
 
  private:
   struct Held {
     std::vector<GroupTally> groups;
-    std::vector<Tail> tails;  // none where there are too many groups to hold them
-    Tail tail;                // of all groups; where there is one, of that one
+    std::vector<GroupLine> lines;  // none of a single group
+    std::vector<Tail> tails;       // none where there are too many groups to hold them
+    Tail tail;                     // of all groups; where there is one, of that one
     std::unique_ptr<Policy> policy;
 
     const Tail& tail_of(std::size_t group) const { return tails.empty() ? tail : tails[group]; }
@@ -62,6 +70,8 @@ class Envelope {
 
   Held make_held() const;
   static Columns save(const Held& held);
+  void load_part(const Columns& part, Held& held) const;
+  static std::vector<Tally> load_tallies(const Columns& state, Held& held);
   void check_shape(const Batch& batch) const;
   double checked_log_M(std::size_t group) const;
   void add_single(const Batch& batch, int threads);
@@ -70,6 +80,8 @@ class Envelope {
   void show_policy(const Batch& batch);
   void refresh(Held& held, std::size_t group) const;
   std::vector<double> history() const;
+  // All but the tallies.
+  static void merge_rest(Held& held, const Held& other);
 
   EnvelopeOptions options_;
   mutable std::mutex mutex_;

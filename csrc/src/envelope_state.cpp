@@ -61,20 +61,27 @@ void check_tally(const Tally& tally, std::size_t group) {
   }
 }
 
-Tail read_tail(std::span<const double> ratios, std::size_t capacity, const Tally& tally,
-               const std::string& where) {
-  const bool fits = ratios.size() <= capacity &&
-                    static_cast<std::int64_t>(ratios.size()) <= tally.valid() &&
-                    std::ranges::is_sorted(ratios, std::greater<>{}) &&
-                    std::ranges::all_of(ratios, [](double r) { return std::abs(r) < kInfinity; });
-  const double top = ratios.empty() ? -kInfinity : ratios.front();
-  if (!fits || (capacity > 0 && top != tally.max_log_ratio)) {
-    throw std::invalid_argument(where + "the largest ratios do not fit max_log_ratio");
+Tail read_tail(std::span<const double> ratios, std::size_t capacity, const std::string& where) {
+  if (ratios.size() > capacity || !std::ranges::is_sorted(ratios, std::greater<>{}) ||
+      !std::ranges::all_of(ratios, [](double r) { return std::abs(r) < kInfinity; })) {
+    throw std::invalid_argument(where +
+                                "the largest ratios are not as many finite ones, descending");
   }
   Tail tail(capacity);
   for (const double ratio : ratios) tail.add(ratio);
   return tail;
 }
+
+void check_tail(const Tail& tail, const Tally& tally, const std::string& where) {
+  const std::vector<double> ratios = tail.largest();
+  const double top = ratios.empty() ? -kInfinity : ratios.front();
+  if (static_cast<std::int64_t>(ratios.size()) > tally.valid() ||
+      (tail.capacity() > 0 && top != tally.max_log_ratio)) {
+    throw std::invalid_argument(where + "the largest ratios do not fit max_log_ratio");
+  }
+}
+
+std::string label(std::size_t group) { return "group " + std::to_string(group) + ": "; }
 
 std::set<std::string> names(const Columns& columns) {
   std::set<std::string> all;
@@ -115,11 +122,7 @@ Columns Envelope::state() const {
   return save(held_);
 }
 
-void Envelope::restore(const Columns& state) {
-  Held held = make_held();
-  if (names(state) != names(save(held))) {
-    throw std::invalid_argument("the state has other columns than the policy");
-  }
+std::vector<Tally> Envelope::load_tallies(const Columns& state, Held& held) {
   const std::size_t count = held.groups.size();
   for (const auto& [name, member] : kInts) {
     const auto& column = state.int_column(name);
@@ -134,7 +137,6 @@ void Envelope::restore(const Columns& state) {
     check_size(column.size(), count);
     for (std::size_t g = 0; g < count; ++g) held.groups[g].tally.*member = column[g];
   }
-  Tally overall;
   std::vector<Tally> tallies;
   for (std::size_t g = 0; g < count; ++g) {
     const Tally& tally = held.groups[g].tally;
@@ -143,15 +145,14 @@ void Envelope::restore(const Columns& state) {
     }
     check_tally(tally, g);
     tallies.push_back(tally);
-    overall.merge(tally);
-    if (overall.seen > kMostRows || overall.observed > kMostRows) {
-      reject_group(g, "the counts are beyond 2^53");
-    }
   }
+  return tallies;
+}
 
-  held.tail = read_tail(state.double_column("tail"), held.tail.capacity(), overall, "");
-  const auto& start = state.int_column("group_tail_start");
-  const auto& ratios = state.double_column("group_tail");
+void Envelope::load_part(const Columns& part, Held& held) const {
+  held.tail = read_tail(part.double_column("tail"), held.tail.capacity(), "");
+  const auto& start = part.int_column("group_tail_start");
+  const auto& ratios = part.double_column("group_tail");
   if (start.size() != held.tails.size() + 1 || start.front() != 0 ||
       start.back() != static_cast<std::int64_t>(ratios.size()) || !std::ranges::is_sorted(start)) {
     throw std::invalid_argument("group_tail_start and group_tail do not fit each other");
@@ -159,11 +160,44 @@ void Envelope::restore(const Columns& state) {
   for (std::size_t g = 0; g < held.tails.size(); ++g) {
     const auto begin = static_cast<std::size_t>(start[g]);
     const auto length = static_cast<std::size_t>(start[g + 1]) - begin;
-    held.tails[g] = read_tail(std::span(ratios).subspan(begin, length), held.tails[g].capacity(),
-                              held.groups[g].tally, "group " + std::to_string(g) + ": ");
+    held.tails[g] =
+        read_tail(std::span(ratios).subspan(begin, length), held.tails[g].capacity(), label(g));
   }
-  held.policy->load(state, tallies);
-  for (std::size_t g = 0; g < count; ++g) refresh(held, g);
+  held.policy->load(part);
+}
+
+void Envelope::restore(const Columns& state) {
+  if (names(state) != names(save(make_held()))) {
+    throw std::invalid_argument("the state has other columns than the policy");
+  }
+  restore(state, {&state, 1});
+}
+
+void Envelope::restore(const Columns& state, std::span<const Columns> parts) {
+  Held held = make_held();
+  const std::vector<Tally> tallies = load_tallies(state, held);
+  Tally overall;
+  for (std::size_t g = 0; g < tallies.size(); ++g) {
+    overall.merge(tallies[g]);
+    if (overall.seen > kMostRows || overall.observed > kMostRows) {
+      reject_group(g, "the counts are beyond 2^53");
+    }
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (i == 0) {
+      load_part(parts[i], held);
+      continue;
+    }
+    Held part = make_held();
+    load_part(parts[i], part);
+    merge_rest(held, part);
+  }
+  check_tail(held.tail, overall, "");
+  for (std::size_t g = 0; g < held.tails.size(); ++g) {
+    check_tail(held.tails[g], tallies[g], label(g));
+  }
+  held.policy->check_fits(tallies);
+  for (std::size_t g = 0; g < tallies.size(); ++g) refresh(held, g);
   const std::lock_guard lock(mutex_);
   held_ = std::move(held);
 }

@@ -69,8 +69,10 @@ class Policy {
 
   virtual void merge(const Policy&) {}
   virtual void save(Columns&) const {}
-  // Throws std::invalid_argument if the columns fit no policy of these options and tallies.
-  virtual void load(const Columns&, std::span<const Tally>) {}
+  // Throws std::invalid_argument if the columns fit no policy of these options.
+  virtual void load(const Columns&) {}
+  // Throws std::invalid_argument if what was loaded fits no such tallies.
+  virtual void check_fits(std::span<const Tally>) const {}
 };
 
 // Throws std::invalid_argument for options that fit no policy.

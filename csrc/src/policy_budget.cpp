@@ -88,9 +88,9 @@ class BudgetPolicy final : public Policy {
     columns.doubles["bias"] = bias_;
   }
 
-  void load(const Columns& columns, std::span<const Tally> tallies) override {
+  void load(const Columns& columns) override {
     const std::vector<double>& bias = columns.double_column("bias");
-    if (bias.size() != tallies.size()) {
+    if (bias.size() != bias_.size()) {
       throw std::invalid_argument("bias holds another number of groups");
     }
     for (std::size_t g = 0; g < bias.size(); ++g) {
@@ -98,9 +98,11 @@ class BudgetPolicy final : public Policy {
         reject_group(g, "bias is not what a controller moves log M by");
       }
     }
-    sketch_.load(columns, tallies);
+    sketch_.load(columns);
     bias_ = bias;
   }
+
+  void check_fits(std::span<const Tally> tallies) const override { sketch_.check_fits(tallies); }
 
  private:
   double rate_;

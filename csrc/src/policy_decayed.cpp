@@ -41,18 +41,21 @@ class DecayedPolicy final : public Policy {
 
   void save(Columns& columns) const override { columns.doubles["decayed_log_M"] = log_M_; }
 
-  void load(const Columns& columns, std::span<const Tally> tallies) override {
+  void load(const Columns& columns) override {
     const std::vector<double>& values = columns.double_column("decayed_log_M");
-    if (values.size() != tallies.size()) {
+    if (values.size() != log_M_.size()) {
       throw std::invalid_argument("decayed_log_M holds another number of groups");
     }
-    for (std::size_t g = 0; g < values.size(); ++g) {
+    log_M_ = values;
+  }
+
+  void check_fits(std::span<const Tally> tallies) const override {
+    for (std::size_t g = 0; g < log_M_.size(); ++g) {
       const bool fits = tallies[g].valid() == 0
-                            ? std::isnan(values[g])
-                            : values[g] <= tallies[g].max_log_ratio && values[g] < kInfinity;
+                            ? std::isnan(log_M_[g])
+                            : log_M_[g] <= tallies[g].max_log_ratio && log_M_[g] < kInfinity;
       if (!fits) reject_group(g, "decayed_log_M does not fit max_log_ratio");
     }
-    log_M_ = values;
   }
 
  private:

@@ -50,9 +50,9 @@ class QuantilePolicy final : public Policy {
 
   void save(Columns& columns) const override { sketch_.save(columns); }
 
-  void load(const Columns& columns, std::span<const Tally> tallies) override {
-    sketch_.load(columns, tallies);
-  }
+  void load(const Columns& columns) override { sketch_.load(columns); }
+
+  void check_fits(std::span<const Tally> tallies) const override { sketch_.check_fits(tallies); }
 
  private:
   double level_;

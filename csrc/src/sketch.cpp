@@ -86,12 +86,12 @@ void Sketch::save(Columns& columns) const {
   if (with_mass_) columns.doubles.try_emplace("bin_mass");
 }
 
-void Sketch::load(const Columns& columns, std::span<const Tally> tallies) {
+void Sketch::load(const Columns& columns) {
   const auto& unit = columns.double_column("unit");
   const auto& start = columns.int_column("bin_start");
   const auto& edges = columns.double_column("bin_edge");
   const auto& counts = columns.double_column("bin_count");
-  const std::size_t size = tallies.size();
+  const std::size_t size = groups_.size();
   const auto& masses = with_mass_ ? columns.double_column("bin_mass") : counts;
   if (unit.size() != size) {
     throw std::invalid_argument("unit holds another number of groups");
@@ -108,7 +108,6 @@ void Sketch::load(const Columns& columns, std::span<const Tally> tallies) {
     if (!(group.unit >= 1.0 && group.unit <= kMaxUnit) || (!forgets_ && group.unit != 1.0)) {
       reject_group(g, "unit is not the weight of a sample");
     }
-    double total = 0.0;
     double previous = kNaN;
     for (auto b = static_cast<std::size_t>(start[g]); b < static_cast<std::size_t>(start[g + 1]);
          ++b) {
@@ -125,15 +124,20 @@ void Sketch::load(const Columns& columns, std::span<const Tally> tallies) {
       }
       group.counts.add(edge, counts[b]);
       if (with_mass_ && edge > -kInfinity) group.masses.add(edge, masses[b]);
-      total += counts[b];
       previous = edge;
-    }
-    const double expected = static_cast<double>(tallies[g].valid());
-    if (forgets_ ? (total > 0.0) != (expected > 0.0) : total != expected) {
-      reject_group(g, "the histogram does not fit the counts");
     }
   }
   groups_.swap(groups);
+}
+
+void Sketch::check_fits(std::span<const Tally> tallies) const {
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const double samples = total(g);
+    const double expected = static_cast<double>(tallies[g].valid());
+    if (forgets_ ? (samples > 0.0) != (expected > 0.0) : samples != expected) {
+      reject_group(g, "the histogram does not fit the counts");
+    }
+  }
 }
 
 }  // namespace rskernels

@@ -34,7 +34,9 @@ class Sketch {
   double total(std::size_t group) const;
 
   void save(Columns& columns) const;
-  void load(const Columns& columns, std::span<const Tally> tallies);
+  void load(const Columns& columns);
+  // Throws std::invalid_argument if the samples are not those of the tallies.
+  void check_fits(std::span<const Tally> tallies) const;
 
  private:
   struct Group {

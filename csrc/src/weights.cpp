@@ -41,13 +41,26 @@ struct Law<double> {
   static constexpr int kMantissaBits = 52;
 };
 
+// e^r for r in [-ln 2 / 2, ln 2 / 2], as `exp2_fraction`; relative error 1.8e-8 before rounding.
+RSKERNELS_INLINE float exp_fraction(float r) {
+  float p = 0x1.6ae6d8p-10f;
+  p = p * r + 0x1.1267dap-7f;
+  p = p * r + 0x1.555824p-5f;
+  p = p * r + 0x1.555418p-3f;
+  p = p * r + 0x1.fffffcp-2f;
+  p = p * r + 1.0f;
+  return p * r + 1.0f;
+}
+
+RSKERNELS_INLINE double exp_fraction(double r) { return exp2_fraction(r * kLog2e); }
+
 // exp(x) without its power of two, which `shifted` holds in its low bits.
 template <class Real>
 RSKERNELS_INLINE Real fraction_of(Real x, Real& shifted) {
   shifted = x * static_cast<Real>(kLog2e) + Law<Real>::kShift;
   const Real n = shifted - Law<Real>::kShift;
   const Real rest = (x - n * Law<Real>::kLn2High) - n * Law<Real>::kLn2Low;
-  return exp2_fraction(rest * static_cast<Real>(kLog2e));
+  return exp_fraction(rest);
 }
 
 // The largest Real that is at most `value`.
@@ -65,29 +78,40 @@ struct Weighing {
   Real limit;
   Int zero;
 
+  // NaN weighs nothing, nor does what is above `high`.
   RSKERNELS_INLINE Real operator()(Real given) const {
-    Real x = given > low ? given : low;
+    const Real weight = unchecked(given > low ? given : low);
+    return given <= high ? weight : Real{0};
+  }
+
+  // NaN weighs NaN.
+  RSKERNELS_INLINE Real unchecked(Real given) const {
+    Real x = given < low ? low : given;
     // A float is in range; one that is not is not kept.
-    if constexpr (sizeof(Real) == sizeof(double)) x = x < limit ? x : limit;
+    if constexpr (sizeof(Real) == sizeof(double)) x = x > limit ? limit : x;
     Real shifted;
     const Real fraction = fraction_of(x, shifted);
     const Int power = std::bit_cast<Int>(shifted) - zero;
-    const Real weight = fraction * std::bit_cast<Real>(power << Law<Real>::kMantissaBits);
-    return given <= high ? weight : Real{0};
+    return fraction * std::bit_cast<Real>(power << Law<Real>::kMantissaBits);
   }
 };
 
 // What follows in memory is asked for meanwhile: most often it is the next block.
 template <class Real>
+RSKERNELS_INLINE void prefetch_past(const Real* next, std::int64_t lanes) {
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Real));
+  for (std::int64_t line = 0; line < lanes; line += kLine) {
+    __builtin_prefetch(next + line, 0, 2);
+  }
+}
+
+template <class Real>
 RSKERNELS_INLINE void weigh(const Real* __restrict log_ratio, std::int64_t count,
                             const Weighing<Real>& law, Real* __restrict weight) {
   constexpr std::int64_t lanes = kLanes<Real>;
-  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Real));
   std::int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    for (std::int64_t line = 0; line < lanes; line += kLine) {
-      __builtin_prefetch(log_ratio + count + i + line, 0, 2);
-    }
+    prefetch_past(log_ratio + count + i, lanes);
     for (std::int64_t l = 0; l < lanes; ++l) weight[i + l] = law(log_ratio[i + l]);
   }
   for (; i < count; ++i) weight[i] = law(log_ratio[i]);
@@ -120,18 +144,47 @@ RSKERNELS_INLINE WeightSums add_up(const Real* weight, std::int64_t count) {
 }
 
 template <class Real>
-RSKERNELS_INLINE WeightSums weigh_and_add(const Real* __restrict log_ratio, std::int64_t count,
-                                          double high, double exponent, Real* __restrict weight) {
+RSKERNELS_INLINE Weighing<Real> weighing(double high, double exponent) {
+  using Int = typename Law<Real>::Int;
   const double low = std::max(-kLogLimit, (exponent + Law<Real>::kLowest) / kLog2e);
   const double limit = std::min(kLogLimit, exponent / kLog2e);
-  using Int = typename Law<Real>::Int;
   const Int zero =
       std::bit_cast<Int>(Law<Real>::kShift) + static_cast<Int>(exponent) - Law<Real>::kBias;
-  weigh(log_ratio, count,
-        Weighing<Real>{round_down<Real>(high), static_cast<Real>(low), static_cast<Real>(limit),
-                       zero},
-        weight);
+  return {round_down<Real>(high), static_cast<Real>(low), static_cast<Real>(limit), zero};
+}
+
+template <class Real>
+RSKERNELS_INLINE WeightSums weigh_and_add(const Real* __restrict log_ratio, std::int64_t count,
+                                          double high, double exponent, Real* __restrict weight) {
+  weigh(log_ratio, count, weighing<Real>(high, exponent), weight);
   return add_up(weight, count);
+}
+
+template <class Real>
+RSKERNELS_INLINE BlockWeights weigh_all(const Real* __restrict log_ratio, std::int64_t count,
+                                        double exponent, Real* __restrict weight) {
+  constexpr std::int64_t lanes = kLanes<Real>;
+  const Weighing<Real> law = weighing<Real>(kInfinity, exponent);
+  Real top[lanes];
+  for (std::int64_t l = 0; l < lanes; ++l) top[l] = -std::numeric_limits<Real>::infinity();
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    prefetch_past(log_ratio + count + i, lanes);
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const Real x = log_ratio[i + l];
+      top[l] = x > top[l] ? x : top[l];
+      weight[i + l] = law.unchecked(x);
+    }
+  }
+  for (std::int64_t l = 0; i < count; ++i, ++l) {
+    const Real x = log_ratio[i];
+    top[l] = x > top[l] ? x : top[l];
+    weight[i] = law.unchecked(x);
+  }
+  BlockWeights block;
+  block.sums = add_up(weight, count);
+  block.top = static_cast<double>(*std::max_element(top, top + lanes));
+  return block;
 }
 
 }  // namespace
@@ -153,6 +206,18 @@ RSKERNELS_TARGET_CLONES
 WeightSums sum_weights(const double* log_ratio, std::int64_t count, double high, double exponent,
                        double* weight) {
   return weigh_and_add(log_ratio, count, high, exponent, weight);
+}
+
+RSKERNELS_TARGET_CLONES
+BlockWeights weigh_block(const float* log_ratio, std::int64_t count, double exponent,
+                         float* weight) {
+  return weigh_all(log_ratio, count, exponent, weight);
+}
+
+RSKERNELS_TARGET_CLONES
+BlockWeights weigh_block(const double* log_ratio, std::int64_t count, double exponent,
+                         double* weight) {
+  return weigh_all(log_ratio, count, exponent, weight);
 }
 
 RSKERNELS_TARGET_CLONES

@@ -25,6 +25,17 @@ WeightSums sum_weights(const float* log_ratio, std::int64_t count, double high, 
 WeightSums sum_weights(const double* log_ratio, std::int64_t count, double high, double exponent,
                        double* weight);
 
+// Weighs every log ratio and finds the largest in one pass. The sums are NaN if a ratio is, and no
+// good if the largest weighs more than 2^exponent.
+struct BlockWeights {
+  WeightSums sums;
+  double top = 0.0;
+};
+BlockWeights weigh_block(const float* log_ratio, std::int64_t count, double exponent,
+                         float* weight);
+BlockWeights weigh_block(const double* log_ratio, std::int64_t count, double exponent,
+                         double* weight);
+
 // Whether the float form holds the weights of ratios up to this one to float precision.
 bool float_is_enough(double largest_log_ratio);
 

@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "accumulate.hpp"
+#include "grouped.hpp"
 
 namespace rskernels {
 namespace {
@@ -98,7 +98,10 @@ TEST(Tally, GroupsAndDtypesAgree) {
   std::vector<std::int64_t> touched;
   Tail tail(10);
   for (GroupTally& group : groups) group.M = InForce(2.0);
-  accumulate(batch, 0, 7, groups, {}, tail, touched);
+  std::vector<GroupLine> lines;
+  for (const GroupTally& group : groups) lines.emplace_back(group, nullptr);
+  accumulate(batch, 0, 7, groups, lines, {}, tail, touched);
+  for (std::size_t g = 0; g < groups.size(); ++g) lines[g].flush(groups[g]);
   EXPECT_EQ(touched.size(), 7u);
   Tally together;
   for (const GroupTally& group : groups) together.merge(group.tally);

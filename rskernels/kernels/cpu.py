@@ -98,7 +98,7 @@ def bernoulli(
 ) -> torch.Tensor:
     """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
     values = log_ratio.to(wide_dtype(log_ratio)).contiguous()
-    mask = torch.empty(log_ratio.shape, dtype=torch.bool)
+    mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")
     M, *M_scalars = _row_scalars(M, log_ratio)
     N = values.numel()
     run_units(
@@ -117,8 +117,8 @@ def target_log_prob(
     """Return log q of the target [...], and what the gradient needs of each row [..., 2]."""
     _rows, N, *layout = _layout(logits)  # held while the kernel reads it
     V = layout[-1]
-    log_prob = torch.empty(logits.shape[:-1], dtype=wide_dtype(logits))
-    totals = torch.empty((*logits.shape[:-1], 2), dtype=torch.float64)
+    log_prob = torch.empty(logits.shape[:-1], dtype=wide_dtype(logits), device="cpu")
+    totals = torch.empty((*logits.shape[:-1], 2), dtype=torch.float64, device="cpu")
     indices = targets.contiguous()
     unit_rows, units = _units(N, V)
     outside = run_units(
@@ -145,7 +145,7 @@ def target_log_prob_backward(
     """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
     _rows, N, *layout = _layout(logits)  # held while the kernel reads it
     V = layout[-1]
-    gradient = torch.empty(logits.shape, dtype=logits.dtype)
+    gradient = torch.empty(logits.shape, dtype=logits.dtype, device="cpu")
     indices = targets.contiguous()
     slopes = upstream.contiguous()
     unit_rows, units = _units(N, V)
@@ -220,7 +220,7 @@ def _run_entries(
     logits, density, M, seed, row_offset, temperature, log_space,
     model_is_target, log_prob=None, log_ratio=None,
 ):  # fmt: skip
-    mask = torch.empty(logits.shape, dtype=torch.bool)
+    mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
     density, M, log_space = _within_float32(density, M, log_space, logits)
     scalars, rows = _entry_scalars(logits, density, M)
     logits, N, *layout, V = _layout(logits, rows)
@@ -238,7 +238,7 @@ def _run_entries(
 
 
 def _outputs(units, log_prob, log_ratio):
-    summaries = torch.zeros((units, SUMMARY), dtype=torch.float64)
+    summaries = torch.zeros((units, SUMMARY), dtype=torch.float64, device="cpu")
     return summaries, (log_prob.data_ptr(), log_ratio.data_ptr(), summaries.data_ptr())
 
 

@@ -20,11 +20,9 @@ from rskernels.kernels.cpu_law import (
 )
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
-    BLOCK,
     F64,
     I64,
     NONE,
-    address_of,
     as_f64,
     as_i64,
     ask_head,
@@ -33,6 +31,7 @@ from rskernels.kernels.cpu_softmax import (
     load_logit,
     part_of,
     row_total,
+    scratch_memory,
     short_totals,
     size_of,
 )
@@ -49,6 +48,7 @@ from rskernels.kernels.simd import (
     prefetch,
     select,
     splat,
+    stack_memory,
     store_mask,
     storer,
     widen,
@@ -59,8 +59,9 @@ _load_some_f32, _load_some_f64 = part_loader("f32"), part_loader("f64")
 _word0, _word1, _word2, _word3 = philox_words
 BRIEF = 3  # parts that make up the first block
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
-# What is known of each of sixteen rows, 8 bytes apiece, before the memory for their lanes.
+# What is known of each of sixteen rows, 8 bytes apiece.
 ROW, LOGIT, HEADROOM, REFERENCE, TOTAL, LOG_R, KNOWN = (LANES * 8 * at for at in range(7))
+known_memory = stack_memory(KNOWN)
 
 
 @njit
@@ -162,10 +163,7 @@ def target_rows(
     ``summaries`` are 0 where only the mask is wanted. Returns how many targets lie outside
     ``[0, V)``.
     """
-    # Behind what is known of the rows: elements that are gathered, or the lanes of their sums.
-    memory = np.empty(KNOWN // 8 + (LANES * LANES if stride == 1 else BLOCK), np.float64)
-    known = address_of(memory)
-    scratch = known + KNOWN
+    known, scratch = known_memory(), scratch_memory()
     row, z = carray(as_i64(known + ROW), LANES), carray(as_f64(known + LOGIT), LANES)
     headroom = carray(as_f64(known + HEADROOM), LANES)
     reference = carray(as_f64(known + REFERENCE), LANES)
@@ -228,7 +226,7 @@ def target_rows(
                 logits_of_targets,
                 _load_f64(known + REFERENCE), _load_f64(known + TOTAL), temperature,
             )  # fmt: skip
-            accepted, valid, log_w = decide(
+            accepted, valid, log_w, log_r = decide(
                 log_q, log_density, log_M, log_u, model_is_target, is_float32
             )
             chosen |= read & bits_of(accepted)
@@ -237,8 +235,8 @@ def target_rows(
                 is_read, none = mask_of(read), splat(np.nan)
                 store_rows(log_prob, code, start, inside, select(is_read, log_q, none))
                 store_rows(log_ratio, code, start, inside, select(is_read & valid, log_w, none))
-                _store_f64(known + LOG_R, whole, log_w - log_M)
-                violations = bits_of(log_w > log_M)
+                _store_f64(known + LOG_R, whole, log_r)
+                violations = bits_of(log_r > splat(0.0))
                 tally_rows(
                     summaries, start, unit_rows, ignored, read, bits_of(valid),
                     chosen, violations, known + LOG_R,

@@ -15,7 +15,14 @@ from rskernels.kernels.cpu_decide import (
     row_address,
     tally,
 )
-from rskernels.kernels.cpu_law import LOG2_E, decide, natural_log, natural_logs, scale_of
+from rskernels.kernels.cpu_law import (
+    LOG2_E,
+    decide,
+    natural_log,
+    natural_log_f32,
+    natural_logs,
+    scale_of,
+)
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     BF16,
@@ -25,13 +32,12 @@ from rskernels.kernels.cpu_softmax import (
     F64,
     I64,
     NONE,
-    address_of,
     as_u8,
     gather_block,
     load_float,
     load_integer,
     row_total,
-    scratch_for,
+    scratch_memory,
     size_of,
     store_float,
 )
@@ -55,6 +61,7 @@ def _row_of(dtype, size, kind, scalar, wide_size):
     """Return ``decide_row`` for logits of one dtype; densities and outputs are of ``kind``."""
     load, load_wide, store = part_loader(dtype), part_loader(kind), storer(kind)
     zero, one, low, nan = (scalar(x) for x in (0.0, 1.0, -np.inf, np.nan))
+    most = scalar(np.finfo(np.float64 if kind == "f64" else np.float32).max)
 
     @njit
     @named(f"dense_row_{dtype}")
@@ -85,21 +92,26 @@ def _row_of(dtype, size, kind, scalar, wide_size):
                 inside = first_lanes(length - i)
                 z = load(block + i * size, inside)
                 log_q = minimum((z - base) * factor - log_total, splat(zero))
+                # What is finite stays so.
+                huge = (log_q < splat(-most)) & (z > splat(low))
+                log_q = select(huge, splat(-most), log_q)
                 if density_code != NONE and density_stride != 0:
                     log_d = natural_logs(load_wide(density + column * wide_size, inside), log_space)
                 if M_code != NONE and M_stride != 0:
                     log_m = natural_logs(load_wide(M + column * wide_size, inside), log_space)
                 log_u = log_of_normal(as_lanes(u, log_q))
-                chosen, valid, log_w = decide(log_q, log_d, log_m, log_u, model_is_target, False)
+                chosen, valid, log_w, log_r = decide(
+                    log_q, log_d, log_m, log_u, model_is_target, False
+                )
                 store_mask(mask + column, inside, chosen)
                 if log_prob != 0:
-                    chosen, valid, log_r = chosen & inside, valid & inside, log_w - log_m
+                    chosen, valid = chosen & inside, valid & inside
                     at = column * wide_size
                     store(log_prob + at, inside, log_q)
                     store(log_ratio + at, inside, select(valid, log_w, splat(nan)))
                     r = exp2(log_r * splat(scalar(LOG2_E)))
                     r = select(valid & (log_r > splat(low)), r, splat(zero))
-                    over = valid & (log_w > log_m)
+                    over = valid & (log_r > splat(zero))
                     excess = excess + select(over, r - splat(one), splat(zero))
                     mass = mass + r
                     accepted += count(chosen)
@@ -120,6 +132,13 @@ _row_f32 = _row_of("f32", 4, "f32", float32, 4)
 _row_bf16 = _row_of("bf16", 2, "f32", float32, 4)
 _row_f16 = _row_of("f16", 2, "f32", float32, 4)
 _row_f64 = _row_of("f64", 8, "f64", float64, 8)
+
+
+@njit
+def row_log(address, value_code, code, log_space):
+    """Return the logarithm of the density or M of a row's every entry, as if each had its own."""
+    value = load_float(address, value_code)
+    return natural_log(value, log_space) if code == F64 else natural_log_f32(value, log_space)
 
 
 @njit
@@ -146,8 +165,7 @@ def dense_rows(
 
     ``log_prob`` and ``log_ratio`` are 0 where only the mask is wanted; the sums are then left out.
     """
-    scratch_memory = scratch_for(stride)
-    scratch = address_of(scratch_memory)
+    scratch = scratch_memory()
     scale = scale_of(temperature)
     log_density = natural_log(density_value, log_space)
     log_M = natural_log(M_value, log_space)
@@ -171,10 +189,10 @@ def dense_rows(
                 continue
             density_row = row_address(density, n, inner, density_outer, density_inner, density_size)
             if density_code != NONE and density_stride == 0:
-                log_density = natural_log(load_float(density_row, density_code), log_space)
+                log_density = row_log(density_row, density_code, code, log_space)
             M_row = row_address(M, n, inner, M_outer, M_inner, M_size)
             if M_code != NONE and M_stride == 0:
-                log_M = natural_log(load_float(M_row, M_code), log_space)
+                log_M = row_log(M_row, M_code, code, log_space)
             arguments = (
                 row, row_offset + n, stride * size, V, reference, total, temperature,
                 density_row, density_code, density_stride, log_density,

@@ -12,7 +12,6 @@ from rskernels.kernels.cpu_softmax import (
     F16,
     F32,
     F64,
-    address_of,
     as_f64,
     as_u8,
     gather_block,
@@ -20,7 +19,7 @@ from rskernels.kernels.cpu_softmax import (
     load_integer,
     load_logit,
     row_total,
-    scratch_for,
+    scratch_memory,
     size_of,
     store_float,
 )
@@ -37,8 +36,7 @@ def log_prob_rows(
 
     Returns how many targets lie outside ``[0, V)``.
     """
-    scratch_memory = scratch_for(stride)
-    scratch = address_of(scratch_memory)
+    scratch = scratch_memory()
     scale = scale_of(temperature)
     size, target_size = size_of(code), size_of(target_code)
     out_size = 8 if code == F64 else 4
@@ -103,8 +101,7 @@ def gradient_rows(
     targets, target_code, upstream, totals, temperature, ignore_index, gradient,
 ):  # fmt: skip
     """Write the gradient [N, V] of ``target_log_prob``: 0 for rows ignored or not used."""
-    scratch_memory = scratch_for(stride)
-    scratch = address_of(scratch_memory)
+    scratch = scratch_memory()
     scale = scale_of(temperature)
     size, target_size = size_of(code), size_of(target_code)
     out_size = 8 if code == F64 else 4

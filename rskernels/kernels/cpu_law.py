@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from numba import njit
+from numba import float32, float64, njit
 
 from rskernels.kernels.cpu_softmax import F64, ROUNDING, load_float
 from rskernels.kernels.lanemath import log
@@ -45,6 +45,12 @@ def natural_log(value, log_space):
 
 
 @njit
+def natural_log_f32(value, log_space):
+    """Return the logarithm of one density or M, as the lanes of a float32 row have it."""
+    return float64(first(natural_logs(splat(float32(value)), log_space)))
+
+
+@njit
 def row_logs(address, code, step, n, inside, log_space):
     """Return the logarithms of the densities or Ms of sixteen rows, from row ``n`` on."""
     if step == 0:
@@ -69,20 +75,20 @@ def log_prob_of(z, reference, total, temperature):
 
 @njit
 def decide(log_q, log_density, log_M, log_u, model_is_target, is_float32):
-    """Decide by log r >= log u; return (accepted, valid, log ratio before M).
+    """Decide by log r >= log u; return (accepted, valid, log ratio before M, log r).
 
-    A target density of 0 is a ratio of 0, whatever the proposal's. The ratio is rounded where it
-    is returned as float32, so that an envelope taken from it is not violated.
+    A target density of 0 is a ratio of 0, whatever the proposal's. Ratio and M are rounded where
+    the ratio is returned as float32, so that an M that equals it is not violated.
     """
     zero, low, top = filled(0.0, log_q), filled(-np.inf, log_q), filled(np.inf, log_q)
     numerator = log_q if model_is_target else log_density
     denominator = log_density if model_is_target else log_q
     log_ratio = select(numerator > low, numerator - denominator, low)
     if is_float32:
-        log_ratio = round_to_float32(log_ratio)
+        log_ratio, log_M = round_to_float32(log_ratio), round_to_float32(log_M)
     valid = (log_density < top) & (log_q <= zero) & (log_ratio < top) & (log_M > low)
     log_r = log_ratio - log_M
-    return valid & (log_r >= log_u), valid, log_ratio
+    return valid & (log_r >= log_u), valid, log_ratio, log_r
 
 
 @njit
@@ -93,7 +99,8 @@ def headrooms(log_density, log_M, log_u, model_is_target):
     """
     log_r = log_M + log_u
     room = splat(0.0) - (log_r + log_density) if model_is_target else log_r - log_density
-    margin = splat(MARGIN) + splat(FLOAT32_ROUNDING) * absolute(log_r)
+    rounded = absolute(log_r) + absolute(log_M)
+    margin = splat(MARGIN) + splat(FLOAT32_ROUNDING) * rounded
     margin = margin + splat(ROUNDING) * absolute(log_density)
     return (room + margin) * splat(LOG2_E)
 
@@ -110,7 +117,7 @@ def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, is_flo
     if not is_lazy:
         return possible, without(possible, possible), top
     # With log q = 0 a target is most, and a proposal least, likely accepted.
-    accepted, _, _ = decide(splat(0.0), log_density, log_M, log_u, model_is_target, is_float32)
+    accepted, _, _, _ = decide(splat(0.0), log_density, log_M, log_u, model_is_target, is_float32)
     headroom = headrooms(log_density, log_M, log_u, model_is_target)
     if model_is_target:
         return possible & accepted, without(possible, possible), headroom

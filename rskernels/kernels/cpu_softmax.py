@@ -28,6 +28,7 @@ from rskernels.kernels.simd import (
     reduce_rows_max,
     select,
     splat,
+    stack_memory,
     storer,
     widen,
 )
@@ -48,6 +49,10 @@ PAGE = 4096  # bytes; asking for pages side by side reads faster than one after 
 WINDOW = 8 * PAGE  # bytes that are asked for together
 NEAR = 1024  # bytes ahead, where a row may end soon
 ROUNDING = 2.0**-50  # of float64 arithmetic on a few terms, relative to the largest
+
+
+# For the elements of a block that do not lie side by side, or the lanes of sixteen rows.
+scratch_memory = stack_memory(BLOCK * 8)
 
 
 def _pointer(ctype):
@@ -73,12 +78,6 @@ def size_of(code):
     if code in (F64, I64):
         return 8
     return 2 if code in (BF16, F16) else 4
-
-
-@njit
-def address_of(array):
-    """Return where an array's memory begins."""
-    return np.int64(array.ctypes.data)
 
 
 @njit
@@ -364,12 +363,6 @@ def ask_head(row, size, V):
     """Prefetch the head of a row, and as far beyond as its later parts are asked for."""
     for line in range(row, row + min(HEAD * size + NEAR, V * size), LINE):
         prefetch(line)
-
-
-@njit
-def scratch_for(stride):
-    """Return memory for the gathered elements of a block, where they do not lie side by side."""
-    return np.empty(0 if stride == 1 else BLOCK, np.float64)
 
 
 @njit

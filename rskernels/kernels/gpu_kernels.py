@@ -4,6 +4,8 @@ What happens once a row is float64; what happens to every entry is WIDE: float64
 logits, else float32. Row offsets are int64. All steps are in elements.
 """
 
+import sys
+
 import triton
 import triton.language as tl
 
@@ -24,6 +26,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 # What two passes over a row can differ by, in log q: at all, a chunk, and of a float32 log ratio.
 MARGIN, CHUNK_MARGIN = tl.constexpr(2.0**-14), tl.constexpr(2.0**-22)
 FLOAT32_ROUNDING = tl.constexpr(2.0**-23)
+FLOAT32_MOST, FLOAT64_MOST = tl.constexpr(2.0**128 - 2.0**104), tl.constexpr(sys.float_info.max)
 
 
 @triton.jit
@@ -34,7 +37,8 @@ def _headroom(log_density, log_M, log_u, V, CHUNK: tl.constexpr, MODEL_IS_TARGET
     """
     log_r = log_M + log_u
     room = -(log_r + log_density) if MODEL_IS_TARGET else log_r - log_density
-    margin = MARGIN + tl.cdiv(V, CHUNK) * CHUNK_MARGIN + FLOAT32_ROUNDING * tl.abs(log_r)
+    rounded = tl.abs(log_r) + tl.abs(log_M)
+    margin = MARGIN + tl.cdiv(V, CHUNK) * CHUNK_MARGIN + FLOAT32_ROUNDING * rounded
     return (room + margin + FLOAT64_ROUNDING * tl.abs(log_density)) * LOG2_E
 
 
@@ -55,6 +59,15 @@ def _wide_log(value, WIDE: tl.constexpr, LOG_SPACE: tl.constexpr):
         return _natural_log(value, LOG_SPACE).to(WIDE)
     else:
         return _natural_log(value.to(WIDE), LOG_SPACE)
+
+
+@triton.jit
+def _rounded(value, WIDE: tl.constexpr):
+    """Return float64 rounded to WIDE; what is finite stays so."""
+    if tl.float32 == WIDE:
+        huge = (tl.abs(value) > FLOAT32_MOST) & (tl.abs(value) < float("inf"))
+        value = tl.where(huge, tl.where(value > 0.0, FLOAT32_MOST, -FLOAT32_MOST), value)
+    return value.to(WIDE).to(tl.float64)
 
 
 @triton.jit
@@ -147,8 +160,8 @@ def _target_kernel(
     if IS_LAZY:
         log_u = _log_uniform(row_id, _load_seed(seed_ptr, seed, HAS_SEED))
         # With log q = 0 a target is most, and a proposal least, likely accepted.
-        likely = _log_ratio(log_d * 0.0, log_d, MODEL_IS_TARGET).to(WIDE).to(tl.float64)
-        likely = likely - log_m >= log_u
+        likely = _rounded(_log_ratio(log_d * 0.0, log_d, MODEL_IS_TARGET), WIDE)
+        likely = likely - _rounded(log_m, WIDE) >= log_u
         if MODEL_IS_TARGET:
             length = tl.where(likely, length, 0)
         else:
@@ -167,10 +180,10 @@ def _target_kernel(
         )  # fmt: skip
         log_u = _log_uniform(row_id, _load_seed(seed_ptr, seed, HAS_SEED))
     log_q = _log_prob(z, top, total, tl.full([], temperature, tl.float64))
-    # What is compared is what is returned, so that an envelope taken from it is not violated.
-    log_w = _log_ratio(log_q, log_d, MODEL_IS_TARGET).to(WIDE).to(tl.float64)
+    # What is compared is what is returned, so that an M that equals it is not violated.
+    log_w = _rounded(_log_ratio(log_q, log_d, MODEL_IS_TARGET), WIDE)
     valid = inside & _is_valid(log_q, log_d, log_w, log_m)
-    log_r = log_w - log_m
+    log_r = log_w - _rounded(log_m, WIDE)
     accepted = (valid & (log_r >= log_u)) | certain
     tl.store(mask_ptr + row, accepted)
     if HAS_OUTPUTS:
@@ -179,7 +192,7 @@ def _target_kernel(
         r = tl.where(valid, tl.exp(log_r), 0.0)
         summary_ptr += row.to(tl.int64) * SUMMARY
         tl.store(summary_ptr, accepted.to(tl.float64))
-        tl.store(summary_ptr + 1, (valid & (log_w > log_m)).to(tl.float64))
+        tl.store(summary_ptr + 1, (valid & (log_r > 0.0)).to(tl.float64))
         tl.store(summary_ptr + 2, ((valid | ignored) == 0).to(tl.float64))
         tl.store(summary_ptr + 3, ignored.to(tl.float64))
         tl.store(summary_ptr + 4, tl.where(r > 1.0, r - 1.0, 0.0))
@@ -215,6 +228,9 @@ def _dense_kernel(
     factor = tl.minimum(1.0 / tl.full([], temperature, tl.float64), 3.0e38).to(WIDE)
     log_q = (z.to(WIDE) - top.to(WIDE)) * factor - log_total
     log_q = tl.where(log_q > 0.0, 0.0, log_q)
+    # What is finite stays so.
+    most = FLOAT32_MOST if tl.float32 == WIDE else FLOAT64_MOST
+    log_q = tl.where((log_q < -most) & (z > float("-inf")), -most, log_q)
     if HAS_DENSITY:
         offset = _row_offset(row, inner, density_outer, density_inner)
         value = tl.load(density_ptr + offset + wide_columns * density_stride, mask=present)

@@ -17,6 +17,8 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 LANES = 16
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+ALIGNMENT = 64  # bytes of a cache line
+FLOAT32_MOST = 2.0**128 - 2.0**104
 BYTES = {I16: 2, HALF: 2, FLOAT: 4, DOUBLE: 8}
 
 
@@ -259,10 +261,18 @@ def widen(builder, vector):
 
 @lanes(lambda vector: vector)
 def round_to_float32(builder, vector):
-    """Return lanes rounded to float32, as wide as they were."""
+    """Return lanes rounded to float32, as wide as they were; what is finite stays so."""
     if vector.type == wide(FLOAT):
         return vector
-    return builder.fpext(builder.fptrunc(vector, wide(FLOAT)), vector.type)
+    most = constant(vector.type, FLOAT32_MOST)
+    size = call(builder, f"llvm.fabs.{suffix(vector.type)}", vector.type, vector)
+    huge = builder.and_(
+        builder.fcmp_ordered(">", size, most),
+        builder.fcmp_ordered("<", size, constant(vector.type, float("inf"))),
+    )
+    signed = call(builder, f"llvm.copysign.{suffix(vector.type)}", vector.type, most, vector)
+    kept = builder.select(huge, signed, vector)
+    return builder.fpext(builder.fptrunc(kept, wide(FLOAT)), vector.type)
 
 
 @lanes(lambda vector: f32x16)
@@ -285,7 +295,7 @@ def count(builder, mask):
 
 @lanes(lambda mask: types.int64)
 def bits_of(builder, mask):
-    """Return a mask as an integer: bit n is lane n."""
+    """Return a mask as an integer: bit n is lane n, on a processor that is little-endian."""
     return builder.zext(builder.bitcast(mask, I16), I64)
 
 
@@ -322,6 +332,25 @@ def prefetch(builder, address):
     pointer = builder.inttoptr(address, I8.as_pointer())
     # Arguments: a read, to be kept in all cache levels but the first, of data.
     call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
+
+
+def stack_memory(size):
+    """Return an intrinsic that gives the address of that many bytes, for as long as a call lasts.
+
+    Numba frees an array once it is no longer named, whoever still has its address.
+    """
+
+    @intrinsic
+    def memory(typingctx):
+        def codegen(context, builder, signature, args):
+            with builder.goto_entry_block():
+                pointer = builder.alloca(ir.ArrayType(I8, size))
+            pointer.align = ALIGNMENT
+            return builder.ptrtoint(pointer, I64)
+
+        return types.int64(), codegen
+
+    return memory
 
 
 # Memory: how each dtype is held, and how its lanes become the lanes that are computed with.

@@ -49,6 +49,7 @@ def test_sigma_is_tuned_to_the_acceptance_in_the_burn_in_alone(sigma, wanted):
     start = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
     found = walk(start, burn_in=300, sigma=sigma, acceptance=wanted, steps=200)
     assert found.acceptance_rate == pytest.approx(wanted, abs=0.03)
+    assert walk(start, burn_in=300, sigma=sigma, acceptance=wanted, steps=20).sigma == found.sigma
     # The same σ, given from the start, is the same walk from there on.
     left_alone = walk(start, burn_in=300, sigma=found.sigma, steps=200)
     assert left_alone.sigma == found.sigma

@@ -75,6 +75,16 @@ def test_exact_references(name, options):
     assert overall["delta"] < 0.01
 
 
+@pytest.mark.parametrize("name", REFERENCES)
+def test_budget_accepts_fresh_rows_at_its_rate(name):
+    pilot, fresh = draw_ratios(name, 2 * ROWS, SEED + 11).split(ROWS)
+    envelope = Envelope("budget", rate=0.8)
+    envelope.update(pilot)
+    mask = rskernels.bernoulli_mask(fresh, envelope.log_M(), log_space=True, seed=SEED)
+    # The pilot's mean of min(1, c·w) varies by less than the mask's mean does.
+    assert within(mask.double().mean().item(), 0.8, ROWS / 2)
+
+
 def test_t8_is_reported():
     generator = np.random.default_rng(SEED + 12)
     rows = 1 << 22

@@ -1,4 +1,4 @@
-"""Calls that torch's dispatcher would only pass on: whoever listens to it still hears of them."""
+"""Calls that torch's dispatcher would only pass on: whoever listens to this thread still hears."""
 
 import warnings
 
@@ -98,6 +98,16 @@ def test_logits_without_memory(operator, batch):
     assert not is_plain(zeros)
     expected = CALLS[operator](torch.zeros(N, V), batch[1])
     assert torch.equal(CALLS[operator](zeros, batch[1]), expected)
+
+
+def test_logits_that_wrap_others(operator, batch):
+    logits, targets = batch
+    kept = []
+    torch.func.grad(lambda z: (kept.append(z), z.sum())[1])(logits)
+    for wrapped in (torch._to_functional_tensor(logits), kept[0]):
+        assert type(wrapped) is torch.Tensor
+        assert not is_plain(wrapped)
+        assert torch.equal(CALLS[operator](wrapped, targets), CALLS[operator](logits, targets))
 
 
 def test_a_parameter_is_dispatched(operator, batch):
