@@ -242,9 +242,11 @@ class Envelope(StoredState):
                 self._waiting_on(log_ratio.device).update(device_rows(log_ratio, groups, accepted))
                 return weights
             rows = row_memory(log_ratio, groups, self.groups)
+            # Whatever raises does so before anything has been taken in.
+            mask = None if accepted is None else accepted_mask(accepted)
             violations = self._core.update(rows.batch, torch.get_num_threads())
-            if accepted is not None:
-                self._core.observe(accepted_mask(accepted), rows.batch)
+            if mask is not None:
+                self._core.observe(mask, rows.batch)
         if violations and self.on_violation == "raise":
             raise EnvelopeViolation(
                 f"{violations} of {math.prod(rows.shape)} rows had a ratio above the M that they "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rskernels import _core
 from rskernels.envelope_rows import Rows, as_tensor
 
 if TYPE_CHECKING:
@@ -23,15 +24,23 @@ THIN_STREAM = 1
 
 
 def control_weights(envelope: Envelope, log_ratio: Rows, groups: Rows | None) -> Tensor:
-    """Return max(w, M)/M of rows that are yet to be taken in, float64; NaN for invalid rows."""
+    """Return max(w, M)/M of rows that are yet to be taken in, float64.
+
+    NaN for invalid rows, and where there is no M, or none above 0.
+    """
     ratios = as_tensor(log_ratio).double()
     ids = None if groups is None else as_tensor(groups).to(ratios.device)
     if envelope.policy == "leave_one_out":
         log_M = envelope.log_M(ids, log_ratio=ratios)
     else:
-        log_M = envelope.log_M(ids, device=ratios.device if ids is None else None)
+        try:
+            log_M = envelope.log_M(ids, device=ratios.device if ids is None else None)
+        except _core.NoFiniteM:
+            # Of some groups: they have NaN in the report.
+            known = envelope.report().groups["log_M"].to(ratios.device)
+            log_M = known[0] if ids is None else known[ids.long()]
     weights = (ratios - log_M).clamp(min=0.0).exp()
-    return torch.where(ratios < math.inf, weights, math.nan)
+    return torch.where((ratios < math.inf) & (log_M > -math.inf), weights, math.nan)
 
 
 def thin(log_ratio: Tensor, log_M_then: Tensor | float, log_M_now: Tensor, **draws: Any) -> Tensor:

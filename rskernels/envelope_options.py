@@ -33,7 +33,9 @@ class Options(NamedTuple):
     def spec(self) -> str:
         """Return the policy as `Envelope.parse` reads it."""
         name = PARAMETERS.get(self.policy)
-        return self.policy if name is None else f"{self.policy}:{getattr(self, name):g}"
+        if name is None:
+            return self.policy
+        return f"{self.policy}:{float(getattr(self, name))!r}".removesuffix(".0")
 
 
 def check_options(

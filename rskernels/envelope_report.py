@@ -154,9 +154,10 @@ def make_report(
     log_M = by_group["log_M"]
     total["log_M"] = log_M[0].item() if len(log_M) == 1 else math.nan
     controlled = on_violation == "control"
-    total["tv_bound"] = 0.0 if controlled else total["delta"]
-    delta = by_group["delta"]
-    by_group["tv_bound"] = torch.zeros_like(delta) if controlled else delta
+    # Nothing is known, nor made up for, of what has not been decided: NaN stays.
+    made_up_for = 0.0 if controlled else 1.0
+    total["tv_bound"] = total["delta"] * made_up_for
+    by_group["tv_bound"] = by_group["delta"] * made_up_for
     return EnvelopeReport(policy, on_violation, total, by_group)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rskernels import _core
-from rskernels.estimate import DTYPES, check_ids
+from rskernels.estimate import DTYPES, check_ids, check_values
 
 Rows = Tensor | NDArray[Any]
 
@@ -73,14 +73,22 @@ def row_memory(log_ratio: Rows | None, groups: Rows | None, group_count: int) ->
         As `check_rows`.
     """
     shape = check_rows(log_ratio, groups, group_count)
-    ratios, dtype, owner = _memory(log_ratio, "float64")
-    ids, id_dtype, id_owner = _memory(groups, "int64")
+    ratios, dtype, owner = _memory("log_ratio", log_ratio, "float64")
+    ids, id_dtype, id_owner = _memory("groups", groups, "int64")
     batch = _core.Batch(ratios, dtype, math.prod(shape), ids, id_dtype == "int32")
     return RowMemory(batch, shape, (owner, id_owner))
 
 
 def accepted_mask(accepted: Rows) -> NDArray[np.bool_]:
-    """Return which rows were accepted as a flat array."""
+    """Return which rows were accepted as a flat array.
+
+    Raises
+    ------
+    ValueError
+        If it is a tensor without storage.
+    """
+    if isinstance(accepted, Tensor):
+        check_values("accepted has", accepted)
     mask: NDArray[np.bool_] = np.ravel(as_tensor(accepted).cpu().resolve_neg().numpy())
     return mask
 
@@ -89,13 +97,12 @@ def as_tensor(rows: Rows) -> Tensor:
     """Return rows as a tensor on their device."""
     if isinstance(rows, Tensor):
         return rows.detach()
-    # torch takes neither another byte order nor memory that is not to be written.
-    return torch.from_numpy(
-        rows.astype(rows.dtype.newbyteorder("="), copy=not rows.flags.writeable)
-    )
+    # torch takes no other byte order, no negative strides, and no memory that is not to be written.
+    native = rows.dtype.newbyteorder("=")
+    return torch.from_numpy(np.require(rows, native, ["C", "W"]).reshape(rows.shape))
 
 
-def _memory(rows: Rows | None, absent: str) -> tuple[int, Any, Any]:
+def _memory(name: str, rows: Rows | None, absent: str) -> tuple[int, Any, Any]:
     """Return address, dtype and owner."""
     if rows is None:
         return 0, absent, None
@@ -103,6 +110,7 @@ def _memory(rows: Rows | None, absent: str) -> tuple[int, Any, Any]:
         native = rows.dtype.newbyteorder("=")
         array = np.ascontiguousarray(rows, dtype=native)
         return array.ctypes.data, native.name, array
+    check_values(f"{name} has", rows)
     keeps = rows.dtype in DTYPES or not rows.is_floating_point()
     dtype = rows.dtype if keeps else torch.float32
     flat = rows.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg()

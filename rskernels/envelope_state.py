@@ -144,7 +144,7 @@ class StoredState:
             If `data` is no bytes, truncated, damaged, of another version or no envelope.
         """
         envelope = cls.__new__(cls)
-        core = _core.Envelope.from_bytes(data)
+        core = _decode(data)
         envelope._hold(core, options_of(core))
         return envelope
 
@@ -156,7 +156,7 @@ class StoredState:
         TypeError, ValueError
             As :meth:`from_bytes`, and if the options differ. The envelope then stays as it was.
         """
-        other = _core.Envelope.from_bytes(data)
+        other = _decode(data)
         check_same(self._options, options_of(other)._asdict())
         with self._lock:
             self._held.restore(other.state())
@@ -164,6 +164,13 @@ class StoredState:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_bytes, (self.to_bytes(),)
+
+
+def _decode(data: bytes) -> _core.Envelope:
+    # A bytearray could be freed while it is read.
+    if not isinstance(data, bytes):
+        raise TypeError(f"an envelope is read from bytes, got {type(data).__name__}")
+    return _core.Envelope.from_bytes(data)
 
 
 def make_core(options: Options) -> _core.Envelope:

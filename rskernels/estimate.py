@@ -110,15 +110,15 @@ def estimate_M(
         raise ValueError(f"method must be 'max' or 'quantile', got {method!r}")
     level = check_level(method, level)
     shape = check_logits(logits)
-    _check_values("logits hold", logits)
+    check_values("logits hold", logits)
     if targets is not None:
         check_targets(targets, logits, shape[:-1])
-        _check_values("targets hold", targets)
+        check_values("targets hold", targets)
     shape = logits.shape if targets is None else targets.shape
     density, value = density_argument("p_hat", p_hat, logits.device, shape, log_space)
     if density is None:
         density = torch.tensor(value, dtype=torch.float64, device=logits.device)
-    _check_values("p_hat holds", density)
+    check_values("p_hat holds", density)
     estimate = _estimate_on_cpu if logits.is_cpu else _estimate_on_cuda
     log_M, valid, invalid, ignored = estimate(
         logits.detach().resolve_neg(), density.resolve_neg(), targets, method, level,
@@ -169,7 +169,7 @@ def check_level(policy: str, level: float | None) -> float:
     return float(level)
 
 
-def _check_values(what: str, tensor: Tensor) -> None:
+def check_values(what: str, tensor: Tensor) -> None:
     """Raise ValueError if a tensor has elements but no memory that holds them."""
     try:
         address = tensor.data_ptr()
@@ -177,7 +177,7 @@ def _check_values(what: str, tensor: Tensor) -> None:
         address = 0
     if address == 0 and tensor.numel() > 0:
         raise ValueError(
-            f"{what} no values to estimate M from: {type(tensor).__name__} on "
+            f"{what} no values to take M from: {type(tensor).__name__} on "
             f"{tensor.device}, without storage"
         )
 

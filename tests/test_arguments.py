@@ -280,7 +280,10 @@ def test_a_device_without_kernels_is_named():
 
 @pytest.mark.parametrize(
     ("package", "load", "advice"),
-    [("numba", "_cpu", "pip install numba"), ("triton", "_gpu", "pip install triton")],
+    [
+        ("numba", "cpu_kernels", "pip install numba"),
+        ("triton", "gpu_kernels", "pip install triton"),
+    ],
 )
 def test_a_missing_compiler_says_what_to_install(python, package, load, advice):
     code = f"""

@@ -353,7 +353,7 @@ def test_negative_bit(form):
         assert estimate_M(logits, p_hat, targets=torch._neg_view(-targets)) == expected
 
 
-NO_VALUES = "no values to estimate M from"
+NO_VALUES = "no values to take M from"
 
 
 def test_zero_tensors_hold_no_values():

@@ -1,0 +1,111 @@
+"""What rows an envelope takes: any layout of numbers, nothing without memory, all or none."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from rskernels import Envelope
+
+RATIOS = np.linspace(-2.0, 1.0, 7)
+IDS = np.arange(7) % 3
+
+
+def kept_from_grad():
+    kept = []
+    torch.func.grad(lambda x: (kept.append(x), x.sum())[1])(torch.zeros(4))
+    return kept[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch._efficientzerotensor(4),
+        lambda: torch.empty(4, device="meta"),
+        lambda: FakeTensorMode().from_tensor(torch.zeros(4)),
+        lambda: torch.zeros(4).to_sparse(),
+        kept_from_grad,
+    ],
+    ids=["zero", "meta", "fake", "sparse", "wrapped"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_rows_without_memory_are_refused(make):
+    envelope = Envelope()
+    with pytest.raises(ValueError, match="log_ratio has no values to take M from"):
+        envelope.update(make())
+    assert envelope.seen == 0
+
+
+@pytest.mark.parametrize("on_violation", ["cap", "control"])
+@pytest.mark.parametrize(
+    "lay",
+    [
+        lambda x: x[::-1],
+        lambda x: np.repeat(x, 2)[::2],
+        lambda x: np.asfortranarray(x[:, None])[:, 0],
+        lambda x: x.astype(x.dtype.newbyteorder(">")),
+        lambda x: np.broadcast_to(x, x.shape),
+    ],
+    ids=["backwards", "strided", "column", "big endian", "read only"],
+)
+def test_arrays_of_any_layout(lay, on_violation):
+    ratios, ids, accepted = lay(RATIOS), lay(IDS), lay(RATIOS > 0)
+    seen, plain = (Envelope(groups=3, on_violation=on_violation) for _ in range(2))
+    for _ in range(2):
+        weights = seen.update(ratios, ids, accepted=accepted)
+        want = plain.update(
+            torch.tensor(ratios.tolist(), dtype=torch.float64),
+            torch.tensor(ids.tolist()),
+            accepted=torch.tensor(accepted.tolist()),
+        )
+        assert (weights is None) == (want is None) == (on_violation == "cap")
+        if weights is not None:
+            torch.testing.assert_close(weights, want, rtol=0.0, atol=0.0, equal_nan=True)
+    assert seen.to_bytes() == plain.to_bytes()
+
+
+def test_a_batch_that_raises_has_not_been_taken_in():
+    envelope = Envelope()
+    with pytest.raises(ValueError, match="accepted must have the shape"):
+        envelope.update(np.zeros(4), accepted=np.ones(3, bool))
+    with pytest.raises(ValueError, match="accepted has no values"):
+        envelope.update(np.zeros(4), accepted=torch.ones(4, dtype=torch.bool).to_sparse())
+    assert envelope.seen == 0
+
+
+def test_an_envelope_is_read_from_bytes_only():
+    data = Envelope().to_bytes()
+    for given in (bytearray(data), memoryview(data), data.decode("latin1")):
+        for read in (Envelope.from_bytes, Envelope().load_bytes):
+            with pytest.raises(TypeError, match="read from bytes, got"):
+                read(given)
+
+
+def test_control_without_an_M_weighs_nan_and_goes_on():
+    heavy = torch.distributions.Cauchy(0.0, 1.0)
+    torch.manual_seed(0)
+    envelope = Envelope("tail", on_violation="control")
+    for _ in range(3):
+        weights = envelope.update(heavy.sample((2000,)).abs().log())
+        assert weights.isnan().all()
+    assert envelope.seen == 6000
+    nothing = Envelope(on_violation="control")
+    nothing.update([-math.inf] * np.ones(1))
+    assert nothing.update(np.zeros(3)).isnan().all()
+
+
+def test_a_bound_is_not_known_of_what_has_not_been_decided():
+    envelope = Envelope(on_violation="control")
+    envelope.update(RATIOS)
+    assert math.isnan(envelope.report().overall["tv_bound"])
+    envelope.update(RATIOS)
+    assert envelope.report().overall["tv_bound"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "text", ["quantile:0.9999999", "fixed:123456789.25", "decayed:1000", "budget:0.1", "fixed:2"]
+)
+def test_a_policy_is_told_as_it_was_given(text):
+    assert Envelope.parse(text).report().policy == text
