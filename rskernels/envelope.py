@@ -10,10 +10,7 @@ from torch import Tensor
 
 from rskernels import _core
 from rskernels.envelope_control import control_weights, thin
-from rskernels.envelope_device import (
-    device_rows,
-    stays_there,
-)
+from rskernels.envelope_device import device_rows, stays_there
 from rskernels.envelope_options import check_options, parse_spec
 from rskernels.envelope_report import (
     EnvelopeCounts,

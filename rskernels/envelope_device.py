@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
@@ -45,7 +46,7 @@ def device_rows(log_ratio: Tensor, groups: Any, accepted: Any) -> DeviceRows:
     )
 
 
-class Waiting:
+class Waiting(ABC):
     """Rows on a device that the C++ core has not taken in yet."""
 
     def __init__(self, device: torch.device) -> None:
@@ -55,13 +56,13 @@ class Waiting:
         """Say whether the rows are there; "cuda" is the current one."""
         return self.device == torch.empty(0, device=device).device
 
+    @abstractmethod
     def update(self, rows: DeviceRows) -> None:
         """Add rows, without waiting for the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_in(self, core: _core.Envelope) -> int:
         """Move everything to the core; return how many rows were of no group, and left out."""
-        raise NotImplementedError
 
 
 class Queue(Waiting):

@@ -45,7 +45,8 @@ class Acceptance(NamedTuple):
     """``[...]``: log q of the model, at most 0; NaN where the row has no softmax or is ignored.
     float64 for float64 logits, else float32."""
     log_ratio: Tensor
-    """``[...]``: log p - log q, before M; NaN where invalid or ignored. dtype as ``log_prob``."""
+    """``[...]``: log p - log q, before M; NaN where invalid or ignored. dtype as ``log_prob``, to
+    which log M is rounded too before the two are compared."""
     counts: Tensor
     """int64 ``[4]``: how many were accepted, violated M (log ratio > log M), were invalid, were
     ignored."""

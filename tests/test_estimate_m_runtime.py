@@ -1,4 +1,4 @@
-"""estimate_M on threads, after fork, in little memory and on other devices."""
+"""estimate_M on threads, after fork, in little memory, in no other, and on other devices."""
 
 import math
 import os
@@ -123,3 +123,14 @@ def test_cuda_agrees_with_cpu(method, dense):
         **options,
     )
     assert on_gpu == pytest.approx(on_cpu, rel=1e-5 if method == "max" else 5e-3)
+
+
+def test_reads_nothing_outside_the_rows():
+    # NaN all around: a read beyond a row or before it would show.
+    padded = torch.full((12, 5100), math.nan)
+    inner = padded[2:10, 50:4200]
+    logits, p_hat, targets = problem(8, 4150)
+    inner.copy_(logits)
+    M = estimate_M(inner, p_hat, targets=targets)
+    assert estimate_M(logits, p_hat, targets=targets) == M
+    assert estimate_M(inner, 1.0) == estimate_M(logits, 1.0)

@@ -183,7 +183,8 @@ def _run_targets(
     logits, targets, density, M, seed, row_offset, temperature, log_space,
     model_is_target, ignore_index, is_lazy, order, log_prob=None, log_ratio=None,
 ):  # fmt: skip
-    # Copies are named, so that they live until the kernel returns.
+    # Copies are named, so that they live until the kernel returns. What `_row_scalars`, `_seed` and
+    # `_units` do for numbers is written out: on few rows a call of Python is felt.
     targets = targets.contiguous()
     mask = torch.empty_like(targets, dtype=torch.bool)
     logits, N, address, code, inner, outer_stride, inner_stride, stride, V = _layout(logits)

@@ -9,7 +9,7 @@ import torch
 
 import rskernels
 from rskernels.envelope_options import FORGETTING, parse_spec
-from rskernels.rsft.data import check_source
+from rskernels.rsft.data import Data, check_source, load_data
 from rskernels.rsft.select import RULES, Rule
 
 # Methods besides the rules: what is drawn, or tuned, or accepted by rejection is no sample.
@@ -156,3 +156,15 @@ def make_envelope(text: str, half_life: float | None, *, default: float) -> rske
     if half_life is None and policy in FORGETTING and "half_life" not in parameter:
         half_life = default
     return rskernels.Envelope.parse(text, half_life=None if half_life == math.inf else half_life)
+
+
+def load(config: Config, generator: torch.Generator) -> Data:
+    """Load the data of a run; errors are those of `load_data`."""
+    assert config.imbalance is not None
+    return load_data(
+        config.data,
+        path=config.path,
+        imbalance=config.imbalance,
+        test_fraction=config.test_fraction,
+        generator=generator,
+    )

@@ -1,6 +1,7 @@
 """The small networks of the training loop: features, and a linear head upon them."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +10,14 @@ from torch.nn import functional as F
 HIDDEN = 64
 
 
-class SmallNetwork(nn.Module):
+class SmallNetwork(nn.Module, ABC):
     """What the networks have in common: ``features``, and ``head``, which makes logits of them."""
 
     head: nn.Linear
 
+    @abstractmethod
     def features(self, inputs: Tensor) -> Tensor:
         """Return ``[N, 64]`` of inputs ``[N, ...]``."""
-        raise NotImplementedError
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits ``[N, C]`` of inputs ``[N, ...]``."""

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from rskernels.rsft import checkpoint
-from rskernels.rsft.config import Config
-from rskernels.rsft.data import load_data
+from rskernels.rsft.config import Config, load
 from rskernels.rsft.metrics import MetricsWriter, evaluate
 from rskernels.rsft.model import SoftmaxRegression
 from rskernels.rsft.parameter import Loss, batched_loss, chain, independent
@@ -50,15 +49,8 @@ def run_parameter(config: Config, out: Path) -> dict[str, Any]:
     RejectionError
         If "independent" accepts next to nothing.
     """
-    assert config.imbalance is not None
     generator = torch.Generator().manual_seed(config.seed)
-    data = load_data(
-        config.data,
-        path=config.path,
-        imbalance=config.imbalance,
-        test_fraction=config.test_fraction,
-        generator=generator,
-    )
+    data = load(config, generator)
     model = SoftmaxRegression(len(data.counts), data.pool.inputs[0].numel())
     size = sum(p.numel() for p in model.parameters())
     loss = batched_loss(model, data.pool, chunk=256)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rskernels.rsft.config import Config
-from rskernels.rsft.data import Data, load_data, log_class_balance, split_balanced
+from rskernels.rsft.config import Config, load
+from rskernels.rsft.data import Data, log_class_balance, split_balanced
 from rskernels.rsft.inputs import draw_rows
 from rskernels.rsft.metrics import evaluate
 from rskernels.rsft.model import SmallNetwork, make_model
@@ -69,14 +69,7 @@ def make_task(config: Config, generator: torch.Generator) -> Task:
     DataError
         If the data are not to be had, or not such as the method needs.
     """
-    assert config.imbalance is not None
-    data = load_data(
-        config.data,
-        path=config.path,
-        imbalance=config.imbalance,
-        test_fraction=config.test_fraction,
-        generator=generator,
-    )
+    data = load(config, generator)
     return TASKS.get(config.method, class_balance)(config, data, generator)
 
 

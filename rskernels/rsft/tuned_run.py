@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from rskernels.rsft import checkpoint
-from rskernels.rsft.config import Config
-from rskernels.rsft.data import load_data, rows_of_each_class
+from rskernels.rsft.config import Config, load
+from rskernels.rsft.data import rows_of_each_class
 from rskernels.rsft.metrics import MetricsWriter
 from rskernels.rsft.proposals import CouplingProposal, FamilyProposal
 from rskernels.rsft.report import describe, draw_trace, write_summary
@@ -55,15 +55,8 @@ def run_tuned(config: Config, out: Path) -> dict[str, Any]:
     RejectionError, TrainingError
         As :func:`rskernels.rsft.tuned.tune`.
     """
-    assert config.imbalance is not None
     generator = torch.Generator().manual_seed(config.seed)
-    data = load_data(
-        config.data,
-        path=config.path,
-        imbalance=config.imbalance,
-        test_fraction=config.test_fraction,
-        generator=generator,
-    )
+    data = load(config, generator)
     target = class_mixture(data.pool)
     start = first_proposal(target, config.proposal, generator)
     tuned = tune(

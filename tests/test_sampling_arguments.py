@@ -1,0 +1,74 @@
+"""``rejection_sample``: what it refuses, by a message that says what is accepted."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Beta, Laplace, Normal
+
+from rskernels import Envelope, rejection_sample
+
+ARGUMENTS = [
+    ({"num_samples": -1}, ValueError, "num_samples must be at least 0, got -1"),
+    ({"num_samples": 1.5}, TypeError, "num_samples must be an int, got float"),
+    ({"num_samples": True}, TypeError, "num_samples must be an int, got bool"),
+    ({"pilot": 0}, ValueError, "pilot must be at least 1, got 0"),
+    ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+    ({"max_proposals": 0}, ValueError, "max_proposals must be at least 1, got 0"),
+    ({"max_seconds": 0}, ValueError, "max_seconds must be above 0, got 0"),
+    ({"max_seconds": "1"}, TypeError, "max_seconds must be a float, got str"),
+    ({"min_acceptance": 2.0}, ValueError, r"min_acceptance must be in \(0, 1\], got 2.0"),
+    ({"min_acceptance": math.nan}, ValueError, "min_acceptance must be above 0, got nan"),
+    ({"log_M": math.inf}, ValueError, "log_M must be finite, got inf"),
+    ({"log_M": "max"}, TypeError, "log_M must be a float, an Envelope or None, got str"),
+    ({"log_M": Envelope(groups=3)}, ValueError, "needs an envelope of one group, got 3"),
+    (
+        {"log_M": Envelope(), "on_violation": "thin"},
+        ValueError,
+        "envelope says on_violation='cap', got 'thin' besides",
+    ),
+    ({"on_violation": "ignore"}, ValueError, "on_violation must be one of cap, raise, thin"),
+    ({"seed": 1, "generator": torch.Generator()}, ValueError, "at most one of them"),
+    ({"seed": torch.tensor([1])}, TypeError, "seed must be an int, got a tensor"),
+    ({"seed": 2**64}, ValueError, "seed must fit 64 bits"),
+    ({"generator": 3}, TypeError, "generator must be a torch.Generator, got int"),
+    ({"log_prob": 3}, TypeError, "log_prob must be a callable or a Distribution, got int"),
+    ({"proposal": Normal}, TypeError, r"a pair \(sample, log_prob\) of callables, got type"),
+    ({"proposal": (torch.rand, 3)}, TypeError, "of callables, got tuple"),
+    (
+        {"proposal": Normal(torch.zeros(3), 1.0)},
+        ValueError,
+        r"proposal is a batch of distributions, \[3\]; torch.distributions.Independent makes one",
+    ),
+    ({"log_prob": Beta(torch.ones(2), 1.0)}, ValueError, r"log_prob is a batch of .*\[2\]"),
+]
+
+RESULTS = [
+    ({"log_prob": lambda x: 3.0}, TypeError, "target's log_prob must return a tensor, got float"),
+    ({"log_prob": lambda x: x.long()}, TypeError, "must return float32, .*, got torch.int64"),
+    (
+        {"log_prob": lambda x: x[:, None]},
+        ValueError,
+        r"one number a draw, \[64\] for draws \[64\], got \[64, 1\]",
+    ),
+    ({"log_prob": lambda x: x.sum()}, ValueError, r"target's log_prob .*, got \[\]"),
+    ({"log_prob": lambda x: x.to("meta")}, ValueError, "is on meta, the draws are on cpu"),
+    (
+        {"proposal": (torch.rand, lambda x: x[:3])},
+        ValueError,
+        r"the proposal's log_prob .*, got \[3\]",
+    ),
+    ({"proposal": (lambda n: [0] * n, len)}, TypeError, "sample must return a tensor, got list"),
+    (
+        {"proposal": (lambda n: torch.rand(3, n), len)},
+        ValueError,
+        r"sample must return \[n, ...\] for n = 64, got \[3, 64\]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), ARGUMENTS + RESULTS)
+def test_what_is_refused(change, kind, message):
+    given = {"log_prob": Normal(0.0, 1.0), "proposal": Laplace(0.0, 1.0), "num_samples": 5}
+    with pytest.raises(kind, match=message):
+        rejection_sample(**{**given, "pilot": 64, **change})
