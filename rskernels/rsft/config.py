@@ -10,14 +10,19 @@ import torch
 import rskernels
 from rskernels.envelope_options import FORGETTING, parse_spec
 from rskernels.rsft.data import Data, check_source, load_data
+from rskernels.rsft.resample import RESAMPLERS
 from rskernels.rsft.select import RULES, Rule
 
-# Methods besides the rules: what is drawn, or tuned, or accepted by rejection is no sample.
-METHODS = (*RULES, "proposal", "tuned", "parameter")
+# Methods besides the rules: what is drawn, or tuned, or accepted by rejection is no sample, or
+# nothing is.
+METHODS = (*RULES, *RESAMPLERS, "proposal", "tuned", "parameter")
 # Methods of a shift of the inputs, whose pool is balanced unless an imbalance is given.
 SHIFTED = ("transfer", "proposal")
 IMBALANCE = 20.0  # of the other methods
+# Methods of whom none can meet class priors that move.
+STILL = (*SHIFTED, "tuned", "parameter")
 RATIOS = ("models", "densities")
+SELECTIONS = ("reject", "weight", "all", "target")
 PROPOSALS = ("normal", "coupling")
 FORMS = ("chain", "independent")
 
@@ -54,6 +59,11 @@ class Config:
         Samples after which a quantile, budget or decayed envelope has forgotten half of what it
         saw, since q moves as the model learns. One pass over the pool by default; inf never
         forgets.
+    freeze : bool
+        M stays what the pilot pass has made of it.
+    drift : int, optional
+        Epochs over which the class priors move from the long tail to its reverse, at least 2: an
+        epoch's rows are then drawn by its priors from a balanced pool. None keeps the pool's.
     imbalance : float, optional
         Most frequent class of the pool over its rarest; 20 by default, 1 for methods of a shift.
     test_fraction : float
@@ -70,6 +80,10 @@ class Config:
         "transfer", "proposal": passes over the shifted pool, before what is then fine-tuned.
     ratio : str
         "transfer": the two probabilities are those of two "models" or of two "densities".
+    selection : str
+        "transfer", "proposal": rows are chosen by rejection, "reject", or, to compare with, weighed
+        by the same ratio, "weight", or all used, "all"; or those of the target domain alone,
+        "target", which "proposal" has no labels of.
     proposal : str
         "tuned": a "normal", or "coupling", a network on top of it.
     rounds, draws : int
@@ -92,6 +106,8 @@ class Config:
     method: str = "accept"
     envelope: str = "quantile:0.9"
     half_life: float | None = None
+    freeze: bool = False
+    drift: int | None = None
     imbalance: float | None = None
     test_fraction: float = 0.4
     epochs: int = 30
@@ -102,6 +118,7 @@ class Config:
     threads: int = 1
     pretrain_epochs: int = 10
     ratio: str = "models"
+    selection: str = "reject"
     proposal: str = "normal"
     rounds: int = 3
     draws: int = 1000
@@ -117,6 +134,7 @@ class Config:
         for name, accepted in {
             "method": METHODS,
             "ratio": RATIOS,
+            "selection": SELECTIONS,
             "form": FORMS,
             "proposal": PROPOSALS,
         }.items():
@@ -126,6 +144,13 @@ class Config:
                 )
         if self.imbalance is None:
             object.__setattr__(self, "imbalance", 1.0 if self.method in SHIFTED else IMBALANCE)
+        if self.selection == "target" and self.method == "proposal":
+            raise ValueError("selection='target': 'proposal' has no labels of the target domain")
+        if self.drift is not None:
+            if self.method in STILL:
+                raise ValueError(f"drift={self.drift}: method={self.method!r} has no class priors")
+            if not 2 <= self.drift <= LIMITS["epochs"]:
+                raise ValueError(f"drift={self.drift}: accepted is 2 to {LIMITS['epochs']}")
         for name, limit in LIMITS.items():
             if not 1 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name}={getattr(self, name)}: accepted is 1 to {limit}")
@@ -147,6 +172,10 @@ class Config:
     @property
     def rule(self) -> Rule:
         """The rule that samples are selected by; "proposal" selects where it draws."""
+        if self.method in SHIFTED and self.selection == "weight":
+            return RULES["reweight"]
+        if self.method in SHIFTED and self.selection != "reject":
+            return RULES["plain"]
         return RULES.get(self.method, RULES["plain"])
 
 
@@ -164,7 +193,8 @@ def load(config: Config, generator: torch.Generator) -> Data:
     return load_data(
         config.data,
         path=config.path,
-        imbalance=config.imbalance,
+        # Where the priors move it is the stream that is long-tailed.
+        imbalance=config.imbalance if config.drift is None else 1.0,
         test_fraction=config.test_fraction,
         generator=generator,
     )

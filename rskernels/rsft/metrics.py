@@ -20,8 +20,12 @@ Record = Mapping[str, Any]
 EVALUATED = 1024
 
 
+# Of equal width, over [0, 1]: those of the calibration error.
+BINS = 15
+
+
 class Scores(NamedTuple):
-    """Accuracy on a test set.
+    """How good a model is on a test set.
 
     Attributes
     ----------
@@ -29,10 +33,16 @@ class Scores(NamedTuple):
         Mean over the classes of the share of their rows that is recognised.
     rarest_accuracy : float
         The same mean over the rarest classes of the training pool alone.
+    worst_accuracy : float
+        The least of those shares.
+    calibration_error : float
+        As `calibration_error`.
     """
 
     balanced_accuracy: float
     rarest_accuracy: float
+    worst_accuracy: float
+    calibration_error: float
 
 
 @torch.no_grad()
@@ -53,16 +63,41 @@ def evaluate(model: nn.Module, test: Samples, counts: Tensor, rarest: int = 3) -
     with train_extra():
         from sklearn.metrics import recall_score
     # A few rows at a time: a convolution's activations are many times its images.
-    found = [model(inputs).argmax(-1) for inputs in test.inputs.split(EVALUATED)]
+    logits = torch.cat([model(inputs) for inputs in test.inputs.split(EVALUATED)])
     recall = recall_score(
         test.labels.numpy(),
-        torch.cat(found).numpy(),
+        logits.argmax(-1).numpy(),
         labels=range(len(counts)),
         average=None,
         zero_division=0,
     )
     rare = counts.argsort(stable=True)[:rarest].numpy()
-    return Scores(float(recall.mean()), float(recall[rare].mean()))
+    return Scores(
+        float(recall.mean()),
+        float(recall[rare].mean()),
+        float(recall.min()),
+        calibration_error(logits, test.labels),
+    )
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Return how far the probability of the class that a model tells is from its accuracy.
+
+    The expected calibration error ``Σ_b n_b/n·|accuracy_b − confidence_b|`` over 15 bins of equal
+    width, ``((b−1)/15, b/15]``, of the largest probability (Guo, Pleiss, Sun & Weinberger, "On
+    calibration of modern neural networks", ICML 2017).
+
+    Parameters
+    ----------
+    logits : Tensor
+        Floating ``[N, C]``.
+    labels : Tensor
+        int64 ``[N]``.
+    """
+    confidence, told = logits.double().softmax(-1).max(-1)
+    inside = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    gap = (told == labels).double() - confidence
+    return float(gap.new_zeros(BINS).index_add(0, inside, gap).abs().sum() / len(labels))
 
 
 class MetricsWriter:

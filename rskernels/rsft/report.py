@@ -23,6 +23,9 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("skipped steps", "skipped_steps", "{:.1f}".format),
     ("violations", "violations_share", "{:.1%}".format),
     ("δ̂", "delta", "{:.3f}".format),
+    ("worst class", "worst_accuracy", "{:.3f}".format),
+    ("calibration error", "calibration_error", "{:.3f}".format),
+    ("effective samples", "gradient_ess", "{:,.0f}".format),
     ("seconds", "seconds", "{:.2f}".format),
 )
 
@@ -125,7 +128,7 @@ def describe(config: Mapping[str, Any]) -> str:
     if method == "transfer":
         return f"{method}, {config['ratio']}"
     if method in RULES and RULES[method].rejects:
-        return f"{method}, M {config['envelope']}"
+        return f"{method}, M {config['envelope']}{' of the pilot' * config['freeze']}"
     return method
 
 
@@ -180,8 +183,10 @@ def draw_trace(values: Tensor, path: Path, *, title: str, label: str, axis: str 
 
 
 def write_summary(summary: Mapping[str, Any], out: Path) -> None:
-    """Write ``summary.json``."""
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    """Write ``summary.json``, whole or not at all."""
+    temporary = out / "summary.json.tmp"
+    temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    temporary.replace(out / "summary.json")
 
 
 def _or_nan(value: float | None) -> float:

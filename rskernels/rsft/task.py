@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from rskernels.rsft.config import Config, load
-from rskernels.rsft.data import Data, log_class_balance, split_balanced
+from rskernels.rsft.data import Data, log_class_balance, long_tail_counts, split_balanced
+from rskernels.rsft.drift import draw_stream, priors
 from rskernels.rsft.inputs import draw_rows
 from rskernels.rsft.metrics import evaluate
 from rskernels.rsft.model import SmallNetwork, make_model
+from rskernels.rsft.resample import RESAMPLERS, Resampler
 from rskernels.rsft.samples import Samples
 from rskernels.rsft.shift import (
     check_images,
@@ -24,7 +26,27 @@ from rskernels.rsft.shift import (
 # Share of the pool's smallest class that is of the target domain.
 TARGET_SHARE = 0.1
 
-Order = Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]
+
+class Epoch(NamedTuple):
+    """The rows of an epoch.
+
+    Attributes
+    ----------
+    rows : Tensor
+        int64 ``[n]``, in the order in which they come.
+    told : dict
+        What there is to tell of them.
+    log_density : Tensor, optional
+        float32 ``[rows of the pool]``, where it moves; None is that of the task.
+    """
+
+    rows: Tensor
+    told: dict[str, float]
+    log_density: Tensor | None = None
+
+
+# Number of the epoch, from 0, and generator.
+Order = Callable[[int, torch.Generator], Epoch]
 
 
 class Task(NamedTuple):
@@ -45,7 +67,9 @@ class Task(NamedTuple):
     targets : Tensor
         int64 ``[rows of the pool]``, the column of those logits.
     order : callable
-        A generator to the rows of an epoch, int64 ``[n]``, and what there is to tell of them.
+        The number of an epoch and a generator to its rows.
+    pilot : Tensor
+        int64 ``[n]``, rows as the first epoch has them, from which M is first learnt.
     about : dict
         What the summary tells of what came before.
     """
@@ -58,6 +82,7 @@ class Task(NamedTuple):
     logits: Tensor | None
     targets: Tensor
     order: Order
+    pilot: Tensor
     about: dict[str, float]
 
 
@@ -75,10 +100,18 @@ def make_task(config: Config, generator: torch.Generator) -> Task:
 
 def class_balance(config: Config, data: Data, generator: torch.Generator) -> Task:
     """Return the task of a long-tailed pool, whose wanted density is uniform over the classes."""
-    log_p_hat = log_class_balance(data.counts)  # [C]
-    model = make_model(data.pool.inputs, len(data.counts), generator)
     labels = data.pool.labels
-    return Task(*data, log_p_hat[labels], model, None, labels, shuffled(len(labels)), {})
+    log_density = log_class_balance(data.counts)[labels]
+    order, pilot = shuffled(len(labels)), torch.arange(len(labels))
+    if config.drift is not None:
+        order = drifting(config, data, generator)
+        pilot, _, moving = order(0, generator)
+        assert moving is not None
+        log_density = moving
+    if config.method in RESAMPLERS:
+        order = resampled(order, labels, RESAMPLERS[config.method])
+    model = make_model(data.pool.inputs, len(data.counts), generator)
+    return Task(*data, log_density, model, None, labels, order, pilot, {})
 
 
 def transfer(config: Config, data: Data, generator: torch.Generator) -> Task:
@@ -87,14 +120,15 @@ def transfer(config: Config, data: Data, generator: torch.Generator) -> Task:
     The source are turned and blurred images, the target a few clean ones; all are in the pool. With
     ``ratio="models"`` the two probabilities are those of a row's label by the model of the source,
     and by a copy fine-tuned on the target; with "densities" they are the two domains' densities at
-    its features.
+    its features. With ``selection="target"`` the pool are the few clean ones alone, and with
+    "weight" the log density is the log ratio, so that `reweight` weighs by it.
     """
     source, target = shifted(config, data, generator)
     pool = Samples(*map(torch.cat, zip(source, target, strict=True)))
     model = make_model(pool.inputs, len(data.counts), generator)
     settings = fit_settings(config, generator)
     fit(model, source, **settings)
-    about = {"balanced_accuracy_before": accuracy(model, data)}
+    about = scores_before(model, data)
     if config.ratio == "models":
         adapted = copy.deepcopy(model)
         fit(adapted, target, **settings)
@@ -104,9 +138,26 @@ def transfer(config: Config, data: Data, generator: torch.Generator) -> Task:
         logits = domain_densities(model, source, target, pool)
         targets, log_q = torch.zeros_like(pool.labels), logits[:, 1]
     model.renew_head(generator)
-    counts = pool.labels.bincount(minlength=len(data.counts))
+    log_density, read = log_q, logits if config.selection == "reject" else None
+    if config.selection == "weight":
+        log_density = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0] - log_q
+    if config.selection != "reject":
+        targets = pool.labels
+    rows = torch.arange(len(targets))
+    if config.selection == "target":
+        rows = rows[-len(target.labels) :]
+    counts = pool.labels[rows].bincount(minlength=len(data.counts))
     return Task(
-        pool, data.test, counts, log_q, model, logits, targets, shuffled(len(targets)), about
+        pool.take(rows),
+        data.test,
+        counts,
+        log_density[rows],
+        model,
+        read,
+        targets[rows],
+        shuffled(len(rows)),
+        torch.arange(len(rows)),
+        about,
     )
 
 
@@ -114,27 +165,29 @@ def proposal(config: Config, data: Data, generator: torch.Generator) -> Task:
     """Return the task of adapting a model to clean images, of which no label is known.
 
     The pool are turned and blurred images, q their density, and p that of a few clean ones: an
-    epoch's rows are drawn from p by rejection from the pool.
+    epoch's rows are drawn from p by rejection from the pool, or weighed by p/q, or all used.
     """
     source, target = shifted(config, data, generator)
     model = make_model(source.inputs, len(data.counts), generator)
     fit(model, source, **fit_settings(config, generator))
-    about = {"balanced_accuracy_before": accuracy(model, data)}
+    about = scores_before(model, data)
     densities = domain_densities(model, source, target, source)
     log_ratio = densities[:, 0] - densities[:, 1]
     labels = source.labels
 
-    def order(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def drawn(epoch: int, generator: torch.Generator) -> Epoch:
         seed = int(torch.randint(1 << 62, (), generator=generator))
         found = draw_rows(log_ratio, len(labels), seed=seed)
-        return found.samples, {
+        told = {
             "draw_acceptance": found.acceptance_rate,
             "draw_log_M": found.report.log_M,
             "distinct_rows": len(found.samples.unique()),
         }
+        return Epoch(found.samples, told)
 
-    counts = labels.bincount(minlength=len(data.counts))
-    return Task(source, data.test, counts, log_ratio, model, None, labels, order, about)
+    order = drawn if config.selection == "reject" else shuffled(len(labels))
+    counts, pilot = labels.bincount(minlength=len(data.counts)), torch.arange(len(labels))
+    return Task(source, data.test, counts, log_ratio, model, None, labels, order, pilot, about)
 
 
 TASKS: dict[str, Callable[[Config, Data, torch.Generator], Task]] = {
@@ -162,12 +215,43 @@ def domain_densities(
 
 def shuffled(rows: int) -> Order:
     """Return the order in which every row comes once."""
-    return lambda generator: (torch.randperm(rows, generator=generator), {})
+    return lambda epoch, generator: Epoch(torch.randperm(rows, generator=generator), {})
 
 
-def accuracy(model: SmallNetwork, data: Data) -> float:
-    """Return the balanced accuracy on the test set."""
-    return evaluate(model, data.test, data.counts).balanced_accuracy
+def drifting(config: Config, data: Data, generator: torch.Generator) -> Order:
+    """Return the order of a stream of as many rows as a long tail has, whose priors move.
+
+    The priors of each epoch are taken as known: log p̂ follows them without delay or error.
+    """
+    assert config.drift is not None
+    assert config.imbalance is not None
+    imbalance, steps = config.imbalance, config.drift - 1
+    labels, classes = data.pool.labels, len(data.counts)
+    n = int(long_tail_counts(int(data.counts.min()), classes, imbalance).sum())
+    rank = torch.randperm(classes, generator=generator)
+
+    def order(epoch: int, generator: torch.Generator) -> Epoch:
+        prior = priors(rank, imbalance, min(epoch / steps, 1.0))
+        log_density = -(prior * classes).log().float()
+        return Epoch(draw_stream(labels, prior, n, generator), {}, log_density[labels])
+
+    return order
+
+
+def resampled(order: Order, labels: Tensor, resample: Resampler) -> Order:
+    """Return an order of which a baseline repeats, or leaves out, rows."""
+
+    def resampled_order(number: int, generator: torch.Generator) -> Epoch:
+        epoch = order(number, generator)
+        return epoch._replace(rows=epoch.rows[resample(labels[epoch.rows], generator)])
+
+    return resampled_order
+
+
+def scores_before(model: SmallNetwork, data: Data) -> dict[str, float]:
+    """Return the scores on the test set, named as those before the fine-tuning."""
+    scores = evaluate(model, data.test, data.counts)
+    return {f"{name}_before": value for name, value in scores._asdict().items()}
 
 
 def fit_settings(config: Config, generator: torch.Generator) -> dict[str, Any]:

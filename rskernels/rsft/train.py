@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from rskernels.envelope import Envelope
 from rskernels.rsft import checkpoint
 from rskernels.rsft.config import Config, make_envelope
 from rskernels.rsft.errors import TrainingError
@@ -73,7 +74,8 @@ def train(
     -----
     ``metrics.jsonl`` has a line for each step, of that batch alone, and a line for each epoch,
     where every count, share and time is that of the run so far; ``delta`` is the batch's
-    Σ(w/M − 1)₊ / Σ w/M, and its mean over the steps; ``envelope`` is ``Envelope.report`` of the
+    Σ(w/M − 1)₊ / Σ w/M, and its mean over the steps; ``gradient_ess`` is (Σv)²/Σv² over all
+    gradient samples, v the share that each had in the gradient of its step; ``envelope`` is ``Envelope.report`` of the
     run so far with the pilot pass, null where the rule rejects nothing. A batch of which nothing
     is accepted is a skipped step: its loss is null and the parameters and momentum stay as they
     are.
@@ -89,7 +91,7 @@ def train(
         optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum)
         text, half_life = rule.envelope or config.envelope, config.half_life
         envelope = make_envelope(
-            text, None if rule.envelope else half_life, default=len(pool.labels)
+            text, None if rule.envelope else half_life, default=len(task.pilot)
         )
         first_epoch = 0
         position = 0
@@ -101,6 +103,7 @@ def train(
             "violations": 0,
             "invalid": 0,
             "delta": 0.0,
+            "squared_weights": 0.0,
             "seconds": 0.0,
         }
 
@@ -115,6 +118,8 @@ def train(
             )
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
+            if config.freeze:
+                envelope = Envelope("fixed", M=saved["envelope"]["M"])
             envelope.load_state_dict(saved["envelope"])
             generator.set_state(saved["generator"])
             first_epoch, position, total = saved["epoch"], saved["position"], saved["total"]
@@ -133,12 +138,14 @@ def train(
                         log_ratio(
                             model(pool.inputs[rows]), pool.labels[rows], task.log_density[rows]
                         )
-                        for rows in torch.split(torch.arange(len(pool.labels)), config.batch_size)
+                        for rows in torch.split(task.pilot, config.batch_size)
                     ]
                 envelope.update(torch.cat(pilot))
+                if config.freeze:
+                    envelope = Envelope("fixed", M=float(envelope.M()))
                 total["seconds"] += time.perf_counter() - started
 
-        batches = math.ceil(len(pool.labels) / config.batch_size)
+        batches = math.ceil(len(task.pilot) / config.batch_size)
         bar = stack.enter_context(
             Bar(config.epochs * batches, done=first_epoch * batches, on=progress)
         )
@@ -146,11 +153,12 @@ def train(
 
         for epoch in range(first_epoch, config.epochs):
             losses = []
-            order, drawn = task.order(generator)
+            order, drawn, moved = task.order(epoch, generator)
+            log_densities = task.log_density if moved is None else moved
             for rows in torch.split(order, config.batch_size):
                 started = time.perf_counter()
                 inputs, labels = pool.inputs[rows], pool.labels[rows]
-                targets, log_density = task.targets[rows], task.log_density[rows]
+                targets, log_density = task.targets[rows], log_densities[rows]
                 if task.logits is None:
                     with torch.set_grad_enabled(not rule.rejects):
                         logits = model(inputs)  # [N, C]
@@ -196,6 +204,8 @@ def train(
                     batch_loss.backward()
                     optimizer.step()
                     losses.append(loss)
+                    share = weights / weights.sum()
+                    total["squared_weights"] += float(share.square().sum())
                 if rule.rejects:
                     # After the decision: a batch that sets its own M biases the accepted law.
                     envelope.update(chosen.log_ratio, accepted=chosen.mask)
@@ -224,6 +234,7 @@ def train(
                 bar.advance(loss=loss, acceptance=total["gradient_samples"] / total["rows"], M=M)
 
             scores = evaluate(model, task.test, task.counts)
+            taken = total["step"] - total["skipped_steps"]
             epoch_record = {
                 "kind": "epoch",
                 "step": total["step"],
@@ -236,6 +247,7 @@ def train(
                 "violations": total["violations"],
                 "invalid": total["invalid"],
                 "delta": total["delta"] / total["step"],
+                "gradient_ess": taken**2 / total["squared_weights"] if taken else 0.0,
                 "M": M,
                 "envelope": envelope.report().to_dict() if rule.rejects else None,
                 **drawn,
