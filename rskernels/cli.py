@@ -1,16 +1,19 @@
 """The rskernels command."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 from rskernels import RejectionError
 from rskernels.rsft.checkpoint import CheckpointError
-from rskernels.rsft.config import IMBALANCE, METHODS, Config
+from rskernels.rsft.compare import run_all
+from rskernels.rsft.compare_report import table, write_report
+from rskernels.rsft.comparison import collect
+from rskernels.rsft.config import IMBALANCE, METHODS, SELECTIONS, Config
 from rskernels.rsft.data import DATASETS
-from rskernels.rsft.demo import compare, make_configs, run_demo
 from rskernels.rsft.errors import TrainingError
+from rskernels.rsft.experiments import DEMO, EXPERIMENTS, Experiment, Run, choose, make_runs
 from rskernels.rsft.extras import HINT
 from rskernels.rsft.methods import run
 from rskernels.rsft.report import make_table, summary_table
@@ -62,6 +65,16 @@ def train_command(
             show_default="one pass over the pool",
         ),
     ] = Config.half_life,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Keep M as the untrained model's ratios make it.")
+    ] = Config.freeze,
+    drift: Annotated[
+        int | None,
+        typer.Option(
+            help="Epochs over which the class priors move from the long tail to its reverse.",
+            show_default="they stay",
+        ),
+    ] = Config.drift,
     imbalance: Annotated[
         float | None,
         typer.Option(
@@ -81,6 +94,13 @@ def train_command(
     ratio: Annotated[
         str, typer.Option(help="transfer: p_target and p_source are of two models or densities.")
     ] = Config.ratio,
+    selection: Annotated[
+        str,
+        typer.Option(
+            help=f"transfer, proposal: {', '.join(SELECTIONS)}; reject is the method, the others "
+            "are what it is compared with."
+        ),
+    ] = Config.selection,
     proposal: Annotated[
         str, typer.Option(help="tuned: normal, or coupling, a network on top of it.")
     ] = Config.proposal,
@@ -121,6 +141,8 @@ def train_command(
             method=method,
             envelope=envelope,
             half_life=half_life,
+            freeze=freeze,
+            drift=drift,
             imbalance=imbalance,
             epochs=epochs,
             batch_size=batch_size,
@@ -131,6 +153,7 @@ def train_command(
             path=path,
             pretrain_epochs=pretrain_epochs,
             ratio=ratio,
+            selection=selection,
             proposal=proposal,
             rounds=rounds,
             draws=draws,
@@ -148,6 +171,63 @@ def train_command(
     typer.echo(f"curves: {folder / 'curves.png'}")
 
 
+@app.command("compare")
+def compare_command(
+    experiments: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Some of {', '.join(e.name for e in EXPERIMENTS)}.", show_default="all of them"
+        ),
+    ] = None,
+    cases: Annotated[
+        str | None,
+        typer.Option(
+            help="Some of the cases, by their names in the tables, separated by semicolons; the "
+            "first of an experiment always runs.",
+            show_default="all of them",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs of each case.", show_default="10; 2 if quick"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = Config.seed,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two seeds and a few epochs: does it all work?")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the runs. Those that it holds are not made again.",
+            show_default="runs/compare; runs/compare-quick if quick",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder of the report.", show_default="that of the runs")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make anew the runs that --out already holds.")
+    ] = False,
+) -> None:
+    """Compare rejection with what one would use instead, over data sets and seeds.
+
+    Continues where it was interrupted.
+    """
+    with usage_errors(ValueError):
+        chosen = choose(
+            EXPERIMENTS,
+            names=experiments and [name.strip() for name in experiments.split(",")],
+            cases=cases and [name.strip() for name in cases.split(";")],
+        )
+        number = seeds or (2 if quick else 10)
+        runs = make_runs(chosen, seeds=number, first_seed=seed, quick=quick)
+    folder = out or Path("runs") / ("compare-quick" if quick else "compare")
+    with errors_explained():
+        run_all(runs, folder, jobs=jobs, overwrite=overwrite)
+        show_report(chosen, runs, folder, report or folder, is_quick=quick)
+
+
 @app.command("demo")
 def demo_command(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 6,
@@ -160,20 +240,34 @@ def demo_command(
         Path, typer.Option(help="Folder for the results; an earlier demo there is replaced.")
     ] = Path("runs/demo"),
 ) -> None:
-    """Compare every method over several seeds: accuracy, gradient samples, time, and spread."""
+    """Compare five methods over several seeds: accuracy, gradient samples, time, and spread."""
     with usage_errors(ValueError):
-        base = Config(epochs=epochs, imbalance=imbalance, seed=seed)
-        make_configs(base, seeds=seeds)
+        options = {**DEMO.options, "epochs": epochs, "imbalance": imbalance}
+        demo = DEMO._replace(options=options)
+        runs = make_runs([demo], seeds=seeds, first_seed=seed)
     with errors_explained():
-        runs = run_demo(base, out, seeds=seeds)
-    headings, rows = compare(runs)
+        run_all(runs, out, overwrite=True)
+        show_report([demo], runs, out, out)
+
+
+def show_report(
+    experiments: Sequence[Experiment],
+    runs: Sequence[Run],
+    out: Path,
+    report: Path,
+    *,
+    is_quick: bool = False,
+) -> None:
+    """Write the report of finished runs, and print its tables."""
+    compared = [(experiment, collect(experiment, runs, out)) for experiment in experiments]
     console = Console()
     if not console.is_terminal:
-        console.width = 120
-    # Measures down, methods across: the other way round is wider than a terminal.
-    first, *others = zip(headings, *rows, strict=True)
-    console.print(make_table(others, ["", *first[1:]]))
-    typer.echo(f"table: {out / 'demo.md'}; figure: {out / 'demo.png'}")
+        console.width = 150
+    for experiment, results in compared:
+        console.print(f"\n{experiment.title}")
+        headings, rows = table(results)
+        console.print(make_table(rows, headings))
+    typer.echo(f"report: {write_report(compared, report, is_quick=is_quick)}")
 
 
 @contextmanager

@@ -75,10 +75,10 @@ def train(
     ``metrics.jsonl`` has a line for each step, of that batch alone, and a line for each epoch,
     where every count, share and time is that of the run so far; ``delta`` is the batch's
     Σ(w/M − 1)₊ / Σ w/M, and its mean over the steps; ``gradient_ess`` is (Σv)²/Σv² over all
-    gradient samples, v the share that each had in the gradient of its step; ``envelope`` is ``Envelope.report`` of the
-    run so far with the pilot pass, null where the rule rejects nothing. A batch of which nothing
-    is accepted is a skipped step: its loss is null and the parameters and momentum stay as they
-    are.
+    gradient samples, v the share that each had in the gradient of its step; ``envelope`` is
+    ``Envelope.report`` of the run so far with the pilot pass, null where the rule rejects nothing.
+    A batch of which nothing is accepted is a skipped step: its loss is null and the parameters and
+    momentum stay as they are.
     """
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
