@@ -14,6 +14,7 @@ from rskernels.rsft.data import load_wine
 from rskernels.rsft.methods import RUNS, run
 from rskernels.rsft.model import SoftmaxRegression
 from rskernels.rsft.parameter_run import Mean
+from rskernels.rsft.resample import RESAMPLERS
 from rskernels.rsft.select import RULES
 from rskernels.rsft.tuned_run import class_mixture
 
@@ -47,7 +48,7 @@ def timeless(value):
 
 
 def test_every_method_has_a_loop():
-    assert set(METHODS) == {*RULES, *RUNS, "proposal"}
+    assert set(METHODS) == {*RULES, *RESAMPLERS, *RUNS, "proposal"}
 
 
 @pytest.mark.parametrize("case", CASES)

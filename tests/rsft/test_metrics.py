@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rskernels.rsft.checkpoint import CheckpointError
-from rskernels.rsft.metrics import MetricsWriter, evaluate
+from rskernels.rsft.metrics import MetricsWriter, calibration_error, evaluate
 from rskernels.rsft.samples import Samples
 
 
@@ -59,3 +59,34 @@ def test_events_are_readable_and_resumed_steps_are_purged(tmp_path):
 def test_nan_is_never_written(tmp_path):
     with MetricsWriter(tmp_path) as writer, pytest.raises(ValueError, match="JSON"):
         writer.write({"kind": "step", "step": 1, "loss": float("nan")})
+
+
+def test_the_worst_class_is_the_least_recognised():
+    test = Samples(torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 1, 0]))
+    scores = evaluate(Always(), test, counts=torch.tensor([3, 9]))
+    assert (scores.balanced_accuracy, scores.worst_accuracy) == (0.5, 0.0)
+
+
+def test_calibration_error_by_hand():
+    """Bins of 1/15: 0.61 and 0.65 share (0.6, 0.667], 0.9 is in (0.867, 0.933], 0.6 below."""
+    confidence = torch.tensor([0.61, 0.65, 0.9, 0.6], dtype=torch.float64)
+    logits = torch.stack([confidence, 1 - confidence], dim=1).log()
+    labels = torch.tensor([0, 1, 1, 0])
+    expected = 2 / 4 * abs(0.5 - 0.63) + 1 / 4 * abs(0 - 0.9) + 1 / 4 * abs(1 - 0.6)
+    assert calibration_error(logits, labels) == pytest.approx(expected)
+
+
+def test_a_model_that_is_certain_and_right_has_no_calibration_error():
+    labels = torch.arange(4)
+    assert calibration_error(1000 * torch.eye(4), labels) == 0
+    assert calibration_error(1000 * torch.eye(4), labels.flip(0)) == pytest.approx(1)
+
+
+def test_calibration_error_of_calibrated_draws_is_small_and_of_overconfident_ones_is_not():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(100_000, 3, generator=generator)
+    labels = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    assert calibration_error(logits, labels) < 0.01
+    told = (3 * logits).softmax(-1).amax(-1).mean()
+    accuracy = (logits.argmax(-1) == labels).double().mean()
+    assert calibration_error(3 * logits, labels) == pytest.approx(float(told - accuracy), abs=0.01)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 import rskernels
 from rskernels.rsft.select import (
@@ -159,3 +160,11 @@ def test_every_rule_is_pure_and_has_the_stated_types(name):
     assert (first.counts.dtype, first.counts.shape) == (torch.int64, (4,))
     assert (first.excess.dtype, first.excess.shape) == (torch.float64, (2,))
     assert not any(field.requires_grad for field in first)
+
+
+def test_reweight_is_class_weighted_cross_entropy():
+    logits, targets, log_p = batch(64)
+    weights = reweight(logits, targets, log_p, state(1.0)).weights
+    each = F.cross_entropy(logits, targets, reduction="none")
+    loss = (weights * each).sum() / weights.sum()
+    torch.testing.assert_close(loss, F.cross_entropy(logits, targets, weight=LOG_P.exp()))

@@ -10,7 +10,7 @@ from rskernels.rsft.config import Config
 from rskernels.rsft.data import load_digits
 from rskernels.rsft.model import make_model
 from rskernels.rsft.samples import DataError
-from rskernels.rsft.select import State, transfer
+from rskernels.rsft.select import RULES, State, transfer
 from rskernels.rsft.shift import log_domain_densities, turn_and_blur
 from rskernels.rsft.task import make_task
 
@@ -129,3 +129,37 @@ def test_a_new_head_has_learnt_nothing():
     assert not torch.equal(before.pop("head.weight"), after["head.weight"])
     assert not torch.equal(before.pop("head.bias"), after["head.bias"])
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_what_transfer_is_compared_with_has_the_same_head_and_ratio():
+    reject, weight, everything, target = (
+        make_task(
+            Config(method="transfer", ratio="densities", selection=selection, **QUICK), generator()
+        )
+        for selection in ("reject", "weight", "all", "target")
+    )
+    for task in (weight, everything, target):
+        assert task.logits is None
+        assert torch.equal(task.targets, task.pool.labels)
+        for name, value in reject.model.state_dict().items():
+            assert torch.equal(task.model.state_dict()[name], value)
+    log_ratio = reject.logits.log_softmax(1)[:, 0] - reject.log_density
+    torch.testing.assert_close(weight.log_density, log_ratio)
+    assert torch.equal(everything.pool.inputs, reject.pool.inputs)
+    assert torch.equal(target.pool.inputs, reject.pool.inputs[-10:])
+    assert target.counts.tolist() == [1] * 10
+
+
+def test_what_proposal_is_compared_with_uses_every_row_once():
+    for selection in ("weight", "all"):
+        task = make_task(Config(method="proposal", selection=selection, **QUICK), generator())
+        rows = task.order(0, generator()).rows
+        assert torch.equal(rows.sort().values, torch.arange(len(task.pool.labels)))
+
+
+@pytest.mark.parametrize(
+    ("selection", "rule"),
+    [("reject", "transfer"), ("weight", "reweight"), ("all", "plain"), ("target", "plain")],
+)
+def test_the_rule_of_a_selection(selection, rule):
+    assert Config(method="transfer", selection=selection).rule is RULES[rule]

@@ -288,3 +288,46 @@ def test_forgetting_keeps_a_quantile_envelope_near_the_rows_of_now(tmp_path):
     stubborn = run(tmp_path / "b", with_(epochs=12, half_life=float("inf")))
     assert forgetful["M"] < stubborn["M"]
     assert forgetful["acceptance"] > stubborn["acceptance"]
+
+
+@pytest.mark.parametrize("changes", [{"method": "oversample"}, {"method": "undersample"}])
+def test_baselines_that_resample_learn_and_resume(tmp_path, changes):
+    config = with_(**changes, batch_size=8)
+    straight = run(tmp_path / "straight", config)
+    assert straight["balanced_accuracy"] > 0.2
+    rows = sum(straight["pool"])
+    if changes["method"] == "undersample":
+        rows = min(straight["pool"]) * len(straight["pool"])
+    assert straight["gradient_samples"] == straight["rows"] == SMALL.epochs * rows
+    run(tmp_path / "parts", with_(**changes, batch_size=8, epochs=2))
+    run(tmp_path / "parts", config, resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_drifting_run_is_resumed_where_the_priors_are(tmp_path, freeze):
+    options = {"drift": 4, "envelope": "decayed", "freeze": freeze, "lr": 0.02}
+    run(tmp_path / "straight", with_(**options))
+    run(tmp_path / "parts", with_(**options, epochs=2))
+    run(tmp_path / "parts", with_(**options), resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "parts")
+    M = [r["M"] for r in metrics(tmp_path / "straight") if r["kind"] == "step"]
+    assert (len(set(M)) == 1) == freeze
+
+
+def test_a_frozen_envelope_still_tells_what_it_met(tmp_path):
+    summary = run(tmp_path, with_(envelope="quantile:0.5", freeze=True))
+    report = summary["envelope"]
+    assert report["policy"].startswith("fixed:")
+    assert report["overall"]["decided"] == summary["rows"]
+    assert report["overall"]["violations"] == summary["violations"] > 0
+
+
+def test_effective_samples_by_hand(tmp_path):
+    """Plain: every row of a batch of n has the share 1/n, and the last batch is shorter."""
+    summary = run(tmp_path, with_(method="plain", epochs=1))
+    full, last = divmod(summary["rows"], SMALL.batch_size)
+    squared = full / SMALL.batch_size + (1 / last if last else 0)
+    assert summary["gradient_ess"] == pytest.approx(summary["step"] ** 2 / squared)
+    weighted = run(tmp_path / "weighted", with_(method="reweight", epochs=1))
+    assert weighted["gradient_ess"] < summary["gradient_ess"] <= summary["gradient_samples"]
