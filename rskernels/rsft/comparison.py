@@ -14,6 +14,8 @@ from rskernels.rsft.experiments import Experiment, Run
 from rskernels.rsft.extras import train_extra
 
 CONFIDENCE = 0.95
+# A difference that is rounding, of accuracies that are equal.
+ROUNDING = 1e-9
 BEFORE = "no adaptation"
 SCORES = ("balanced_accuracy", "worst_accuracy", "calibration_error")
 
@@ -31,7 +33,7 @@ class Interval(NamedTuple):
         """What a difference says: "wins", "loses", or "ties" where the interval holds 0."""
         if math.isnan(self.half):
             return "is not told apart"
-        if abs(self.mean) <= self.half:
+        if abs(self.mean) <= self.half + ROUNDING:
             return "ties"
         return "wins" if self.mean > 0 else "loses"
 

@@ -55,6 +55,10 @@ class Experiment(NamedTuple):
     has_before: bool = False
 
 
+# What the name of a case ends in whose M the pilot pass has fixed.
+FROZEN = ", fixed by the pilot"
+
+
 class Run(NamedTuple):
     """One run of an experiment: a case and a seed."""
 
@@ -65,8 +69,7 @@ class Run(NamedTuple):
 
 def accept(envelope: str, **options: Any) -> Case:
     """Return the case of `accept` with a policy of M."""
-    frozen = ", fixed by the pilot" if options.get("freeze") else ""
-    name = f"accept, M {envelope}{frozen}"
+    name = f"accept, M {envelope}{FROZEN if options.get('freeze') else ''}"
     return Case(name, {"method": "accept", "envelope": envelope, **options}, False)
 
 

@@ -9,10 +9,18 @@ import pytest
 from rskernels.rsft import compare
 from rskernels.rsft.checkpoint import CheckpointError
 from rskernels.rsft.compare import folder_of, is_done, run_all
-from rskernels.rsft.compare_report import COLUMNS, overview, sentences, table, write_report
+from rskernels.rsft.compare_report import COLUMNS, frozen, overview, sentences, table, write_report
 from rskernels.rsft.comparison import collect
 from rskernels.rsft.errors import TrainingError
-from rskernels.rsft.experiments import DEMO, EXPERIMENTS, Case, Experiment, choose, make_runs
+from rskernels.rsft.experiments import (
+    DEMO,
+    EXPERIMENTS,
+    FROZEN,
+    Case,
+    Experiment,
+    choose,
+    make_runs,
+)
 from rskernels.rsft.select import RULES, Rule
 
 WINE = Experiment(
@@ -156,6 +164,18 @@ def test_the_words_follow_the_numbers(straight):
             f"`accept, M max` **{verdict}** against the best baseline, *class weights*: "
             f"{level - 0.5:+.3f} ["
         )
+
+
+def test_an_M_that_the_pilot_fixed_is_told_of_beside_the_one_that_learns(straight):
+    *_, ours = straight[1]
+    lower = {**ours.measures, "balanced_accuracy": ours.measures["balanced_accuracy"] - 0.1}
+    courses = {**ours.courses, "M": 2 * ours.courses["M"]}
+    fixed = ours._replace(name=ours.name + FROZEN, measures=lower, courses=courses)
+    [sentence] = frozen([ours, fixed])
+    M = ours.courses["M"][:, 2:].mean()
+    assert "**loses** against the M that goes on learning: -0.100 [-0.100, -0.100]" in sentence
+    assert f"M is {2 * M:.3g} for {M:.3g}, " in sentence
+    assert frozen([ours]) == []
 
 
 def test_a_model_before_its_adaptation_is_compared_too(tmp_path):

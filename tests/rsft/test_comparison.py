@@ -51,7 +51,13 @@ def test_nineteen_of_twenty_intervals_hold_the_mean():
 
 @pytest.mark.parametrize(
     ("mean", "half", "verdict"),
-    [(0.1, 0.09, "wins"), (-0.1, 0.09, "loses"), (0.1, 0.1, "ties"), (0, 0, "ties")],
+    [
+        (0.1, 0.09, "wins"),
+        (-0.1, 0.09, "loses"),
+        (0.1, 0.1, "ties"),
+        (0, 0, "ties"),
+        (1e-17, 0, "ties"),
+    ],
 )
 def test_a_tie_is_an_interval_that_holds_0(mean, half, verdict):
     assert Interval(mean, half).verdict == verdict
