@@ -11,10 +11,18 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test nightly bench bench-gpu bench-compile wheel lint types ctest sanitize clean
+.PHONY: demo compare compare-quick test nightly bench bench-gpu bench-compile wheel lint types ctest sanitize clean
 
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
+
+# About twenty minutes on two cores; interrupted, it continues.
+compare: $(READY) $(KERNELS)
+	$(BIN)/rskernels compare --jobs 2 --report docs/results
+
+# The same code in two minutes, for too few seeds and epochs to conclude anything.
+compare-quick: $(READY) $(KERNELS)
+	$(BIN)/rskernels compare --quick --overwrite --out build/compare
 
 test: $(READY) $(KERNELS)
 	$(BIN)/python -m pytest

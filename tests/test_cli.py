@@ -19,7 +19,7 @@ def invoke(monkeypatch):
 
 
 def test_help_lists_commands_and_choices(invoke):
-    assert all(command in invoke("--help").output for command in ("train", "demo"))
+    assert all(command in invoke("--help").output for command in ("train", "compare", "demo"))
     output = invoke("train", "--help").output
     for word in (
         "plain, reweight, importance, accept",
@@ -82,6 +82,8 @@ def test_resume_of_a_damaged_checkpoint(invoke, tmp_path):
         (["--epochs", "0"], "accepted is 1 to"),
         (["--batch-size", "99999999999999999999"], "accepted is 1 to"),
         (["--seed", "-1"], "accepted is 0 to"),
+        (["--drift", "1"], "drift=1: accepted is 2 to"),
+        (["--selection", "some"], "accepted are reject, weight, all, target"),
     ],
 )
 def test_bad_arguments_are_usage_errors(invoke, tmp_path, arguments, message):
@@ -166,8 +168,41 @@ def test_demo_refuses_seeds_before_it_starts(invoke, tmp_path):
 def test_demo_prints_the_comparison(invoke, tmp_path):
     result = invoke("demo", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
-    assert "gain on plain" in result.output
+    assert "balanced accuracy" in result.output
     assert "accept, M max" in result.output
+    assert (tmp_path / "report.md").is_file()
+
+
+def test_compare_continues_and_reports_elsewhere(invoke, tmp_path):
+    arguments = ["compare", "--quick", "--seeds", "1", "--experiments", "wine", "--cases"]
+    arguments += ["accept, M max; control, M quantile:0.9", "--out", str(tmp_path / "runs")]
+    assert invoke(*arguments).exit_code == 0
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/wine/*/*")}
+    result = invoke(*arguments, "--report", str(tmp_path / "report"))
+    assert result.exit_code == 0, result.output
+    assert all(name in result.output for name in ("plain", "accept, M max", "control, M quantile"))
+    assert "oversampling" not in result.output
+    assert (tmp_path / "report" / "wine-accuracy.png").is_file()
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/wine/*/*")}
+    changed = invoke(*arguments[:1], *arguments[2:])
+    assert changed.exit_code == 1
+    assert "another configuration: epochs was 4, is 60" in changed.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--experiments", "iris"], "accepted are digits; wine"),
+        (["--cases", "none"], "accepted are plain; class weights"),
+        (["--seeds", "0"], "'--seeds'"),
+        (["--seed", str(2**63 - 1)], "accepted is 0 to"),
+    ],
+)
+def test_compare_refuses_before_it_starts(invoke, tmp_path, arguments, message):
+    result = invoke("compare", "--quick", "--out", str(tmp_path / "runs"), *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "runs").exists()
 
 
 def test_command_without_its_packages_says_what_to_install():

@@ -24,7 +24,7 @@ from rskernels.rsft.extras import train_extra
 from rskernels.rsft.methods import run
 
 # What this process has compiled and loaded: kinds of runs of which it has made one.
-_warm: set[tuple[str, str]] = set()
+_warm: set[tuple[str, str, str]] = set()
 
 
 def run_all(
@@ -96,7 +96,7 @@ def make(run_: Run, out: Path, overwrite: bool) -> Path:
     folder, config = folder_of(run_, out), run_.config
     resume = not overwrite and (folder / "checkpoint.pt").is_file()
     try:
-        kind = (config.data, config.method)
+        kind = (config.data, config.method, config.selection)
         if kind not in _warm:
             # The first run pays for compiling its kernels; time the second.
             brief = dataclasses.replace(config, epochs=1, pretrain_epochs=1)
@@ -116,12 +116,15 @@ def is_done(config: Config, folder: Path) -> bool:
     Raises
     ------
     CheckpointError
-        If it holds a finished run of another configuration.
+        If it holds a finished run of another configuration, or what cannot be read.
     """
     path = folder / "summary.json"
     if not path.is_file():
         return False
-    saved = json.loads(path.read_text())["config"]
+    try:
+        saved = json.loads(path.read_text())["config"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: overwrite it or name another folder") from error
     # As JSON has it, so that both have the same types.
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     differing = [

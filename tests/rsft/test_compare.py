@@ -123,6 +123,9 @@ def test_a_changed_configuration_is_refused_unless_overwritten(straight, tmp_pat
     other = one._replace(options={**WINE.options, "lr": 0.1})
     with pytest.raises(CheckpointError, match=r"another configuration: lr was 0\.05, is 0\.1"):
         make(tmp_path, other, seeds=1)
+    (folder_of(make_runs([one], seeds=1)[0], tmp_path) / "summary.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"summary\.json is damaged: overwrite it"):
+        make(tmp_path, other, seeds=1)
     changed = make(tmp_path, other, seeds=1, overwrite=True)
     assert make(tmp_path, other, seeds=1)[0].measures["seconds"] == changed[0].measures["seconds"]
 

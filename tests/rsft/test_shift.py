@@ -146,8 +146,8 @@ def test_what_transfer_is_compared_with_has_the_same_head_and_ratio():
     log_ratio = reject.logits.log_softmax(1)[:, 0] - reject.log_density
     torch.testing.assert_close(weight.log_density, log_ratio)
     assert torch.equal(everything.pool.inputs, reject.pool.inputs)
-    assert torch.equal(target.pool.inputs, reject.pool.inputs[-10:])
-    assert target.counts.tolist() == [1] * 10
+    assert torch.equal(target.pool.inputs, reject.pool.inputs[-40:])
+    assert target.counts.tolist() == [4] * 10
 
 
 def test_what_proposal_is_compared_with_uses_every_row_once():
