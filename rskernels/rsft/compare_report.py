@@ -36,7 +36,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("acceptance", "acceptance", "{:.2f}".format),
     ("seconds", "seconds", "{:.2f}".format),
 )
-COLOURS = 64  # of a figure
+COLOURS = 256  # of a figure
 VERDICTS = ("wins", "ties", "loses", "is not told apart")
 
 Compared = Sequence[tuple[Experiment, Sequence[Result]]]
@@ -329,5 +329,5 @@ def _finish(figure: Any, panels: Any, path: Path) -> None:
         from PIL import Image
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=80)
-    # A palette: a fifth of the bytes, in a file that is kept under version control.
+    # A palette: a third of the bytes, in a file that is kept under version control.
     Image.open(drawn).convert("RGB").quantize(COLOURS).save(path, optimize=True)
