@@ -12,7 +12,6 @@ from rskernels.kernels.cpu_decide import (
     MASS,
     SUMMARY,
     VIOLATIONS,
-    row_address,
     tally,
 )
 from rskernels.kernels.cpu_law import (
@@ -23,6 +22,7 @@ from rskernels.kernels.cpu_law import (
     natural_logs,
     scale_of,
 )
+from rskernels.kernels.cpu_rows import row_address
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     BF16,

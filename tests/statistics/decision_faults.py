@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from .fault import DECIDE, LANE_LAW, REFERENCE, TRITON, Fault, of_bernoulli
+from .fault import DECIDE, LANE_LAW, REFERENCE, ROW, SOFTMAX, TRITON, Fault, of_bernoulli
 from .test_ends import check_upper_end
 from .test_t1_rate import check_rate
 from .test_t3_categorical import check_cells
@@ -15,6 +15,7 @@ from .test_t10_reference import check_flips, check_uniforms
 # At sizes that the float64 reference and the Triton interpreter decide in about a second.
 rate = partial(check_rate, form="bernoulli", draws=1 << 16)
 rate_of_targets = partial(check_rate, form="target", draws=1 << 15)
+rate_of_verified = partial(check_rate, form="verify", draws=1 << 15)
 rate_of_long_targets = partial(check_rate, form="long_verify", draws=1 << 14)
 rate_of_entries = partial(check_rate, form="dense_verify", draws=1 << 16)
 cells = partial(check_cells, wanted=1 << 13, cells=8)
@@ -154,7 +155,7 @@ DECISION = [
         ),
         cpu=(
             (
-                DECIDE,
+                ROW,
                 "load_logit(row[lane] + target *",
                 "load_logit(row[lane] + (target + 1) % V *",
             ),
@@ -182,6 +183,30 @@ DECISION = [
                 "(room + margin) * splat(LOG2_E) - splat(0.5)",
             ),
         ),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "a decision without reading takes q to be a fiftieth",
+        rate_of_verified,
+        cpu=((LANE_LAW, "decide(splat(0.0), log_density", "decide(splat(-4.0), log_density"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "a part's sum replaces that of the parts before",
+        rate_of_long_targets,
+        cpu=((SOFTMAX, "            total += added", "            total = added"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "a row that goes on begins anew",
+        rate_of_long_targets,
+        cpu=((ROW, "state = reference[lane], total[lane], bound[lane]", "state = UNREAD"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the last logit of a short row is left out",
+        rate_of_targets,
+        cpu=((SOFTMAX, "block_sum(row[lane], V, top", "block_sum(row[lane], V - 1, top"),),
         nightly=("cpu",),
     ),
     Fault(

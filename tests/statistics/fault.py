@@ -8,6 +8,7 @@ Change = tuple[str, str, str]
 LAW, REFERENCE = "random.py", "kernels/reference.py"
 LANES, LANE_LAW = "kernels/lanemath.py", "kernels/cpu_law.py"
 DECIDE, DENSE = "kernels/cpu_decide.py", "kernels/cpu_dense.py"
+ROW, SOFTMAX = "kernels/cpu_rows.py", "kernels/cpu_softmax.py"
 TRITON = "kernels/gpu_kernels.py"
 
 # What each backend makes of two words.
