@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from .fault import DECIDE, LANE_LAW, REFERENCE, ROW, SOFTMAX, TRITON, Fault, of_bernoulli
+from .fault import DECIDE, LANE_LAW, LANES, REFERENCE, ROW, SOFTMAX, TRITON, Fault, of_bernoulli
 from .test_ends import check_upper_end
 from .test_t1_rate import check_rate
 from .test_t3_categorical import check_cells
@@ -56,7 +56,7 @@ DECISION = [
     Fault(
         "an equal ratio is rejected for entries",
         upper_end_of_entries,
-        cpu=((LANE_LAW, "log_r >= log_u", "log_r > log_u"),),
+        cpu=((LANE_LAW, "log_r >= log_of_normal(", "log_r > log_of_normal("),),
         gpu=((TRITON, "log_r >= tl.log(u.to(WIDE))", "log_r > tl.log(u.to(WIDE))"),),
         nightly=("cpu",),
     ),
@@ -207,6 +207,12 @@ DECISION = [
         "the last logit of a short row is left out",
         rate_of_targets,
         cpu=((SOFTMAX, "block_sum(row[lane], V, top", "block_sum(row[lane], V - 1, top"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "rough logarithms of uniforms are an octave high",
+        rate_of_entries,
+        cpu=((LANES, "(-127 - 32) * math", "(-127 - 31) * math"),),
         nightly=("cpu",),
     ),
     Fault(
