@@ -12,6 +12,7 @@ from numba import carray, njit
 
 from rskernels.kernels.cpu_law import (
     decide,
+    decide_by_words,
     decide_unread,
     log_probs,
     natural_logs,
@@ -47,7 +48,7 @@ from rskernels.kernels.cpu_softmax import (
     short_totals,
     size_of,
 )
-from rskernels.kernels.lanemath import log_of_normal, philox_words, row_uniforms
+from rskernels.kernels.lanemath import log_of_normal, philox_words, row_words, uniforms
 from rskernels.kernels.simd import (
     LANES,
     bits_of,
@@ -162,7 +163,7 @@ def target_rows(
                 )
             if M_code != NONE:
                 log_M = row_logs(M, M_code, M_step, start, inside, log_space)
-            log_u = log_of_normal(widen(row_uniforms(row_offset + start, 0, seed)))
+            log_u = log_of_normal(widen(uniforms(row_words(row_offset + start, 0, seed))))
             logits_of_targets = _load_f64(known + LOGIT)
             chosen, rooms = 0, splat(np.inf)
             if is_mask_only:
@@ -240,9 +241,9 @@ def bernoulli_rows(
                 values = _load_some_f64(log_ratio + n * 8, inside)
             else:
                 values = widen(_load_some_f32(log_ratio + n * 4, inside))
-            log_u = log_of_normal(widen(row_uniforms(row_offset + n, stream, seed)))
-            accepted = (values < top) & (log_M > low) & (values - log_M >= log_u)
-            store_mask(mask + n, inside, accepted)
+            words = row_words(row_offset + n, stream, seed)
+            valid = (values < top) & (log_M > low)
+            store_mask(mask + n, inside, decide_by_words(values - log_M, valid, words))
         begin = next_share(counter, begin, grab)
 
 

@@ -240,13 +240,12 @@ def _following(builder, first):
     return builder.add(broadcast(builder, first), ir.Constant(wide(I64), list(range(LANES))))
 
 
-@lanes(lambda row, stream, seed: f32x16)
-def row_uniforms(builder, row, stream, seed):
-    """Return the uniforms (column 0) of sixteen rows that follow each other."""
+@lanes(lambda row, stream, seed: i64x16)
+def row_words(builder, row, stream, seed):
+    """Return w0 * 2**32 + w1 of the draws (column 0) of sixteen rows that follow each other."""
     rows, use = _following(builder, row), broadcast(builder, stream)
     high = builder.ashr(rows, constant(wide(I64), 32))
-    words = _emit_words(builder, (rows, high, constant(wide(I64), 0), use), seed)
-    return _emit_uniforms(builder, words)
+    return _emit_words(builder, (rows, high, constant(wide(I64), 0), use), seed)
 
 
 @lanes(lambda row, column, seed: i64x16)

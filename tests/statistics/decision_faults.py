@@ -2,7 +2,18 @@
 
 from functools import partial
 
-from .fault import DECIDE, LANE_LAW, LANES, REFERENCE, ROW, SOFTMAX, TRITON, Fault, of_bernoulli
+from .fault import (
+    COMPARISON,
+    DECIDE,
+    LANE_LAW,
+    LANES,
+    REFERENCE,
+    ROW,
+    SOFTMAX,
+    TRITON,
+    Fault,
+    of_bernoulli,
+)
 from .test_ends import check_upper_end
 from .test_t1_rate import check_rate
 from .test_t3_categorical import check_cells
@@ -36,15 +47,17 @@ DECISION = [
         "the comparison is the wrong way round",
         rate,
         reference="log_ratio - log_M <= u.double().log()",
-        cpu="values - log_M <= log_u",
+        cpu="log_M - values, valid, words",
         gpu="log_w - log_m <= tl.log(u.to(tl.float64))",
     ),
-    of_bernoulli(
+    Fault(
         "an equal ratio is rejected",
         check_upper_end,
-        reference="log_ratio - log_M > u.double().log()",
-        cpu="values - log_M > log_u",
-        gpu="log_w - log_m > tl.log(u.to(tl.float64))",
+        reference=(
+            (REFERENCE, "log_ratio - log_M >= u.double()", "log_ratio - log_M > u.double()"),
+        ),
+        cpu=((LANE_LAW, "log_r >= log_of_normal(", "log_r > log_of_normal("),),
+        gpu=((TRITON, COMPARISON["gpu"], "log_w - log_m > tl.log(u.to(tl.float64))"),),
     ),
     Fault(
         "an equal ratio is rejected for targets",
@@ -60,32 +73,38 @@ DECISION = [
         gpu=((TRITON, "log_r >= tl.log(u.to(WIDE))", "log_r > tl.log(u.to(WIDE))"),),
         nightly=("cpu",),
     ),
-    of_bernoulli(
+    Fault(
         "log u is of float32",
         check_uniforms,
-        reference="log_ratio - log_M >= u.log()",
-        cpu="values - log_M >= widen(narrow(log_u))",
-        gpu="log_w - log_m >= tl.log(u)",
+        reference=((REFERENCE, COMPARISON["reference"], "log_ratio - log_M >= u.log()"),),
+        cpu=(
+            (
+                LANE_LAW,
+                "log_of_normal(as_lanes(uniforms(words), log_r))",
+                "as_lanes(log_of_normal(uniforms(words)), log_r)",
+            ),
+        ),
+        gpu=((TRITON, COMPARISON["gpu"], "log_w - log_m >= tl.log(u)"),),
     ),
     of_bernoulli(
         "small ratios are rounded up",
         law,
         reference="(log_ratio - log_M).clamp(min=-2.5) >= u.double().log()",
-        cpu="select(values - log_M > splat(-2.5), values - log_M, splat(-2.5)) >= log_u",
+        cpu="select(values - log_M > splat(-2.5), values - log_M, splat(-2.5)), valid, words",
         gpu="tl.maximum(log_w - log_m, -2.5) >= tl.log(u.to(tl.float64))",
     ),
     of_bernoulli(
         "M is read the wrong way round",
         waiting,
         reference="log_ratio + log_M >= u.double().log()",
-        cpu="values + log_M >= log_u",
+        cpu="values + log_M, valid, words",
         gpu="log_w + log_m >= tl.log(u.to(tl.float64))",
     ),
     of_bernoulli(
         "M is ignored",
         rate,
         reference="log_ratio >= u.double().log()",
-        cpu="values >= log_u",
+        cpu="values, valid, words",
         gpu="log_w >= tl.log(u.to(tl.float64))",
     ),
     Fault(
