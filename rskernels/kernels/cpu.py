@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from rskernels.kernels.cpu_decide import SUMMARY, bernoulli_rows, philox_rows, target_rows
-from rskernels.kernels.cpu_dense import dense_rows
+from rskernels.kernels.cpu_dense import dense_rows, log_entries
 from rskernels.kernels.cpu_gradient import gradient_rows, log_prob_rows
 from rskernels.kernels.cpu_softmax import BF16, F16, F32, F64, I32, I64, NONE
 from rskernels.kernels.layout import as_rows, per_row, wide_dtype
@@ -223,6 +223,8 @@ def _run_entries(
 ):  # fmt: skip
     mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
     density, M, log_space = _within_float32(density, M, log_space, logits)
+    density, density_is_log = _shared_logs(density, logits, log_space)
+    M, M_is_log = _shared_logs(M, logits, log_space)
     scalars, rows = _entry_scalars(logits, density, M)
     logits, N, *layout, V = _layout(logits, rows)
     unit_rows, units = _units(N, ENTRY_WORK * V)
@@ -231,7 +233,7 @@ def _run_entries(
         summaries, outputs = _outputs(units, log_prob, log_ratio)
     arguments = (
         unit_rows, N, *layout, V, *scalars,
-        *_seed(seed), row_offset, temperature, log_space, model_is_target,
+        *_seed(seed), row_offset, temperature, density_is_log, M_is_log, model_is_target,
         mask.data_ptr(), *outputs,
     )  # fmt: skip
     run_units(dense_rows, units, ENTRY_WORK * N * (V + ROW_WORK), arguments)
@@ -296,6 +298,19 @@ def _within_float32(density, M, log_space, logits):
         return density, M, log_space
     density, M = (torch.as_tensor(v, dtype=torch.float64).log() for v in (density, M))
     return density, M, True
+
+
+def _shared_logs(value, logits, log_space):
+    """Return (densities or Ms, whether they are logarithms): those of one row for all only once."""
+    V = logits.shape[-1]
+    if log_space or not isinstance(value, torch.Tensor):
+        return value, log_space
+    if value.dim() == 0 or not value.numel() == value.shape[-1] == V < logits.numel():
+        return value, False
+    value = value.reshape(V).to(wide_dtype(logits)).contiguous()
+    logs = torch.empty(V, dtype=value.dtype, device="cpu")
+    log_entries(value.data_ptr(), CODE[value.dtype], V, logs.data_ptr())
+    return logs, True
 
 
 def _entry_scalars(logits, density, M):

@@ -12,30 +12,43 @@ from numba import carray, njit
 
 from rskernels.kernels.cpu_law import (
     decide,
+    decide_by_words,
     decide_unread,
     log_probs,
     natural_logs,
     row_logs,
     scale_of,
 )
+from rskernels.kernels.cpu_rows import (
+    HEADROOM,
+    LOG_R,
+    LOGIT,
+    REFERENCE,
+    ROW,
+    TOTAL,
+    ask_part,
+    ask_rows,
+    known_memory,
+    locate_rows,
+    row_address,
+    totals_in_turns,
+)
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     F64,
+    GROWN,
     I64,
     NONE,
     as_f64,
     as_i64,
-    ask_head,
     is_short,
     load_integer,
-    load_logit,
-    part_of,
     row_total,
     scratch_memory,
     short_totals,
     size_of,
 )
-from rskernels.kernels.lanemath import log_of_normal, philox_words, row_uniforms
+from rskernels.kernels.lanemath import log_of_normal, philox_words, row_words, uniforms
 from rskernels.kernels.simd import (
     LANES,
     bits_of,
@@ -45,10 +58,8 @@ from rskernels.kernels.simd import (
     mask_of,
     narrow,
     part_loader,
-    prefetch,
     select,
     splat,
-    stack_memory,
     store_mask,
     storer,
     widen,
@@ -57,19 +68,7 @@ from rskernels.kernels.simd import (
 _load_f64, _store_f32, _store_f64 = loader("f64"), storer("f32"), storer("f64")
 _load_some_f32, _load_some_f64 = part_loader("f32"), part_loader("f64")
 _word0, _word1, _word2, _word3 = philox_words
-BRIEF = 3  # parts that make up the first block
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
-# What is known of each of sixteen rows, 8 bytes apiece.
-ROW, LOGIT, HEADROOM, REFERENCE, TOTAL, LOG_R, KNOWN = (LANES * 8 * at for at in range(7))
-known_memory = stack_memory(KNOWN)
-
-
-@njit
-def row_address(base, n, inner, outer_stride, inner_stride, size):
-    """Return the address of row ``n`` of a tensor with two leading strides, in elements."""
-    if n < inner:
-        return base + n * inner_stride * size
-    return base + ((n // inner) * outer_stride + (n % inner) * inner_stride) * size
 
 
 @njit
@@ -109,45 +108,6 @@ def store_rows(address, code, n, inside, values):
         _store_f32(address + n * 4, inside, narrow(values))
 
 
-@njit
-def locate_rows(known, start, end, logits, code, place, stride, V, targets, target_code, ignored):
-    """Find sixteen rows and their targets' logits; return bits (wanted, ignored, outside)."""
-    row, z = carray(as_i64(known + ROW), LANES), carray(as_f64(known + LOGIT), LANES)
-    size, target_size = size_of(code), size_of(target_code)
-    wanted, skipped, outside = 0, 0, 0
-    for lane in range(min(LANES, end - start)):
-        row[lane] = row_address(logits, start + lane, *place)
-        target = load_integer(targets + (start + lane) * target_size, target_code)
-        if target == ignored:
-            skipped |= 1 << lane
-        elif target < 0 or target >= V:
-            outside |= 1 << lane
-        else:
-            wanted |= 1 << lane
-            z[lane] = load_logit(row[lane] + target * stride * size, code)
-    return wanted, skipped, outside
-
-
-@njit
-def ask_rows(known, lane, read, start, N, logits, place, stride, V, targets, target_code, order):
-    """Prefetch the head of the next row that is read, and a logit that is wanted sixteen later.
-
-    A row that ends early is over before the next one has been fetched.
-    """
-    size = place[-1]
-    n = start + lane + LANES
-    if n < N:
-        target = load_integer(targets + n * size_of(target_code), target_code)
-        prefetch(row_address(logits, n, *place) + target * stride * size)
-    following = lane + 1
-    while following < LANES and not read >> following & 1:
-        following += 1
-    if start + following < N:
-        first, _ = part_of(0, V, order)
-        row = row_address(logits, start + following, *place)
-        ask_head(row + first * stride * size, size, V - first)
-
-
 @njit(nogil=True, cache=True)
 def target_rows(
     counter, grab, units, unit_rows, N,
@@ -177,12 +137,21 @@ def target_rows(
         seed = load_integer(seed_address, I64)
     whole = first_lanes(LANES)
     outside = 0
-    long_rows = 0  # one after the other; as the last rows, so the next
+    is_long = False  # as the last rows, so the next
     begin = next_share(counter, -grab, grab)
     while begin < units:
         end = min(N, (begin + grab) * unit_rows)
+        if is_lazy:
+            ask_rows(
+                begin * unit_rows, end, logits, place, stride, V, targets, target_code, order, True
+            )
         for start in range(begin * unit_rows, end, LANES):
             inside = first_lanes(end - start)
+            if is_lazy:
+                ask_rows(
+                    start + LANES, end, logits, place, stride, V, targets, target_code, order,
+                    False,
+                )  # fmt: skip
             read, ignored, lost = locate_rows(
                 known, start, end, logits, code, place, stride, V, targets, target_code,
                 ignore_index,
@@ -194,7 +163,7 @@ def target_rows(
                 )
             if M_code != NONE:
                 log_M = row_logs(M, M_code, M_step, start, inside, log_space)
-            log_u = log_of_normal(widen(row_uniforms(row_offset + start, 0, seed)))
+            log_u = log_of_normal(widen(uniforms(row_words(row_offset + start, 0, seed))))
             logits_of_targets = _load_f64(known + LOGIT)
             chosen, rooms = 0, splat(np.inf)
             if is_mask_only:
@@ -208,20 +177,26 @@ def target_rows(
                 short_totals(
                     known + ROW, read, code, V, scale, scratch, known + REFERENCE, known + TOTAL
                 )
+            elif is_lazy and not is_long:
+                long_rows = totals_in_turns(
+                    known, read, logits, code, place, stride * size, V, scale, scratch, order,
+                    start + LANES, end,
+                )  # fmt: skip
+                is_long = 2 * count(mask_of(long_rows)) > count(mask_of(read))
             else:
+                long_rows = 0
                 for lane in range(LANES):
                     if not read >> lane & 1:
                         continue
-                    if is_lazy:
-                        ask_rows(
-                            known, lane, read, start, N, logits, place, stride, V,
-                            targets, target_code, order,
-                        )  # fmt: skip
+                    if is_lazy and start + lane + 1 < end:
+                        following = row_address(logits, start + lane + 1, *place)
+                        ask_part(following, 0, size, stride * size, V, order)
                     reference[lane], total[lane], parts = row_total(
                         row[lane], code, stride * size, V, scale, scratch, z[lane],
-                        headroom[lane], order, is_lazy and long_rows < 2,
+                        headroom[lane], order,
                     )  # fmt: skip
-                    long_rows = long_rows + 1 if parts >= BRIEF else 0
+                    long_rows += parts >= GROWN
+                is_long = 2 * long_rows > count(mask_of(read))
             log_q = log_probs(
                 logits_of_targets,
                 _load_f64(known + REFERENCE), _load_f64(known + TOTAL), temperature,
@@ -266,9 +241,9 @@ def bernoulli_rows(
                 values = _load_some_f64(log_ratio + n * 8, inside)
             else:
                 values = widen(_load_some_f32(log_ratio + n * 4, inside))
-            log_u = log_of_normal(widen(row_uniforms(row_offset + n, stream, seed)))
-            accepted = (values < top) & (log_M > low) & (values - log_M >= log_u)
-            store_mask(mask + n, inside, accepted)
+            words = row_words(row_offset + n, stream, seed)
+            valid = (values < top) & (log_M > low)
+            store_mask(mask + n, inside, decide_by_words(values - log_M, valid, words))
         begin = next_share(counter, begin, grab)
 
 

@@ -12,17 +12,18 @@ from rskernels.kernels.cpu_decide import (
     MASS,
     SUMMARY,
     VIOLATIONS,
-    row_address,
     tally,
 )
 from rskernels.kernels.cpu_law import (
     LOG2_E,
-    decide,
+    decide_by_words,
     natural_log,
     natural_log_f32,
     natural_logs,
+    ratios,
     scale_of,
 )
+from rskernels.kernels.cpu_rows import row_address
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     BF16,
@@ -41,9 +42,8 @@ from rskernels.kernels.cpu_softmax import (
     size_of,
     store_float,
 )
-from rskernels.kernels.lanemath import column_uniforms, exp2, log_of_normal
+from rskernels.kernels.lanemath import column_words, exp2, log
 from rskernels.kernels.simd import (
-    as_lanes,
     count,
     first_lanes,
     minimum,
@@ -69,7 +69,8 @@ def _row_of(dtype, size, kind, scalar, wide_size):
         row, row_id, stride, V, reference, total, temperature,
         density, density_code, density_stride, log_density,
         M, M_code, M_stride, log_M,
-        seed, log_space, model_is_target, mask, log_prob, log_ratio, scratch, summary,
+        seed, density_is_log, M_is_log, model_is_target,
+        mask, log_prob, log_ratio, scratch, summary,
     ):  # fmt: skip
         base, factor = splat(scalar(reference)), splat(scalar(min(1.0 / temperature, 3.0e38)))
         log_total = splat(scalar(math.log(total)))
@@ -82,13 +83,13 @@ def _row_of(dtype, size, kind, scalar, wide_size):
                 gather_block(block, stride, length, size, scratch)
                 block = scratch
             excess, mass = splat(zero), splat(zero)
-            following = column_uniforms(row_id, start, seed)
+            following = column_words(row_id, start, seed)
             for i in range(0, length, 16):
                 column = start + i
-                u = following
+                words = following
                 # The next draw fills the time that this decision takes.
                 if i + 16 < length:
-                    following = column_uniforms(row_id, column + 16, seed)
+                    following = column_words(row_id, column + 16, seed)
                 inside = first_lanes(length - i)
                 z = load(block + i * size, inside)
                 log_q = minimum((z - base) * factor - log_total, splat(zero))
@@ -96,13 +97,12 @@ def _row_of(dtype, size, kind, scalar, wide_size):
                 huge = (log_q < splat(-most)) & (z > splat(low))
                 log_q = select(huge, splat(-most), log_q)
                 if density_code != NONE and density_stride != 0:
-                    log_d = natural_logs(load_wide(density + column * wide_size, inside), log_space)
+                    log_d = load_wide(density + column * wide_size, inside)
+                    log_d = natural_logs(log_d, density_is_log)
                 if M_code != NONE and M_stride != 0:
-                    log_m = natural_logs(load_wide(M + column * wide_size, inside), log_space)
-                log_u = log_of_normal(as_lanes(u, log_q))
-                chosen, valid, log_w, log_r = decide(
-                    log_q, log_d, log_m, log_u, model_is_target, False
-                )
+                    log_m = natural_logs(load_wide(M + column * wide_size, inside), M_is_log)
+                valid, log_w, log_r = ratios(log_q, log_d, log_m, model_is_target, False)
+                chosen = decide_by_words(log_r, valid, words)
                 store_mask(mask + column, inside, chosen)
                 if log_prob != 0:
                     chosen, valid = chosen & inside, valid & inside
@@ -128,6 +128,9 @@ def _row_of(dtype, size, kind, scalar, wide_size):
     return decide_row
 
 
+_load_f32, _store_f32, _load_f64, _store_f64 = (
+    make(kind) for kind in ("f32", "f64") for make in (part_loader, storer)
+)
 _row_f32 = _row_of("f32", 4, "f32", float32, 4)
 _row_bf16 = _row_of("bf16", 2, "f32", float32, 4)
 _row_f16 = _row_of("f16", 2, "f32", float32, 4)
@@ -139,6 +142,17 @@ def row_log(address, value_code, code, log_space):
     """Return the logarithm of the density or M of a row's every entry, as if each had its own."""
     value = load_float(address, value_code)
     return natural_log(value, log_space) if code == F64 else natural_log_f32(value, log_space)
+
+
+@njit(nogil=True, cache=True)
+def log_entries(values, code, V, logs):
+    """Write the logarithms of densities or Ms that every row shares."""
+    for i in range(0, V, 16):
+        inside = first_lanes(V - i)
+        if code == F64:
+            _store_f64(logs + i * 8, inside, log(_load_f64(values + i * 8, inside)))
+        else:
+            _store_f32(logs + i * 4, inside, log(_load_f32(values + i * 4, inside)))
 
 
 @njit
@@ -158,7 +172,7 @@ def dense_rows(
     logits, code, inner, outer_stride, inner_stride, stride, V,
     density, density_code, density_outer, density_inner, density_stride, density_value,
     M, M_code, M_outer, M_inner, M_stride, M_value,
-    seed_address, seed, row_offset, temperature, log_space, model_is_target,
+    seed_address, seed, row_offset, temperature, density_is_log, M_is_log, model_is_target,
     mask, log_prob, log_ratio, summaries,
 ):  # fmt: skip
     """Decide every entry of the rows of the units that it takes.
@@ -167,8 +181,8 @@ def dense_rows(
     """
     scratch = scratch_memory()
     scale = scale_of(temperature)
-    log_density = natural_log(density_value, log_space)
-    log_M = natural_log(M_value, log_space)
+    log_density = natural_log(density_value, density_is_log)
+    log_M = natural_log(M_value, M_is_log)
     if seed_address != 0:
         seed = load_integer(seed_address, I64)
     size, out_size = size_of(code), 8 if code == F64 else 4
@@ -189,16 +203,16 @@ def dense_rows(
                 continue
             density_row = row_address(density, n, inner, density_outer, density_inner, density_size)
             if density_code != NONE and density_stride == 0:
-                log_density = row_log(density_row, density_code, code, log_space)
+                log_density = row_log(density_row, density_code, code, density_is_log)
             M_row = row_address(M, n, inner, M_outer, M_inner, M_size)
             if M_code != NONE and M_stride == 0:
-                log_M = row_log(M_row, M_code, code, log_space)
+                log_M = row_log(M_row, M_code, code, M_is_log)
             arguments = (
                 row, row_offset + n, stride * size, V, reference, total, temperature,
                 density_row, density_code, density_stride, log_density,
                 M_row, M_code, M_stride, log_M,
-                seed, log_space, model_is_target, mask_row, log_prob_row, log_ratio_row,
-                scratch, summary,
+                seed, density_is_log, M_is_log, model_is_target,
+                mask_row, log_prob_row, log_ratio_row, scratch, summary,
             )  # fmt: skip
             if code == F32:
                 _row_f32(*arguments)

@@ -6,9 +6,11 @@ import numpy as np
 from numba import float32, float64, njit
 
 from rskernels.kernels.cpu_softmax import F64, ROUNDING, load_float
-from rskernels.kernels.lanemath import log
+from rskernels.kernels.lanemath import ROUGH, log, log_of_normal, rough_logs, uniforms
 from rskernels.kernels.simd import (
     absolute,
+    as_lanes,
+    bits_of,
     filled,
     first,
     part_loader,
@@ -74,8 +76,8 @@ def log_prob_of(z, reference, total, temperature):
 
 
 @njit
-def decide(log_q, log_density, log_M, log_u, model_is_target, is_float32):
-    """Decide by log r >= log u; return (accepted, valid, log ratio before M, log r).
+def ratios(log_q, log_density, log_M, model_is_target, is_float32):
+    """Return (valid, log ratio before M, log r).
 
     A target density of 0 is a ratio of 0, whatever the proposal's. Ratio and M are rounded where
     the ratio is returned as float32, so that an M that equals it is not violated.
@@ -88,7 +90,24 @@ def decide(log_q, log_density, log_M, log_u, model_is_target, is_float32):
         log_ratio, log_M = round_to_float32(log_ratio), round_to_float32(log_M)
     valid = (log_density < top) & (log_q <= zero) & (log_ratio < top) & (log_M > low)
     log_r = log_ratio - log_M
+    return valid, log_ratio, log_r
+
+
+@njit
+def decide(log_q, log_density, log_M, log_u, model_is_target, is_float32):
+    """Decide by log r >= log u; return (accepted, valid, log ratio before M, log r)."""
+    valid, log_ratio, log_r = ratios(log_q, log_density, log_M, model_is_target, is_float32)
     return valid & (log_r >= log_u), valid, log_ratio, log_r
+
+
+@njit
+def decide_by_words(log_r, valid, words):
+    """Decide what is valid by log r >= log u of words, which mostly takes only a rough log u."""
+    gap = log_r - as_lanes(rough_logs(words), log_r)
+    unsure = without(valid, absolute(gap) > filled(ROUGH, gap))
+    if bits_of(unsure) == 0:
+        return valid & (gap >= filled(0.0, gap))
+    return valid & (log_r >= log_of_normal(as_lanes(uniforms(words), log_r)))
 
 
 @njit

@@ -35,19 +35,20 @@ from rskernels.kernels.simd import (
 
 NONE, F32, F64, BF16, F16, I64, I32 = range(7)
 
-# A fixed partition of the row, so that a decision depends on nothing but the row: its head, the
-# halves of the first block without it, and then a block at a time. In an order of the caller's,
-# ORDER_BLOCK at a time.
+# A fixed partition of the row, so that a decision depends on nothing but the row: its head, parts
+# that end GROWTH octaves further each up to a block, and then a block at a time. In an order of the
+# caller's, ORDER_BLOCK at a time.
 HEAD = 512
-HALF = 4096
+GROWTH = 2
 BLOCK = 8192
+GROWN = 3  # parts that make up the first block
 LIMIT = 2.0 * BLOCK  # twice what a block sums to that lies at its reference throughout
 STEP = 64  # four vectors at a time hide the latency of the additions
 CHECK = 512  # logits between two looks at whether the decision is certain
 LINE = 64  # bytes of a cache line
 PAGE = 4096  # bytes; asking for pages side by side reads faster than one after the other
 WINDOW = 8 * PAGE  # bytes that are asked for together
-NEAR = 1024  # bytes ahead, where a row may end soon
+UNREAD = (-np.inf, 0.0, np.inf)  # reference, total and bound of a row
 ROUNDING = 2.0**-50  # of float64 arithmetic on a few terms, relative to the largest
 
 
@@ -134,9 +135,12 @@ def count_parts(V, order):
     """Return how many parts of a row are summed one after the other."""
     if order != 0:
         return -(-V // ORDER_BLOCK)
-    if V <= BLOCK:
-        return 1 if V <= HEAD else 2 if V <= HALF else 3
-    return 2 - (-V // BLOCK)
+    if V > BLOCK:
+        return GROWN - 1 - (-V // BLOCK)
+    parts, end = 1, HEAD
+    while end < V:
+        parts, end = parts + 1, end << GROWTH
+    return parts
 
 
 @njit
@@ -145,11 +149,10 @@ def part_of(part, V, order):
     if order != 0:
         start = carray(as_i64(order), part + 1)[part] * ORDER_BLOCK
         return start, min(ORDER_BLOCK, V - start)
-    if part < 3:
-        start = 0 if part == 0 else HEAD if part == 1 else HALF
-        end = HEAD if part == 0 else HALF if part == 1 else BLOCK
+    if part < GROWN:
+        start, end = 0 if part == 0 else HEAD << GROWTH * (part - 1), HEAD << GROWTH * part
     else:
-        start = (part - 2) * BLOCK
+        start = (part - GROWN + 1) * BLOCK
         end = start + BLOCK
     return start, min(end, V) - start
 
@@ -185,11 +188,10 @@ def _totals_of(dtype, size, scalar):
 
     @njit
     @named(f"block_sum_{dtype}")
-    def block_sum(block, length, reference, scale, bound, near, halves):
+    def block_sum(block, length, reference, scale, bound, near):
         """Return the lanes of the sum of a block, or of the part of it that is above the bound.
 
-        Asks for what lies ``near`` bytes ahead or, where that is 0, for ``halves`` halves of the
-        next window.
+        Asks for what lies ``near`` bytes ahead or, where that is 0, for the next window.
         """
         base, factor = splat(scalar(reference)), splat(scalar(scale))
         s0, s1, s2, s3 = splat(zero), splat(zero), splat(zero), splat(zero)
@@ -200,8 +202,8 @@ def _totals_of(dtype, size, scalar):
                 if near != 0:
                     for line in range(size):
                         prefetch(at + near + line * LINE)
-                for half in range(halves):
-                    ask_ahead(at - half * HALF * size)
+                else:
+                    ask_ahead(at)
                 s0 = s0 + exp2((load(at) - base) * factor)
                 s1 = s1 + exp2((load(at + 16 * size) - base) * factor)
                 s2 = s2 + exp2((load(at + 32 * size) - base) * factor)
@@ -236,41 +238,37 @@ def _totals_of(dtype, size, scalar):
 
     @njit
     @named(f"row_total_{dtype}")
-    def row_total(row, stride, V, scale, scratch, z, headroom, order, is_brief):
-        """Return (reference, Σ 2**((z - reference) * scale), parts read).
+    def row_total(row, stride, V, scale, scratch, z, headroom, order, begin, end, ahead, state):
+        """Return (reference, Σ 2**((z - reference) * scale), bound of the sum, parts read).
 
-        NaN for a row without a softmax.
+        NaN for a row without a softmax. ``state`` is what was returned before part ``begin``.
 
         The reference is the maximum of the first part. A later one is summed against it as well,
         unless its sum says that a logit lies so far above that float32 would round it more, or is
         NaN or +inf: then its own maximum becomes the reference and it is summed again. What is
-        read of the row ends where the total passes that of ``z`` by ``headroom`` octaves. Whether
-        it ``is_brief`` is a guess, and changes only what is asked for ahead.
+        read of the row ends where the total passes that of ``z`` by ``headroom`` octaves. What is
+        asked for is ``ahead`` bytes ahead, within the part, or if that is 0 the part after it.
         """
-        reference, total, bound = -np.inf, 0.0, np.inf
-        parts = count_parts(V, order)
-        for part in range(parts):
+        reference, total, bound = state
+        for part in range(begin, end):
             start, length = part_of(part, V, order)
-            near, halves = 0, 1
-            if order != 0:
-                following, _ = part_of(min(part + 1, parts - 1), V, order)
-                near, halves = (following - start) * stride, 0
-            elif is_brief and part < 3:
-                # Asks for what is near, and makes up for it if the row goes on.
-                near, halves = NEAR if part == 1 else 0, 2 if part == 2 else 0
+            near = ahead
+            if order != 0 and ahead == 0:
+                following, _ = part_of(min(part + 1, end - 1), V, order)
+                near = (following - start) * stride
             block = row + start * stride
             if stride != size:
                 gather_block(block, stride, length, size, scratch)
                 block = scratch
             added = LIMIT
             if reference > -np.inf:
-                lanes = block_sum(block, length, reference, scale, bound - total, near, halves)
+                lanes = block_sum(block, length, reference, scale, bound - total, near)
                 added = float64(reduce_add(lanes))
             if added >= LIMIT:
                 tops, nan = block_top(block, length)
                 top = float64(reduce_max(tops))
                 if count(nan) > 0 or top == np.inf:
-                    return np.nan, np.nan, part
+                    return np.nan, np.nan, bound, part
                 if top == -np.inf:
                     continue
                 if total > 0.0:
@@ -278,14 +276,12 @@ def _totals_of(dtype, size, scalar):
                 reference = top
                 if headroom < np.inf:
                     bound = bound_of(z, reference, scale, headroom)
-                lanes = block_sum(block, length, reference, scale, bound - total, near, halves)
+                lanes = block_sum(block, length, reference, scale, bound - total, near)
                 added = float64(reduce_add(lanes))
             total += added
             if total > bound:
-                return reference, total, part
-        if not reference > -np.inf:
-            return np.nan, np.nan, parts
-        return reference, total, parts
+                return reference, total, bound, part
+        return reference, total, bound, end
 
     @njit
     @named(f"short_totals_{dtype}")
@@ -305,7 +301,7 @@ def _totals_of(dtype, size, scalar):
         top = carray(as_f64(references), LANES)
         for lane in range(LANES):
             if wanted >> lane & 1:
-                sums = block_sum(row[lane], V, top[lane], scale, np.inf, 0, 1)
+                sums = block_sum(row[lane], V, top[lane], scale, np.inf, 0)
                 store(scratch + lane * width, whole, sums)
         sums = widen(reduce_rows_add(scratch, splat(zero)))
         # A NaN, a +inf or nothing but -inf sums to more than any row of numbers.
@@ -324,11 +320,9 @@ _part_bf16, _part_f16 = part_loader("bf16"), part_loader("f16")
 
 
 @njit
-def row_total(
-    row, code, stride, V, scale, scratch, z=0.0, headroom=np.inf, order=0, is_brief=False
-):
-    """Return (reference, total, parts read) of a row of any dtype."""
-    arguments = (row, stride, V, scale, scratch, z, headroom, order, is_brief)
+def some_total(row, code, stride, V, scale, scratch, z, headroom, order, begin, end, ahead, state):
+    """Return (reference, total, bound, parts read) of parts of a row of any dtype."""
+    arguments = (row, stride, V, scale, scratch, z, headroom, order, begin, end, ahead, state)
     if code == F32:
         return _total_f32(*arguments)
     if code == BF16:
@@ -336,6 +330,18 @@ def row_total(
     if code == F16:
         return _total_f16(*arguments)
     return _total_f64(*arguments)
+
+
+@njit
+def row_total(row, code, stride, V, scale, scratch, z=0.0, headroom=np.inf, order=0):
+    """Return (reference, total, parts read) of a row of any dtype; NaN if it has no softmax."""
+    parts = count_parts(V, order)
+    reference, total, _, read = some_total(
+        row, code, stride, V, scale, scratch, z, headroom, order, 0, parts, 0, UNREAD
+    )
+    if not reference > -np.inf:
+        return np.nan, np.nan, read
+    return reference, total, read
 
 
 @njit
@@ -359,9 +365,9 @@ def short_totals(rows, wanted, code, V, scale, scratch, references, totals):
 
 
 @njit
-def ask_head(row, size, V):
-    """Prefetch the head of a row, and as far beyond as its later parts are asked for."""
-    for line in range(row, row + min(HEAD * size + NEAR, V * size), LINE):
+def ask(address, length):
+    """Prefetch bytes."""
+    for line in range(address, address + length, LINE):
         prefetch(line)
 
 

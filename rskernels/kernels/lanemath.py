@@ -17,6 +17,7 @@ from rskernels.kernels.simd import (
     call,
     constant,
     f32x16,
+    i64x16,
     lanes,
     suffix,
     wide,
@@ -67,6 +68,10 @@ LOG_F64 = (
     0.153140505394718475,
     0.147959497465041091,
 )
+# Minimax log2(x) - (x - 1) on [1, 2] of those that are 0 at its ends, off by 8.8e-4.
+ROUGH_LOG2 = (-1.16417114, 2.06469709, -1.05974614, 0.15922019)
+ROUGH = 1.0e-3  # more than a rough log is off by: 6.1e-4, what w1 adds, and rounding
+ROUGH_WORD = 1 << 16  # from which on the second word hardly matters
 LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # 32 bits, and the rest
 
 # lane type: coefficients, lowest and highest exponent that stay finite, mantissa bits, integer type
@@ -209,15 +214,20 @@ def _philox_rounds(builder, counter, key, rounds):
     return (c0, c1, c2, c3), (k0, k1)
 
 
-def _emit_uniforms(builder, counter, key):
-    """Emit ``random.word_uniform`` of the first two words of sixteen counters and a key."""
+def _emit_words(builder, counter, key):
+    """Emit w0 * 2**32 + w1 of sixteen counters and a key."""
     key = [broadcast(builder, part) for part in (key, builder.ashr(key, I64(32)))]
     (_, c1, c2, _), (k0, _) = _philox_rounds(builder, counter, key, random.ROUNDS - 1)
-    words, floats = wide(I64), wide(FLOAT)
-    number = lambda value: constant(words, value)  # noqa: E731
+    number = lambda value: constant(wide(I64), value)  # noqa: E731
     # The last round leaves w1 in the low half of this product, and w0 but for a key in the high.
     product = builder.mul(builder.and_(c2, number(random.WORD)), number(random.MULTIPLIER_1))
-    both = builder.xor(product, builder.shl(builder.xor(c1, k0), number(32)))  # w0 * 2**32 + w1
+    return builder.xor(product, builder.shl(builder.xor(c1, k0), number(32)))
+
+
+def _emit_uniforms(builder, both):
+    """Emit ``random.word_uniform`` of w0 * 2**32 + w1."""
+    floats = wide(FLOAT)
+    number = lambda value: constant(wide(I64), value)  # noqa: E731
     w0 = builder.lshr(both, number(32))
     small = builder.icmp_unsigned("<", w0, number(random.SMALL_WORD))
     numerator = builder.or_(builder.shl(both, number(1)), number(1))
@@ -230,20 +240,45 @@ def _following(builder, first):
     return builder.add(broadcast(builder, first), ir.Constant(wide(I64), list(range(LANES))))
 
 
-@lanes(lambda row, stream, seed: f32x16)
-def row_uniforms(builder, row, stream, seed):
-    """Return the uniforms (column 0) of sixteen rows that follow each other."""
+@lanes(lambda row, stream, seed: i64x16)
+def row_words(builder, row, stream, seed):
+    """Return w0 * 2**32 + w1 of the draws (column 0) of sixteen rows that follow each other."""
     rows, use = _following(builder, row), broadcast(builder, stream)
     high = builder.ashr(rows, constant(wide(I64), 32))
-    return _emit_uniforms(builder, (rows, high, constant(wide(I64), 0), use), seed)
+    return _emit_words(builder, (rows, high, constant(wide(I64), 0), use), seed)
 
 
-@lanes(lambda row, column, seed: f32x16)
-def column_uniforms(builder, row, column, seed):
-    """Return the acceptance uniforms of sixteen neighbouring columns of a row."""
+@lanes(lambda row, column, seed: i64x16)
+def column_words(builder, row, column, seed):
+    """Return w0 * 2**32 + w1 of the acceptance draws of sixteen neighbouring columns of a row."""
     columns, use = _following(builder, column), constant(wide(I64), random.ACCEPT_STREAM)
     low, high = (broadcast(builder, part) for part in (row, builder.ashr(row, I64(32))))
-    return _emit_uniforms(builder, (low, high, columns, use), seed)
+    return _emit_words(builder, (low, high, columns, use), seed)
+
+
+@lanes(lambda words: f32x16)
+def uniforms(builder, words):
+    """Return the uniforms of words."""
+    return _emit_uniforms(builder, words)
+
+
+@lanes(lambda words: f32x16)
+def rough_logs(builder, words):
+    """Return log u of words, off by less than ``ROUGH``; NaN where w0 is below ``ROUGH_WORD``."""
+    integers, floats = wide(I32), wide(FLOAT)
+    whole = lambda value: constant(integers, value)  # noqa: E731
+    number = lambda value: constant(floats, value)  # noqa: E731
+    pairs = builder.bitcast(words, ir.VectorType(I32, 2 * LANES))
+    w0 = builder.shuffle_vector(
+        pairs, ir.Constant(pairs.type, ir.Undefined), ir.Constant(integers, list(range(1, 32, 2)))
+    )
+    bits = builder.bitcast(builder.uitofp(builder.or_(w0, whole(1)), floats), integers)
+    mantissa = builder.or_(builder.and_(bits, whole((1 << 23) - 1)), whole(127 << 23))
+    bent = horner(builder, [math.log(2) * c for c in ROUGH_LOG2], builder.bitcast(mantissa, floats))
+    bent = builder.fadd(bent, number((-127 - 32) * math.log(2)))
+    straight = builder.fmul(builder.sitofp(bits, floats), number(2.0**-23 * math.log(2)))
+    small = builder.icmp_unsigned("<", w0, whole(ROUGH_WORD))
+    return builder.select(small, number(math.nan), builder.fadd(bent, straight))
 
 
 def _word(index):

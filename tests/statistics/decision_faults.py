@@ -2,7 +2,18 @@
 
 from functools import partial
 
-from .fault import DECIDE, LANE_LAW, REFERENCE, TRITON, Fault, of_bernoulli
+from .fault import (
+    COMPARISON,
+    DECIDE,
+    LANE_LAW,
+    LANES,
+    REFERENCE,
+    ROW,
+    SOFTMAX,
+    TRITON,
+    Fault,
+    of_bernoulli,
+)
 from .test_ends import check_upper_end
 from .test_t1_rate import check_rate
 from .test_t3_categorical import check_cells
@@ -15,6 +26,7 @@ from .test_t10_reference import check_flips, check_uniforms
 # At sizes that the float64 reference and the Triton interpreter decide in about a second.
 rate = partial(check_rate, form="bernoulli", draws=1 << 16)
 rate_of_targets = partial(check_rate, form="target", draws=1 << 15)
+rate_of_verified = partial(check_rate, form="verify", draws=1 << 15)
 rate_of_long_targets = partial(check_rate, form="long_verify", draws=1 << 14)
 rate_of_entries = partial(check_rate, form="dense_verify", draws=1 << 16)
 cells = partial(check_cells, wanted=1 << 13, cells=8)
@@ -35,15 +47,17 @@ DECISION = [
         "the comparison is the wrong way round",
         rate,
         reference="log_ratio - log_M <= u.double().log()",
-        cpu="values - log_M <= log_u",
+        cpu="log_M - values, valid, words",
         gpu="log_w - log_m <= tl.log(u.to(tl.float64))",
     ),
-    of_bernoulli(
+    Fault(
         "an equal ratio is rejected",
         check_upper_end,
-        reference="log_ratio - log_M > u.double().log()",
-        cpu="values - log_M > log_u",
-        gpu="log_w - log_m > tl.log(u.to(tl.float64))",
+        reference=(
+            (REFERENCE, "log_ratio - log_M >= u.double()", "log_ratio - log_M > u.double()"),
+        ),
+        cpu=((LANE_LAW, "log_r >= log_of_normal(", "log_r > log_of_normal("),),
+        gpu=((TRITON, COMPARISON["gpu"], "log_w - log_m > tl.log(u.to(tl.float64))"),),
     ),
     Fault(
         "an equal ratio is rejected for targets",
@@ -55,36 +69,42 @@ DECISION = [
     Fault(
         "an equal ratio is rejected for entries",
         upper_end_of_entries,
-        cpu=((LANE_LAW, "log_r >= log_u", "log_r > log_u"),),
+        cpu=((LANE_LAW, "log_r >= log_of_normal(", "log_r > log_of_normal("),),
         gpu=((TRITON, "log_r >= tl.log(u.to(WIDE))", "log_r > tl.log(u.to(WIDE))"),),
         nightly=("cpu",),
     ),
-    of_bernoulli(
+    Fault(
         "log u is of float32",
         check_uniforms,
-        reference="log_ratio - log_M >= u.log()",
-        cpu="values - log_M >= widen(narrow(log_u))",
-        gpu="log_w - log_m >= tl.log(u)",
+        reference=((REFERENCE, COMPARISON["reference"], "log_ratio - log_M >= u.log()"),),
+        cpu=(
+            (
+                LANE_LAW,
+                "log_of_normal(as_lanes(uniforms(words), log_r))",
+                "as_lanes(log_of_normal(uniforms(words)), log_r)",
+            ),
+        ),
+        gpu=((TRITON, COMPARISON["gpu"], "log_w - log_m >= tl.log(u)"),),
     ),
     of_bernoulli(
         "small ratios are rounded up",
         law,
         reference="(log_ratio - log_M).clamp(min=-2.5) >= u.double().log()",
-        cpu="select(values - log_M > splat(-2.5), values - log_M, splat(-2.5)) >= log_u",
+        cpu="select(values - log_M > splat(-2.5), values - log_M, splat(-2.5)), valid, words",
         gpu="tl.maximum(log_w - log_m, -2.5) >= tl.log(u.to(tl.float64))",
     ),
     of_bernoulli(
         "M is read the wrong way round",
         waiting,
         reference="log_ratio + log_M >= u.double().log()",
-        cpu="values + log_M >= log_u",
+        cpu="values + log_M, valid, words",
         gpu="log_w + log_m >= tl.log(u.to(tl.float64))",
     ),
     of_bernoulli(
         "M is ignored",
         rate,
         reference="log_ratio >= u.double().log()",
-        cpu="values >= log_u",
+        cpu="values, valid, words",
         gpu="log_w >= tl.log(u.to(tl.float64))",
     ),
     Fault(
@@ -154,7 +174,7 @@ DECISION = [
         ),
         cpu=(
             (
-                DECIDE,
+                ROW,
                 "load_logit(row[lane] + target *",
                 "load_logit(row[lane] + (target + 1) % V *",
             ),
@@ -182,6 +202,36 @@ DECISION = [
                 "(room + margin) * splat(LOG2_E) - splat(0.5)",
             ),
         ),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "a decision without reading takes q to be a fiftieth",
+        rate_of_verified,
+        cpu=((LANE_LAW, "decide(splat(0.0), log_density", "decide(splat(-4.0), log_density"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "a part's sum replaces that of the parts before",
+        rate_of_long_targets,
+        cpu=((SOFTMAX, "            total += added", "            total = added"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "a row that goes on begins anew",
+        rate_of_long_targets,
+        cpu=((ROW, "state = reference[lane], total[lane], bound[lane]", "state = UNREAD"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the last logit of a short row is left out",
+        rate_of_targets,
+        cpu=((SOFTMAX, "block_sum(row[lane], V, top", "block_sum(row[lane], V - 1, top"),),
+        nightly=("cpu",),
+    ),
+    Fault(
+        "rough logarithms of uniforms are an octave high",
+        rate_of_entries,
+        cpu=((LANES, "(-127 - 32) * math", "(-127 - 31) * math"),),
         nightly=("cpu",),
     ),
     Fault(

@@ -8,6 +8,7 @@ Change = tuple[str, str, str]
 LAW, REFERENCE = "random.py", "kernels/reference.py"
 LANES, LANE_LAW = "kernels/lanemath.py", "kernels/cpu_law.py"
 DECIDE, DENSE = "kernels/cpu_decide.py", "kernels/cpu_dense.py"
+ROW, SOFTMAX = "kernels/cpu_rows.py", "kernels/cpu_softmax.py"
 TRITON = "kernels/gpu_kernels.py"
 
 # What each backend makes of two words.
@@ -24,12 +25,12 @@ SECOND_WORD = {
 # How each backend compares, and which row's uniform it takes, where the ratio is given.
 COMPARISON = {
     "reference": "log_ratio - log_M >= u.double().log()",
-    "cpu": "values - log_M >= log_u",
+    "cpu": "values - log_M, valid, words",
     "gpu": "log_w - log_m >= tl.log(u.to(tl.float64))",
 }
 ROW_IDS = {
     "reference": "row_offset + torch.arange(log_ratio.numel(), device=log_ratio.device)",
-    "cpu": "row_uniforms(row_offset + n, stream, seed)",
+    "cpu": "row_words(row_offset + n, stream, seed)",
     "gpu": "_uniform(row_offset.to(tl.int64) + rows,",
 }
 
