@@ -238,7 +238,7 @@ DECISION = [
         "a ratio above M is rejected",
         violated,
         reference=((REFERENCE, "mask = valid & (log_r", "mask = valid & (log_r <= 0) & (log_r"),),
-        cpu=((LANE_LAW, "log_r >= log_u)", "log_r >= log_u) & (log_r <= zero)"),),
+        cpu=((LANE_LAW, "log_r >= log_u)", "log_r >= log_u) & (log_r <= splat(0.0))"),),
         nightly=("cpu",),
     ),
     Fault(

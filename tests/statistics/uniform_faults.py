@@ -17,30 +17,33 @@ from .fault import (
     of_uniform,
 )
 from .test_ends import check_lower_end, check_upper_end
-from .test_t1_rate import check_rate
 from .test_t2_tiny_rate import check_resolution, check_tiny_rate
 from .test_t6_independence import check_keys
 from .test_t7_content import check_content
 from .test_t10_reference import check_flips, check_uniforms
 
 # At sizes that the float64 reference and the Triton interpreter decide in about a second.
-rate = partial(check_rate, form="bernoulli", draws=1 << 16)
 keys = partial(check_keys, form="bernoulli", draws=1 << 13)
 keys_of_targets = partial(check_keys, form="target", draws=1 << 12)
 keys_of_entries = partial(check_keys, form="dense", draws=1 << 15)
 content = partial(check_content, draws=1 << 12)
 flips_of_entries = partial(check_flips, form="dense", shape=(20, 500))
 
+WORDS = "return builder.xor(product, builder.shl(builder.xor(c1, k0), number(32)))"
 TWENTY_FOUR_BITS = (
-    (LANES, "number(random.SMALL_WORD)", "number(0)"),
-    (LANES, "builder.or_(w0, number(1))", "builder.and_(w0, number(0xFFFFFF00))"),
+    (
+        LANES,
+        WORDS,
+        f"{WORDS.replace('return', 'both =')}\n"
+        "    return builder.and_(both, number(0xFFFFFF << 40))",
+    ),
 )
 COLUMNS = "_following(builder, column)"
 
 UNIFORM_LAW = [
     of_uniform(
         "u is 0",
-        rate,
+        check_uniforms,
         reference="return torch.zeros_like(large)",
         cpu="return constant(floats, 0.0)",
         gpu="return u_large * 0.0",
