@@ -7,7 +7,7 @@ from typing import Annotated
 
 from rskernels import RejectionError
 from rskernels.rsft.checkpoint import CheckpointError
-from rskernels.rsft.config import IMBALANCE, METHODS, Config
+from rskernels.rsft.config import IMBALANCE, METHODS, MULTIMODAL_IMBALANCE, Config
 from rskernels.rsft.data import DATASETS
 from rskernels.rsft.demo import compare, make_configs, run_demo
 from rskernels.rsft.errors import TrainingError
@@ -66,7 +66,8 @@ def train_command(
         float | None,
         typer.Option(
             help="Most frequent class of the training pool over its rarest.",
-            show_default=f"{IMBALANCE:g}; 1 for transfer and proposal",
+            show_default=f"{IMBALANCE:g}; 1 for transfer and proposal; "
+            f"{MULTIMODAL_IMBALANCE:g} for multimodal",
         ),
     ] = Config.imbalance,
     epochs: Annotated[int, typer.Option(help="Passes over the training pool.")] = Config.epochs,

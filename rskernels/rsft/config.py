@@ -17,6 +17,7 @@ METHODS = (*RULES, "proposal", "tuned", "parameter")
 # Methods of a shift of the inputs, whose pool is balanced unless an imbalance is given.
 SHIFTED = ("transfer", "proposal")
 IMBALANCE = 20.0  # of the other methods
+MULTIMODAL_IMBALANCE = 5.0  # of them, where a class of the rarest modality has 1 to 5 rows
 RATIOS = ("models", "densities")
 PROPOSALS = ("normal", "coupling")
 FORMS = ("chain", "independent")
@@ -52,10 +53,11 @@ class Config:
         reject and have no envelope of their own.
     half_life : float, optional
         Samples after which a quantile, budget or decayed envelope has forgotten half of what it
-        saw, since q moves as the model learns. One pass over the pool by default; inf never
-        forgets.
+        saw, since q moves as the model learns. One pass over the pool by default, or, where each
+        modality has an M of its own, over the rarest modality; inf never forgets.
     imbalance : float, optional
-        Most frequent class of the pool over its rarest; 20 by default, 1 for methods of a shift.
+        Most frequent class of the pool over its rarest; 20 by default, 1 for methods of a shift,
+        5 for "multimodal", within each modality.
     test_fraction : float
         Share of the smallest class held out.
     epochs, batch_size : int
@@ -125,7 +127,8 @@ class Config:
                     f"{name}={getattr(self, name)!r}: accepted are {', '.join(accepted)}"
                 )
         if self.imbalance is None:
-            object.__setattr__(self, "imbalance", 1.0 if self.method in SHIFTED else IMBALANCE)
+            usual = MULTIMODAL_IMBALANCE if self.data == "multimodal" else IMBALANCE
+            object.__setattr__(self, "imbalance", 1.0 if self.method in SHIFTED else usual)
         for name, limit in LIMITS.items():
             if not 1 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name}={getattr(self, name)}: accepted is 1 to {limit}")
@@ -150,12 +153,15 @@ class Config:
         return RULES.get(self.method, RULES["plain"])
 
 
-def make_envelope(text: str, half_life: float | None, *, default: float) -> rskernels.Envelope:
+def make_envelope(
+    text: str, half_life: float | None, *, default: float, groups: int = 1
+) -> rskernels.Envelope:
     """Return the envelope of a text; one that forgets does so by `default` if none is given."""
     policy, parameter = parse_spec(text)
     if half_life is None and policy in FORGETTING and "half_life" not in parameter:
         half_life = default
-    return rskernels.Envelope.parse(text, half_life=None if half_life == math.inf else half_life)
+    half_life = None if half_life == math.inf else half_life
+    return rskernels.Envelope.parse(text, groups=groups, half_life=half_life)
 
 
 def load(config: Config, generator: torch.Generator) -> Data:

@@ -11,6 +11,7 @@ from rskernels.rsft.config import Config, load
 from rskernels.rsft.data import Data, log_class_balance, split_balanced
 from rskernels.rsft.inputs import draw_rows
 from rskernels.rsft.metrics import evaluate
+from rskernels.rsft.modalities import NAMES, MultimodalNetwork, accuracy_of_each, modality_of
 from rskernels.rsft.model import SmallNetwork, make_model
 from rskernels.rsft.samples import Samples
 from rskernels.rsft.shift import (
@@ -48,6 +49,12 @@ class Task(NamedTuple):
         A generator to the rows of an epoch, int64 ``[n]``, and what there is to tell of them.
     about : dict
         What the summary tells of what came before.
+    modality : Tensor, optional
+        int64 ``[rows of the pool]``, places in `modalities`; None where there is one.
+    modalities : tuple of str
+        Their names.
+    tell : callable
+        What an epoch's record tells besides, of the model as it is then.
     """
 
     pool: Samples
@@ -59,6 +66,9 @@ class Task(NamedTuple):
     targets: Tensor
     order: Order
     about: dict[str, float]
+    modality: Tensor | None = None
+    modalities: tuple[str, ...] = ()
+    tell: Callable[[SmallNetwork], dict[str, float]] = lambda model: {}
 
 
 def make_task(config: Config, generator: torch.Generator) -> Task:
@@ -70,7 +80,8 @@ def make_task(config: Config, generator: torch.Generator) -> Task:
         If the data are not to be had, or not such as the method needs.
     """
     data = load(config, generator)
-    return TASKS.get(config.method, class_balance)(config, data, generator)
+    usual = multimodal if config.data == "multimodal" else class_balance
+    return TASKS.get(config.method, usual)(config, data, generator)
 
 
 def class_balance(config: Config, data: Data, generator: torch.Generator) -> Task:
@@ -79,6 +90,28 @@ def class_balance(config: Config, data: Data, generator: torch.Generator) -> Tas
     model = make_model(data.pool.inputs, len(data.counts), generator)
     labels = data.pool.labels
     return Task(*data, log_p_hat[labels], model, None, labels, shuffled(len(labels)), {})
+
+
+def multimodal(config: Config, data: Data, generator: torch.Generator) -> Task:
+    """Return the task of a pool of several modalities: wanted is uniform over classes of each."""
+    classes, labels = len(data.counts), data.pool.labels
+    modality = modality_of(data.pool.inputs)
+    cell = modality * classes + labels
+    log_p_hat = log_class_balance(cell.bincount(minlength=len(NAMES) * classes))
+    model = MultimodalNetwork(classes, generator)
+    rows = modality.bincount().tolist()
+    return Task(
+        *data,
+        log_p_hat[cell],
+        model,
+        None,
+        labels,
+        shuffled(len(labels)),
+        {f"pool_{name}": many for name, many in zip(NAMES, rows, strict=True)},
+        modality,
+        NAMES,
+        lambda model: accuracy_of_each(model, data),
+    )
 
 
 def transfer(config: Config, data: Data, generator: torch.Generator) -> Task:

@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from rskernels.rsft import checkpoint
+from rskernels.rsft.balance import Balance
 from rskernels.rsft.config import Config, make_envelope
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.metrics import MetricsWriter, evaluate
@@ -87,9 +88,13 @@ def train(
         pool, model = task.pool, task.model
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum)
+        balance = Balance(task.modality, task.modalities, has_M=rule.balances)
         text, half_life = rule.envelope or config.envelope, config.half_life
         envelope = make_envelope(
-            text, None if rule.envelope else half_life, default=len(pool.labels)
+            text,
+            None if rule.envelope else half_life,
+            default=balance.fewest(len(pool.labels)),
+            groups=balance.groups,
         )
         first_epoch = 0
         position = 0
@@ -110,12 +115,16 @@ def train(
                 expected=dataclasses.asdict(config),
                 free=frozenset({"epochs"}),
                 needed=frozenset(
-                    {"model", "optimizer", "envelope", "generator", "epoch", "position", "total"}
+                    {
+                        *("model", "optimizer", "envelope", "balance"),
+                        *("generator", "epoch", "position", "total"),
+                    }
                 ),
             )
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             envelope.load_state_dict(saved["envelope"])
+            balance.load_state_dict(saved["balance"])
             generator.set_state(saved["generator"])
             first_epoch, position, total = saved["epoch"], saved["position"], saved["total"]
             if first_epoch > config.epochs:
@@ -127,15 +136,19 @@ def train(
             if rule.rejects and rule.envelope is None:
                 # q of the untrained model, so that the first batch does not decide its own M.
                 started = time.perf_counter()
-                # One update: what comes after it counts as decided with its M.
+                everything = torch.arange(len(pool.labels))
                 with torch.no_grad():
-                    pilot = [
-                        log_ratio(
-                            model(pool.inputs[rows]), pool.labels[rows], task.log_density[rows]
-                        )
-                        for rows in torch.split(torch.arange(len(pool.labels)), config.batch_size)
-                    ]
-                envelope.update(torch.cat(pilot))
+                    pilot = torch.cat(
+                        [
+                            log_ratio(
+                                model(pool.inputs[rows]), pool.labels[rows], task.log_density[rows]
+                            )
+                            for rows in torch.split(everything, config.batch_size)
+                        ]
+                    )
+                # One update: what comes after it counts as decided with its M.
+                envelope.update(pilot, balance.group(everything))
+                balance.update(everything, pilot)
                 total["seconds"] += time.perf_counter() - started
 
         batches = math.ceil(len(pool.labels) / config.batch_size)
@@ -156,10 +169,12 @@ def train(
                         logits = model(inputs)  # [N, C]
                 else:
                     logits = task.logits[rows]
-                log_M = envelope.log_M()
+                group, ratios = balance.group(rows), None
                 if rule.rejects and envelope.policy == "leave_one_out":
                     ratios = log_ratio(logits, targets, log_density)
-                    log_M = envelope.log_M(log_ratio=ratios)  # [N]
+                log_M = envelope.log_M(group, log_ratio=ratios)  # [N], or one of all
+                if group is not None:
+                    log_M = log_M.maximum(balance.log_M(envelope.log_M())[group])
                 state = State(log_M, config.seed, total["rows"])
                 chosen = rule.select(logits.detach(), targets, log_density, state)
                 accepted, violations, invalid, _ = chosen.counts.tolist()
@@ -198,7 +213,8 @@ def train(
                     losses.append(loss)
                 if rule.rejects:
                     # After the decision: a batch that sets its own M biases the accepted law.
-                    envelope.update(chosen.log_ratio, accepted=chosen.mask)
+                    envelope.update(chosen.log_ratio, group, accepted=chosen.mask)
+                balance.update(rows, chosen.log_ratio, chosen.mask)
                 seconds = time.perf_counter() - started
 
                 total["gradient_samples"] += accepted
@@ -238,6 +254,8 @@ def train(
                 "delta": total["delta"] / total["step"],
                 "M": M,
                 "envelope": envelope.report().to_dict() if rule.rejects else None,
+                **balance.told(envelope.log_M()),
+                **task.tell(model),
                 **drawn,
                 "seconds": total["seconds"],
             }
@@ -249,6 +267,7 @@ def train(
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "envelope": envelope.state_dict(),
+                    "balance": balance.state_dict(),
                     "generator": generator.get_state(),
                     "epoch": epoch + 1,
                     "position": writer.position(),
