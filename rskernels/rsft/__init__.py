@@ -4,5 +4,7 @@
 ``select`` the rules it chooses samples by, ``task`` what it trains on: balanced classes, or the
 shift of ``shift``, with inputs drawn as ``inputs`` draws. ``tuned`` fine-tunes a proposal of
 ``proposals``, ``parameter`` draws parameters, and ``diagnostics`` tells whether its chains have
-converged. ``data`` and ``files`` read data sets. ``demo`` compares the rules.
+converged. ``data`` and ``files`` read data sets, ``multimodal`` puts images, speech and ``words``
+together, which the network of ``modalities`` reads and ``balance`` evens. ``demo`` compares the
+rules.
 """

@@ -35,7 +35,7 @@ def pack(inputs: Tensor, modality: int) -> Tensor:
 def unpack(rows: Tensor, modality: int) -> Tensor:
     """Return rows of one modality ``[N, WIDTH]`` as its inputs ``[N, *SHAPES[modality]]``."""
     inputs = rows[:, STARTS[modality] : STARTS[modality + 1]]
-    return inputs.unflatten(1, SHAPES[modality])
+    return inputs.reshape(len(rows), *SHAPES[modality])
 
 
 def modality_of(rows: Tensor) -> Tensor:

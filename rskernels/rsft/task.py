@@ -13,7 +13,7 @@ from rskernels.rsft.inputs import draw_rows
 from rskernels.rsft.metrics import evaluate
 from rskernels.rsft.modalities import NAMES, MultimodalNetwork, accuracy_of_each, modality_of
 from rskernels.rsft.model import SmallNetwork, make_model
-from rskernels.rsft.samples import Samples
+from rskernels.rsft.samples import DataError, Samples
 from rskernels.rsft.shift import (
     check_images,
     fit,
@@ -178,6 +178,11 @@ TASKS: dict[str, Callable[[Config, Data, torch.Generator], Task]] = {
 
 def shifted(config: Config, data: Data, generator: torch.Generator) -> tuple[Samples, Samples]:
     """Split a pool of clean images into a source, turned and blurred, and a small target."""
+    if config.data == "multimodal":
+        raise DataError(
+            f"method={config.method!r} turns and blurs images, of which 'multimodal' is made only "
+            "in part"
+        )
     check_images(data.pool.inputs, config.method)
     rest, few = split_balanced(data.pool.labels, TARGET_SHARE, generator)
     source, target = data.pool.take(rest), data.pool.take(few)
