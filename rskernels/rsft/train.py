@@ -78,6 +78,10 @@ def train(
     run so far with the pilot pass, null where the rule rejects nothing. A batch of which nothing
     is accepted is a skipped step: its loss is null and the parameters and momentum stay as they
     are.
+
+    Where the data have several modalities, an epoch's line tells the accuracy on each and how many
+    of its rows were used. A rule that balances them raises the M of the envelope, whose report
+    stays that of its own M; ``log_M_image`` and the like are what was decided with.
     """
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
@@ -186,6 +190,11 @@ def train(
                         f"{config.lr} may help"
                     )
                 largest = float(log_M.max())
+                if math.isnan(largest):
+                    raise TrainingError(
+                        f"step {total['step']}: the envelope {text!r} has seen too few rows to "
+                        "know an M for all of these; another policy needs fewer"
+                    )
                 M = float(log_M.max().exp()) if rule.rejects else None
                 over, mass = chosen.excess.tolist()
                 if not all(map(math.isfinite, (M or 0.0, over, mass))):

@@ -8,6 +8,7 @@ import torch
 from rskernels.rsft import checkpoint
 from rskernels.rsft.config import Config
 from rskernels.rsft.data import load_data
+from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.methods import run
 from rskernels.rsft.modalities import (
     NAMES,
@@ -215,6 +216,11 @@ def test_each_modality_has_a_group_of_the_envelope(tmp_path):
     assert groups["seen"] == [3 * summary[f"pool_{name}"] for name in NAMES]
     raised = [summary[f"log_M_{name}"] for name in NAMES]
     assert all(m >= g for m, g in zip(raised, groups["log_M"], strict=True))
+
+
+def test_an_envelope_that_knows_no_M_of_the_words_is_said(tmp_path):
+    with pytest.raises(TrainingError, match="step 1: the envelope 'tail' has seen too few rows"):
+        run(Config(**QUICK, method="accept", envelope="tail"), tmp_path, progress=False)
 
 
 def test_plain_learns_what_there_is_most_of(tmp_path):
