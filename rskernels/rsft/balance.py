@@ -40,6 +40,7 @@ class Balance:
         rows = 0 if modality is None else len(modality)
         self._log_ratio = torch.full((rows,), -math.inf, dtype=torch.float64)
         self._used = torch.zeros(len(names), dtype=torch.int64)
+        self._log_M = torch.full((len(names),), math.nan, dtype=torch.float64)
 
     @property
     def groups(self) -> int:
@@ -64,12 +65,13 @@ class Balance:
             [(w - m).clamp(max=0).exp().sum() for w, m in zip(ratios, log_M, strict=True)]
         )
         fewest = count.min()
-        return torch.stack(
+        self._log_M = torch.stack(
             [
                 log_M_of(w, float(fewest)) if n > fewest else m
                 for w, n, m in zip(ratios, count, log_M, strict=True)
             ]
         )
+        return self._log_M
 
     def update(self, rows: Tensor, log_ratio: Tensor, mask: Tensor | None = None) -> None:
         """Take in the log ratios of rows of the pool, and which of them were used."""
@@ -80,12 +82,12 @@ class Balance:
         if mask is not None:
             self._used += self._modality[rows[mask]].bincount(minlength=len(self._names))
 
-    def told(self, log_M: Tensor) -> dict[str, float]:
-        """Return what an epoch's record tells: rows used, and M of each modality that has one."""
+    def told(self) -> dict[str, float]:
+        """Return what an epoch's record tells: rows used, and the last M of each that has one."""
         used = zip(self._names, self._used.tolist(), strict=True)
         record = {f"gradient_samples_{name}": many for name, many in used}
         if self._has_M:
-            each = zip(self._names, self.log_M(log_M).tolist(), strict=True)
+            each = zip(self._names, self._log_M.tolist(), strict=True)
             record |= {f"log_M_{name}": value for name, value in each}
         return record
 

@@ -190,7 +190,7 @@ def train(
                         f"{config.lr} may help"
                     )
                 largest = float(log_M.max())
-                if math.isnan(largest):
+                if rule.rejects and math.isnan(largest):
                     raise TrainingError(
                         f"step {total['step']}: the envelope {text!r} has seen too few rows to "
                         "know an M for all of these; another policy needs fewer"
@@ -263,7 +263,7 @@ def train(
                 "delta": total["delta"] / total["step"],
                 "M": M,
                 "envelope": envelope.report().to_dict() if rule.rejects else None,
-                **balance.told(envelope.log_M()),
+                **balance.told(),
                 **task.tell(model),
                 **drawn,
                 "seconds": total["seconds"],
