@@ -10,7 +10,7 @@ from rskernels.rsft.checkpoint import CheckpointError
 from rskernels.rsft.compare import run_all
 from rskernels.rsft.compare_report import table, write_report
 from rskernels.rsft.comparison import collect
-from rskernels.rsft.config import IMBALANCE, METHODS, SELECTIONS, Config
+from rskernels.rsft.config import IMBALANCE, METHODS, MULTIMODAL_IMBALANCE, SELECTIONS, Config
 from rskernels.rsft.data import DATASETS
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.experiments import DEMO, EXPERIMENTS, Experiment, Run, choose, make_runs
@@ -79,7 +79,8 @@ def train_command(
         float | None,
         typer.Option(
             help="Most frequent class of the training pool over its rarest.",
-            show_default=f"{IMBALANCE:g}; 1 for transfer and proposal",
+            show_default=f"{IMBALANCE:g}; 1 for transfer and proposal; "
+            f"{MULTIMODAL_IMBALANCE:g} for multimodal",
         ),
     ] = Config.imbalance,
     epochs: Annotated[int, typer.Option(help="Passes over the training pool.")] = Config.epochs,

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import carray, float32, float64, njit
 
-from rskernels.kernels.cpu_decide import row_address
 from rskernels.kernels.cpu_law import log_prob_of, scale_of
+from rskernels.kernels.cpu_rows import row_address
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     BF16,

@@ -56,7 +56,8 @@ favours it a little; each interval is for its own comparison, uncorrected for th
 - *Seconds*: of training steps and pilot pass on one thread, without evaluation and without what
   comes before the fine-tuning; the first run of a kind, which compiles, is not timed.
 - Learning rate and batch are the same for all cases of an experiment and tuned for none; so are
-  epochs, but that undersampling, whose epochs are shorter, gets as many more (not under drift).
+  epochs, but that undersampling, whose epochs are shorter, gets more: five times as many of several
+  modalities, none under drift, and else so many that it uses as many gradient samples.
 - *accept* and *control* decide by p̂/(M·q), p̂ the balance that is wanted and q the model's
   probability of the label; what follows M is the policy by which M is learnt. Under drift they, and
   the weights, are told the priors of each epoch; the samplers count its labels.

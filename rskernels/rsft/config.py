@@ -19,6 +19,7 @@ METHODS = (*RULES, *RESAMPLERS, "proposal", "tuned", "parameter")
 # Methods of a shift of the inputs, whose pool is balanced unless an imbalance is given.
 SHIFTED = ("transfer", "proposal")
 IMBALANCE = 20.0  # of the other methods
+MULTIMODAL_IMBALANCE = 5.0  # of them, where a class of the rarest modality has 1 to 5 rows
 # Methods of whom none can meet class priors that move.
 STILL = (*SHIFTED, "tuned", "parameter")
 RATIOS = ("models", "densities")
@@ -57,15 +58,16 @@ class Config:
         reject and have no envelope of their own.
     half_life : float, optional
         Samples after which a quantile, budget or decayed envelope has forgotten half of what it
-        saw, since q moves as the model learns. One pass over the pool by default; inf never
-        forgets.
+        saw, since q moves as the model learns. One pass over the pool by default, or, where each
+        modality has an M of its own, over the rarest modality; inf never forgets.
     freeze : bool
         M stays what the pilot pass has made of it.
     drift : int, optional
         Epochs over which the class priors move from the long tail to its reverse, at least 2: an
         epoch's rows are then drawn by its priors from a balanced pool. None keeps the pool's.
     imbalance : float, optional
-        Most frequent class of the pool over its rarest; 20 by default, 1 for methods of a shift.
+        Most frequent class of the pool over its rarest; 20 by default, 1 for methods of a shift,
+        5 for "multimodal", within each modality.
     test_fraction : float
         Share of the smallest class held out.
     epochs, batch_size : int
@@ -143,14 +145,19 @@ class Config:
                     f"{name}={getattr(self, name)!r}: accepted are {', '.join(accepted)}"
                 )
         if self.imbalance is None:
-            object.__setattr__(self, "imbalance", 1.0 if self.method in SHIFTED else IMBALANCE)
+            usual = MULTIMODAL_IMBALANCE if self.data == "multimodal" else IMBALANCE
+            object.__setattr__(self, "imbalance", 1.0 if self.method in SHIFTED else usual)
         if self.selection == "target" and self.method == "proposal":
             raise ValueError("selection='target': 'proposal' has no labels of the target domain")
         if self.drift is not None:
             if self.method in STILL:
                 raise ValueError(f"drift={self.drift}: method={self.method!r} has no class priors")
+            if self.data == "multimodal":
+                raise ValueError(f"drift={self.drift}: the priors of 'multimodal' stay")
             if not 2 <= self.drift <= LIMITS["epochs"]:
                 raise ValueError(f"drift={self.drift}: accepted is 2 to {LIMITS['epochs']}")
+        if self.freeze and self.data == "multimodal":
+            raise ValueError("freeze: 'multimodal' has an M for each modality, which is kept even")
         for name, limit in LIMITS.items():
             if not 1 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name}={getattr(self, name)}: accepted is 1 to {limit}")
@@ -179,12 +186,15 @@ class Config:
         return RULES.get(self.method, RULES["plain"])
 
 
-def make_envelope(text: str, half_life: float | None, *, default: float) -> rskernels.Envelope:
+def make_envelope(
+    text: str, half_life: float | None, *, default: float, groups: int = 1
+) -> rskernels.Envelope:
     """Return the envelope of a text; one that forgets does so by `default` if none is given."""
     policy, parameter = parse_spec(text)
     if half_life is None and policy in FORGETTING and "half_life" not in parameter:
         half_life = default
-    return rskernels.Envelope.parse(text, half_life=None if half_life == math.inf else half_life)
+    half_life = None if half_life == math.inf else half_life
+    return rskernels.Envelope.parse(text, groups=groups, half_life=half_life)
 
 
 def load(config: Config, generator: torch.Generator) -> Data:

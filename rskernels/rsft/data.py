@@ -81,7 +81,7 @@ FILES: dict[str, Callable[[Path], tuple[Samples, Samples | None]]] = {
     "mnist": read_mnist,
     "npz": read_npz,
 }
-DATASETS = (*BUNDLED, *FILES)
+DATASETS = (*BUNDLED, "multimodal", *FILES)
 
 
 def split_balanced(
@@ -212,6 +212,13 @@ def load_data(
         empty.
     """
     check_source(name, path)
+    if name == "multimodal":
+        # It stands upon this file.
+        from rskernels.rsft.multimodal import load_multimodal
+
+        return load_multimodal(
+            imbalance=imbalance, test_fraction=test_fraction, generator=generator
+        )
     if path is not None:
         everything, test = FILES[name](Path(path))
     else:

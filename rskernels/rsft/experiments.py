@@ -124,6 +124,14 @@ EXPERIMENTS = (
         {"epochs": 4},
     ),
     Experiment(
+        "multimodal",
+        "Modality and class balance: digits as images, as speech and as mistyped words, 20 : 4 : 1, "
+        "each with its most frequent class 5 times the rarest",
+        {"data": "multimodal", "epochs": 40, "lr": 0.02},
+        balance(200),
+        {"epochs": 2},
+    ),
+    Experiment(
         "transfer",
         "Shift: a new head on a frozen backbone, from turned and blurred digits, and a few clean "
         "ones, to clean digits",

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from rskernels.rsft.checkpoint import CheckpointError
 from rskernels.rsft.config import Config
 from rskernels.rsft.parameter_run import run_parameter
 from rskernels.rsft.train import start_afresh, train
@@ -25,19 +24,15 @@ def run(
 ) -> dict[str, Any]:
     """Run a method and return its summary; arguments and errors are those of `train`.
 
-    Raises
-    ------
-    CheckpointError
-        Also for `resume` with "parameter" or "tuned", which keep no checkpoint.
+    Of the configuration that is resumed only `epochs` may differ, and for "tuned" only `rounds`.
     """
     if config.method not in RUNS:
         return train(config, out, resume=resume, overwrite=overwrite, progress=progress)
-    if resume:
-        raise CheckpointError(f"method={config.method!r} keeps no checkpoint: run it anew")
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        start_afresh(out, overwrite=overwrite)
-        return RUNS[config.method](config, out)
+        if not resume:
+            start_afresh(out, overwrite=overwrite)
+        return RUNS[config.method](config, out, resume=resume)
     finally:
         torch.set_num_threads(before)

@@ -9,7 +9,7 @@ posterior ∝ e^(−L(θ)/τ)·prior with a bounded M.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -87,6 +87,9 @@ def chain(
     tau: float = 1.0,
     thin: int = 1,
     seed: int = 0,
+    resume: Mapping[str, Any] | None = None,
+    keep: Callable[[dict[str, Any]], None] | None = None,
+    every: int = 1000,
 ) -> Chain:
     """Walk through parameter space by random-walk Metropolis, many chains side by side.
 
@@ -112,6 +115,14 @@ def chain(
         Of the steps that count, one in ``thin`` is kept in ``samples``.
     seed : int
         In [0, 2**62). Decides proposals and acceptances.
+    resume : mapping, optional
+        What ``keep`` was given, by a call of the same arguments: the walk continues there,
+        bit-identically.
+    keep : callable, optional
+        Called with the state, tensors and numbers, before the steps that are multiples of
+        ``every``.
+    every : int
+        At least 1.
 
     Returns
     -------
@@ -130,6 +141,8 @@ def chain(
             f"4·thin steps and burn_in of at least 0 are needed, got thin={thin}, steps={steps}, "
             f"burn_in={burn_in}"
         )
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
     for name, value in {"sigma": sigma, "tau": tau}.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
@@ -143,8 +156,28 @@ def chain(
         raise ValueError("the loss is not finite at a start")
     count = len(start)
     accepted = torch.zeros(count, dtype=torch.float64, device=start.device)
-    kept, losses = [], []
-    for step in range(burn_in + steps):
+    kept: list[Tensor] = []
+    losses: list[Tensor] = []
+    first = 0
+    if resume is not None:
+        first, sigma = resume["step"], resume["sigma"]
+        theta, now, accepted = (resume[name] for name in ("theta", "now", "accepted"))
+        kept, losses = list(resume["kept"]), list(resume["losses"])
+        generator.set_state(resume["generator"])
+    for step in range(first, burn_in + steps):
+        if keep is not None and step > first and step % every == 0:
+            keep(
+                {
+                    "step": step,
+                    "sigma": sigma,
+                    "theta": theta,
+                    "now": now,
+                    "accepted": accepted,
+                    "kept": torch.stack(kept) if kept else theta[:0],
+                    "losses": torch.stack(losses) if losses else now[:0],
+                    "generator": generator.get_state(),
+                }
+            )
         noise = torch.randn(
             theta.shape, dtype=theta.dtype, device=theta.device, generator=generator
         )

@@ -6,6 +6,7 @@ rskernels train --data wine --method parameter --form independent --tau 0.5 --ou
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from rskernels.rsft.report import describe, draw_trace, write_summary
 KEPT, TOLD = 200, 100
 STARTING_SIGMA = 0.1
 LEAST_ACCEPTANCE = 1e-4  # each proposal is a pass over the pool
+BLOCKS = 10  # of a run, after each of which it can be resumed
 
 
-def run_parameter(config: Config, out: Path) -> dict[str, Any]:
+def run_parameter(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     """Draw parameters by rejection, predict by their mean, and write what came of it.
 
     Parameters
@@ -34,8 +36,10 @@ def run_parameter(config: Config, out: Path) -> dict[str, Any]:
     config : Config
         Of method "parameter".
     out : Path
-        Folder for ``metrics.jsonl``, TensorBoard events, ``samples.pt``, ``curves.png`` and
-        ``summary.json``.
+        Folder for ``metrics.jsonl``, TensorBoard events, ``checkpoint.pt``, ``samples.pt``,
+        ``curves.png`` and ``summary.json``.
+    resume : bool
+        Continue after the last block of steps or draws in `out`; the configuration is the same.
 
     Returns
     -------
@@ -46,16 +50,37 @@ def run_parameter(config: Config, out: Path) -> dict[str, Any]:
     ------
     DataError
         If the data, the imbalance or the test fraction cannot be had.
+    CheckpointError
+        If there is no checkpoint to resume, or it is damaged or of another configuration.
     RejectionError
         If "independent" accepts next to nothing.
     """
+    saved: dict[str, Any] = {"state": None, "seconds": 0.0}
+    if resume:
+        saved = checkpoint.load(
+            out / "checkpoint.pt",
+            expected=dataclasses.asdict(config),
+            free=frozenset(),
+            needed=frozenset(saved),
+        )
     generator = torch.Generator().manual_seed(config.seed)
     data = load(config, generator)
     model = SoftmaxRegression(len(data.counts), data.pool.inputs[0].numel())
     size = sum(p.numel() for p in model.parameters())
     loss = batched_loss(model, data.pool, chunk=256)
     seed = int(torch.randint(1 << 62, (), generator=generator))
-    started = time.perf_counter()
+    started = time.perf_counter() - saved["seconds"]
+
+    def keep(state: dict[str, Any]) -> None:
+        checkpoint.save(
+            out / "checkpoint.pt",
+            {
+                "config": dataclasses.asdict(config),
+                "state": state,
+                "seconds": time.perf_counter() - started,
+            },
+        )
+
     with MetricsWriter(out) as writer:
         if config.form == "chain":
             start = config.prior * torch.randn(config.chains, size, generator=generator)
@@ -68,6 +93,9 @@ def run_parameter(config: Config, out: Path) -> dict[str, Any]:
                 acceptance=config.acceptance,
                 thin=max(1, config.steps * config.chains // (2 * KEPT)),
                 seed=seed,
+                resume=saved["state"],
+                keep=keep,
+                every=-(-config.steps // BLOCKS),
             )
             parameters, trace = walk.samples.flatten(0, 1), walk.losses
             found = {
@@ -77,20 +105,13 @@ def run_parameter(config: Config, out: Path) -> dict[str, Any]:
                 "ess": walk.ess,
             }
         else:
-            drawn = independent(
-                loss,
-                config.steps,
-                centre=torch.zeros(size),
-                prior=config.prior,
-                tau=config.tau,
-                min_acceptance=LEAST_ACCEPTANCE,
-                seed=seed,
-            )
-            parameters, trace = drawn.samples[:KEPT], loss(drawn.samples)[:, None]
+            drawn = draw_in_blocks(loss, size, config, seed, saved["state"], keep)
+            samples, proposals = drawn["samples"], drawn["proposals"]
+            parameters, trace = samples[:KEPT], loss(samples)[:, None]
             found = {
-                "acceptance": drawn.acceptance_rate,
-                "log_M": drawn.report.log_M,
-                "proposals": drawn.proposals,
+                "acceptance": config.steps / proposals,
+                "log_M": drawn["log_M"],
+                "proposals": proposals,
                 "ess": float(config.steps),
             }
         seconds = time.perf_counter() - started
@@ -113,6 +134,61 @@ def run_parameter(config: Config, out: Path) -> dict[str, Any]:
     draw_trace(trace, out / "curves.png", title=title, label="mean loss of the pool")
     write_summary(summary, out)
     return summary
+
+
+def draw_in_blocks(
+    loss: Loss,
+    size: int,
+    config: Config,
+    seed: int,
+    state: dict[str, Any] | None,
+    keep: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Draw `config.steps` parameters by `independent`, a block at a time, each of its own seed.
+
+    Parameters
+    ----------
+    loss : callable
+        As `batched_loss` returns it, of ``size`` parameters.
+    size : int
+        Number of parameters d.
+    config : Config
+        Says steps, prior and tau.
+    seed : int
+        Decides the seeds of the blocks.
+    state : dict, optional
+        What ``keep`` was last given: drawing continues there.
+    keep : callable
+        Called after each block with what has been drawn.
+
+    Returns
+    -------
+    dict
+        ``"samples"`` ``[steps, d]``, ``"proposals"`` and ``"log_M"``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = state or {"samples": torch.empty(0, size), "proposals": 0, "log_M": 0.0}
+    block = -(-config.steps // BLOCKS)
+    for first in range(0, config.steps, block):
+        own = int(torch.randint(1 << 62, (), generator=generator))
+        if first < len(found["samples"]):
+            continue
+        drawn = independent(
+            loss,
+            min(block, config.steps - first),
+            centre=torch.zeros(size),
+            prior=config.prior,
+            tau=config.tau,
+            min_acceptance=LEAST_ACCEPTANCE,
+            seed=own,
+        )
+        found = {
+            "samples": torch.cat([found["samples"], drawn.samples]),
+            "proposals": found["proposals"] + drawn.proposals,
+            "log_M": drawn.report.log_M,
+        }
+        keep(found)
+    return found
 
 
 def with_prior(loss: Loss, config: Config) -> Loss:

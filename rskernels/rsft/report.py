@@ -32,6 +32,12 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 # What the methods besides the rules tell, besides that.
 MORE: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("balanced accuracy before", "balanced_accuracy_before", "{:.3f}".format),
+    ("accuracy, images", "accuracy_image", "{:.3f}".format),
+    ("accuracy, speech", "accuracy_speech", "{:.3f}".format),
+    ("accuracy, words", "accuracy_word", "{:.3f}".format),
+    ("gradient samples, images", "gradient_samples_image", "{:,.0f}".format),
+    ("gradient samples, speech", "gradient_samples_speech", "{:,.0f}".format),
+    ("gradient samples, words", "gradient_samples_word", "{:,.0f}".format),
     ("acceptance of the draws", "draw_acceptance", "{:.3f}".format),
     ("distinct rows of an epoch", "distinct_rows", "{:,.0f}".format),
     ("acceptance at the start", "acceptance_start", "{:.4f}".format),

@@ -72,11 +72,15 @@ class Rule(NamedTuple):
         gradient pass on the accepted samples alone, with M from an Envelope.
     envelope : str, optional
         The envelope that belongs to the rule; None leaves the choice to the run.
+    balances : bool
+        Whether each modality has an M of its own, by which it gets its share of what is used. The
+        other rules have one M, if any, and leave the modalities' balance to p̂.
     """
 
     select: Callable[[Tensor, Tensor, Tensor, State], Selection]
     rejects: bool
     envelope: str | None = None
+    balances: bool = False
 
 
 def plain(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
@@ -125,7 +129,7 @@ RULES: dict[str, Rule] = {
     "plain": Rule(plain, rejects=False),
     "reweight": Rule(reweight, rejects=False),
     "importance": Rule(importance, rejects=False),
-    "accept": Rule(accept, rejects=True),
+    "accept": Rule(accept, rejects=True, balances=True),
     "control": Rule(control, rejects=True),
     "transfer": Rule(transfer, rejects=True, envelope="fixed:1"),
 }

@@ -12,9 +12,10 @@ from rskernels.rsft.data import Data, log_class_balance, long_tail_counts, split
 from rskernels.rsft.drift import draw_stream, priors
 from rskernels.rsft.inputs import draw_rows
 from rskernels.rsft.metrics import evaluate
+from rskernels.rsft.modalities import NAMES, MultimodalNetwork, accuracy_of_each, modality_of
 from rskernels.rsft.model import SmallNetwork, make_model
 from rskernels.rsft.resample import RESAMPLERS, Resampler
-from rskernels.rsft.samples import Samples
+from rskernels.rsft.samples import DataError, Samples
 from rskernels.rsft.shift import (
     check_images,
     fit,
@@ -72,6 +73,12 @@ class Task(NamedTuple):
         int64 ``[n]``, rows as the first epoch has them, from which M is first learnt.
     about : dict
         What the summary tells of what came before.
+    modality : Tensor, optional
+        int64 ``[rows of the pool]``, places in `modalities`; None where there is one.
+    modalities : tuple of str
+        Their names.
+    tell : callable
+        What an epoch's record tells besides, of the model as it is then.
     """
 
     pool: Samples
@@ -84,6 +91,9 @@ class Task(NamedTuple):
     order: Order
     pilot: Tensor
     about: dict[str, float]
+    modality: Tensor | None = None
+    modalities: tuple[str, ...] = ()
+    tell: Callable[[SmallNetwork], dict[str, float]] = lambda model: {}
 
 
 def make_task(config: Config, generator: torch.Generator) -> Task:
@@ -95,7 +105,8 @@ def make_task(config: Config, generator: torch.Generator) -> Task:
         If the data are not to be had, or not such as the method needs.
     """
     data = load(config, generator)
-    return TASKS.get(config.method, class_balance)(config, data, generator)
+    usual = multimodal if config.data == "multimodal" else class_balance
+    return TASKS.get(config.method, usual)(config, data, generator)
 
 
 def class_balance(config: Config, data: Data, generator: torch.Generator) -> Task:
@@ -112,6 +123,32 @@ def class_balance(config: Config, data: Data, generator: torch.Generator) -> Tas
         order = resampled(order, labels, RESAMPLERS[config.method])
     model = make_model(data.pool.inputs, len(data.counts), generator)
     return Task(*data, log_density, model, None, labels, order, pilot, {})
+
+
+def multimodal(config: Config, data: Data, generator: torch.Generator) -> Task:
+    """Return the task of a pool of several modalities: wanted is uniform over classes of each."""
+    classes, labels = len(data.counts), data.pool.labels
+    modality = modality_of(data.pool.inputs)
+    cell = modality * classes + labels
+    log_p_hat = log_class_balance(cell.bincount(minlength=len(NAMES) * classes))
+    model = MultimodalNetwork(classes, generator)
+    rows = modality.bincount().tolist()
+    order = shuffled(len(labels))
+    if config.method in RESAMPLERS:
+        order = resampled(order, cell, RESAMPLERS[config.method])
+    return Task(
+        *data,
+        log_p_hat[cell],
+        model,
+        None,
+        labels,
+        order,
+        torch.arange(len(labels)),
+        {f"pool_{name}": many for name, many in zip(NAMES, rows, strict=True)},
+        modality,
+        NAMES,
+        lambda model: accuracy_of_each(model, data),
+    )
 
 
 def transfer(config: Config, data: Data, generator: torch.Generator) -> Task:
@@ -198,6 +235,11 @@ TASKS: dict[str, Callable[[Config, Data, torch.Generator], Task]] = {
 
 def shifted(config: Config, data: Data, generator: torch.Generator) -> tuple[Samples, Samples]:
     """Split a pool of clean images into a source, turned and blurred, and a small target."""
+    if config.data == "multimodal":
+        raise DataError(
+            f"method={config.method!r} turns and blurs images, of which 'multimodal' is made only "
+            "in part"
+        )
     check_images(data.pool.inputs, config.method)
     rest, few = split_balanced(data.pool.labels, TARGET_SHARE, generator)
     source, target = data.pool.take(rest), data.pool.take(few)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rskernels.envelope import Envelope
 from rskernels.rsft import checkpoint
+from rskernels.rsft.balance import Balance
 from rskernels.rsft.config import Config, make_envelope
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.metrics import MetricsWriter, evaluate
@@ -79,6 +80,10 @@ def train(
     ``Envelope.report`` of the run so far with the pilot pass, null where the rule rejects nothing.
     A batch of which nothing is accepted is a skipped step: its loss is null and the parameters and
     momentum stay as they are.
+
+    Where the data have several modalities, an epoch's line tells the accuracy on each and how many
+    of its rows were used. A rule that balances them raises the M of the envelope, whose report
+    stays that of its own M; ``log_M_image`` and the like are what was decided with.
     """
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
@@ -89,9 +94,13 @@ def train(
         pool, model = task.pool, task.model
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum)
+        balance = Balance(task.modality, task.modalities, has_M=rule.balances)
         text, half_life = rule.envelope or config.envelope, config.half_life
         envelope = make_envelope(
-            text, None if rule.envelope else half_life, default=len(task.pilot)
+            text,
+            None if rule.envelope else half_life,
+            default=balance.fewest(len(task.pilot)),
+            groups=balance.groups,
         )
         first_epoch = 0
         position = 0
@@ -113,7 +122,10 @@ def train(
                 expected=dataclasses.asdict(config),
                 free=frozenset({"epochs"}),
                 needed=frozenset(
-                    {"model", "optimizer", "envelope", "generator", "epoch", "position", "total"}
+                    {
+                        *("model", "optimizer", "envelope", "balance"),
+                        *("generator", "epoch", "position", "total"),
+                    }
                 ),
             )
             model.load_state_dict(saved["model"])
@@ -121,6 +133,7 @@ def train(
             if config.freeze:
                 envelope = Envelope("fixed", M=saved["envelope"]["M"])
             envelope.load_state_dict(saved["envelope"])
+            balance.load_state_dict(saved["balance"])
             generator.set_state(saved["generator"])
             first_epoch, position, total = saved["epoch"], saved["position"], saved["total"]
             if first_epoch > config.epochs:
@@ -132,15 +145,18 @@ def train(
             if rule.rejects and rule.envelope is None:
                 # q of the untrained model, so that the first batch does not decide its own M.
                 started = time.perf_counter()
-                # One update: what comes after it counts as decided with its M.
                 with torch.no_grad():
-                    pilot = [
-                        log_ratio(
-                            model(pool.inputs[rows]), pool.labels[rows], task.log_density[rows]
-                        )
-                        for rows in torch.split(task.pilot, config.batch_size)
-                    ]
-                envelope.update(torch.cat(pilot))
+                    pilot = torch.cat(
+                        [
+                            log_ratio(
+                                model(pool.inputs[rows]), pool.labels[rows], task.log_density[rows]
+                            )
+                            for rows in torch.split(task.pilot, config.batch_size)
+                        ]
+                    )
+                # One update: what comes after it counts as decided with its M.
+                envelope.update(pilot, balance.group(task.pilot))
+                balance.update(task.pilot, pilot)
                 if config.freeze:
                     envelope = Envelope("fixed", M=float(envelope.M()))
                 total["seconds"] += time.perf_counter() - started
@@ -164,10 +180,12 @@ def train(
                         logits = model(inputs)  # [N, C]
                 else:
                     logits = task.logits[rows]
-                log_M = envelope.log_M()
+                group, ratios = balance.group(rows), None
                 if rule.rejects and envelope.policy == "leave_one_out":
                     ratios = log_ratio(logits, targets, log_density)
-                    log_M = envelope.log_M(log_ratio=ratios)  # [N]
+                log_M = envelope.log_M(group, log_ratio=ratios)  # [N], or one of all
+                if group is not None:
+                    log_M = log_M.maximum(balance.log_M(envelope.log_M())[group])
                 state = State(log_M, config.seed, total["rows"])
                 chosen = rule.select(logits.detach(), targets, log_density, state)
                 accepted, violations, invalid, _ = chosen.counts.tolist()
@@ -179,6 +197,11 @@ def train(
                         f"{config.lr} may help"
                     )
                 largest = float(log_M.max())
+                if rule.rejects and math.isnan(largest):
+                    raise TrainingError(
+                        f"step {total['step']}: the envelope {text!r} has seen too few rows to "
+                        "know an M for all of these; another policy needs fewer"
+                    )
                 M = float(log_M.max().exp()) if rule.rejects else None
                 over, mass = chosen.excess.tolist()
                 if not all(map(math.isfinite, (M or 0.0, over, mass))):
@@ -208,7 +231,8 @@ def train(
                     total["squared_weights"] += float(share.square().sum())
                 if rule.rejects:
                     # After the decision: a batch that sets its own M biases the accepted law.
-                    envelope.update(chosen.log_ratio, accepted=chosen.mask)
+                    envelope.update(chosen.log_ratio, group, accepted=chosen.mask)
+                balance.update(rows, chosen.log_ratio, chosen.mask)
                 seconds = time.perf_counter() - started
 
                 total["gradient_samples"] += accepted
@@ -250,6 +274,8 @@ def train(
                 "gradient_ess": taken**2 / total["squared_weights"] if taken else 0.0,
                 "M": M,
                 "envelope": envelope.report().to_dict() if rule.rejects else None,
+                **balance.told(),
+                **task.tell(model),
                 **drawn,
                 "seconds": total["seconds"],
             }
@@ -261,6 +287,7 @@ def train(
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "envelope": envelope.state_dict(),
+                    "balance": balance.state_dict(),
                     "generator": generator.get_state(),
                     "epoch": epoch + 1,
                     "position": writer.position(),

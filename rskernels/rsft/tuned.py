@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ def tune(
     pilot: int = 1 << 14,
     min_acceptance: float = 1e-7,
     seed: int = 0,
+    resume: Mapping[str, Any] | None = None,
+    keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> Tuned:
     """Fine-tune a proposal by minimising KL(p‖q) on accepted draws.
 
@@ -100,6 +103,12 @@ def tune(
         As in :func:`rskernels.rejection_sample`.
     seed : int
         In [0, 2**62). Decides all draws and the order of the gradient steps.
+    resume : mapping, optional
+        What ``keep`` was given, by a call of the same arguments but for fewer ``rounds``, perhaps:
+        the call continues there, bit-identically.
+    keep : callable, optional
+        Called with the state after the draws of each round: tensors, numbers and containers of
+        them, under ``"rounds"`` a ``Round`` for each, as a tuple.
 
     Returns
     -------
@@ -134,9 +143,18 @@ def tune(
     history: list[Round] = []
     pool: list[Tensor] = []
     loss = math.nan
-    for number in range(rounds + 1):
-        current = DefensiveProposal(copy.deepcopy(tuned).requires_grad_(False), start, share)
-        envelope = Envelope("max", on_violation="thin")
+    if resume is not None:
+        current, envelope = _defensive(tuned, start, share), Envelope("max", on_violation="thin")
+        current.tuned.load_state_dict(resume["best"])
+        envelope.load_state_dict(resume["envelope"])
+        best = current, envelope, resume["acceptance_rate"]
+        tuned.load_state_dict(resume["tuned"])
+        generator.set_state(resume["generator"])
+        history, pool = [Round(*r) for r in resume["rounds"]], list(resume["pool"])
+    for number in range(len(history), rounds + 1):
+        if number > 0:
+            loss = minimise_kl(tuned, torch.cat(pool), steps, batch_size, lr, generator)
+        current, envelope = _defensive(tuned, start, share), Envelope("max", on_violation="thin")
         begin = time.perf_counter()
         found = rejection_sample(
             log_prob,
@@ -155,10 +173,24 @@ def tune(
             best = current, envelope, found.acceptance_rate
         else:
             tuned.load_state_dict(best[0].tuned.state_dict())
-        if number < rounds:
-            loss = minimise_kl(tuned, torch.cat(pool), steps, batch_size, lr, generator)
+        if keep is not None:
+            keep(
+                {
+                    "best": best[0].tuned.state_dict(),
+                    "envelope": best[1].state_dict(),
+                    "acceptance_rate": best[2],
+                    "tuned": tuned.state_dict(),
+                    "generator": generator.get_state(),
+                    "rounds": [tuple(r) for r in history],
+                    "pool": pool,
+                }
+            )
     assert best is not None
     return Tuned(best[0], best[1], torch.cat(pool), tuple(history))
+
+
+def _defensive(tuned: nn.Module, start: nn.Module, share: float) -> DefensiveProposal:
+    return DefensiveProposal(copy.deepcopy(tuned).requires_grad_(False), start, share)
 
 
 def minimise_kl(

@@ -19,7 +19,7 @@ from rskernels.rsft.metrics import MetricsWriter
 from rskernels.rsft.proposals import CouplingProposal, FamilyProposal
 from rskernels.rsft.report import describe, draw_trace, write_summary
 from rskernels.rsft.samples import Samples
-from rskernels.rsft.tuned import tune
+from rskernels.rsft.tuned import Round, tune
 
 COMPONENTS = 5
 # Of the first proposal, as multiples of the target's.
@@ -28,7 +28,7 @@ SPREAD = 2.0
 SHRUNK = 0.2
 
 
-def run_tuned(config: Config, out: Path) -> dict[str, Any]:
+def run_tuned(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     """Fine-tune a proposal towards the density of the data, and write what came of it.
 
     The target is a mixture of a normal for each class of the pool, in the space of its first
@@ -39,8 +39,10 @@ def run_tuned(config: Config, out: Path) -> dict[str, Any]:
     config : Config
         Of method "tuned".
     out : Path
-        Folder for ``metrics.jsonl``, TensorBoard events, ``proposal.pt``, ``curves.png`` and
-        ``summary.json``.
+        Folder for ``metrics.jsonl``, TensorBoard events, ``checkpoint.pt``, ``proposal.pt``,
+        ``curves.png`` and ``summary.json``.
+    resume : bool
+        Continue after the last round in `out`; of the configuration only `rounds` may differ.
 
     Returns
     -------
@@ -52,25 +54,53 @@ def run_tuned(config: Config, out: Path) -> dict[str, Any]:
     ------
     DataError
         If the data, the imbalance or the test fraction cannot be had.
+    CheckpointError
+        If there is no checkpoint to resume, or it is damaged or of another configuration.
     RejectionError, TrainingError
         As :func:`rskernels.rsft.tuned.tune`.
     """
+    saved: dict[str, Any] = {"position": 0, "state": None}
+    done = 0
+    if resume:
+        saved = checkpoint.load(
+            out / "checkpoint.pt",
+            expected=dataclasses.asdict(config),
+            free=frozenset({"rounds"}),
+            needed=frozenset(saved),
+        )
+        done = len(saved["state"]["rounds"]) - 1
+        if done > config.rounds:
+            raise checkpoint.CheckpointError(
+                f"{out} has tuned {done} rounds, more than rounds={config.rounds}"
+            )
     generator = torch.Generator().manual_seed(config.seed)
     data = load(config, generator)
     target = class_mixture(data.pool)
     start = first_proposal(target, config.proposal, generator)
-    tuned = tune(
-        target.log_prob,
-        start,
-        rounds=config.rounds,
-        draws=config.draws,
-        seed=int(torch.randint(1 << 62, (), generator=generator)),
-    )
-    rounds = [r._asdict() for r in tuned.rounds]
-    with MetricsWriter(out) as writer:
-        for step, record in enumerate(rounds):
+    with MetricsWriter(out, position=saved["position"], step=done) as writer:
+
+        def keep(state: dict[str, Any]) -> None:
+            record = Round(*state["rounds"][-1])._asdict()
             told = {k: None if math.isnan(float(v)) else v for k, v in record.items()}
-            writer.write({"kind": "round", "step": step, **told})
+            writer.write({"kind": "round", "step": len(state["rounds"]) - 1, **told})
+            checkpoint.save(
+                out / "checkpoint.pt",
+                {
+                    "config": dataclasses.asdict(config),
+                    "state": state,
+                    "position": writer.position(),
+                },
+            )
+
+        tuned = tune(
+            target.log_prob,
+            start,
+            rounds=config.rounds,
+            draws=config.draws,
+            seed=int(torch.randint(1 << 62, (), generator=generator)),
+            resume=saved["state"],
+            keep=keep,
+        )
     first = tuned.rounds[0]
     best = max((r for r in tuned.rounds if r.is_kept), key=lambda r: r.acceptance_rate)
     summary: dict[str, Any] = {

@@ -127,13 +127,76 @@ def test_drawing_that_accepts_nothing_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("case", ["chain", "tuned"])
-def test_what_keeps_no_checkpoint_is_not_resumed(tmp_path, case):
-    with pytest.raises(CheckpointError, match="keeps no checkpoint"):
+def test_an_earlier_run_is_replaced_only_when_told_to(tmp_path, case):
+    with pytest.raises(CheckpointError, match="nothing to resume"):
         run(Config(**CASES[case]), tmp_path, resume=True)
     quick(tmp_path, case)
     with pytest.raises(FileExistsError, match="already holds a run"):
         quick(tmp_path, case)
     run(Config(**CASES[case]), tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("case", "saves"),
+    [("chain", 3), ("chain", 7), ("independent", 4), ("tuned", 2), ("coupling", 2)],
+)
+def test_resume_after_a_crash_is_bit_identical(tmp_path, monkeypatch, case, saves):
+    """The crash comes between two checkpoints, after the chain's burn-in or before its end."""
+    rounds = {"rounds": 2} if case in ("tuned", "coupling") else {}
+    straight = quick(tmp_path / "straight", case, **rounds)
+    save, made = checkpoint.save, []
+
+    def crash(path, state):
+        if len(made) == saves:
+            raise KeyboardInterrupt
+        made.append(path)
+        save(path, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", crash)
+        with pytest.raises(KeyboardInterrupt):
+            quick(tmp_path / "crashed", case, **rounds)
+    assert not (tmp_path / "crashed" / "summary.json").exists()
+    config = Config(**{**CASES[case], **rounds})
+    resumed = run(config, tmp_path / "crashed", resume=True)
+    assert timeless(resumed) == timeless(straight)
+    assert_same_files(tmp_path / "straight", tmp_path / "crashed")
+    # Once more from the last checkpoint: what was finished is there again.
+    assert timeless(run(config, tmp_path / "crashed", resume=True)) == timeless(straight)
+    assert_same_files(tmp_path / "straight", tmp_path / "crashed")
+
+
+def test_a_proposal_is_tuned_further(tmp_path):
+    straight = quick(tmp_path / "straight", "tuned", rounds=2)
+    quick(tmp_path / "parts", "tuned")
+    config = Config(**{**TUNED, "rounds": 2})
+    assert timeless(run(config, tmp_path / "parts", resume=True)) == timeless(straight)
+    assert_same_files(tmp_path / "straight", tmp_path / "parts")
+    with pytest.raises(CheckpointError, match="has tuned 2 rounds, more than rounds=1"):
+        run(Config(**TUNED), tmp_path / "parts", resume=True)
+    with pytest.raises(CheckpointError, match="draws was 200, is 300"):
+        run(Config(**{**TUNED, "draws": 300}), tmp_path / "parts", resume=True)
+
+
+def test_a_chain_of_other_length_is_not_resumed(tmp_path):
+    quick(tmp_path, "chain")
+    with pytest.raises(CheckpointError, match="steps was 600, is 700"):
+        run(Config(**{**CHAIN, "steps": 700}), tmp_path, resume=True)
+
+
+def assert_same_files(a, b):
+    """Compare the metrics, and the tensors of what a run leaves behind, bit for bit."""
+    lines = [(out / "metrics.jsonl").read_text().splitlines() for out in (a, b)]
+    records = [[json.loads(line) for line in each] for each in lines]
+    assert timeless(records[0]) == timeless(records[1]) != []
+    name = "samples.pt" if (a / "samples.pt").exists() else "proposal.pt"
+    first, second = (checkpoint.read(out / name) for out in (a, b))
+    if name == "samples.pt":
+        assert torch.equal(first["samples"], second["samples"])
+    else:
+        both = first["proposal"], second["proposal"]
+        assert both[0].keys() == both[1].keys()
+        assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
 
 
 @pytest.mark.parametrize("case", ["proposal", "transfer"])

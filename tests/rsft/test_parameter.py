@@ -119,6 +119,7 @@ def test_a_wider_proposal_accepts_less_by_its_volume():
         ({"tau": math.nan}, "tau must be positive and finite, got nan"),
         ({"acceptance": 0.3}, "needs a burn-in"),
         ({"acceptance": 1.0, "burn_in": 10}, r"must be in \(0, 1\)"),
+        ({"every": 0}, "every must be at least 1, got 0"),
     ],
 )
 def test_what_a_chain_refuses(change, message):

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from rskernels import Envelope
-from rskernels.rsft.select import State, accept, control
+from rskernels.rsft import task
+from rskernels.rsft import train as loop
+from rskernels.rsft.balance import Balance
+from rskernels.rsft.config import Config
+from rskernels.rsft.metrics import Scores
+from rskernels.rsft.modalities import MultimodalNetwork
+from rskernels.rsft.select import RULES, State, accept, control
 
 ROWS = 1 << 16
 PRIOR = torch.tensor([0.6, 0.25, 0.1, 0.05], dtype=torch.float64)
@@ -103,6 +109,61 @@ def test_targets_per_modality_with_an_M_for_each(seed):
     one = State(per_modality.max() + 1e-6, seed, 0)
     mask = accept(logits, labels, wanted.log().float(), one).mask
     assert_shares(modality[mask], torch.full((3,), 1 / 3, dtype=torch.float64))
+
+
+@pytest.fixture
+def accepted_of(tmp_path, monkeypatch):
+    """Train by `accept` on the bundled modalities; return modality and class of what is used."""
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Scores(0.0, 0.0))
+    monkeypatch.setattr(task, "accuracy_of_each", lambda *_: {})
+
+    def run(config):
+        used = []
+        update = Balance.update
+
+        def spy(balance, rows, log_ratio, mask=None):
+            update(balance, rows, log_ratio, mask)
+            if mask is not None:
+                used.append(rows[mask])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Balance, "update", spy)
+            loop.train(config, tmp_path, overwrite=True, progress=False)
+        rows = torch.cat(used)
+        made = task.make_task(config, torch.Generator().manual_seed(config.seed))
+        return made.modality[rows], made.pool.labels[rows]
+
+    return run
+
+
+def test_modalities_and_classes_of_a_training_run(accepted_of, monkeypatch, seed):
+    """A model that knows nothing and learns nothing: q is even, and the wanted density decides."""
+
+    class Ignorant(MultimodalNetwork):
+        def forward(self, inputs):
+            return 0 * self.head.bias.expand(len(inputs), -1)
+
+    monkeypatch.setattr(task, "MultimodalNetwork", Ignorant)
+    config = Config(data="multimodal", envelope="max", epochs=80, batch_size=256, seed=seed)
+    modality, labels = accepted_of(config)
+    assert len(labels) > 1600
+    assert_shares(modality, torch.full((3,), 1 / 3, dtype=torch.float64))
+    assert_shares(labels, torch.full((10,), 0.1, dtype=torch.float64))
+    for m in range(3):
+        assert_shares(labels[modality == m], torch.full((10,), 0.1, dtype=torch.float64))
+
+
+def test_modalities_of_a_training_run_while_the_model_learns(accepted_of, monkeypatch, seed):
+    """It learns images before words, and M follows each: with one M for all the shares go."""
+    config = Config(data="multimodal", epochs=20, seed=seed)
+    third = torch.full((3,), 1 / 3, dtype=torch.float64)
+    modality, _ = accepted_of(config)
+    assert len(modality) > 400
+    assert_shares(modality, third)
+    monkeypatch.setitem(RULES, "accept", RULES["accept"]._replace(balances=False))
+    modality, _ = accepted_of(config)
+    with pytest.raises(AssertionError, match="for tensor"):
+        assert_shares(modality, third)
 
 
 @pytest.mark.parametrize("M", [0.6, 1.0, 2.0])
