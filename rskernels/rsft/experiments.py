@@ -125,8 +125,8 @@ EXPERIMENTS = (
     ),
     Experiment(
         "multimodal",
-        "Modality and class balance: digits as images, as speech and as mistyped words, 20 : 4 : 1, "
-        "each with its most frequent class 5 times the rarest",
+        "Modality and class balance: digits as images, speech and mistyped words, 20 : 4 : 1, each "
+        "with its most frequent class 5 times the rarest",
         {"data": "multimodal", "epochs": 40, "lr": 0.02},
         balance(200),
         {"epochs": 2},
