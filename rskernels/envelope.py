@@ -372,7 +372,7 @@ class Envelope(StoredState):
 
     @property
     def violations(self) -> Tensor:
-        """Rows whose ratio was above the M in force when they came, int64 ``[groups]``."""
+        """Rows whose ratio was above the M > 0 in force when they came, int64 ``[groups]``."""
         return self.counts.violations
 
     @property

@@ -157,19 +157,20 @@ void Envelope::add_left_out(const Batch& batch, std::span<const double> log_M) {
     load(batch, begin, count, log_ratio);
     for (std::int64_t i = 0; i < count; ++i) {
       const InForce M(log_M[static_cast<std::size_t>(begin + i)]);
-      if (!(log_ratio[i] < kInfinity)) continue;
+      if (!(log_ratio[i] < kInfinity) || !M.decides()) continue;
       Tally& tally = held_.groups[static_cast<std::size_t>(batch.group(begin + i))].tally;
-      const bool violates = log_ratio[i] > M.log_M;
-      tally.violations += violates ? 1 : 0;
-      if (!M.decides()) continue;
       ++tally.decided;
       // One unit of a weight is the M of the ratio itself.
       const InForce own(log_ratio[i]);
       const double weight = own.decides() ? own.in_units(tally.exponent) : 0.0;
       tally.decided_weight += weight;
-      if (violates) tally.excess += std::max(weight - M.in_units(tally.exponent), 0.0);
-      tally.expected +=
-          violates ? 1.0 : M.over_M(own.decides() ? own.in_units(own.exponent) : 0.0, own.exponent);
+      if (M.is_exceeded_by(log_ratio[i])) {
+        ++tally.violations;
+        tally.excess += std::max(weight - M.in_units(tally.exponent), 0.0);
+        tally.expected += 1.0;
+      } else {
+        tally.expected += M.over_M(own.decides() ? own.in_units(own.exponent) : 0.0, own.exponent);
+      }
     }
   }
 }
@@ -218,6 +219,11 @@ void Envelope::merge(const Envelope& other) {
   Envelope theirs(other.options_);
   theirs.restore(other.state());
   const std::lock_guard lock(mutex_);
+  RowLimit rows;
+  for (std::size_t g = 0; g < held_.groups.size(); ++g) {
+    rows.add(held_.groups[g].tally, g);
+    rows.add(theirs.held_.groups[g].tally, g);
+  }
   for (std::size_t g = 0; g < held_.groups.size(); ++g) {
     held_.groups[g].tally.merge(theirs.held_.groups[g].tally);
   }

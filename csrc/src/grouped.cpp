@@ -45,17 +45,19 @@ void add_unusual(double log_ratio, double fraction, double power, GroupTally& gr
     line.exponent = tally.exponent;
     line.usual = usual_of(group);
   }
-  const bool decides = group.M.decides();
-  const bool violates = log_ratio > group.M.log_M;
   const double w = fraction * two_to(power - tally.exponent);
   tally.weight += w;
   tally.square += w * w;
-  tally.violations += violates ? 1 : 0;
-  if (!decides) return;
+  if (!group.M.decides()) return;
   ++tally.decided;
   tally.decided_weight += w;
-  if (violates) tally.excess += std::max(w - group.M.in_units(tally.exponent), 0.0);
-  tally.expected += violates ? 1.0 : group.M.over_M(w, tally.exponent);
+  if (group.M.is_exceeded_by(log_ratio)) {
+    ++tally.violations;
+    tally.excess += std::max(w - group.M.in_units(tally.exponent), 0.0);
+    tally.expected += 1.0;
+  } else {
+    tally.expected += group.M.over_M(w, tally.exponent);
+  }
 }
 
 // Groups this many rows on are fetched meanwhile: they come from anywhere.

@@ -57,10 +57,12 @@ TEST(Envelope, MaxIsTheLargestValidRatio) {
   EXPECT_EQ(envelope.log_M()[0], -kInfinity);
   update(envelope, Ratios{-2.0, 1.0, 0.5});
   EXPECT_EQ(envelope.log_M()[0], 1.0);
-  // The whole batch was decided with log M = -inf.
-  EXPECT_EQ(counts(envelope, "violations"), Counts{3});
+  // M = 0 decides nothing, so nothing violates it.
+  EXPECT_EQ(counts(envelope, "decided"), Counts{0});
+  EXPECT_EQ(counts(envelope, "violations"), Counts{0});
   update(envelope, Ratios{1.0, 1.5, 2.0});
-  EXPECT_EQ(counts(envelope, "violations"), Counts{5});
+  EXPECT_EQ(counts(envelope, "decided"), Counts{3});
+  EXPECT_EQ(counts(envelope, "violations"), Counts{2});
   EXPECT_EQ(counts(envelope, "seen"), Counts{9});
   EXPECT_EQ(counts(envelope, "invalid"), Counts{2});
 }
@@ -111,6 +113,43 @@ TEST(Envelope, RestoresTheLargestRatios) {
   Envelope copy(quantile(0.9));
   copy.restore(envelope.state());
   EXPECT_EQ(copy.log_M()[0], largest);
+}
+
+TEST(Envelope, AnInfiniteRatioIsInvalidUnderEveryM) {
+  for (const double top : {0.0, 0x1p50, 1e308}) {
+    Envelope envelope({});
+    update(envelope, Ratios{top});
+    update(envelope, Ratios{kInfinity, kNaN, -1.0});
+    EXPECT_EQ(envelope.log_M()[0], top);
+    EXPECT_EQ(counts(envelope, "invalid"), Counts{2});
+    EXPECT_EQ(counts(envelope, "decided"), Counts{1});
+  }
+}
+
+TEST(Envelope, TheTwoZerosAreOne) {
+  for (const PolicyKind policy : {PolicyKind::kMax, PolicyKind::kTail}) {
+    Envelope a({.policy = policy});
+    Envelope b({.policy = policy});
+    update(a, Ratios{0.0, -0.0, -1.0});
+    update(b, Ratios{-0.0, 0.0, -1.0});
+    for (const Envelope* envelope : {&a, &b}) {
+      EXPECT_FALSE(std::signbit(envelope->log_M()[0]) && policy == PolicyKind::kMax);
+      for (const double ratio : envelope->state().double_column("tail")) {
+        EXPECT_FALSE(ratio == 0.0 && std::signbit(ratio));
+      }
+    }
+  }
+}
+
+TEST(Envelope, MergeRefusesMoreRowsThanCanBeCounted) {
+  Envelope envelope({.groups = 2});
+  update(envelope, Ratios{kNaN, kNaN}, Ids{0, 1});
+  Columns state = envelope.state();
+  for (const char* name : {"seen", "invalid"}) state.ints[name] = {1LL << 51, 1LL << 51};
+  envelope.restore(state);
+  envelope.merge(envelope);
+  EXPECT_THROW(envelope.merge(envelope), std::invalid_argument);
+  EXPECT_EQ(counts(envelope, "seen"), (Counts{1LL << 52, 1LL << 52}));
 }
 
 TEST(Envelope, RefusesBadIdsAndTakesNothingIn) {
@@ -190,6 +229,7 @@ TEST(Envelope, RestoreRefusesWhatNoEnvelopeHolds) {
       [](Columns& s) { s.ints["seen"][0] = 3; },
       [](Columns& s) { s.ints["violations"][0] = -1; },
       [](Columns& s) { s.ints["violations"][0] = 4; },
+      [](Columns& s) { s.ints["violations"][0] = 1; },
       [](Columns& s) { s.doubles["max_log_ratio"][0] = 1.0; },
       [](Columns& s) { s.doubles["max_log_ratio"][0] = kNaN; },
       [](Columns& s) { s.doubles["unit"][0] = 2.0; },
