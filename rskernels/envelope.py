@@ -76,9 +76,10 @@ class Envelope(StoredState):
     ``tail``
         M is the upper end of the 95 % interval for the end of a generalised Pareto law fitted to
         the largest ``ceil(3 √S)`` of S ratios (S / 5 below 226; at most 4,095), so the supremum is
-        above M with probability 2.5 % where that law holds (Coles 2001). NaN below 25 ratios or
-        with fewer than five distinct ones in the tail; :class:`NoFiniteM` where its shape is not
-        negative or not known to be.
+        above M with probability 2.5 % where that law holds (Coles 2001). Where one positive ratio
+        fills the whole of that tail, as with a p that is a multiple of q, it is M. NaN below 25
+        ratios, and with fewer than five above the tail's threshold otherwise; :class:`NoFiniteM`
+        where its shape is not negative or not known to be.
 
     Envelopes of the same options merge in any order and grouping to the same maxima, counts and,
     without ``half_life``, histograms; sums agree to rounding. Every method may be called from
