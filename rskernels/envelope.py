@@ -363,8 +363,10 @@ class Envelope(StoredState):
     @property
     def counts(self) -> EnvelopeCounts:
         """Rows seen, violations and invalid rows of each group."""
-        groups = self.report().groups
-        return EnvelopeCounts(groups["seen"], groups["violations"], groups["invalid"])
+        counts = self._core.counts()
+        return EnvelopeCounts(
+            *(torch.from_numpy(counts[name]) for name in EnvelopeCounts._fields)
+        )
 
     @property
     def seen(self) -> Tensor:
@@ -387,13 +389,18 @@ class Envelope(StoredState):
         return make_report(self._options.spec(), self.on_violation, groups, overall)
 
     def __repr__(self) -> str:
-        report = self.report()
-        total, options = report.overall, self._options
-        log_M = f"log_M={total['log_M']:.6g}" if self.groups == 1 else f"groups={self.groups}"
+        counts, options = self.counts, self._options
+        if self.groups == 1:
+            try:
+                log_M = f"log_M={self.log_M().item():.6g}"
+            except NoFiniteM:
+                log_M = "log_M=nan"
+        else:
+            log_M = f"groups={self.groups}"
         half_life = ""
         if options.half_life is not None and options.policy != "decayed":
             half_life = f", half_life={options.half_life:g}"
         return (
-            f"Envelope({options.spec()}{half_life}, {log_M}, seen={total['seen']}, "
-            f"violations={total['violations']}, invalid={total['invalid']})"
+            f"Envelope({options.spec()}{half_life}, {log_M}, seen={counts.seen.sum()}, "
+            f"violations={counts.violations.sum()}, invalid={counts.invalid.sum()})"
         )

@@ -188,7 +188,6 @@ void Envelope::restore(const Columns& state, std::span<const Columns> parts) {
     check_tail(held.tails[g], tallies[g], label(g));
   }
   held.policy->check_fits(tallies);
-  for (std::size_t g = 0; g < tallies.size(); ++g) refresh(held, g);
   const std::lock_guard lock(mutex_);
   held_ = std::move(held);
 }

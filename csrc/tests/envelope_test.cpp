@@ -152,6 +152,45 @@ TEST(Envelope, MergeRefusesMoreRowsThanCanBeCounted) {
   EXPECT_EQ(counts(envelope, "seen"), (Counts{1LL << 52, 1LL << 52}));
 }
 
+// Counts how often an M is made; its M is the largest ratio.
+class CountingPolicy final : public Policy {
+ public:
+  static inline int made = 0;
+  double log_M(std::size_t, const Tally& tally, const Tail&) const override {
+    ++made;
+    return tally.valid() > 0 ? tally.max_log_ratio : kNaN;
+  }
+};
+
+TEST(Envelope, MakesAnMOnlyWhereOneIsAskedFor) {
+  constexpr std::int64_t kGroups = 3;
+  for (const std::int64_t groups : {std::int64_t{1}, kGroups}) {
+    const EnvelopeOptions options{.groups = groups};
+    const auto make = +[](const EnvelopeOptions&) -> std::unique_ptr<Policy> {
+      return std::make_unique<CountingPolicy>();
+    };
+    CountingPolicy::made = 0;
+    Envelope envelope(options, make);
+    Envelope other(options, make);
+    const Ids ids = groups > 1 ? Ids{0, 0, 1} : Ids{};
+    update(envelope, Ratios{1.0, 2.0, 3.0}, ids);
+    // The rows met the M of nothing, of the groups that they were of.
+    const int met = groups > 1 ? 2 : 1;
+    EXPECT_EQ(CountingPolicy::made, met);
+    for (int i = 0; i < 5; ++i) other.merge(envelope);
+    other.restore(other.state());
+    (void)other.tallies();
+    EXPECT_EQ(CountingPolicy::made, met);
+    (void)envelope.log_M();
+    (void)envelope.log_M();
+    (void)envelope.report();
+    EXPECT_EQ(CountingPolicy::made, met + groups);
+    update(envelope, Ratios{1.0, 5.0, 3.0}, ids);
+    EXPECT_EQ(CountingPolicy::made, met + groups);
+    EXPECT_EQ(counts(envelope, "violations")[0], 1);
+  }
+}
+
 TEST(Envelope, RefusesBadIdsAndTakesNothingIn) {
   Envelope envelope({.groups = 2});
   for (const std::int64_t bad : {std::int64_t{2}, std::int64_t{-1}, INT64_MAX}) {
