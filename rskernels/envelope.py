@@ -364,9 +364,7 @@ class Envelope(StoredState):
     def counts(self) -> EnvelopeCounts:
         """Rows seen, violations and invalid rows of each group."""
         counts = self._core.counts()
-        return EnvelopeCounts(
-            *(torch.from_numpy(counts[name]) for name in EnvelopeCounts._fields)
-        )
+        return EnvelopeCounts(*(torch.from_numpy(counts[name]) for name in EnvelopeCounts._fields))
 
     @property
     def seen(self) -> Tensor:

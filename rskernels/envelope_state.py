@@ -91,10 +91,11 @@ class StoredState:
 
         Every rank ends with what one process would hold that saw the rows of all: the same
         maxima, counts and histograms, sums to rounding. As with the collectives of torch, every
-        rank of the group must call it, with as many groups, and a second call counts all rows
-        again: keep what is new in an envelope of its own, reduce that and :meth:`merge` it.
+        rank of the group must call it, and a second call counts all rows again: keep what is new
+        in an envelope of its own, reduce that and :meth:`merge` it.
 
-        Two collectives, whatever the number of groups; on the GPU where the backend is NCCL.
+        Two collectives, whatever the number of groups; on the GPU where the backend is NCCL. Each
+        rank receives the state of all of them for a while, of the size that :meth:`to_bytes` has.
 
         Parameters
         ----------
@@ -104,7 +105,7 @@ class StoredState:
         Raises
         ------
         ValueError
-            On every rank if the options differ; if there is no process group, or this process is
+            On every rank if an option differs, such as the number of groups; if there is no process group, or this process is
             none of the group. The envelope then stays as it was.
         """
         with self._lock:
