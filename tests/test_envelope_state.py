@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -237,6 +238,16 @@ def test_state_survives_torch_save_pickle_and_copy(options):
         (ValueError, "the envelopes differ", lambda s: s.update(level=0.5)),
         (ValueError, "the envelopes differ", lambda s: s.update(policy="max")),
         (TypeError, "state['seen'] must be a torch.int64 tensor, got list", "seen:list"),
+        (TypeError, "state['seen'] must be a torch.int64 tensor, got ndarray", "seen:array"),
+        (TypeError, "state['level'] must be a float or None, got ndarray", {"level": np.ones(2)}),
+        (TypeError, "state['level'] must be a float or None, got str", {"level": "0.8"}),
+        (TypeError, "state['groups'] must be an int, got Tensor", {"groups": torch.tensor(4)}),
+        (TypeError, "state['groups'] must be an int, got ndarray", {"groups": np.array([4, 4])}),
+        (TypeError, "state['policy'] must be a str, got ndarray", {"policy": np.array(["max"])}),
+        (TypeError, "state['on_violation'] must be a str, got list", {"on_violation": ["cap"]}),
+        (ValueError, "state['seen'] must hold its values in memory, got a Tensor of", "seen:meta"),
+        (ValueError, "torch.strided on meta", "group_tail:none"),
+        (ValueError, "of layout torch.sparse_coo on cpu", "bin_count:sparse"),
         (TypeError, "must be a torch.float64 tensor, got torch.float32", "bin_count:float"),
         (ValueError, "must have one dimension, got shape [1, 4]", "seen:unsqueeze"),
         (ValueError, "the state holds 3 groups, this envelope 4", "seen:short"),
@@ -250,6 +261,10 @@ def test_state_survives_torch_save_pickle_and_copy(options):
 def test_load_refuses_and_changes_nothing(error, message, change):
     changes = {
         "list": lambda t: t.tolist(),
+        "array": lambda t: t.numpy(),
+        "meta": lambda t: t.to("meta"),
+        "none": lambda t: t[:0].to("meta"),
+        "sparse": lambda t: t.to_sparse(),
         "float": lambda t: t.float(),
         "unsqueeze": lambda t: t[None],
         "short": lambda t: t[:-1],
@@ -264,6 +279,8 @@ def test_load_refuses_and_changes_nothing(error, message, change):
     if callable(change):
         result = change(state)
         state = result if isinstance(result, list) else state
+    elif isinstance(change, dict):
+        state.update(change)
     else:
         key, how = change.split(":")
         state[key] = changes[how](state[key])
