@@ -388,16 +388,11 @@ class Envelope(StoredState):
 
     def __repr__(self) -> str:
         counts, options = self.counts, self._options
+        log_M = f"groups={self.groups}"
         if self.groups == 1:
-            try:
-                log_M = f"log_M={self.log_M().item():.6g}"
-            except NoFiniteM:
-                log_M = "log_M=nan"
-        else:
-            log_M = f"groups={self.groups}"
-        half_life = ""
-        if options.half_life is not None and options.policy != "decayed":
-            half_life = f", half_life={options.half_life:g}"
+            log_M = f"log_M={self.report().overall['log_M']:.6g}"
+        forgets = options.half_life is not None and options.policy != "decayed"
+        half_life = f", half_life={options.half_life:g}" if forgets else ""
         return (
             f"Envelope({options.spec()}{half_life}, {log_M}, seen={counts.seen.sum()}, "
             f"violations={counts.violations.sum()}, invalid={counts.invalid.sum()})"
