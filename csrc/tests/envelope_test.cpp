@@ -119,10 +119,11 @@ TEST(Envelope, AnInfiniteRatioIsInvalidUnderEveryM) {
   for (const double top : {0.0, 0x1p50, 1e308}) {
     Envelope envelope({});
     update(envelope, Ratios{top});
+    update(envelope, Ratios{kInfinity, -1.0});
     update(envelope, Ratios{kInfinity, kNaN, -1.0});
     EXPECT_EQ(envelope.log_M()[0], top);
-    EXPECT_EQ(counts(envelope, "invalid"), Counts{2});
-    EXPECT_EQ(counts(envelope, "decided"), Counts{1});
+    EXPECT_EQ(counts(envelope, "invalid"), Counts{3});
+    EXPECT_EQ(counts(envelope, "decided"), Counts{2});
   }
 }
 
@@ -298,6 +299,16 @@ TEST(Envelope, RestoreRefusesWhatNoEnvelopeHolds) {
   }
   EXPECT_EQ(envelope.state().double_column("bin_edge"), good.double_column("bin_edge"));
   envelope.restore(good);
+}
+
+TEST(Envelope, RestoreRefusesMoreWeightThanSamples) {
+  Envelope envelope(quantile(0.5, 8.0));
+  update(envelope, Ratios{1.0, 2.0});
+  Columns state = envelope.state();
+  envelope.restore(state);
+  // Merged with itself it would overflow.
+  state.doubles["bin_count"][0] = 1e308;
+  EXPECT_THROW(envelope.restore(state), std::invalid_argument);
 }
 
 TEST(Envelope, ServesConcurrentCallers) {
