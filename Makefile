@@ -77,7 +77,7 @@ sanitize: $(TOOLS)
 	@command -v clang++ >/dev/null || { echo 'libFuzzer comes with clang: apt-get install clang libclang-rt-dev'; exit 1; }
 	$(BIN)/cmake --preset fuzz
 	$(BIN)/cmake --build --preset fuzz --parallel $(shell nproc)
-	build/fuzz/csrc/fuzz/byte_form_fuzz -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+	build/fuzz/csrc/fuzz/byte_form_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -print_final_stats=1
 
 clean:
 	rm -rf $(VENV) build dist wheelhouse

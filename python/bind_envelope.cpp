@@ -88,15 +88,10 @@ void observe(Envelope& envelope, const Array<bool>& accepted, const Batch& batch
   envelope.observe(mask, batch);
 }
 
-py::dict summarize(const std::vector<Tally>& tallies) {
+py::dict count(const std::vector<Tally>& tallies) {
   py::dict arrays;
   const auto ints = [&](const char* name, auto get) {
     std::vector<std::int64_t> values;
-    for (const Tally& tally : tallies) values.push_back(get(tally));
-    arrays[name] = as_array(values);
-  };
-  const auto doubles = [&](const char* name, auto get) {
-    std::vector<double> values;
     for (const Tally& tally : tallies) values.push_back(get(tally));
     arrays[name] = as_array(values);
   };
@@ -105,6 +100,16 @@ py::dict summarize(const std::vector<Tally>& tallies) {
   ints("invalid", [](const Tally& t) { return t.invalid; });
   ints("decided", [](const Tally& t) { return t.decided; });
   ints("violations", [](const Tally& t) { return t.violations; });
+  return arrays;
+}
+
+py::dict summarize(const std::vector<Tally>& tallies) {
+  py::dict arrays = count(tallies);
+  const auto doubles = [&](const char* name, auto get) {
+    std::vector<double> values;
+    for (const Tally& tally : tallies) values.push_back(get(tally));
+    arrays[name] = as_array(values);
+  };
   doubles("max_log_ratio", [](const Tally& t) { return t.max_log_ratio; });
   doubles("delta", [](const Tally& t) { return t.delta(); });
   doubles("expected_acceptance", [](const Tally& t) { return t.expected_acceptance(); });
@@ -112,6 +117,15 @@ py::dict summarize(const std::vector<Tally>& tallies) {
   doubles("ess", [](const Tally& t) { return t.effective_sample_size(); });
   doubles("chi_squared", [](const Tally& t) { return t.chi_squared(); });
   return arrays;
+}
+
+py::dict counts(const Envelope& envelope) {
+  std::vector<Tally> tallies;
+  {
+    const py::gil_scoped_release release;
+    tallies = envelope.tallies();
+  }
+  return count(tallies);
 }
 
 py::tuple report(const Envelope& envelope) {
@@ -212,6 +226,7 @@ void bind_envelope(py::module_& module) {
       .def("merge", &Envelope::merge, py::arg("other"), py::call_guard<py::gil_scoped_release>())
       .def("log_M", &log_M, py::arg("batch") = py::none())
       .def("tail_capacities", &Envelope::tail_capacities)
+      .def("counts", &counts)
       .def("report", &report)
       .def("state", &state)
       .def("restore", &restore, py::arg("arrays"), py::arg("parts") = py::none())

@@ -76,9 +76,10 @@ class Envelope(StoredState):
     ``tail``
         M is the upper end of the 95 % interval for the end of a generalised Pareto law fitted to
         the largest ``ceil(3 √S)`` of S ratios (S / 5 below 226; at most 4,095), so the supremum is
-        above M with probability 2.5 % where that law holds (Coles 2001). NaN below 25 ratios or
-        with fewer than five distinct ones in the tail; :class:`NoFiniteM` where its shape is not
-        negative or not known to be.
+        above M with probability 2.5 % where that law holds (Coles 2001). Where one positive ratio
+        fills the whole of that tail, as with a p that is a multiple of q, it is M. NaN below 25
+        ratios, and with fewer than five above the tail's threshold otherwise; :class:`NoFiniteM`
+        where its shape is not negative or not known to be.
 
     Envelopes of the same options merge in any order and grouping to the same maxima, counts and,
     without ``half_life``, histograms; sums agree to rounding. Every method may be called from
@@ -362,8 +363,8 @@ class Envelope(StoredState):
     @property
     def counts(self) -> EnvelopeCounts:
         """Rows seen, violations and invalid rows of each group."""
-        groups = self.report().groups
-        return EnvelopeCounts(groups["seen"], groups["violations"], groups["invalid"])
+        counts = self._core.counts()
+        return EnvelopeCounts(*(torch.from_numpy(counts[name]) for name in EnvelopeCounts._fields))
 
     @property
     def seen(self) -> Tensor:
@@ -372,7 +373,7 @@ class Envelope(StoredState):
 
     @property
     def violations(self) -> Tensor:
-        """Rows whose ratio was above the M in force when they came, int64 ``[groups]``."""
+        """Rows whose ratio was above the M > 0 in force when they came, int64 ``[groups]``."""
         return self.counts.violations
 
     @property
@@ -386,13 +387,13 @@ class Envelope(StoredState):
         return make_report(self._options.spec(), self.on_violation, groups, overall)
 
     def __repr__(self) -> str:
-        report = self.report()
-        total, options = report.overall, self._options
-        log_M = f"log_M={total['log_M']:.6g}" if self.groups == 1 else f"groups={self.groups}"
-        half_life = ""
-        if options.half_life is not None and options.policy != "decayed":
-            half_life = f", half_life={options.half_life:g}"
+        counts, options = self.counts, self._options
+        log_M = f"groups={self.groups}"
+        if self.groups == 1:
+            log_M = f"log_M={self.report().overall['log_M']:.6g}"
+        forgets = options.half_life is not None and options.policy != "decayed"
+        half_life = f", half_life={options.half_life:g}" if forgets else ""
         return (
-            f"Envelope({options.spec()}{half_life}, {log_M}, seen={total['seen']}, "
-            f"violations={total['violations']}, invalid={total['invalid']})"
+            f"Envelope({options.spec()}{half_life}, {log_M}, seen={counts.seen.sum()}, "
+            f"violations={counts.violations.sum()}, invalid={counts.invalid.sum()})"
         )

@@ -147,7 +147,8 @@ class DeviceTally(Waiting):
         valid = log_ratio < math.inf
         log_M = _of_row(self._log_M, ids)
         decided = valid & (log_M > -math.inf)
-        above = valid & (log_ratio > log_M)
+        # M = 0, which no mask takes, is met by no row and violated by none.
+        above = decided & (log_ratio > log_M)
         every = torch.ones_like(valid)
         counts = {"seen": every, "invalid": ~valid, "decided": decided, "violations": above}
         if accepted is not None:
@@ -165,7 +166,7 @@ class DeviceTally(Waiting):
             "weight": w,
             "square": w * w,
             "decided_weight": torch.where(decided, w, 0.0),
-            "excess": torch.where(decided & above, (w - M).clamp(min=0.0), 0.0),
+            "excess": torch.where(above, (w - M).clamp(min=0.0), 0.0),
             "expected": torch.where(decided, (ratio - log_M).clamp(max=0.0).exp(), 0.0),
         }
         for name, values in sums.items():

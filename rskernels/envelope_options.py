@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
-from typing import NamedTuple
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 POLICIES = ("fixed", "max", "leave_one_out", "decayed", "quantile", "budget", "tail")
 REACTIONS = ("cap", "raise", "thin", "control")
@@ -87,6 +88,20 @@ def check_options(
         if not 0.0 < confidence < 1.0:
             raise ValueError(f"confidence must be in (0, 1), got {confidence}")
     return Options(policy, level, groups, half_life, M, rate, confidence, on_violation)
+
+
+def check_types(options: Mapping[str, Any]) -> None:
+    """Raise TypeError if stored options have types whose values cannot be compared."""
+    for name, value in options.items():
+        if name in ("policy", "on_violation"):
+            fits, kind = isinstance(value, str), "a str"
+        elif name == "groups":
+            fits, kind = isinstance(value, Integral) and not isinstance(value, bool), "an int"
+        else:
+            fits = value is None or (isinstance(value, Real) and not isinstance(value, bool))
+            kind = "a float or None"
+        if not fits:
+            raise TypeError(f"state[{name!r}] must be {kind}, got {type(value).__name__}")
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""One state out of the states of all processes: maxima and sums reduced, the rest gathered."""
+"""One state out of the states of all processes, gathered and reduced on every one of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ Columns = dict[str, NDArray[Any]]
 COUNTS = ("seen", "invalid", "decided", "violations", "observed", "accepted")
 # In units of 2^exponent to this power, where `exponent_of` the largest ratio is the exponent.
 SUMS = {"weight": 1, "square": 2, "decided_weight": 1, "excess": 1, "expected": 0}
+TALLIES = ("max_log_ratio", *COUNTS, *SUMS)
 LOG_LIMIT = 2.0**40
 
 
@@ -38,8 +39,8 @@ def reduce_state(
 ) -> tuple[Columns, list[Columns]]:
     """Return the tallies of all processes, and what else each of them holds, in rank order.
 
-    Two collectives: the maxima, which give the units, then the sums. The second has a slot a rank
-    for what no sum makes, such as histograms.
+    Two collectives: one of fixed size, which tells options that differ before tensors of different
+    sizes meet, and one that gathers the states, which are reduced where they arrive.
 
     Raises
     ------
@@ -50,37 +51,36 @@ def reduce_state(
     if rank < 0:
         raise ValueError("this process is not in the group that is to be reduced")
     device = _device(group)
-    rest = _pack({name: state[name] for name in sorted(set(state) - _TALLIES)})
+    groups = len(state["max_log_ratio"])
+    rest = _pack({name: state[name] for name in sorted(set(state) - set(TALLIES))})
+    ours = np.concatenate([*(state[name] for name in TALLIES), rest])
     # Whole numbers below 2^52 are exact.
     told = float(int.from_bytes(hashlib.sha256(repr(options).encode()).digest()[:6], "little"))
-    head = [told, -told, float(len(rest))]
-    ours = torch.from_numpy(state["max_log_ratio"]).to(device)
-    maxima = torch.cat((torch.tensor(head, dtype=torch.float64, device=device), ours))
-    dist.all_reduce(maxima, dist.ReduceOp.MAX, group=group)
-    most, least, slot = maxima[:3].tolist()
+    head = torch.tensor([told, -told, float(len(ours))], dtype=torch.float64, device=device)
+    dist.all_reduce(head, dist.ReduceOp.MAX, group=group)
+    most, least, size = head.tolist()
     if most != -least:
         raise ValueError(f"the ranks hold envelopes of different options; rank {rank}: {options}")
 
-    top = maxima[3:]
-    # Of a group without weight here the exponent says nothing.
-    raised = (exponent_of(ours) - exponent_of(top)).clamp(max=0.0)
-    rows = [torch.from_numpy(state[name]).to(device, torch.float64) for name in COUNTS]
+    sent = torch.zeros(int(size), dtype=torch.float64)
+    sent[: len(ours)] = torch.from_numpy(ours)
+    gathered = torch.empty(ranks * len(sent), dtype=torch.float64, device=device)
+    dist.all_gather_into_tensor(gathered, sent.to(device), group=group)
+    tallies, others = gathered.view(ranks, -1).tensor_split([groups * len(TALLIES)], dim=1)
+    columns = dict(
+        zip(TALLIES, tallies.reshape(ranks, len(TALLIES), groups).unbind(1), strict=True)
+    )
+
+    exponents = exponent_of(columns["max_log_ratio"])
+    top = columns["max_log_ratio"].amax(0)
+    # Of a group without weight on a rank the exponent says nothing.
+    raised = (exponents - exponent_of(top)).clamp(max=0.0)
+    reduced = {name: columns[name].sum(0).long() for name in COUNTS}
     for name, power in SUMS.items():
-        rows.append(torch.from_numpy(state[name]).to(device) * power_of_two(power * raised))
-    slots = torch.zeros(ranks, int(slot), dtype=torch.float64)
-    slots[rank, : len(rest)] = torch.from_numpy(rest)
-    packed = torch.cat((*rows, slots.view(-1).to(device)))
-    dist.all_reduce(packed, dist.ReduceOp.SUM, group=group)
-    packed = packed.cpu()
-
-    sums = packed.split([len(ours)] * len(rows) + [int(slot)] * ranks)
-    tallies: Columns = {"max_log_ratio": top.cpu().numpy()}
-    for name, column in zip((*COUNTS, *SUMS), sums[: len(rows)], strict=True):
-        tallies[name] = (column.long() if name in COUNTS else column).numpy()
-    return tallies, [_unpack(part.numpy(), state) for part in sums[len(rows) :]]
-
-
-_TALLIES = {*COUNTS, *SUMS, "max_log_ratio"}
+        reduced[name] = (columns[name] * power_of_two(power * raised)).sum(0)
+    reduced["max_log_ratio"] = top
+    arrays: Columns = {name: column.cpu().numpy() for name, column in reduced.items()}
+    return arrays, [_unpack(part, state) for part in others.cpu().numpy()]
 
 
 def _pack(columns: Columns) -> NDArray[np.float64]:
@@ -92,7 +92,7 @@ def _unpack(packed: NDArray[np.float64], like: Columns) -> Columns:
     """Return the columns that `_pack` laid out; `like` has their names and dtypes."""
     columns: Columns = {}
     at = 0
-    for name in sorted(set(like) - _TALLIES):
+    for name in sorted(set(like) - set(TALLIES)):
         end = at + 1 + int(packed[at])
         columns[name] = packed[at + 1 : end].astype(like[name].dtype)
         at = end

@@ -37,7 +37,7 @@ class EnvelopeCounts(NamedTuple):
     seen: Tensor
     """All rows."""
     violations: Tensor
-    """Rows whose ratio was above the M in force when they came."""
+    """Rows whose ratio was above the M in force when they came, where there was one above 0."""
     invalid: Tensor
     """Rows whose log ratio was NaN or +inf; they leave M as it is."""
 
@@ -49,8 +49,8 @@ class EnvelopeReport:
     With w = p/q and M the constant in force when a row came:
 
     ``seen``, ``valid``, ``invalid``, ``decided``, ``violations``
-        Rows: all; with a log ratio below +inf; the others; valid ones that met an M; those of
-        ratio above it.
+        Rows: all; with a log ratio below +inf; the others; valid ones that met an M above 0, as
+        masks take it; those of them with a ratio above that M.
     ``log_M``, ``max_log_ratio``
         log M now (None for all groups together) and the largest log ratio seen.
     ``delta``, ``tv_bound``

@@ -8,11 +8,12 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rskernels import _core
 from rskernels.envelope_device import RUNNING, DeviceTally, Queue, Waiting
-from rskernels.envelope_options import PARAMETERS, Options
+from rskernels.envelope_options import PARAMETERS, Options, check_types
 from rskernels.envelope_reduce import reduce_state
 from rskernels.estimate import flat
 
@@ -91,10 +92,11 @@ class StoredState:
 
         Every rank ends with what one process would hold that saw the rows of all: the same
         maxima, counts and histograms, sums to rounding. As with the collectives of torch, every
-        rank of the group must call it, with as many groups, and a second call counts all rows
-        again: keep what is new in an envelope of its own, reduce that and :meth:`merge` it.
+        rank of the group must call it, and a second call counts all rows again: keep what is new
+        in an envelope of its own, reduce that and :meth:`merge` it.
 
-        Two collectives, whatever the number of groups; on the GPU where the backend is NCCL.
+        Two collectives, whatever the number of groups; on the GPU where the backend is NCCL. Each
+        rank receives the state of all of them for a while, of the size that :meth:`to_bytes` has.
 
         Parameters
         ----------
@@ -104,8 +106,8 @@ class StoredState:
         Raises
         ------
         ValueError
-            On every rank if the options differ; if there is no process group, or this process is
-            none of the group. The envelope then stays as it was.
+            On every rank if an option differs, such as the number of groups; if there is no
+            process group, or this process is none of the group. The envelope then stays as it was.
         """
         with self._lock:
             core = self._core
@@ -123,8 +125,9 @@ class StoredState:
         Raises
         ------
         TypeError, ValueError
-            If an entry is missing, unknown or of another dtype, the options differ, or the values
-            fit no envelope. The envelope then stays as it was.
+            If an entry is missing, unknown, of another type or dtype, or a tensor without values
+            (on "meta"); if the options differ, or the values fit no envelope. The envelope then
+            stays as it was.
         """
         with self._lock:
             load_state(self._held, self._options, state)
@@ -215,6 +218,7 @@ def load_state(core: _core.Envelope, options: Options, state: Mapping[str, Any])
             f"state lacks {sorted(expected - set(state))} and has unknown entries "
             f"{sorted(map(str, set(state) - expected))}"
         )
+    check_types({name: state[name] for name in Options._fields})
     check_same(options, {name: state[name] for name in Options._fields})
     arrays = {}
     for name, column in columns.items():
@@ -227,5 +231,15 @@ def load_state(core: _core.Envelope, options: Options, state: Mapping[str, Any])
             raise ValueError(
                 f"state[{name!r}] must have one dimension, got shape {list(tensor.shape)}"
             )
-        arrays[name] = flat(tensor, dtype)
+        arrays[name] = _read(f"state[{name!r}]", tensor, dtype)
     core.restore(arrays)
+
+
+def _read(name: str, tensor: Tensor, dtype: torch.dtype) -> NDArray[Any]:
+    try:
+        return flat(tensor, dtype)
+    except (RuntimeError, TypeError):  # meta tensors, wrappers, layouts without strides
+        raise ValueError(
+            f"{name} must hold its values in memory, got a {type(tensor).__name__} of layout "
+            f"{tensor.layout} on {tensor.device}"
+        ) from None

@@ -19,6 +19,7 @@ OPTIONS = [
     {"policy": "quantile", "level": 0.9, "confidence": 0.9},
     {"policy": "budget", "rate": 0.3, "groups": 5},
     {"policy": "tail"},
+    {"policy": "tail", "groups": 3},
 ]
 # Of these the order of the rows, or those of the same batch, decide what becomes of a row.
 AS_MERGED = [
@@ -29,16 +30,17 @@ AS_MERGED = [
 ]
 
 
-def draw(groups):
+def draw(groups, rows=ROWS, has_outlier=True):
     """Return rows of every kind, with group 0 on rank 0 alone and group 1 with ratios 0 alone."""
     generator = torch.Generator().manual_seed(groups)
-    log_ratio = 30 * torch.rand(ROWS, generator=generator, dtype=torch.float64).sqrt()
+    log_ratio = 30 * torch.rand(rows, generator=generator, dtype=torch.float64).sqrt()
     log_ratio[::97], log_ratio[1::97], log_ratio[2::97] = math.nan, math.inf, -math.inf
-    ids = torch.randint(groups, (ROWS,), generator=generator)
+    ids = torch.randint(groups, (rows,), generator=generator)
     log_ratio[ids == 1] = -math.inf
-    log_ratio[4::ROWS] = 5000.0
-    accepted = torch.rand(ROWS, generator=generator) < 0.5
-    rank_of = torch.randint(dist.get_world_size(), (ROWS,), generator=generator)
+    if has_outlier:
+        log_ratio[4] = 5000.0
+    accepted = torch.rand(rows, generator=generator) < 0.5
+    rank_of = torch.randint(dist.get_world_size(), (rows,), generator=generator)
     if groups > 1:
         rank_of[ids == 0] = 0
     return log_ratio, ids, accepted, rank_of
@@ -47,8 +49,11 @@ def draw(groups):
 def fill(options, chosen=None):
     """Return an envelope of the chosen rows, decided in two batches where M does not learn."""
     envelope = Envelope(**options)
-    log_ratio, ids, accepted, rank_of = draw(envelope.groups)
-    mine = torch.full((ROWS,), True) if chosen is None else rank_of == chosen
+    # A tail is cut past 8191 rows, and one with an outlier has no end.
+    is_tail = envelope.policy == "tail"
+    rows = draw(envelope.groups, 10 * ROWS, False) if is_tail else draw(envelope.groups)
+    log_ratio, ids, accepted, rank_of = rows
+    mine = torch.full(rank_of.shape, True) if chosen is None else rank_of == chosen
     for part in mine.nonzero().tensor_split(2 if envelope.policy == "fixed" else 1):
         at = part[:, 0]
         envelope.update(log_ratio[at], ids[at], accepted=accepted[at])
@@ -89,11 +94,15 @@ def main():
                 torch.testing.assert_close(got[name], want[name], rtol=1e-12, atol=0)
             elif isinstance(got[name], torch.Tensor):
                 assert torch.equal(got[name], want[name]), (options, name)
-        if options.get("policy") != "tail":
-            rtol = 1e-12 if options.get("policy") == "budget" else 0
-            torch.testing.assert_close(
-                envelope.log_M(), whole.log_M(), rtol=rtol, atol=0, equal_nan=True
-            )
+        rtol = 1e-12 if options.get("policy") == "budget" else 0
+        torch.testing.assert_close(
+            envelope.log_M(), whole.log_M(), rtol=rtol, atol=0, equal_nan=True
+        )
+        if envelope.policy == "tail":
+            # Of several groups the second has ratios 0 alone.
+            ends = envelope.log_M().view(-1)[::2]
+            assert ((ends > 29.99) & (ends < 30.1)).all()
+            assert len(got["tail"]) == 4096
 
     for options in AS_MERGED:
         envelope = fill(options, rank).all_reduce()
@@ -123,11 +132,17 @@ def main():
             envelope.all_reduce(some)
         assert envelope.to_bytes() == before
 
-    envelope = Envelope("fixed", M=1.0 + rank)
-    before = envelope.to_bytes()
-    with pytest.raises(ValueError, match="the ranks hold envelopes of different options; rank"):
-        envelope.all_reduce()
-    assert envelope.to_bytes() == before
+    for options in (
+        {"policy": "fixed", "M": 1.0 + rank},
+        {"groups": 2 + 1000 * rank},
+        {"policy": "budget", "rate": 0.5} if rank == 0 else {"policy": "tail", "groups": 7},
+    ):
+        envelope = Envelope(**options)
+        before = envelope.to_bytes()
+        message = "the ranks hold envelopes of different options; rank"
+        with pytest.raises(ValueError, match=message):
+            envelope.all_reduce()
+        assert envelope.to_bytes() == before
     dist.barrier()
     dist.destroy_process_group()
 

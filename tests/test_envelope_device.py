@@ -9,6 +9,8 @@ import threading
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rskernels import envelope as module
 from rskernels import envelope_device
@@ -84,6 +86,56 @@ def test_only_the_largest_rows_wait(monkeypatch, device_path, policy):
         assert sum(len(ratio) for ratio, _ in got._waiting._tails._rows) <= 3000
         want.update(log_ratio.numpy(), ids.numpy())
     assert_same_state(got, want)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_no_row_meets_or_violates_an_M_of_0(monkeypatch, on_device, groups):
+    monkeypatch.setattr(module, "stays_there", lambda rows: on_device)
+    ids = torch.zeros(2, dtype=torch.int64)
+    envelope = Envelope(groups=groups)
+    envelope.update(torch.full((2,), -INF), ids)
+    assert envelope.log_M(device="cpu").view(-1)[0].item() == -INF
+    envelope.update(torch.tensor([1.0, 2.0]), ids)
+    overall = envelope.report().overall
+    assert (overall["decided"], overall["violations"]) == (0, 0)
+    assert math.isnan(overall["delta"])
+    envelope.update(torch.tensor([1.0, 3.0]), ids)
+    overall = envelope.report().overall
+    assert (overall["decided"], overall["violations"]) == (2, 1)
+
+
+ROWS = st.lists(
+    st.tuples(st.just(-INF) | st.sampled_from([-2.0, 0.0, 1.5, INF, NAN]), st.integers(0, 1)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("options", [{**o, "groups": 2} for o in OPTIONS if "groups" not in o])
+@settings(deadline=None, max_examples=30)
+@given(st.lists(ROWS, min_size=2, max_size=4))
+def test_only_decided_rows_are_violations(options, on_device, batches):
+    envelope = Envelope(**options)
+    met, above = torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "stays_there", lambda rows: on_device)
+        for batch in batches:
+            values, ids = zip(*batch, strict=True) if batch else ((), ())
+            log_ratio = torch.tensor(values, dtype=torch.float64)
+            groups = torch.tensor(ids, dtype=torch.int64)
+            given = {"log_ratio": log_ratio} if envelope.policy == "leave_one_out" else {}
+            log_M = envelope.log_M(groups, **given)
+            decided = (log_ratio < INF) & (log_M > -INF)
+            met.index_add_(0, groups, decided.long())
+            above.index_add_(0, groups, (decided & (log_ratio > log_M)).long())
+            envelope.update(log_ratio, groups)
+    state = envelope.state_dict()
+    assert torch.equal(state["decided"], met)
+    assert torch.equal(state["violations"], above)
+    assert (state["violations"] <= state["decided"]).all()
+    assert (state["decided"] <= state["seen"] - state["invalid"]).all()
 
 
 def test_cpu_and_device_rows_may_alternate(monkeypatch):

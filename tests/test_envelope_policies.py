@@ -4,6 +4,7 @@ import json
 import math
 import re
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +133,31 @@ def test_report_against_numpy():
     assert report.overall["invalid"] == 2
     json.dumps(report.to_dict(), allow_nan=False)
     assert "groups" not in report.to_dict(groups=False)
+
+
+def test_counts_ask_for_counts_alone():
+    envelope = Envelope("tail", groups=2)
+    envelope.update(ratios(1.0, NAN, 2.0), torch.tensor([0, 0, 1]))
+    envelope._held = SimpleNamespace(counts=envelope._held.counts)
+    assert envelope.seen.tolist() == [2, 1]
+    assert envelope.invalid.tolist() == [1, 0]
+    assert envelope.violations.tolist() == [0, 0]
+    assert repr(envelope) == "Envelope(tail, groups=2, seen=3, violations=0, invalid=1)"
+
+
+def test_an_envelope_without_a_finite_M_has_a_repr():
+    envelope = Envelope("tail")
+    envelope.update(torch.from_numpy(np.random.default_rng(1).standard_cauchy(5000)).abs().log())
+    assert repr(envelope) == "Envelope(tail, log_M=nan, seen=5000, violations=0, invalid=0)"
+
+
+def test_tail_takes_an_atom_for_M_only_where_it_fills_the_tail():
+    envelope = Envelope("tail", groups=2)
+    positive = torch.full((100,), 0.5)
+    few = torch.where(torch.arange(100) < 19, positive, -math.inf)
+    envelope.update(torch.stack((positive, few)), torch.tensor([[0], [1]]).expand(2, 100))
+    assert envelope.log_M()[0] == 0.5
+    assert envelope.log_M()[1].isnan()
 
 
 def test_the_table_has_a_line_a_group():

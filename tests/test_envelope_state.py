@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -102,6 +103,56 @@ def test_merge_is_as_if_one_had_seen_both(options, x, y):
         torch.testing.assert_close(a[name], b[name], rtol=1e-12, atol=1e-200)
 
 
+# Seed, rows and law of a batch: a tail is fitted from 25 rows on, and cut past 8191.
+LONG = st.tuples(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 60, 2000, 10_000]),
+    st.sampled_from(["bounded", "atoms"]),
+)
+
+
+def with_tail(*batches):
+    """Return an envelope of three groups, one of nearly all rows and one of none."""
+    envelope = Envelope("tail", groups=3)
+    for seed, rows, law in batches:
+        generator = torch.Generator().manual_seed(seed)
+        log_ratio = torch.rand(rows, generator=generator, dtype=torch.float64).log()
+        if law == "atoms":
+            log_ratio = (8 * log_ratio).ceil() / 8
+        log_ratio[::17], log_ratio[1::17] = -INF, NAN
+        envelope.update(log_ratio, (torch.rand(rows, generator=generator) < 0.02).long())
+    return envelope
+
+
+def known_log_M(envelope):
+    """Return log M of every group, NaN where it has none; no finite M is NaN too."""
+    return envelope.report().groups["log_M"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(LONG, LONG, LONG)
+def test_tails_merge_as_if_one_had_seen_all(x, y, z):
+    a, b, c = with_tail(x), with_tail(y), with_tail(z)
+    whole = with_tail(x, y, z)
+    left = with_tail(x).merge(b).merge(c)
+    right = with_tail(z).merge(with_tail(y).merge(a))
+    assert same(left, right, 1e-12)
+    assert same(with_tail(x).merge(Envelope("tail", groups=3)), a)
+    held = whole.state_dict()
+    for merged in (left, right):
+        state = merged.state_dict()
+        for name in ("seen", "invalid", "max_log_ratio", "tail", "group_tail", "group_tail_start"):
+            assert torch.equal(state[name], held[name])
+        torch.testing.assert_close(
+            known_log_M(merged), known_log_M(whole), rtol=0, atol=0, equal_nan=True
+        )
+    lengths = [rows for _, rows, _ in (x, y, z)]
+    positive = sum(n - len(range(0, n, 17)) - len(range(1, n, 17)) for n in lengths)
+    assert len(held["tail"]) == min(4096, positive)
+    if sum(lengths) >= 2000 and {law for *_, law in (x, y, z)} == {"bounded"}:
+        assert known_log_M(whole)[0].isfinite()
+
+
 @settings(deadline=None)
 @given(BATCH)
 def test_M_bounds_every_valid_ratio(batch):
@@ -187,6 +238,16 @@ def test_state_survives_torch_save_pickle_and_copy(options):
         (ValueError, "the envelopes differ", lambda s: s.update(level=0.5)),
         (ValueError, "the envelopes differ", lambda s: s.update(policy="max")),
         (TypeError, "state['seen'] must be a torch.int64 tensor, got list", "seen:list"),
+        (TypeError, "state['seen'] must be a torch.int64 tensor, got ndarray", "seen:array"),
+        (TypeError, "state['level'] must be a float or None, got ndarray", {"level": np.ones(2)}),
+        (TypeError, "state['level'] must be a float or None, got str", {"level": "0.8"}),
+        (TypeError, "state['groups'] must be an int, got Tensor", {"groups": torch.tensor(4)}),
+        (TypeError, "state['groups'] must be an int, got ndarray", {"groups": np.array([4, 4])}),
+        (TypeError, "state['policy'] must be a str, got ndarray", {"policy": np.array(["max"])}),
+        (TypeError, "state['on_violation'] must be a str, got list", {"on_violation": ["cap"]}),
+        (ValueError, "state['seen'] must hold its values in memory, got a Tensor of", "seen:meta"),
+        (ValueError, "torch.strided on meta", "group_tail:none"),
+        (ValueError, "of layout torch.sparse_coo on cpu", "bin_count:sparse"),
         (TypeError, "must be a torch.float64 tensor, got torch.float32", "bin_count:float"),
         (ValueError, "must have one dimension, got shape [1, 4]", "seen:unsqueeze"),
         (ValueError, "the state holds 3 groups, this envelope 4", "seen:short"),
@@ -200,6 +261,10 @@ def test_state_survives_torch_save_pickle_and_copy(options):
 def test_load_refuses_and_changes_nothing(error, message, change):
     changes = {
         "list": lambda t: t.tolist(),
+        "array": lambda t: t.numpy(),
+        "meta": lambda t: t.to("meta"),
+        "none": lambda t: t[:0].to("meta"),
+        "sparse": lambda t: t.to_sparse(),
         "float": lambda t: t.float(),
         "unsqueeze": lambda t: t[None],
         "short": lambda t: t[:-1],
@@ -214,6 +279,8 @@ def test_load_refuses_and_changes_nothing(error, message, change):
     if callable(change):
         result = change(state)
         state = result if isinstance(result, list) else state
+    elif isinstance(change, dict):
+        state.update(change)
     else:
         key, how = change.split(":")
         state[key] = changes[how](state[key])

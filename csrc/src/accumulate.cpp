@@ -171,14 +171,12 @@ void add_weights(const Real* x, std::int64_t count, const Extent& extent, const 
   tally.weight += sums.weight * unit;
   tally.square += sums.square * (unit * unit);
   if (M.decides()) tally.decided_weight += sums.weight * unit;
-  if (extent.top > M.log_M) {
+  if (M.is_exceeded_by(extent.top)) {
     const Excess excess = block_excess(x, weight, count, M.log_M, M.in_units(exponent));
     tally.violations += excess.violations;
-    if (M.decides()) {
-      tally.excess += excess.mass * unit;
-      const WeightSums below = sum_weights(x, count, M.log_M, M.exponent, weight);
-      tally.expected += static_cast<double>(excess.violations) + below.weight * M.inverse;
-    }
+    tally.excess += excess.mass * unit;
+    const WeightSums below = sum_weights(x, count, M.log_M, M.exponent, weight);
+    tally.expected += static_cast<double>(excess.violations) + below.weight * M.inverse;
   } else if (M.decides()) {
     tally.expected += M.over_M(sums.weight, exponent);
   }
@@ -201,7 +199,8 @@ void add_block(const Real* x, std::int64_t count, const InForce& M, Tally& tally
     const BlockWeights block = weigh_block(x, count, exponent, weight);
     const double needed = exponent_of(block.top);
     const bool fits = needed <= exponent && needed >= exponent - kFarthest;
-    if (fits && block.top > -kInfinity && !std::isnan(block.sums.weight)) {
+    // NaN is seen in the sums, +inf in the largest.
+    if (fits && std::abs(block.top) < kInfinity && !std::isnan(block.sums.weight)) {
       add_weights(x, count, {block.top, count}, block.sums, exponent, M, weight, tally, tail);
       return;
     }
@@ -214,7 +213,7 @@ void add_block(const Real* x, std::int64_t count, const InForce& M, Tally& tally
     return;
   }
   if constexpr (is_float) {
-    const bool is_violated = extent.top > M.log_M;
+    const bool is_violated = M.is_exceeded_by(extent.top);
     if (!float_is_enough(extent.top) || (is_violated && !float_is_enough(M.log_M))) {
       alignas(64) double wide[kBatchBlock];
       widen_block(x, count, wide);

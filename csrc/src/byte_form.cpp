@@ -11,7 +11,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the byte form is little-endian");
 
 constexpr std::string_view kMagic = "RSKENVEL";
-constexpr std::size_t kHeader = kMagic.size() + sizeof(std::uint32_t) + 2 * sizeof(std::uint64_t);
+static_assert(kHeaderBytes == kMagic.size() + sizeof(kByteFormVersion) + 2 * sizeof(std::uint64_t));
 
 std::uint64_t checksum(std::span<const std::byte> bytes) {
   std::uint64_t hash = 0xCBF29CE484222325u;
@@ -71,9 +71,12 @@ class Reader {
     return value;
   }
   std::optional<double> get_optional() {
-    const bool has_value = get<std::uint8_t>() != 0;
+    const auto has_value = get<std::uint8_t>();
     const double value = get<double>();
-    return has_value ? std::optional(value) : std::nullopt;
+    if (has_value > 1 || (has_value == 0 && std::bit_cast<std::uint64_t>(value) != 0)) {
+      throw std::invalid_argument("an option in the bytes is neither given nor left out");
+    }
+    return has_value == 1 ? std::optional(value) : std::nullopt;
   }
   template <class Map>
   void get_columns(Map& columns) {
@@ -82,6 +85,9 @@ class Reader {
     for (std::uint32_t i = 0; i < count; ++i) {
       std::string name(fitting<char>(get<std::uint32_t>()), '\0');
       get(name.data(), name.size());
+      if (!columns.empty() && name <= columns.rbegin()->first) {
+        throw std::invalid_argument("the columns in the bytes are not in the order of their names");
+      }
       Column column(fitting<typename Column::value_type>(get<std::uint64_t>()));
       get(column.data(), column.size());
       columns[name] = std::move(column);
@@ -139,7 +145,7 @@ std::string with_header(const std::string& content) {
 }
 
 Snapshot decode(std::span<const std::byte> bytes) {
-  if (bytes.size() < kHeader || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
+  if (bytes.size() < kHeaderBytes || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
     throw std::invalid_argument("these " + std::to_string(bytes.size()) + " bytes are no envelope");
   }
   Reader header(bytes.subspan(kMagic.size()));
@@ -150,7 +156,7 @@ Snapshot decode(std::span<const std::byte> bytes) {
   }
   const auto length = header.get<std::uint64_t>();
   const auto sum = header.get<std::uint64_t>();
-  const std::span<const std::byte> content = bytes.subspan(kHeader);
+  const std::span<const std::byte> content = bytes.subspan(kHeaderBytes);
   if (length != content.size()) {
     throw std::invalid_argument("the envelope has " + std::to_string(length) +
                                 " bytes after its header, got " + std::to_string(content.size()));

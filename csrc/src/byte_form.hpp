@@ -10,6 +10,8 @@
 namespace rskernels {
 
 inline constexpr std::uint32_t kByteFormVersion = 1;
+// Magic, version, length and checksum.
+inline constexpr std::size_t kHeaderBytes = 28;
 
 struct Snapshot {
   EnvelopeOptions options;

@@ -40,21 +40,21 @@ Envelope::Held Envelope::make_held() const {
     held.lines.resize(count);
     held.tails.assign(count, Tail(capacity));
   }
-  held.policy = make_policy(options_);
-  for (std::size_t g = 0; g < count; ++g) refresh(held, g);
+  held.policy = make_policy_(options_);
   return held;
 }
 
-Envelope::Envelope(const EnvelopeOptions& options) : options_(options) {
+Envelope::Envelope(const EnvelopeOptions& options, PolicyMaker make)
+    : options_(options), make_policy_(make) {
   check_options(options);
   held_ = make_held();
 }
 
-void Envelope::refresh(Held& held, std::size_t group) const {
-  GroupTally& of = held.groups[group];
-  of.M = InForce(held.policy->log_M(group, of.tally, held.tail_of(group)));
-  if (held.lines.empty()) return;
-  held.lines[group] = GroupLine(of, held.tails.empty() ? nullptr : &held.tails[group]);
+const InForce& Envelope::in_force(std::size_t group) const {
+  GroupTally& of = held_.groups[group];
+  if (of.is_stale) of.M = InForce(held_.policy->log_M(group, of.tally, held_.tail_of(group)));
+  of.is_stale = false;
+  return of.M;
 }
 
 void Envelope::check_shape(const Batch& batch) const {
@@ -75,7 +75,9 @@ std::int64_t Envelope::update(const Batch& batch, int threads) {
     left_out = leave_one_out(batch, history());
     // What each row met is told row by row, below.
     for (std::int64_t row = 0; row < batch.count; ++row) {
-      held_.groups[static_cast<std::size_t>(batch.group(row))].M = InForce();
+      GroupTally& group = held_.groups[static_cast<std::size_t>(batch.group(row))];
+      group.M = InForce();
+      group.is_stale = false;
     }
   }
   std::vector<std::int64_t> touched;
@@ -93,11 +95,11 @@ std::int64_t Envelope::update(const Batch& batch, int threads) {
   // Only what the batch touches: a walk over all the groups would cost more than most batches.
   for (const std::int64_t id : touched) {
     const auto g = static_cast<std::size_t>(id);
-    const GroupTally& group = held_.groups[g];
+    GroupTally& group = held_.groups[g];
     violations += group.tally.violations - group.violations_before;
     held_.policy->settle(g, static_cast<double>(group.tally.decided - group.decided_before),
                          group.tally.expected - group.expected_before);
-    refresh(held_, g);
+    group.is_stale = true;
   }
   return violations;
 }
@@ -105,7 +107,7 @@ std::int64_t Envelope::update(const Batch& batch, int threads) {
 void Envelope::add_single(const Batch& batch, int threads) {
   const std::int64_t chunks = (batch.count + kChunkRows - 1) / kChunkRows;
   std::vector<Tally> tallies(static_cast<std::size_t>(chunks));
-  const InForce M = held_.groups[0].M;
+  const InForce M = in_force(0);
   // One a thread, handed from chunk to chunk: the more a tail has seen, the less it takes in.
   std::vector<Tail> idle;
   std::mutex mutex;
@@ -135,15 +137,20 @@ void Envelope::add_grouped(const Batch& batch, int threads, std::vector<std::int
   std::vector<std::vector<std::int64_t>> lists(static_cast<std::size_t>(owners));
   std::vector<Tail> tails(static_cast<std::size_t>(owners),
                           Tail(kTailRatios, held_.tail.threshold()));
+  const auto meet = [this](std::size_t g) {
+    in_force(g);
+    held_.lines[g] = GroupLine(held_.groups[g], held_.tails.empty() ? nullptr : &held_.tails[g]);
+  };
   ThreadPool::instance().parallel_for(owners, 1, threads, [&](std::int64_t owner, std::int64_t) {
     const auto at = static_cast<std::size_t>(owner);
     accumulate(batch, options_.groups * owner / owners, options_.groups * (owner + 1) / owners,
-               held_.groups, held_.lines, held_.tails, tails[at], lists[at]);
+               meet, held_.groups, held_.lines, held_.tails, tails[at], lists[at]);
   });
   for (const auto& list : lists) {
     for (const std::int64_t id : list) {
       const auto group = static_cast<std::size_t>(id);
       held_.lines[group].flush(held_.groups[group]);
+      held_.lines[group].touched = false;
       touched.push_back(id);
     }
   }
@@ -157,19 +164,20 @@ void Envelope::add_left_out(const Batch& batch, std::span<const double> log_M) {
     load(batch, begin, count, log_ratio);
     for (std::int64_t i = 0; i < count; ++i) {
       const InForce M(log_M[static_cast<std::size_t>(begin + i)]);
-      if (!(log_ratio[i] < kInfinity)) continue;
+      if (!(log_ratio[i] < kInfinity) || !M.decides()) continue;
       Tally& tally = held_.groups[static_cast<std::size_t>(batch.group(begin + i))].tally;
-      const bool violates = log_ratio[i] > M.log_M;
-      tally.violations += violates ? 1 : 0;
-      if (!M.decides()) continue;
       ++tally.decided;
       // One unit of a weight is the M of the ratio itself.
       const InForce own(log_ratio[i]);
       const double weight = own.decides() ? own.in_units(tally.exponent) : 0.0;
       tally.decided_weight += weight;
-      if (violates) tally.excess += std::max(weight - M.in_units(tally.exponent), 0.0);
-      tally.expected +=
-          violates ? 1.0 : M.over_M(own.decides() ? own.in_units(own.exponent) : 0.0, own.exponent);
+      if (M.is_exceeded_by(log_ratio[i])) {
+        ++tally.violations;
+        tally.excess += std::max(weight - M.in_units(tally.exponent), 0.0);
+        tally.expected += 1.0;
+      } else {
+        tally.expected += M.over_M(own.decides() ? own.in_units(own.exponent) : 0.0, own.exponent);
+      }
     }
   }
 }
@@ -215,25 +223,32 @@ void Envelope::merge(const Envelope& other) {
     throw std::invalid_argument("envelopes with different options cannot be merged");
   }
   // A copy first: two locks held at once could deadlock, and an envelope may be merged with itself.
-  Envelope theirs(other.options_);
+  Envelope theirs(other.options_, other.make_policy_);
   theirs.restore(other.state());
   const std::lock_guard lock(mutex_);
+  RowLimit rows;
+  for (std::size_t g = 0; g < held_.groups.size(); ++g) {
+    rows.add(held_.groups[g].tally, g);
+    rows.add(theirs.held_.groups[g].tally, g);
+  }
   for (std::size_t g = 0; g < held_.groups.size(); ++g) {
     held_.groups[g].tally.merge(theirs.held_.groups[g].tally);
+    held_.groups[g].is_stale = true;
   }
   merge_rest(held_, theirs.held_);
-  for (std::size_t g = 0; g < held_.groups.size(); ++g) refresh(held_, g);
 }
 
 double Envelope::checked_log_M(std::size_t group) const {
-  const GroupTally& of = held_.groups[group];
-  if (std::isnan(of.M.log_M)) held_.policy->check(group, of.tally, held_.tail_of(group));
-  return of.M.log_M;
+  const double log_M = in_force(group).log_M;
+  if (std::isnan(log_M)) {
+    held_.policy->check(group, held_.groups[group].tally, held_.tail_of(group));
+  }
+  return log_M;
 }
 
 std::vector<double> Envelope::history() const {
-  std::vector<double> values;
-  for (const GroupTally& group : held_.groups) values.push_back(group.M.log_M);
+  std::vector<double> values(held_.groups.size());
+  for (std::size_t g = 0; g < values.size(); ++g) values[g] = in_force(g).log_M;
   return values;
 }
 
@@ -264,13 +279,20 @@ std::pair<std::size_t, std::size_t> Envelope::tail_capacities() const {
   return {held_.tail.capacity(), held_.tails.empty() ? 0 : held_.tails.front().capacity()};
 }
 
+std::vector<Tally> Envelope::tallies() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Tally> values;
+  for (const GroupTally& group : held_.groups) values.push_back(group.tally);
+  return values;
+}
+
 EnvelopeReport Envelope::report() const {
   const std::lock_guard lock(mutex_);
   EnvelopeReport report;
   for (std::size_t g = 0; g < held_.groups.size(); ++g) {
     const Tally& tally = held_.groups[g].tally;
     report.groups.push_back(tally);
-    report.log_M.push_back(held_.groups[g].M.log_M);
+    report.log_M.push_back(in_force(g).log_M);
     report.shape.push_back(pareto_shape(exceedances(held_.tail_of(g), tally.valid())));
     report.overall.merge(tally);
   }

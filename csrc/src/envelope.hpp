@@ -27,7 +27,9 @@ struct EnvelopeReport {
 // several threads at once.
 class Envelope {
  public:
-  explicit Envelope(const EnvelopeOptions& options);
+  using PolicyMaker = std::unique_ptr<Policy> (*)(const EnvelopeOptions& options);
+
+  explicit Envelope(const EnvelopeOptions& options, PolicyMaker make = make_policy);
 
   const EnvelopeOptions& options() const { return options_; }
 
@@ -48,6 +50,8 @@ class Envelope {
   // How many of the largest ratios are held of all groups together, and of each of several.
   std::pair<std::size_t, std::size_t> tail_capacities() const;
 
+  // Of every group; asks for no M and no shape.
+  std::vector<Tally> tallies() const;
   EnvelopeReport report() const;
 
   Columns state() const;
@@ -73,19 +77,22 @@ class Envelope {
   void load_part(const Columns& part, Held& held) const;
   static std::vector<Tally> load_tallies(const Columns& state, Held& held);
   void check_shape(const Batch& batch) const;
+  // M of a group with all that it has seen.
+  const InForce& in_force(std::size_t group) const;
   double checked_log_M(std::size_t group) const;
   void add_single(const Batch& batch, int threads);
   void add_grouped(const Batch& batch, int threads, std::vector<std::int64_t>& touched);
   void add_left_out(const Batch& batch, std::span<const double> log_M);
   void show_policy(const Batch& batch);
-  void refresh(Held& held, std::size_t group) const;
   std::vector<double> history() const;
   // All but the tallies.
   static void merge_rest(Held& held, const Held& other);
 
   EnvelopeOptions options_;
+  PolicyMaker make_policy_;
   mutable std::mutex mutex_;
-  Held held_;
+  // Changed by const methods where an M is made only when it is asked for.
+  mutable Held held_;
 };
 
 }  // namespace rskernels

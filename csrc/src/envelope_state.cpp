@@ -25,9 +25,6 @@ constexpr std::pair<const char*, double Tally::*> kSums[] = {
     {"expected", &Tally::expected},
 };
 
-// More rows than this no double counts one by one, nor has anyone seen.
-constexpr std::int64_t kMostRows = std::int64_t{1} << 53;
-
 void check_size(std::size_t size, std::size_t groups) {
   if (size == groups) return;
   throw std::invalid_argument("the state holds " + std::to_string(size) +
@@ -38,11 +35,8 @@ void check_tally(const Tally& tally, std::size_t group) {
   const auto within = [](std::int64_t part, std::int64_t whole) {
     return 0 <= part && part <= whole;
   };
-  if (tally.seen > kMostRows || tally.observed > kMostRows) {
-    reject_group(group, "the counts are beyond 2^53");
-  }
-  if (!within(tally.invalid, tally.seen) || !within(tally.violations, tally.valid()) ||
-      !within(tally.decided, tally.valid()) || !within(tally.accepted, tally.observed)) {
+  if (!within(tally.invalid, tally.seen) || !within(tally.decided, tally.valid()) ||
+      !within(tally.violations, tally.decided) || !within(tally.accepted, tally.observed)) {
     reject_group(group, "the counts are negative or more than the rows seen");
   }
   if (!(tally.max_log_ratio < kInfinity) ||
@@ -138,8 +132,10 @@ std::vector<Tally> Envelope::load_tallies(const Columns& state, Held& held) {
     for (std::size_t g = 0; g < count; ++g) held.groups[g].tally.*member = column[g];
   }
   std::vector<Tally> tallies;
+  RowLimit rows;
   for (std::size_t g = 0; g < count; ++g) {
     const Tally& tally = held.groups[g].tally;
+    rows.add(tally, g);
     if (tally.max_log_ratio != max_log_ratio[g]) {
       reject_group(g, "max_log_ratio does not fit the counts");
     }
@@ -177,12 +173,7 @@ void Envelope::restore(const Columns& state, std::span<const Columns> parts) {
   Held held = make_held();
   const std::vector<Tally> tallies = load_tallies(state, held);
   Tally overall;
-  for (std::size_t g = 0; g < tallies.size(); ++g) {
-    overall.merge(tallies[g]);
-    if (overall.seen > kMostRows || overall.observed > kMostRows) {
-      reject_group(g, "the counts are beyond 2^53");
-    }
-  }
+  for (const Tally& tally : tallies) overall.merge(tally);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     if (i == 0) {
       load_part(parts[i], held);
@@ -197,7 +188,6 @@ void Envelope::restore(const Columns& state, std::span<const Columns> parts) {
     check_tail(held.tails[g], tallies[g], label(g));
   }
   held.policy->check_fits(tallies);
-  for (std::size_t g = 0; g < tallies.size(); ++g) refresh(held, g);
   const std::lock_guard lock(mutex_);
   held_ = std::move(held);
 }

@@ -45,25 +45,27 @@ void add_unusual(double log_ratio, double fraction, double power, GroupTally& gr
     line.exponent = tally.exponent;
     line.usual = usual_of(group);
   }
-  const bool decides = group.M.decides();
-  const bool violates = log_ratio > group.M.log_M;
   const double w = fraction * two_to(power - tally.exponent);
   tally.weight += w;
   tally.square += w * w;
-  tally.violations += violates ? 1 : 0;
-  if (!decides) return;
+  if (!group.M.decides()) return;
   ++tally.decided;
   tally.decided_weight += w;
-  if (violates) tally.excess += std::max(w - group.M.in_units(tally.exponent), 0.0);
-  tally.expected += violates ? 1.0 : group.M.over_M(w, tally.exponent);
+  if (group.M.is_exceeded_by(log_ratio)) {
+    ++tally.violations;
+    tally.excess += std::max(w - group.M.in_units(tally.exponent), 0.0);
+    tally.expected += 1.0;
+  } else {
+    tally.expected += group.M.over_M(w, tally.exponent);
+  }
 }
 
 // Groups this many rows on are fetched meanwhile: they come from anywhere.
 constexpr std::int64_t kAhead = 12;
 
-void scatter(const Gathered& rows, std::int64_t count, std::span<GroupTally> groups,
-             std::span<GroupLine> lines, std::span<Tail> tails, Tail& tail,
-             std::vector<std::int64_t>& touched) {
+void scatter(const Gathered& rows, std::int64_t count, const std::function<void(std::size_t)>& meet,
+             std::span<GroupTally> groups, std::span<GroupLine> lines, std::span<Tail> tails,
+             Tail& tail, std::vector<std::int64_t>& touched) {
   double tail_threshold = tail.threshold();
   for (std::int64_t i = 0; i < count; ++i) {
     if (i + kAhead < count) {
@@ -72,6 +74,7 @@ void scatter(const Gathered& rows, std::int64_t count, std::span<GroupTally> gro
     const auto id = static_cast<std::size_t>(rows.group[i]);
     GroupLine& line = lines[id];
     if (!line.touched) {
+      meet(id);
       line.touched = true;
       groups[id].remember();
       touched.push_back(rows.group[i]);
@@ -133,8 +136,9 @@ void GroupLine::flush(GroupTally& group) {
 }
 
 void accumulate(const Batch& batch, std::int64_t first, std::int64_t last,
-                std::span<GroupTally> groups, std::span<GroupLine> lines, std::span<Tail> tails,
-                Tail& tail, std::vector<std::int64_t>& touched) {
+                const std::function<void(std::size_t)>& meet, std::span<GroupTally> groups,
+                std::span<GroupLine> lines, std::span<Tail> tails, Tail& tail,
+                std::vector<std::int64_t>& touched) {
   Gathered rows;
   alignas(64) double wide[kBatchBlock];
   for (std::int64_t begin = 0; begin < batch.count; begin += kBatchBlock) {
@@ -146,7 +150,7 @@ void accumulate(const Batch& batch, std::int64_t first, std::int64_t last,
                             : gather(static_cast<const std::int64_t*>(batch.group_ids) + begin,
                                      wide, count, first, last, rows);
     split_weights(rows.log_ratio, kept, rows.fraction, rows.power);
-    scatter(rows, kept, groups, lines, tails, tail, touched);
+    scatter(rows, kept, meet, groups, lines, tails, tail, touched);
   }
 }
 

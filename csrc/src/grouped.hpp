@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -13,6 +14,8 @@ namespace rskernels {
 struct GroupTally {
   Tally tally;
   InForce M;
+  // M is still to be made of what has been seen: that takes long for some policies.
+  bool is_stale = true;
   // Of the tally before the batch at hand.
   std::int64_t decided_before = 0;
   std::int64_t violations_before = 0;
@@ -45,9 +48,11 @@ struct alignas(64) GroupLine {
 };
 
 // Adds the rows of a batch whose groups are in [first, last), in row order, and lists those groups,
-// whose lines are yet to be flushed. `tails` may be empty; `tail` takes the ratios of all of them.
+// whose lines are yet to be flushed. Each is first shown to `meet`, which brings M and line up to
+// date. `tails` may be empty; `tail` takes the ratios of all of them.
 void accumulate(const Batch& batch, std::int64_t first, std::int64_t last,
-                std::span<GroupTally> groups, std::span<GroupLine> lines, std::span<Tail> tails,
-                Tail& tail, std::vector<std::int64_t>& touched);
+                const std::function<void(std::size_t)>& meet, std::span<GroupTally> groups,
+                std::span<GroupLine> lines, std::span<Tail> tails, Tail& tail,
+                std::vector<std::int64_t>& touched);
 
 }  // namespace rskernels

@@ -39,13 +39,16 @@ class Histogram {
   using Page = std::array<double, kPageBins>;
 
   Page& page(double key);
+  void index_pages(std::size_t slots);
+  std::size_t slot_of(double key) const;
 
   double zero_ = 0.0;
-  // Ascending keys and their pages, most often without gaps: the page last used tells where another
-  // one is.
+  // Keys and their pages, in the order in which they came.
   std::vector<double> keys_;
   std::vector<Page> pages_;
-  std::size_t recent_ = 0;
+  // A hash table of places in them, plus one; 0 in at least half of it, whose length is a power of
+  // two.
+  std::vector<std::uint32_t> slots_;
 };
 
 }  // namespace rskernels

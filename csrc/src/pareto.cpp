@@ -47,8 +47,15 @@ class EndLikelihood {
     const double end = values_.back() * (1.0 + std::exp(t));
     // Near the end 1 - x/end cancels; the distance to it does not.
     const double gap = values_.back() * std::exp(t);
+    // One logarithm for eight factors, none of which is below e^-25.
+    constexpr std::size_t kFactors = 8;
     double sum = 0.0;
-    for (const double x : values_) sum -= std::log((values_.back() - x + gap) / end);
+    for (std::size_t i = 0; i < values_.size(); i += kFactors) {
+      const std::size_t last = std::min(i + kFactors, values_.size());
+      double product = 1.0;
+      for (std::size_t j = i; j < last; ++j) product *= (values_.back() - values_[j] + gap) / end;
+      sum -= std::log(product);
+    }
     return sum;
   }
 
@@ -71,18 +78,29 @@ double most_likely(const EndLikelihood& likelihood) {
   double low = best - kStep;
   double high = best + kStep;
   constexpr double kGolden = 0.6180339887498949;
+  double left = high - kGolden * (high - low);
+  double right = low + kGolden * (high - low);
+  double at_left = likelihood(left);
+  double at_right = likelihood(right);
   for (int i = 0; i < 40; ++i) {
-    const double left = high - kGolden * (high - low);
-    const double right = low + kGolden * (high - low);
-    (likelihood(left) < likelihood(right) ? low : high) =
-        likelihood(left) < likelihood(right) ? left : right;
+    if (at_left < at_right) {
+      low = left;
+      left = right;
+      at_left = at_right;
+      at_right = likelihood(right = low + kGolden * (high - low));
+    } else {
+      high = right;
+      right = left;
+      at_right = at_left;
+      at_left = likelihood(left = high - kGolden * (high - low));
+    }
   }
   return (low + high) / 2.0;
 }
 
 // Where the likelihood falls to `level`, between `inside` and `outside`.
 double crossing(const EndLikelihood& likelihood, double level, double inside, double outside) {
-  for (int i = 0; i < 60; ++i) {
+  for (int i = 0; i < 45; ++i) {
     const double middle = (inside + outside) / 2.0;
     (likelihood(middle) >= level ? inside : outside) = middle;
   }
@@ -100,7 +118,10 @@ Exceedances exceedances(const Tail& tail, std::int64_t valid) {
   Exceedances result;
   const std::vector<double> largest = tail.largest();
   if (largest.size() < 2) return result;
-  const auto length = std::min(static_cast<std::size_t>(tail_length(valid)), largest.size() - 1);
+  const auto wanted = static_cast<std::size_t>(tail_length(valid));
+  const std::size_t whole = std::min(wanted, tail.capacity() - 1);
+  result.is_atom = whole >= kFewest && largest.size() >= whole && largest[whole - 1] == largest[0];
+  const std::size_t length = std::min(wanted, largest.size() - 1);
   result.max_log_ratio = largest.front();
   result.threshold = std::exp(largest[length] - largest.front());
   for (std::size_t i = length; i-- > 0;) {

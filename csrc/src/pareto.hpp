@@ -13,13 +13,15 @@ struct Exceedances {
   std::vector<double> values;
   double threshold = 0.0;
   double max_log_ratio = 0.0;
+  // Whether one positive ratio fills the whole tail.
+  bool is_atom = false;
 };
 
 // How many of S valid ratios make up the tail: ceil(3 sqrt S), or S/5 below 226 (Vehtari et al.
 // 2024).
 std::int64_t tail_length(std::int64_t valid);
 
-// Fewer than 5 values where the tail has not that many distinct ones, or is not held.
+// Fewer than 5 values where not that many ratios are above the threshold, or they are not held.
 Exceedances exceedances(const Tail& tail, std::int64_t valid);
 
 // Shape k of the generalised Pareto law of the exceedances, estimated as by Zhang & Stephens (2009)

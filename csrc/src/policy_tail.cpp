@@ -35,14 +35,12 @@ class TailPolicy final : public Policy {
  private:
   static Endpoint bound(const Tally& tally, const Tail& tail) {
     const Exceedances largest = exceedances(tail, tally.valid());
-    const bool is_atom = largest.values.empty() && tally.valid() >= kFewestRows;
-    // Equal ratios fill the whole tail: they are its end.
-    if (is_atom) return {tally.max_log_ratio, tally.max_log_ratio, tally.max_log_ratio, 0.0};
+    // The ratio that fills the whole tail is its end.
+    if (largest.is_atom) {
+      return {largest.max_log_ratio, largest.max_log_ratio, largest.max_log_ratio, 0.0};
+    }
     return endpoint(largest);
   }
-
-  // A fifth of them makes the five values that a fit needs.
-  static constexpr std::int64_t kFewestRows = 25;
 
   bool grouped_;
 };

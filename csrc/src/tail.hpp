@@ -19,7 +19,8 @@ class Tail {
 
   void add(double value) {
     if (!(value > threshold_)) return;
-    values_.push_back(value);
+    // The two zeros are equal, so their order would show in the bytes: one of them is kept.
+    values_.push_back(value + 0.0);
     if (values_.size() >= 2 * capacity_) trim();
   }
   void merge(const Tail& other);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "columns.hpp"
 #include "weights.hpp"
 
 namespace rskernels {
@@ -15,6 +16,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 double power_of_two(double power) {
   return std::ldexp(1.0, static_cast<int>(std::clamp(power, -1100.0, 1023.0)));
 }
+
+constexpr std::int64_t kMostRows = std::int64_t{1} << 53;
 
 double ratio(double numerator, double denominator) {
   return denominator > 0.0 ? numerator / denominator : kNaN;
@@ -42,7 +45,8 @@ double InForce::in_units(double of) const {
 void Tally::raise_to(double log_ratio) {
   if (!(log_ratio > max_log_ratio)) return;
   const bool is_first = max_log_ratio == -kInfinity;
-  max_log_ratio = log_ratio;
+  // The two zeros are equal: which of them came first is not to show.
+  max_log_ratio = log_ratio + 0.0;
   const double raised = exponent_of(log_ratio);
   const double factor = power_of_two(exponent - raised);
   exponent = raised;
@@ -86,6 +90,14 @@ double Tally::effective_sample_size() const { return ratio(weight * weight, squa
 double Tally::chi_squared() const {
   const double size = effective_sample_size();
   return std::max(ratio(static_cast<double>(valid()), size) - 1.0, std::isnan(size) ? kNaN : 0.0);
+}
+
+void RowLimit::add(const Tally& tally, std::size_t group) {
+  if (tally.seen > kMostRows - seen_ || tally.observed > kMostRows - observed_) {
+    reject_group(group, "the counts are beyond 2^53");
+  }
+  seen_ += std::max<std::int64_t>(tally.seen, 0);
+  observed_ += std::max<std::int64_t>(tally.observed, 0);
 }
 
 }  // namespace rskernels

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -9,13 +10,15 @@ namespace rskernels {
 struct InForce {
   double log_M = std::numeric_limits<double>::quiet_NaN();
   double exponent = 0.0;
-  // 0 where nothing is decided: M is not known, or 0.
+  // 0 where nothing is decided: M is not known, or is 0, which no mask takes.
   double inverse = 0.0;
 
   InForce() = default;
   explicit InForce(double log_M);
 
   bool decides() const { return inverse > 0.0; }
+  // Whether a valid ratio violates it; an M that decides nothing is not violated.
+  bool is_exceeded_by(double log_ratio) const { return decides() && log_ratio > log_M; }
   // w/M of a weight w in units of 2^of.
   double over_M(double weight, double of) const;
   // M in units of 2^of.
@@ -27,7 +30,7 @@ struct InForce {
 struct Tally {
   std::int64_t seen = 0;
   std::int64_t invalid = 0;
-  // Valid rows that met an M, and those above it.
+  // Valid rows that met an M above 0, and those above that M.
   std::int64_t decided = 0;
   std::int64_t violations = 0;
   // Rows whose decision was told, and the accepted ones.
@@ -57,6 +60,17 @@ struct Tally {
   double chi_squared() const;
 
   bool operator==(const Tally&) const = default;
+};
+
+// The rows of several tallies together, of which no double counts more than 2^53 one by one.
+class RowLimit {
+ public:
+  // Throws std::invalid_argument, which names the group, past the limit.
+  void add(const Tally& tally, std::size_t group);
+
+ private:
+  std::int64_t seen_ = 0;
+  std::int64_t observed_ = 0;
 };
 
 }  // namespace rskernels

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "envelope.hpp"
@@ -56,6 +57,22 @@ TEST(ByteForm, RefusesEveryTruncationAndEveryFlippedByte) {
     EXPECT_THROW(decode_string(damaged), std::invalid_argument) << i;
   }
   EXPECT_THROW(decode_string(bytes + "x"), std::invalid_argument);
+}
+
+TEST(ByteForm, HasOneFormForEveryEnvelope) {
+  const std::string content = sample().substr(kHeaderBytes);
+  // Policy, reaction, groups and level come before the confidence, which is given, and the
+  // half-life, which is not.
+  const std::size_t confidence = 4 + 4 + 8 + 8;
+  const std::size_t half_life = confidence + 9;
+  for (const auto& [place, value] : {std::pair{confidence, '\2'}, {half_life + 3, '\1'}}) {
+    std::string other = content;
+    other[place] = value;
+    EXPECT_NE(message(with_header(other)).find("neither given nor left out"), std::string::npos);
+  }
+  std::string swapped = content;
+  swapped.replace(swapped.find("invalid"), 7, "aaaaaaa");
+  EXPECT_NE(message(with_header(swapped)).find("order of their names"), std::string::npos);
 }
 
 TEST(ByteForm, SaysWhatIsWrong) {

@@ -57,10 +57,12 @@ TEST(Envelope, MaxIsTheLargestValidRatio) {
   EXPECT_EQ(envelope.log_M()[0], -kInfinity);
   update(envelope, Ratios{-2.0, 1.0, 0.5});
   EXPECT_EQ(envelope.log_M()[0], 1.0);
-  // The whole batch was decided with log M = -inf.
-  EXPECT_EQ(counts(envelope, "violations"), Counts{3});
+  // M = 0 decides nothing, so nothing violates it.
+  EXPECT_EQ(counts(envelope, "decided"), Counts{0});
+  EXPECT_EQ(counts(envelope, "violations"), Counts{0});
   update(envelope, Ratios{1.0, 1.5, 2.0});
-  EXPECT_EQ(counts(envelope, "violations"), Counts{5});
+  EXPECT_EQ(counts(envelope, "decided"), Counts{3});
+  EXPECT_EQ(counts(envelope, "violations"), Counts{2});
   EXPECT_EQ(counts(envelope, "seen"), Counts{9});
   EXPECT_EQ(counts(envelope, "invalid"), Counts{2});
 }
@@ -111,6 +113,80 @@ TEST(Envelope, RestoresTheLargestRatios) {
   Envelope copy(quantile(0.9));
   copy.restore(envelope.state());
   EXPECT_EQ(copy.log_M()[0], largest);
+}
+
+TEST(Envelope, AnInfiniteRatioIsInvalidUnderEveryM) {
+  for (const double top : {0.0, 0x1p50, 1e308}) {
+    Envelope envelope({});
+    update(envelope, Ratios{top});
+    update(envelope, Ratios{kInfinity, -1.0});
+    update(envelope, Ratios{kInfinity, kNaN, -1.0});
+    EXPECT_EQ(envelope.log_M()[0], top);
+    EXPECT_EQ(counts(envelope, "invalid"), Counts{3});
+    EXPECT_EQ(counts(envelope, "decided"), Counts{2});
+  }
+}
+
+TEST(Envelope, TheTwoZerosAreOne) {
+  for (const Ratios& ratios : {Ratios{0.0, -0.0, -1.0}, Ratios{-0.0, 0.0, -1.0}}) {
+    Envelope envelope({});
+    update(envelope, ratios);
+    const Columns state = envelope.state();
+    EXPECT_FALSE(std::signbit(state.double_column("max_log_ratio")[0]));
+    const Ratios& tail = state.double_column("tail");
+    ASSERT_EQ(tail.size(), 3u);
+    EXPECT_FALSE(std::signbit(tail[0]) || std::signbit(tail[1]));
+  }
+}
+
+TEST(Envelope, MergeRefusesMoreRowsThanCanBeCounted) {
+  Envelope envelope({.groups = 2});
+  update(envelope, Ratios{kNaN, kNaN}, Ids{0, 1});
+  Columns state = envelope.state();
+  for (const char* name : {"seen", "invalid"}) state.ints[name] = {1LL << 51, 1LL << 51};
+  envelope.restore(state);
+  envelope.merge(envelope);
+  EXPECT_THROW(envelope.merge(envelope), std::invalid_argument);
+  EXPECT_EQ(counts(envelope, "seen"), (Counts{1LL << 52, 1LL << 52}));
+}
+
+// Counts how often an M is made; its M is the largest ratio.
+class CountingPolicy final : public Policy {
+ public:
+  static inline int made = 0;
+  double log_M(std::size_t, const Tally& tally, const Tail&) const override {
+    ++made;
+    return tally.valid() > 0 ? tally.max_log_ratio : kNaN;
+  }
+};
+
+TEST(Envelope, MakesAnMOnlyWhereOneIsAskedFor) {
+  constexpr std::int64_t kGroups = 3;
+  for (const std::int64_t groups : {std::int64_t{1}, kGroups}) {
+    const EnvelopeOptions options{.groups = groups};
+    const auto make = +[](const EnvelopeOptions&) -> std::unique_ptr<Policy> {
+      return std::make_unique<CountingPolicy>();
+    };
+    CountingPolicy::made = 0;
+    Envelope envelope(options, make);
+    Envelope other(options, make);
+    const Ids ids = groups > 1 ? Ids{0, 0, 1} : Ids{};
+    update(envelope, Ratios{1.0, 2.0, 3.0}, ids);
+    // The rows met the M of nothing, of the groups that they were of.
+    const int met = groups > 1 ? 2 : 1;
+    EXPECT_EQ(CountingPolicy::made, met);
+    for (int i = 0; i < 5; ++i) other.merge(envelope);
+    other.restore(other.state());
+    (void)other.tallies();
+    EXPECT_EQ(CountingPolicy::made, met);
+    (void)envelope.log_M();
+    (void)envelope.log_M();
+    (void)envelope.report();
+    EXPECT_EQ(CountingPolicy::made, met + groups);
+    update(envelope, Ratios{1.0, 5.0, 3.0}, ids);
+    EXPECT_EQ(CountingPolicy::made, met + groups);
+    EXPECT_EQ(counts(envelope, "violations")[0], 1);
+  }
 }
 
 TEST(Envelope, RefusesBadIdsAndTakesNothingIn) {
@@ -190,6 +266,7 @@ TEST(Envelope, RestoreRefusesWhatNoEnvelopeHolds) {
       [](Columns& s) { s.ints["seen"][0] = 3; },
       [](Columns& s) { s.ints["violations"][0] = -1; },
       [](Columns& s) { s.ints["violations"][0] = 4; },
+      [](Columns& s) { s.ints["violations"][0] = 1; },
       [](Columns& s) { s.doubles["max_log_ratio"][0] = 1.0; },
       [](Columns& s) { s.doubles["max_log_ratio"][0] = kNaN; },
       [](Columns& s) { s.doubles["unit"][0] = 2.0; },
@@ -222,6 +299,16 @@ TEST(Envelope, RestoreRefusesWhatNoEnvelopeHolds) {
   }
   EXPECT_EQ(envelope.state().double_column("bin_edge"), good.double_column("bin_edge"));
   envelope.restore(good);
+}
+
+TEST(Envelope, RestoreRefusesMoreWeightThanSamples) {
+  Envelope envelope(quantile(0.5, 8.0));
+  update(envelope, Ratios{1.0, 2.0});
+  Columns state = envelope.state();
+  envelope.restore(state);
+  // Merged with itself it would overflow.
+  state.doubles["bin_count"][0] = 1e308;
+  EXPECT_THROW(envelope.restore(state), std::invalid_argument);
 }
 
 TEST(Envelope, ServesConcurrentCallers) {

@@ -123,10 +123,25 @@ TEST(Policy, TailRefusesACauchyLikeLaw) {
   }
 }
 
-TEST(Policy, TailTakesAnAtomForTheEnd) {
+double tail_of(std::size_t rows, std::size_t positive) {
   Envelope envelope(of(PolicyKind::kTail));
-  update(envelope, Ratios(100, 0.5));
-  EXPECT_EQ(envelope.log_M()[0], 0.5);
+  Ratios ratios(rows, -std::numeric_limits<double>::infinity());
+  std::fill_n(ratios.begin(), positive, 0.5);
+  update(envelope, ratios);
+  return envelope.log_M()[0];
+}
+
+TEST(Policy, TailTakesAnAtomForTheEnd) {
+  // 100 rows have a tail of 20, and 25 the shortest of all.
+  for (const std::size_t positive : {20u, 21u, 100u}) EXPECT_EQ(tail_of(100, positive), 0.5);
+  for (const std::size_t positive : {0u, 1u, 2u, 19u}) {
+    EXPECT_TRUE(std::isnan(tail_of(100, positive))) << positive;
+  }
+  EXPECT_EQ(tail_of(25, 5), 0.5);
+  EXPECT_TRUE(std::isnan(tail_of(24, 24)));
+  // Of more rows than the tail holds.
+  EXPECT_EQ(tail_of(3'000'000, 4095), 0.5);
+  EXPECT_TRUE(std::isnan(tail_of(3'000'000, 4094)));
 }
 
 TEST(Policy, RefusesOptionsOfAnother) {

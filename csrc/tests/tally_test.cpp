@@ -100,7 +100,9 @@ TEST(Tally, GroupsAndDtypesAgree) {
   for (GroupTally& group : groups) group.M = InForce(2.0);
   std::vector<GroupLine> lines;
   for (const GroupTally& group : groups) lines.emplace_back(group, nullptr);
-  accumulate(batch, 0, 7, groups, lines, {}, tail, touched);
+  std::size_t met = 0;
+  accumulate(batch, 0, 7, [&](std::size_t) { ++met; }, groups, lines, {}, tail, touched);
+  EXPECT_EQ(met, 7u);
   for (std::size_t g = 0; g < groups.size(); ++g) lines[g].flush(groups[g]);
   EXPECT_EQ(touched.size(), 7u);
   Tally together;
