@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -116,16 +116,16 @@ class Bound:
         """Return what was met, in the target's own units."""
         # A report would fit a tail too, which takes milliseconds.
         state = self.envelope.state_dict()
-        before, (violations, invalid) = self._before, self._counts(state)
+        before, (violations, invalid) = self._before, self._counts()
         largest = state["max_log_ratio"].item() + self._shift
         weight = state["decided_weight"].item()
         is_biased = weight > 0.0 and not self.is_exact
         delta = state["excess"].item() / weight if is_biased else 0.0
         return Tally(largest, violations - before[0], invalid - before[1], delta)
 
-    def _counts(self, state: dict[str, Any] | None = None) -> tuple[int, int]:
-        state = state or self.envelope.state_dict()
-        return state["violations"].item(), state["invalid"].item()
+    def _counts(self) -> tuple[int, int]:
+        counts = self.envelope.counts
+        return int(counts.violations.item()), int(counts.invalid.item())
 
 
 def _number(log_M: float) -> float:
