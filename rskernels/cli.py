@@ -218,8 +218,8 @@ def compare_command(
     with usage_errors(ValueError):
         chosen = choose(
             EXPERIMENTS,
-            names=experiments and [name.strip() for name in experiments.split(",")],
-            cases=cases and [name.strip() for name in cases.split(";")],
+            names=_names(experiments, ","),
+            cases=_names(cases, ";"),
         )
         number = seeds or (2 if quick else 10)
         runs = make_runs(chosen, seeds=number, first_seed=seed, quick=quick)
@@ -249,6 +249,10 @@ def demo_command(
     with errors_explained():
         run_all(runs, out, overwrite=True)
         show_report([demo], runs, out, out)
+
+
+def _names(given: str | None, separator: str) -> list[str] | None:
+    return None if given is None else [name.strip() for name in given.split(separator)]
 
 
 def show_report(

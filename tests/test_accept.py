@@ -8,8 +8,12 @@ import torch
 
 import rskernels
 
-# Both sides of a vector of 16, of the step of 64, of the block of 4096, and two blocks and more.
-WIDTHS = [1, 2, 10, 15, 16, 17, 63, 64, 65, 4095, 4096, 4097, 8193, 32000]
+# Both sides of a vector of 16, of the step of 64, of the CPU's parts up to 512 and 2048, of the
+# GPU's chunk of 4096, and two blocks and more.
+WIDTHS = [
+    *(1, 2, 10, 15, 16, 17, 63, 64, 65),
+    *(512, 513, 2048, 2049, 4095, 4096, 4097, 8192, 8193, 32000),
+]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 

@@ -193,6 +193,8 @@ def test_compare_continues_and_reports_elsewhere(invoke, tmp_path):
     ("arguments", "message"),
     [
         (["--experiments", "iris"], "accepted are digits; wine"),
+        (["--experiments", ""], "experiment '': accepted are digits; wine"),
+        (["--cases", ""], "case '': accepted are plain; class weights"),
         (["--cases", "none"], "accepted are plain; class weights"),
         (["--seeds", "0"], "'--seeds'"),
         (["--seed", str(2**63 - 1)], "accepted is 0 to"),

@@ -243,7 +243,15 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
             density = guarded(torch.rand(2), at_end)
             law = (1.0, 7, 0, 1.0, False, False, -100)
             kernels.decide(logits, targets, density, *law)
-            kernels.decide(logits, None, guarded(torch.rand(2, V), at_end), *law)
+            for shape in ((2, V), (V,)):
+                kernels.decide(logits, None, guarded(torch.rand(shape), at_end), *law)
+            # Of a row that is soon rejected, and of one that never is.
+            q_hat = guarded(torch.tensor([1.0, 1e-9]), at_end)
+            lazy = (1.0, 7, 0, 1.0, False, True, -100, True)
+            order = guarded(torch.arange(-(-V // 1024)).flip(0), at_end)
+            kernels.mask(logits, targets, q_hat, *lazy)
+            kernels.mask(logits, targets, q_hat, *lazy, order)
+            kernels.mask(logits[:, ::2], targets * 0, q_hat, *lazy)
             kernels.bernoulli(guarded(torch.randn(V).to(dtype), at_end), 1.0, 7, 0, 0, False)
             log_prob, totals = kernels.target_log_prob(logits, targets, 1.0, -100)
             upstream = guarded(torch.ones(2, dtype=log_prob.dtype), at_end)
@@ -256,7 +264,7 @@ print("unharmed")
 
 @pytest.mark.parametrize(
     ("name", "widths"),
-    [("cpu", (1, 2, 15, 16, 17, 63, 64, 65, 511, 1023, 4095, 4096, 4097, 8191, 8193)),
+    [("cpu", (1, 2, 15, 16, 17, 63, 64, 65, 511, 513, 2049, 4095, 4096, 4097, 8191, 8193)),
      ("gpu", (17, 4097))],
 )  # fmt: skip
 def test_no_memory_outside_a_tensor_is_read(python, name, widths):

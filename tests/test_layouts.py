@@ -35,6 +35,23 @@ def test_a_density_and_an_M_that_are_expanded(kernel, same_bits, dtype):
         assert same_bits(kernel.decide(logits, None, *given), want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("V", [1, 40])
+def test_a_density_and_an_M_that_all_rows_share(kernel, same_bits, V, dtype):
+    # Logarithms that are taken once have the bits of those that each row takes.
+    N = kernel.rows(60, slow=6)
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(N, V, generator=generator).to(dtype)
+    p, M = torch.rand(2, V, generator=generator)
+    p[1::5], p[2::5] = 0.0, 1e-40
+    want = kernel.decide(logits, None, *(value.expand(N, V).contiguous() for value in (p, M)))
+    for given in ((p, M), (p[None], M), (p, M.expand(N, V).contiguous())):
+        assert same_bits(kernel.decide(logits, None, *given), want)
+    for n in (0, N - 1):
+        alone = kernel.decide(logits[n : n + 1], None, p, M, row_offset=n)
+        assert same_bits(alone[:3], [part[n : n + 1] for part in want[:3]])
+
+
 def test_the_gradient_of_four_dimensions():
     logits, targets = many_strides()
     gradients = []

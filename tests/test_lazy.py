@@ -11,8 +11,8 @@ from rskernels import ColumnOrder
 from rskernels.kernels import reference
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Around the head, the halves of the first block and later blocks of the CPU; chunks of the GPU.
-WIDTHS = (1, 60, 511, 1030, 4100, 8200, 17000)
+# Within the head of the CPU's rows, and a column beyond it, the next part and the first two blocks.
+WIDTHS = (1, 60, 512, 513, 2049, 8193, 16385)
 BLOCKS = (-(-17000 // ColumnOrder.BLOCK), 17000)
 
 

@@ -151,6 +151,8 @@ std::string step(const std::string& bytes, Random& random) {
     return write(envelope);
   }
   const auto change = [&](auto& columns) {
+    // Bytes may be read that have no columns, and restore nothing.
+    if (columns.empty()) return;
     auto column =
         std::next(columns.begin(), static_cast<std::ptrdiff_t>(below(random, columns.size())));
     auto& values = column->second;

@@ -301,7 +301,10 @@ def _within_float32(density, M, log_space, logits):
 
 
 def _shared_logs(value, logits, log_space):
-    """Return (densities or Ms, whether they are logarithms): those of one row for all only once."""
+    """Return (densities or Ms, whether they are logarithms); those that all rows share become so.
+
+    Each is then taken once, with the bits that the kernel would give it in every row.
+    """
     V = logits.shape[-1]
     if log_space or not isinstance(value, torch.Tensor):
         return value, log_space

@@ -77,10 +77,11 @@ def ask_rows(start, end, logits, place, stride, V, targets, target_code, order, 
 def totals_in_turns(
     known, read, logits, code, place, stride, V, scale, scratch, order, following, end
 ):  # fmt: skip
-    """Write (reference, total) of sixteen rows, a part of each in turn; return bits of the long.
+    """Write (reference, total) of sixteen rows, a part of each in turn.
 
     What is read of a row ends where its decision is certain; while the others have their turn, the
-    part after is fetched. ``following`` is the row after the sixteen.
+    part after is fetched. ``following`` is the row after the sixteen. Returns as bits which rows
+    the first block did not decide.
     """
     row, z = carray(as_i64(known + ROW), LANES), carray(as_f64(known + LOGIT), LANES)
     headroom, bound = carray(as_f64(known + HEADROOM), LANES), carray(as_f64(known + BOUND), LANES)
