@@ -54,7 +54,7 @@ def reduce_state(
     groups = len(state["max_log_ratio"])
     rest = _pack({name: state[name] for name in sorted(set(state) - set(TALLIES))})
     ours = np.concatenate([*(state[name] for name in TALLIES), rest])
-    # Whole numbers below 2^52 are exact.
+    # 48 bits, which a double holds.
     told = float(int.from_bytes(hashlib.sha256(repr(options).encode()).digest()[:6], "little"))
     head = torch.tensor([told, -told, float(len(ours))], dtype=torch.float64, device=device)
     dist.all_reduce(head, dist.ReduceOp.MAX, group=group)

@@ -238,8 +238,8 @@ def load_state(core: _core.Envelope, options: Options, state: Mapping[str, Any])
 def _read(name: str, tensor: Tensor, dtype: torch.dtype) -> NDArray[Any]:
     try:
         return flat(tensor, dtype)
-    except (RuntimeError, TypeError):  # meta tensors, wrappers, layouts without strides
+    except (RuntimeError, TypeError) as error:  # meta tensors, wrappers, layouts without strides
         raise ValueError(
             f"{name} must hold its values in memory, got a {type(tensor).__name__} of layout "
             f"{tensor.layout} on {tensor.device}"
-        ) from None
+        ) from error

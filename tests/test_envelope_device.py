@@ -125,8 +125,8 @@ def test_only_decided_rows_are_violations(options, on_device, batches):
             values, ids = zip(*batch, strict=True) if batch else ((), ())
             log_ratio = torch.tensor(values, dtype=torch.float64)
             groups = torch.tensor(ids, dtype=torch.int64)
-            given = {"log_ratio": log_ratio} if envelope.policy == "leave_one_out" else {}
-            log_M = envelope.log_M(groups, **given)
+            alone = {"log_ratio": log_ratio} if envelope.policy == "leave_one_out" else {}
+            log_M = envelope.log_M(groups, **alone)
             decided = (log_ratio < INF) & (log_M > -INF)
             met.index_add_(0, groups, decided.long())
             above.index_add_(0, groups, (decided & (log_ratio > log_M)).long())

@@ -139,7 +139,7 @@ void Envelope::add_grouped(const Batch& batch, int threads, std::vector<std::int
                           Tail(kTailRatios, held_.tail.threshold()));
   const auto meet = [this](std::size_t g) {
     in_force(g);
-    held_.lines[g] = GroupLine(held_.groups[g], held_.tails.empty() ? nullptr : &held_.tails[g]);
+    held_.lines[g] = GroupLine(held_.groups[g], &held_.tails[g]);
   };
   ThreadPool::instance().parallel_for(owners, 1, threads, [&](std::int64_t owner, std::int64_t) {
     const auto at = static_cast<std::size_t>(owner);

@@ -65,7 +65,7 @@ class Envelope {
   struct Held {
     std::vector<GroupTally> groups;
     std::vector<GroupLine> lines;  // none of a single group
-    std::vector<Tail> tails;       // none where there are too many groups to hold them
+    std::vector<Tail> tails;       // of many groups, without room; none of a single group
     Tail tail;                     // of all groups; where there is one, of that one
     std::unique_ptr<Policy> policy;
 

@@ -37,7 +37,7 @@ void check_tally(const Tally& tally, std::size_t group) {
   };
   if (!within(tally.invalid, tally.seen) || !within(tally.decided, tally.valid()) ||
       !within(tally.violations, tally.decided) || !within(tally.accepted, tally.observed)) {
-    reject_group(group, "the counts are negative or more than the rows seen");
+    reject_group(group, "a count is negative, or more than the rows that it is part of");
   }
   if (!(tally.max_log_ratio < kInfinity) ||
       (tally.valid() == 0 && tally.max_log_ratio != -kInfinity)) {

@@ -36,7 +36,7 @@ from rskernels.kernels.cpu_rows import (
 from rskernels.kernels.cpu_share import next_share
 from rskernels.kernels.cpu_softmax import (
     F64,
-    GROWN,
+    FIRST_PARTS,
     I64,
     NONE,
     as_f64,
@@ -143,8 +143,9 @@ def target_rows(
         end = min(N, (begin + grab) * unit_rows)
         if is_lazy:
             ask_rows(
-                begin * unit_rows, end, logits, place, stride, V, targets, target_code, order, True
-            )
+                begin * unit_rows, end, logits, place, stride, V, targets, target_code, order,
+                not is_long,
+            )  # fmt: skip
         for start in range(begin * unit_rows, end, LANES):
             inside = first_lanes(end - start)
             if is_lazy:
@@ -195,7 +196,7 @@ def target_rows(
                         row[lane], code, stride * size, V, scale, scratch, z[lane],
                         headroom[lane], order,
                     )  # fmt: skip
-                    long_rows += parts >= GROWN
+                    long_rows += parts >= FIRST_PARTS
                 is_long = 2 * long_rows > count(mask_of(read))
             log_q = log_probs(
                 logits_of_targets,

@@ -102,7 +102,7 @@ def decide(log_q, log_density, log_M, log_u, model_is_target, is_float32):
 
 @njit
 def decide_by_words(log_r, valid, words):
-    """Decide what is valid by log r >= log u of words, which mostly takes only a rough log u."""
+    """Decide by log r >= log u of the draws' words, which seldom takes more than a rough log u."""
     gap = log_r - as_lanes(rough_logs(words), log_r)
     unsure = without(valid, absolute(gap) > filled(ROUGH, gap))
     if bits_of(unsure) == 0:

@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray, njit
 
 from rskernels.kernels.cpu_softmax import (
-    GROWN,
+    FIRST_PARTS,
     UNREAD,
     as_f64,
     as_i64,
@@ -88,11 +88,11 @@ def totals_in_turns(
     reference = carray(as_f64(known + REFERENCE), LANES)
     total = carray(as_f64(known + TOTAL), LANES)
     size, parts, long_rows = size_of(code), count_parts(V, order), 0
-    turns = min(GROWN, parts)
+    turns = min(FIRST_PARTS, parts)
     for lane in range(LANES):
         reference[lane], total[lane], bound[lane] = UNREAD
     for part in range(turns + 1):
-        if part == GROWN:
+        if part == FIRST_PARTS:
             long_rows = read
         until = part + 1 if part < turns else parts
         for lane in range(LANES):

@@ -41,7 +41,7 @@ NONE, F32, F64, BF16, F16, I64, I32 = range(7)
 HEAD = 512
 GROWTH = 2
 BLOCK = 8192
-GROWN = 3  # parts that make up the first block
+FIRST_PARTS = 3  # parts that make up the first block
 LIMIT = 2.0 * BLOCK  # twice what a block sums to that lies at its reference throughout
 STEP = 64  # four vectors at a time hide the latency of the additions
 CHECK = 512  # logits between two looks at whether the decision is certain
@@ -136,7 +136,7 @@ def count_parts(V, order):
     if order != 0:
         return -(-V // ORDER_BLOCK)
     if V > BLOCK:
-        return GROWN - 1 - (-V // BLOCK)
+        return FIRST_PARTS - 1 - (-V // BLOCK)
     parts, end = 1, HEAD
     while end < V:
         parts, end = parts + 1, end << GROWTH
@@ -149,10 +149,10 @@ def part_of(part, V, order):
     if order != 0:
         start = carray(as_i64(order), part + 1)[part] * ORDER_BLOCK
         return start, min(ORDER_BLOCK, V - start)
-    if part < GROWN:
+    if part < FIRST_PARTS:
         start, end = 0 if part == 0 else HEAD << GROWTH * (part - 1), HEAD << GROWTH * part
     else:
-        start = (part - GROWN + 1) * BLOCK
+        start = (part - FIRST_PARTS + 1) * BLOCK
         end = start + BLOCK
     return start, min(end, V) - start
 
@@ -247,7 +247,7 @@ def _totals_of(dtype, size, scalar):
         unless its sum says that a logit lies so far above that float32 would round it more, or is
         NaN or +inf: then its own maximum becomes the reference and it is summed again. What is
         read of the row ends where the total passes that of ``z`` by ``headroom`` octaves. What is
-        asked for is ``ahead`` bytes ahead, within the part, or if that is 0 the part after it.
+        asked for is ``ahead`` bytes ahead or, if that is 0, the part or window that follows.
         """
         reference, total, bound = state
         for part in range(begin, end):
