@@ -218,13 +218,15 @@ def compare_command(
     with usage_errors(ValueError):
         chosen = choose(
             EXPERIMENTS,
-            names=experiments and [name.strip() for name in experiments.split(",")],
-            cases=cases and [name.strip() for name in cases.split(";")],
+            names=split(experiments, ","),
+            cases=split(cases, ";"),
         )
         number = seeds or (2 if quick else 10)
         runs = make_runs(chosen, seeds=number, first_seed=seed, quick=quick)
     folder = out or Path("runs") / ("compare-quick" if quick else "compare")
     with errors_explained():
+        # What cannot be written to is better known before the runs than after.
+        (report or folder).mkdir(parents=True, exist_ok=True)
         run_all(runs, folder, jobs=jobs, overwrite=overwrite)
         show_report(chosen, runs, folder, report or folder, is_quick=quick)
 
@@ -249,6 +251,11 @@ def demo_command(
     with errors_explained():
         run_all(runs, out, overwrite=True)
         show_report([demo], runs, out, out)
+
+
+def split(names: str | None, separator: str) -> list[str] | None:
+    """Return the names in a text; None for no text."""
+    return None if names is None else [name.strip() for name in names.split(separator)]
 
 
 def show_report(
