@@ -218,13 +218,15 @@ def compare_command(
     with usage_errors(ValueError):
         chosen = choose(
             EXPERIMENTS,
-            names=_names(experiments, ","),
-            cases=_names(cases, ";"),
+            names=split(experiments, ","),
+            cases=split(cases, ";"),
         )
         number = seeds or (2 if quick else 10)
         runs = make_runs(chosen, seeds=number, first_seed=seed, quick=quick)
     folder = out or Path("runs") / ("compare-quick" if quick else "compare")
     with errors_explained():
+        # What cannot be written to is better known before the runs than after.
+        (report or folder).mkdir(parents=True, exist_ok=True)
         run_all(runs, folder, jobs=jobs, overwrite=overwrite)
         show_report(chosen, runs, folder, report or folder, is_quick=quick)
 
@@ -251,8 +253,9 @@ def demo_command(
         show_report([demo], runs, out, out)
 
 
-def _names(given: str | None, separator: str) -> list[str] | None:
-    return None if given is None else [name.strip() for name in given.split(separator)]
+def split(names: str | None, separator: str) -> list[str] | None:
+    """Return the names in a text; None for no text."""
+    return None if names is None else [name.strip() for name in names.split(separator)]
 
 
 def show_report(

@@ -84,6 +84,9 @@ def test_resume_of_a_damaged_checkpoint(invoke, tmp_path):
         (["--seed", "-1"], "accepted is 0 to"),
         (["--drift", "1"], "drift=1: accepted is 2 to"),
         (["--selection", "some"], "accepted are reject, weight, all, target"),
+        (["--selection", "weight"], "only transfer, proposal read it"),
+        (["--method", "plain", "--freeze"], "method='plain' learns no M"),
+        (["--method", "transfer", "--freeze"], "method='transfer' learns no M"),
     ],
 )
 def test_bad_arguments_are_usage_errors(invoke, tmp_path, arguments, message):
@@ -204,6 +207,15 @@ def test_compare_refuses_before_it_starts(invoke, tmp_path, arguments, message):
     result = invoke("compare", "--quick", "--out", str(tmp_path / "runs"), *arguments)
     assert result.exit_code == 2
     assert message in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_compare_says_before_it_starts_that_the_report_cannot_be_written(invoke, tmp_path):
+    (tmp_path / "file").touch()
+    folders = ["--out", str(tmp_path / "runs"), "--report", str(tmp_path / "file")]
+    result = invoke("compare", "--quick", "--experiments", "wine", *folders)
+    assert result.exit_code == 1
+    assert "File exists" in result.output
     assert not (tmp_path / "runs").exists()
 
 

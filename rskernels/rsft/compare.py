@@ -9,8 +9,10 @@ import dataclasses
 import json
 import multiprocessing
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,7 +56,7 @@ def run_all(
         If `out` holds a run of another configuration, where it is finished before any run is made;
         or a checkpoint is damaged.
     TrainingError
-        If a run diverges; the message names it.
+        If a run diverges, which the message names, or a process is killed.
     """
     todo = [r for r in runs if overwrite or not is_done(r.config, folder_of(r, out))]
     with train_extra():
@@ -83,10 +85,18 @@ def _results(
     # Forked, a process would share the threads of torch and Numba that its parent has started.
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
     try:
-        yield (
-            future.result()
-            for future in as_completed([pool.submit(make, r, out, overwrite) for r in todo])
-        )
+        # The processes start here, and inherit what is blocked: an interrupt is for their parent.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            futures = [pool.submit(make, r, out, overwrite) for r in todo]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield (future.result() for future in as_completed(futures))
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            f"one of {jobs} processes has died, for want of memory perhaps, which fewer jobs need "
+            "less of; what is finished is kept"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -42,11 +42,14 @@ VERDICTS = ("wins", "ties", "loses", "is not told apart")
 Compared = Sequence[tuple[Experiment, Sequence[Result]]]
 
 EXPLAINED = """\
-± and brackets are 95 % t-intervals over the seeds. A seed decides split, pool, which classes are
-rare and initial weights, the same for every case of an experiment, so differences are taken seed by
-seed: a case **wins** or **loses** where the interval of its difference in balanced accuracy leaves
-out 0, else it **ties**. The best baseline is the one of the highest mean on these same seeds, which
-favours it a little; each interval is for its own comparison, uncorrected for their number.
+± and brackets are 95 % t-intervals over the seeds, whose splits are of the same rows, so they say
+nothing of other data; bands of the figures are one standard error. A seed decides split, pool,
+which classes are rare and initial weights, the same for every case of an experiment (but that the
+new head of *transfer* starts elsewhere by models than by densities), so differences are taken seed
+by seed: a case **wins** or **loses** where the interval of its difference in balanced accuracy
+leaves out 0, else it **ties**. The best baseline is the one of the highest mean on these same
+seeds, which favours it a little; each interval is for its own comparison, uncorrected for their
+number.
 
 - *Worst class*: the least accuracy of a class. *Calibration error*: the expected calibration error
   over 15 bins of equal width (Guo et al., 2017).
@@ -57,7 +60,8 @@ favours it a little; each interval is for its own comparison, uncorrected for th
   comes before the fine-tuning; the first run of a kind, which compiles, is not timed.
 - Learning rate and batch are the same for all cases of an experiment and tuned for none; so are
   epochs, but that undersampling, whose epochs are shorter, gets more: five times as many of several
-  modalities, none under drift, and else so many that it uses as many gradient samples.
+  modalities, none under drift, and else so many that it uses as many gradient samples. *Target rows
+  alone* are a tenth of the rows, and so of the gradient samples.
 - *accept* and *control* decide by p̂/(M·q), p̂ the balance that is wanted and q the model's
   probability of the label; what follows M is the policy by which M is learnt. Under drift they, and
   the weights, are told the priors of each epoch; the samplers count its labels.
@@ -196,6 +200,8 @@ def overview(compared: Compared) -> str:
                 equals[equal[1].verdict] += 1
                 cells = [equal[1].verdict, equal[0].name]
             rows.append([f"{experiment.name}: {r.name}", difference.verdict, best.name, *cells])
+    if not rows:
+        return "No case of rejection was among those chosen."
     counted = [
         ", ".join(f"{verdict} {count[verdict]}" for verdict in VERDICTS if count[verdict])
         for count in (ends, equals)

@@ -156,6 +156,13 @@ class Config:
                 raise ValueError(f"drift={self.drift}: the priors of 'multimodal' stay")
             if not 2 <= self.drift <= LIMITS["epochs"]:
                 raise ValueError(f"drift={self.drift}: accepted is 2 to {LIMITS['epochs']}")
+        if self.selection != "reject" and self.method not in SHIFTED:
+            raise ValueError(
+                f"selection={self.selection!r}: only {', '.join(SHIFTED)} read it, "
+                f"got method={self.method!r}"
+            )
+        if self.freeze and (not self.rule.rejects or self.rule.envelope is not None):
+            raise ValueError(f"freeze: method={self.method!r} learns no M")
         if self.freeze and self.data == "multimodal":
             raise ValueError("freeze: 'multimodal' has an M for each modality, which is kept even")
         for name, limit in LIMITS.items():

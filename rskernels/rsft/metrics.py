@@ -19,7 +19,6 @@ Record = Mapping[str, Any]
 # Rows that are scored together.
 EVALUATED = 1024
 
-
 # Of equal width, over [0, 1]: those of the calibration error.
 BINS = 15
 

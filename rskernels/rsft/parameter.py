@@ -192,7 +192,7 @@ def chain(
                 gain = 10 / (10 + step) ** 0.7
                 sigma *= math.exp(gain * (float(mask.double().mean()) - acceptance))
             continue
-        accepted += mask
+        accepted = accepted + mask
         losses.append(now.double())
         if (step - burn_in) % thin == 0:
             kept.append(theta)

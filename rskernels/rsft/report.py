@@ -131,8 +131,11 @@ def describe(config: Mapping[str, Any]) -> str:
     method = str(config["method"])
     if method == "parameter":
         return f"{method}, {config['form']}"
+    chosen = "" if config["selection"] == "reject" else f", {config['selection']}"
     if method == "transfer":
-        return f"{method}, {config['ratio']}"
+        return f"{method}, {config['ratio']}{chosen}"
+    if method == "proposal":
+        return f"{method}{chosen}"
     if method in RULES and RULES[method].rejects:
         return f"{method}, M {config['envelope']}{' of the pilot' * config['freeze']}"
     return method

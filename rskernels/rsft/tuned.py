@@ -179,10 +179,10 @@ def tune(
                     "best": best[0].tuned.state_dict(),
                     "envelope": best[1].state_dict(),
                     "acceptance_rate": best[2],
-                    "tuned": tuned.state_dict(),
+                    "tuned": copy.deepcopy(tuned.state_dict()),
                     "generator": generator.get_state(),
                     "rounds": [tuple(r) for r in history],
-                    "pool": pool,
+                    "pool": list(pool),
                 }
             )
     assert best is not None

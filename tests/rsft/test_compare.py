@@ -1,6 +1,9 @@
 """Comparisons end to end: what is run, what is not run again, and what the report says."""
 
 import json
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +120,23 @@ def test_processes_side_by_side_make_the_same(straight, tmp_path):
     assert timeless(make(tmp_path, plain, jobs=2)) == timeless(straight[1][:1])
 
 
+def test_an_interrupt_is_for_the_parent_alone_and_a_process_that_dies_is_told_of(tmp_path):
+    runs = make_runs([WINE], seeds=1)
+
+    def watch():
+        with compare._results(runs, tmp_path, 2, False) as results:
+            for child in multiprocessing.active_children():
+                status = Path(f"/proc/{child.pid}/status").read_text()
+                blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+                assert blocked >> (signal.SIGINT - 1) & 1
+                os.kill(child.pid, signal.SIGKILL)
+            next(results)
+
+    with pytest.raises(TrainingError, match="one of 2 processes has died"):
+        watch()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_a_changed_configuration_is_refused_unless_overwritten(straight, tmp_path):
     one = WINE._replace(cases=WINE.cases[:1])
     make(tmp_path, one, seeds=1)
@@ -151,6 +171,11 @@ def test_the_report_has_every_part(straight, tmp_path):
         assert len(content) < 100_000
     numbers = json.loads((tmp_path / "results.json").read_text())["wine"]
     assert numbers["plain"]["seconds"] == results[0].measures["seconds"].tolist()
+
+
+def test_baselines_alone_are_no_rejection_to_count(straight):
+    text = overview([(WINE, straight[1][:2])])
+    assert text == "No case of rejection was among those chosen."
 
 
 def test_the_words_follow_the_numbers(straight):

@@ -75,6 +75,17 @@ def test_same_seed_same_walk_and_one_step_in_thin_is_kept():
     assert torch.equal(walk(burn_in=30, steps=70).samples, one.samples[30:])
 
 
+def test_what_was_kept_stays_as_it_was_and_resumes_more_than_once():
+    states = []
+    straight = walk(steps=40, burn_in=10, keep=states.append, every=15)
+    assert [state["step"] for state in states] == [15, 30, 45]
+    for state in 2 * states:
+        resumed = walk(steps=40, burn_in=10, resume=state)
+        assert resumed.acceptance_rate == straight.acceptance_rate
+        assert torch.equal(resumed.samples, straight.samples)
+        assert torch.equal(resumed.losses, straight.losses)
+
+
 def test_the_global_generator_is_left_alone():
     state = torch.get_rng_state()
     walk()

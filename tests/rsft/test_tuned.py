@@ -161,6 +161,14 @@ def test_a_worse_proposal_is_taken_back(monkeypatch):
     assert len(tuned.samples) == 800
 
 
+def test_what_was_kept_stays_as_it_was():
+    states = []
+    straight = quick(keep=states.append)
+    for number, state in enumerate(states):
+        assert len(state["pool"]) == len(state["rounds"]) == number + 1
+        assert torch.equal(quick(resume=state).samples, straight.samples)
+
+
 def test_a_step_that_is_too_long_is_said():
     with pytest.raises(TrainingError, match=r"after \d+ steps; a smaller lr than 1e\+30 may help"):
         quick(lr=1e30)

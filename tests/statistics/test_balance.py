@@ -114,7 +114,7 @@ def test_targets_per_modality_with_an_M_for_each(seed):
 @pytest.fixture
 def accepted_of(tmp_path, monkeypatch):
     """Train by `accept` on the bundled modalities; return modality and class of what is used."""
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Scores(0.0, 0.0))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Scores(0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(task, "accuracy_of_each", lambda *_: {})
 
     def run(config):
