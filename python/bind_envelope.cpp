@@ -119,13 +119,13 @@ py::dict summarize(const std::vector<Tally>& tallies) {
   return arrays;
 }
 
-py::dict counts(const Envelope& envelope) {
-  std::vector<Tally> tallies;
+py::dict tallies(const Envelope& envelope) {
+  std::vector<Tally> groups;
   {
     const py::gil_scoped_release release;
-    tallies = envelope.tallies();
+    groups = envelope.tallies();
   }
-  return count(tallies);
+  return summarize(groups);
 }
 
 py::tuple report(const Envelope& envelope) {
@@ -226,7 +226,7 @@ void bind_envelope(py::module_& module) {
       .def("merge", &Envelope::merge, py::arg("other"), py::call_guard<py::gil_scoped_release>())
       .def("log_M", &log_M, py::arg("batch") = py::none())
       .def("tail_capacities", &Envelope::tail_capacities)
-      .def("counts", &counts)
+      .def("tallies", &tallies)
       .def("report", &report)
       .def("state", &state)
       .def("restore", &restore, py::arg("arrays"), py::arg("parts") = py::none())

@@ -363,8 +363,8 @@ class Envelope(StoredState):
     @property
     def counts(self) -> EnvelopeCounts:
         """Rows seen, violations and invalid rows of each group."""
-        counts = self._core.counts()
-        return EnvelopeCounts(*(torch.from_numpy(counts[name]) for name in EnvelopeCounts._fields))
+        told = self._core.tallies()
+        return EnvelopeCounts(*(torch.from_numpy(told[name]) for name in EnvelopeCounts._fields))
 
     @property
     def seen(self) -> Tensor:

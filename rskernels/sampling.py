@@ -26,7 +26,7 @@ from rskernels.sampling_result import (
 __all__ = ["RejectionError", "RejectionReport", "RejectionResult", "rejection_sample"]
 
 FIRST_BATCH = 1 << 10  # before the size of a draw is known
-GROWTH = 8  # of one batch to the next, until the acceptance is known
+GROWTH = 16  # of one batch to the next, until the acceptance is known
 LEAST_BATCH = 64
 # Draws of a batch whose temporaries stay in a core's cache, or keep a GPU busy, and its numbers.
 MOST_DRAWS = {"cpu": 1 << 17, "cuda": 1 << 22}

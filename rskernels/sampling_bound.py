@@ -114,18 +114,22 @@ class Bound:
 
     def tally(self) -> Tally:
         """Return what was met, in the target's own units."""
-        # A report would fit a tail too, which takes milliseconds.
-        state = self.envelope.state_dict()
-        before, (violations, invalid) = self._before, self._counts()
-        largest = state["max_log_ratio"].item() + self._shift
-        weight = state["decided_weight"].item()
-        is_biased = weight > 0.0 and not self.is_exact
-        delta = state["excess"].item() / weight if is_biased else 0.0
-        return Tally(largest, violations - before[0], invalid - before[1], delta)
+        told, before = self._told(), self._before
+        delta = 0.0 if self.is_exact or told["decided"] == 0 else told["delta"]
+        return Tally(
+            told["max_log_ratio"] + self._shift,
+            int(told["violations"]) - before[0],
+            int(told["invalid"]) - before[1],
+            delta,
+        )
 
     def _counts(self) -> tuple[int, int]:
-        counts = self.envelope.counts
-        return int(counts.violations.item()), int(counts.invalid.item())
+        told = self._told()
+        return int(told["violations"]), int(told["invalid"])
+
+    def _told(self) -> dict[str, float]:
+        # A report would fit a tail too, and a state hold it, in a good part of a millisecond.
+        return {name: of.item() for name, of in self.envelope._core.tallies().items()}
 
 
 def _number(log_M: float) -> float:

@@ -138,7 +138,7 @@ def test_report_against_numpy():
 def test_counts_ask_for_counts_alone():
     envelope = Envelope("tail", groups=2)
     envelope.update(ratios(1.0, NAN, 2.0), torch.tensor([0, 0, 1]))
-    envelope._held = SimpleNamespace(counts=envelope._held.counts)
+    envelope._held = SimpleNamespace(tallies=envelope._held.tallies)
     assert envelope.seen.tolist() == [2, 1]
     assert envelope.invalid.tolist() == [1, 0]
     assert envelope.violations.tolist() == [0, 0]

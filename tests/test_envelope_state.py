@@ -251,7 +251,7 @@ def test_state_survives_torch_save_pickle_and_copy(options):
         (TypeError, "must be a torch.float64 tensor, got torch.float32", "bin_count:float"),
         (ValueError, "must have one dimension, got shape [1, 4]", "seen:unsqueeze"),
         (ValueError, "the state holds 3 groups, this envelope 4", "seen:short"),
-        (ValueError, "group 0: the counts are negative or more than the rows seen", "invalid:neg"),
+        (ValueError, "group 0: a count is negative, or more than the rows", "invalid:neg"),
         (ValueError, "group 0: the histogram does not fit the counts", "bin_count:double"),
         (ValueError, "group 0: bin edges must be ascending multiples of 1/256", "bin_edge:flip"),
         (ValueError, "bin edges must be ascending multiples of 1/256, or -inf", "bin_edge:inf"),

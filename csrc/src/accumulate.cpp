@@ -183,10 +183,7 @@ void add_weights(const Real* x, std::int64_t count, const Extent& extent, const 
   for (std::int64_t begin = 0; extent.top > tail.threshold() && begin < count; begin += kStretch) {
     const std::int64_t end = std::min(begin + kStretch, count);
     if (!any_above(x + begin, end - begin, tail.threshold())) continue;
-    for (std::int64_t i = begin; i < end; ++i) {
-      const double value = x[i];
-      if (value < kInfinity) tail.add(value);
-    }
+    tail.add(x + begin, static_cast<std::size_t>(end - begin));
   }
 }
 

@@ -23,6 +23,20 @@ class Tail {
     values_.push_back(value + 0.0);
     if (values_.size() >= 2 * capacity_) trim();
   }
+  // Without branches: near the threshold, which are above it is as good as a toss of a coin.
+  template <class Real>
+  void add(const Real* values, std::size_t count) {
+    constexpr Real kTop = std::numeric_limits<Real>::infinity();
+    std::size_t end = values_.size();
+    values_.resize(end + count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const double value = values[i];
+      values_[end] = value + 0.0;
+      end += (value > threshold_) & (value < kTop) ? 1 : 0;
+    }
+    values_.resize(end);
+    if (end >= 2 * capacity_) trim();
+  }
   void merge(const Tail& other);
 
   // Descending.
