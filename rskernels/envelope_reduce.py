@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,30 +36,44 @@ def power_of_two(exponent: Tensor) -> Tensor:
 
 
 def reduce_state(
-    state: Columns, options: Options, group: dist.ProcessGroup | None
+    read: Callable[[], Columns], options: Options, group: dist.ProcessGroup | None
 ) -> tuple[Columns, list[Columns]]:
     """Return the tallies of all processes, and what else each of them holds, in rank order.
 
     Two collectives: one of fixed size, which tells options that differ before tensors of different
-    sizes meet, and one that gathers the states, which are reduced where they arrive.
+    sizes meet, and a rank that cannot read its state; and one that gathers the states, which are
+    reduced where they arrive.
 
     Raises
     ------
     ValueError
         On every rank, if the options differ between them.
+    RuntimeError
+        If another rank cannot read its state; that rank raises what kept it from it.
     """
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
     if rank < 0:
         raise ValueError("this process is not in the group that is to be reduced")
     device = _device(group)
+    failure: Exception | None = None
+    try:
+        state = read()
+    except Exception as error:  # the others wait for this rank, and are told
+        failure = error
+        state = {name: np.zeros(0) for name in TALLIES}
     groups = len(state["max_log_ratio"])
-    rest = _pack({name: state[name] for name in sorted(set(state) - set(TALLIES))})
-    ours = np.concatenate([*(state[name] for name in TALLIES), rest])
+    rest = {name: state[name] for name in sorted(set(state) - set(TALLIES))}
+    ours = np.concatenate([*(state[name] for name in TALLIES), *_laid_out(rest)])
     # 48 bits, which a double holds.
     told = float(int.from_bytes(hashlib.sha256(repr(options).encode()).digest()[:6], "little"))
-    head = torch.tensor([told, -told, float(len(ours))], dtype=torch.float64, device=device)
+    numbers = [told, -told, float(len(ours)), float(failure is not None)]
+    head = torch.tensor(numbers, dtype=torch.float64, device=device)
     dist.all_reduce(head, dist.ReduceOp.MAX, group=group)
-    most, least, size = head.tolist()
+    most, least, size, failed = head.tolist()
+    if failure is not None:
+        raise failure
+    if failed:
+        raise RuntimeError(f"a rank could not read its envelope; that of rank {rank} stays")
     if most != -least:
         raise ValueError(f"the ranks hold envelopes of different options; rank {rank}: {options}")
 
@@ -83,13 +98,13 @@ def reduce_state(
     return arrays, [_unpack(part, state) for part in others.cpu().numpy()]
 
 
-def _pack(columns: Columns) -> NDArray[np.float64]:
-    """Lay columns out one after the other, each behind its length."""
-    return np.concatenate([part for column in columns.values() for part in ([len(column)], column)])
+def _laid_out(columns: Columns) -> list[Any]:
+    """Return columns one after the other, each behind its length."""
+    return [part for column in columns.values() for part in ([len(column)], column)]
 
 
 def _unpack(packed: NDArray[np.float64], like: Columns) -> Columns:
-    """Return the columns that `_pack` laid out; `like` has their names and dtypes."""
+    """Return the columns that `_laid_out` laid out; `like` has their names and dtypes."""
     columns: Columns = {}
     at = 0
     for name in sorted(set(like) - set(TALLIES)):

@@ -108,10 +108,13 @@ class StoredState:
         ValueError
             On every rank if an option differs, such as the number of groups; if there is no
             process group, or this process is none of the group. The envelope then stays as it was.
+        RuntimeError
+            If another rank cannot read what it was shown, such as a group id on a GPU that lies
+            outside; that rank raises what kept it from it.
         """
         with self._lock:
-            core = self._core
-            core.restore(*reduce_state(core.state(), self._options, group))
+            reduced = reduce_state(lambda: self._core.state(), self._options, group)
+            self._core.restore(*reduced)
         return self
 
     def state_dict(self) -> dict[str, Any]:

@@ -80,6 +80,10 @@ def assert_same_on_all_ranks(envelope):
     assert all(data == everyone[0] for data in everyone)
 
 
+def refuse(envelope):
+    raise IndexError("a group id lies outside")
+
+
 def main():
     dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -143,6 +147,17 @@ def main():
         with pytest.raises(ValueError, match=message):
             envelope.all_reduce()
         assert envelope.to_bytes() == before
+
+    # A rank that cannot read its rows, as one whose rows on a GPU have an id outside.
+    envelope = fill({}, rank)
+    before = envelope.to_bytes()
+    is_broken = rank == ranks - 1
+    with pytest.MonkeyPatch.context() as patch:
+        if is_broken:
+            patch.setattr(Envelope, "_core", property(refuse))
+        with pytest.raises(IndexError if is_broken else RuntimeError, match=r"outside|of rank"):
+            envelope.all_reduce()
+    assert envelope.to_bytes() == before
     dist.barrier()
     dist.destroy_process_group()
 

@@ -57,22 +57,22 @@ class Bar:
 
     Parameters
     ----------
-    steps : int
-        Steps of the whole run.
+    epochs : int
+        Epochs of the whole run.
     done : int
-        Steps of an earlier part of it.
+        Epochs of an earlier part of it.
     on : bool
         False shows nothing.
     """
 
-    def __init__(self, steps: int, *, done: int = 0, on: bool = True) -> None:
+    def __init__(self, epochs: int, *, done: int = 0, on: bool = True) -> None:
         with train_extra():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         console = Console(stderr=True)
         self._progress = Progress(
             BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("epoch {task.completed:.1f}/{task.total}"),
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("acceptance {task.fields[acceptance]}"),
             TextColumn("M {task.fields[M]}"),
@@ -81,14 +81,16 @@ class Bar:
             disable=not (on and console.is_terminal),
         )
         self._task = self._progress.add_task(
-            "train", total=steps, completed=done, loss="–", acceptance="–", M="–"
+            "train", total=epochs, completed=done, loss="–", acceptance="–", M="–"
         )
 
-    def advance(self, *, loss: float | None, acceptance: float, M: float | None) -> None:
-        """Count one step; a loss of None is a skipped one, an M of None a rule without M."""
+    def advance(
+        self, part: float, *, loss: float | None, acceptance: float, M: float | None
+    ) -> None:
+        """Count a step, part of an epoch; a loss of None is a skipped one, no M a rule without."""
         self._progress.update(
             self._task,
-            advance=1,
+            advance=part,
             loss="skipped" if loss is None else f"{loss:.4f}",
             acceptance=f"{acceptance:.3f}",
             M="–" if M is None else f"{M:.4g}",

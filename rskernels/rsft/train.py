@@ -161,17 +161,15 @@ def train(
                     envelope = Envelope("fixed", M=float(envelope.M()))
                 total["seconds"] += time.perf_counter() - started
 
-        batches = math.ceil(len(task.pilot) / config.batch_size)
-        bar = stack.enter_context(
-            Bar(config.epochs * batches, done=first_epoch * batches, on=progress)
-        )
+        bar = stack.enter_context(Bar(config.epochs, done=first_epoch, on=progress))
         writer = stack.enter_context(MetricsWriter(out, position=position, step=total["step"]))
 
         for epoch in range(first_epoch, config.epochs):
             losses = []
             order, drawn, moved = task.order(epoch, generator)
             log_densities = task.log_density if moved is None else moved
-            for rows in torch.split(order, config.batch_size):
+            batches = torch.split(order, config.batch_size)
+            for rows in batches:
                 started = time.perf_counter()
                 inputs, labels = pool.inputs[rows], pool.labels[rows]
                 targets, log_density = task.targets[rows], log_densities[rows]
@@ -255,7 +253,8 @@ def train(
                         "seconds": seconds,
                     }
                 )
-                bar.advance(loss=loss, acceptance=total["gradient_samples"] / total["rows"], M=M)
+                acceptance = total["gradient_samples"] / total["rows"]
+                bar.advance(1 / len(batches), loss=loss, acceptance=acceptance, M=M)
 
             scores = evaluate(model, task.test, task.counts)
             taken = total["step"] - total["skipped_steps"]

@@ -35,7 +35,7 @@ def test_the_walk_accepts_as_often_as_it_must(sigma, seed):
 
 
 def test_a_walk_of_one_step_accepts_a_binomial_count(seed):
-    """The first of the steps, taken by 10**6 walkers, are independent."""
+    """The first steps of many walkers are independent."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(250_000, 1, generator=generator, dtype=torch.float64)
     walk = chain(quadratic, start, steps=4, sigma=2.4, seed=seed + 1)
