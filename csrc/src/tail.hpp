@@ -32,7 +32,7 @@ class Tail {
     for (std::size_t i = 0; i < count; ++i) {
       const double value = values[i];
       values_[end] = value + 0.0;
-      end += (value > threshold_) & (value < kTop) ? 1 : 0;
+      end += static_cast<std::size_t>(value > threshold_) & static_cast<std::size_t>(value < kTop);
     }
     values_.resize(end);
     if (end >= 2 * capacity_) trim();
