@@ -25,7 +25,7 @@ from rskernels.sampling_result import (
 
 __all__ = ["RejectionError", "RejectionReport", "RejectionResult", "rejection_sample"]
 
-FIRST_BATCH = 1 << 10  # before the size of a draw is known
+FIRST_BATCH = 1 << 10  # at most, where the size of a draw is unknown or few are needed
 GROWTH = 16  # of one batch to the next, until the acceptance is known
 LEAST_BATCH = 64
 # Draws of a batch whose temporaries stay in a core's cache, or keep a GPU busy, and its numbers.
@@ -179,7 +179,7 @@ class _Run:
         self.num_samples = num_samples
         self.chunks: list[_Chunk] = []  # what thinning needs, and nothing else
         self.accepted = self.decided = self.thinned = self.pilot = self.drawn = 0
-        self.most = FIRST_BATCH
+        self.most = FIRST_BATCH if draws.numbers is None else self._most("cpu", draws.numbers)
         # [num_samples, ...], of which ``accepted`` are filled in.
         self.samples: Tensor | None = None
         self.log_weights: Tensor | None = None
@@ -200,12 +200,13 @@ class _Run:
 
     def sample(self, batch_size: int | None, bar: Bar) -> str:
         """Accept until there are enough; return why it stopped."""
-        size = FIRST_BATCH // GROWTH
+        # Of many draws no more than are needed: all may be accepted.
+        most = max(FIRST_BATCH, self.num_samples)
         while self.accepted < self.num_samples:
             stopped = self.limits.reached(self.pilot + self.decided, self.decided, self.accepted)
             if stopped is not None:
                 return stopped
-            size = batch_size or self._next_size(size)
+            size = batch_size or self._next_size(most)
             batch = self._draw(size, self.pilot + self.decided)
             samples, log_ratio = batch
             while len(log_ratio) and self.accepted < self.num_samples:
@@ -214,6 +215,7 @@ class _Run:
             log_M = self.bound.log_M()
             bar.show(self.accepted, self.decided, log_M)
             self.limits.warn_if_slow(self.accepted, self.decided, log_M)
+            most = size * GROWTH
         return "complete"
 
     def result(self, stopped: str, return_partial: bool) -> RejectionResult:
@@ -253,9 +255,13 @@ class _Run:
         batch = self.draws.draw(size if left is None else min(size, left))
         self.drawn += len(batch.log_ratio)
         device = "cpu" if batch.samples.is_cpu else "cuda"
-        numbers = MOST_NUMBERS[device] // max(1, batch.samples[0].numel())
-        self.most = max(LEAST_BATCH, min(MOST_DRAWS[device], numbers))
+        self.most = self._most(device, batch.samples[0].numel())
         return batch
+
+    @staticmethod
+    def _most(device: str, numbers: int) -> int:
+        """Return how many draws of so many numbers a batch may have."""
+        return max(LEAST_BATCH, min(MOST_DRAWS[device], MOST_NUMBERS[device] // max(1, numbers)))
 
     def _keep_room(self, batch: Batch) -> None:
         """Make room for the draws, of the dtype, device and shape of a batch's."""
@@ -267,12 +273,12 @@ class _Run:
             # One number, however many there are.
             self.log_weights = log_ratio.new_zeros(()).expand(self.num_samples)
 
-    def _next_size(self, size: int) -> int:
+    def _next_size(self, most: int) -> int:
         """Return a batch that will most likely do, as far as the acceptance is known."""
         needed = self.num_samples - self.accepted
         rate = (self.accepted + 1) / (self.decided + 2)
         wanted = math.ceil((needed + 4 * math.sqrt(needed)) / rate)
-        return max(LEAST_BATCH, min(wanted, size * GROWTH, self.most))
+        return max(LEAST_BATCH, min(wanted, most, self.most))
 
     def _decide(self, samples: Tensor, log_ratio: Tensor) -> int:
         """Decide rows that share an M, up to the last that is needed; return how many."""

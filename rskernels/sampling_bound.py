@@ -51,7 +51,9 @@ class Bound:
         self.on_violation = self.envelope.on_violation
         self.thins = self.on_violation == "thin"
         self.weighs = self.on_violation == "control"
+        # An M that never moves is asked for once.
         self._is_fixed = self.envelope.policy == "fixed"
+        self._fixed = self._envelope_log_M() if self._is_fixed else math.nan
         self._is_stepwise = self.envelope.policy in STEPWISE
         self._floor = -math.inf
 
@@ -62,8 +64,11 @@ class Bound:
 
     def log_M(self) -> float:
         """Return log M; NaN or -inf where there is none yet."""
-        value = self.envelope.log_M().item() + self._shift
+        value = self._fixed if self._is_fixed else self._envelope_log_M()
         return max(value, self._floor) if self.thins and not math.isnan(value) else value
+
+    def _envelope_log_M(self) -> float:
+        return self.envelope.log_M().item() + self._shift
 
     def of_rows(self, log_ratio: Tensor) -> float | Tensor:
         """Return the log M by which rows are decided: a number, or one for each."""

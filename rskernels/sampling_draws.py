@@ -39,8 +39,11 @@ class Draws:
             _check_single("proposal", given)
             self._sample: Callable[[int], Tensor] = lambda n: given.sample(torch.Size((n,)))
             self._log_q: LogProb = given.log_prob
+            # Of a draw; unknown before the first where the proposal is a pair.
+            self.numbers: int | None = given.event_shape.numel()
         elif isinstance(proposal, tuple) and len(proposal) == 2 and all(map(callable, proposal)):
             self._sample, self._log_q = proposal
+            self.numbers = None
         else:
             raise TypeError(
                 "proposal must be a torch.distributions.Distribution or a pair (sample, log_prob) "

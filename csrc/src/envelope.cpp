@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -109,24 +110,25 @@ void Envelope::add_single(const Batch& batch, int threads) {
   std::vector<Tally> tallies(static_cast<std::size_t>(chunks));
   const InForce M = in_force(0);
   // One a thread, handed from chunk to chunk: the more a tail has seen, the less it takes in.
-  std::vector<Tail> idle;
+  const double floor = held_.tail.threshold();
+  std::deque<Tail> others;
+  std::vector<Tail*> idle{&held_.tail};
   std::mutex mutex;
   ThreadPool::instance().parallel_for(chunks, 1, threads, [&](std::int64_t chunk, std::int64_t) {
-    Tail tail(kTailRatios, held_.tail.threshold());
+    Tail* tail;
     {
       const std::lock_guard lock(mutex);
-      if (!idle.empty()) {
-        tail = std::move(idle.back());
-        idle.pop_back();
-      }
+      if (idle.empty()) idle.push_back(&others.emplace_back(kTailRatios, floor));
+      tail = idle.back();
+      idle.pop_back();
     }
     accumulate(batch, chunk * kChunkRows, std::min((chunk + 1) * kChunkRows, batch.count), M,
-               tallies[static_cast<std::size_t>(chunk)], tail);
+               tallies[static_cast<std::size_t>(chunk)], *tail);
     const std::lock_guard lock(mutex);
-    idle.push_back(std::move(tail));
+    idle.push_back(tail);
   });
   for (const Tally& tally : tallies) held_.groups[0].tally.merge(tally);
-  for (const Tail& tail : idle) held_.tail.merge(tail);
+  for (const Tail& tail : others) held_.tail.merge(tail);
 }
 
 // A thread owns the groups of a range and reads every id: rows are added in their order, whatever

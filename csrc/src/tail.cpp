@@ -9,7 +9,9 @@ namespace rskernels {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr std::size_t kBins = 512;
+constexpr std::size_t kSample = 512;
+// Three standard deviations of how many of a sample are above a value near the middle.
+constexpr std::size_t kSampleRoom = 34;
 
 }  // namespace
 
@@ -28,43 +30,36 @@ std::vector<double> Tail::largest() const {
   return sorted;
 }
 
-// Values are counted by bins first, and only the bin in which the last of them lies is searched:
-// several times as fast as searching them all.
+// A pivot that a sample puts a little below the last value that matters parts most of the others
+// off in one pass; where it would leave too few or too many, all are searched.
 void Tail::trim() {
-  if (values_.size() <= capacity_) return;
-  const auto ends = std::ranges::minmax(values_);
-  const double least = ends.min;
-  const double scale = (kBins - 1) / (ends.max - least);
-  std::size_t kept = 0;
-  std::vector<double> border;
-  if (scale > 0.0 && scale < kInfinity) {
-    // Rounding may move a value to the next bin, but never past a larger one.
-    const auto bin_of = [least, scale](double value) {
-      return std::min(static_cast<std::size_t>((value - least) * scale), kBins - 1);
-    };
-    std::array<std::size_t, kBins> sizes{};
-    for (const double value : values_) ++sizes[bin_of(value)];
-    std::size_t last = kBins - 1;
-    for (std::size_t above = 0; above + sizes[last] < capacity_;) above += sizes[last--];
-    border.resize(sizes[last] + 1);
-    std::size_t found = 0;
-    // Without branches: where a value belongs is as good as a toss of a coin.
-    for (const double value : values_) {
-      const std::size_t bin = bin_of(value);
-      border[found] = value;
-      found += bin == last ? 1 : 0;
-      values_[kept] = value;
-      kept += bin > last ? 1 : 0;
+  const std::size_t size = values_.size();
+  if (size <= capacity_) return;
+  if (size >= 4 * kSample) {
+    std::array<double, kSample> sample;
+    for (std::size_t i = 0; i < kSample; ++i) sample[i] = values_[size / kSample * i];
+    const auto rank = static_cast<std::ptrdiff_t>(
+        std::min(kSample * capacity_ / size + kSampleRoom, kSample - 1));
+    std::nth_element(sample.begin(), sample.begin() + rank, sample.end(), std::greater<>{});
+    const double pivot = sample[static_cast<std::size_t>(rank)];
+    const auto is_kept = [pivot](double value) { return value >= pivot; };
+    const auto left = static_cast<std::size_t>(std::ranges::count_if(values_, is_kept));
+    if (left >= capacity_ && left <= capacity_ + size / 4) {
+      std::size_t kept = 0;
+      // Without branches: what is kept is as good as a toss of a coin.
+      for (const double value : values_) {
+        values_[kept] = value;
+        kept += is_kept(value) ? 1 : 0;
+      }
+      values_.resize(kept);
+      threshold_ = pivot;
+      return;
     }
-    border.resize(found);
-  } else {
-    border = values_;
   }
-  const auto end = border.begin() + static_cast<std::ptrdiff_t>(capacity_ - kept);
-  std::nth_element(border.begin(), end - 1, border.end(), std::greater<>{});
-  threshold_ = *(end - 1);
-  values_.resize(kept);
-  values_.insert(values_.end(), border.begin(), end);
+  const auto last = values_.begin() + static_cast<std::ptrdiff_t>(capacity_) - 1;
+  std::nth_element(values_.begin(), last, values_.end(), std::greater<>{});
+  threshold_ = *last;
+  values_.resize(capacity_);
 }
 
 }  // namespace rskernels

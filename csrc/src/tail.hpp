@@ -29,10 +29,13 @@ class Tail {
     constexpr Real kTop = std::numeric_limits<Real>::infinity();
     std::size_t end = values_.size();
     values_.resize(end + count);
+    // What is stored must not seem to move the threshold, which would be read again for each.
+    double* const to = values_.data();
+    const double threshold = threshold_;
     for (std::size_t i = 0; i < count; ++i) {
       const double value = values[i];
-      values_[end] = value + 0.0;
-      end += static_cast<std::size_t>(value > threshold_) & static_cast<std::size_t>(value < kTop);
+      to[end] = value + 0.0;
+      end += static_cast<std::size_t>(value > threshold) & static_cast<std::size_t>(value < kTop);
     }
     values_.resize(end);
     if (end >= 2 * capacity_) trim();

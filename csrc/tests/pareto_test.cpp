@@ -70,20 +70,5 @@ TEST(Pareto, TooFewValuesTellNothing) {
   EXPECT_TRUE(std::isnan(endpoint(exceedances(tail, 100)).upper));
 }
 
-TEST(Pareto, TailsKeepTheLargestWhateverTheOrder) {
-  std::mt19937_64 generator(4);
-  std::normal_distribution<double> normal;
-  Tail all(50);
-  Tail parts[2] = {Tail(50), Tail(50)};
-  for (int i = 0; i < 5000; ++i) {
-    const double value = normal(generator);
-    all.add(value);
-    parts[i % 2].add(value);
-  }
-  parts[1].merge(parts[0]);
-  EXPECT_EQ(parts[1].largest(), all.largest());
-  EXPECT_EQ(all.largest().size(), 50u);
-}
-
 }  // namespace
 }  // namespace rskernels
