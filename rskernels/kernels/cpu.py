@@ -1,7 +1,8 @@
 """The Numba backend: every operation of ``reference.py`` for CPU tensors.
 
-The row loops live in ``cpu_softmax.py`` (one pass over the logits), ``cpu_decide.py``,
-``cpu_dense.py`` and ``cpu_gradient.py``; this file lays tensors out for them.
+The row loops live in ``cpu_softmax.py`` (one pass over the logits), ``cpu_rows.py`` (rows in turns,
+and what is fetched ahead), ``cpu_decide.py``, ``cpu_dense.py`` and ``cpu_gradient.py``; this file
+lays tensors out for them.
 """
 
 from __future__ import annotations
