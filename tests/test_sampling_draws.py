@@ -49,6 +49,27 @@ def test_large_draws_come_in_small_batches():
     assert max(sizes) == (1 << 22) // 1000
 
 
+class _Recorded(Independent):
+    def __init__(self, event):
+        super().__init__(Normal(torch.zeros(event), 1.0), 1)
+        self.sizes = []
+
+    def sample(self, sample_shape=()):
+        self.sizes += sample_shape
+        return super().sample(sample_shape)
+
+
+def test_a_distribution_tells_the_size_of_a_draw_before_it():
+    # An acceptance of 1/2: first as many as are wanted, then what is missing.
+    small = _Recorded(1)
+    rejection_sample(small.log_prob, small, 20_000, log_M=math.log(2.0), seed=1)
+    assert small.sizes[0] == 20_000
+    assert small.sizes[1:] == [pytest.approx(20_000, rel=0.1)]
+    large = _Recorded(1 << 14)
+    rejection_sample(large.log_prob, large, 300, log_M=math.log(2.0), seed=1)
+    assert max(large.sizes) == (1 << 22) >> 14
+
+
 def test_discrete_draws_keep_their_dtype():
     proposal = Categorical(torch.ones(5))
     found = rejection_sample(Categorical(torch.arange(5.0)), proposal, 300, seed=1)

@@ -70,6 +70,8 @@ class Run(NamedTuple):
 def accept(envelope: str, **options: Any) -> Case:
     """Return the case of `accept` with a policy of M."""
     name = f"accept, M {envelope}{FROZEN if options.get('freeze') else ''}"
+    if "epochs" in options:
+        name += f", {options['epochs']} epochs"
     return Case(name, {"method": "accept", "envelope": envelope, **options}, False)
 
 
@@ -128,7 +130,12 @@ EXPERIMENTS = (
         "Modality and class balance: digits as images, speech and mistyped words, 20 : 4 : 1, each "
         "with its most frequent class 5 times the rarest",
         {"data": "multimodal", "epochs": 40, "lr": 0.02},
-        balance(200),
+        # Of three modalities few rows are accepted: as many epochs as undersampling has.
+        (
+            *balance(200),
+            accept("quantile:0.9", epochs=200),
+            accept("budget:0.5", epochs=200),
+        ),
         {"epochs": 2},
     ),
     Experiment(
