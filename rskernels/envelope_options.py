@@ -106,6 +106,8 @@ def check_types(options: Mapping[str, Any]) -> None:
 
 def parse_spec(text: str) -> tuple[str, dict[str, float]]:
     """Return the policy of a text such as ``quantile:0.9``, and its parameter by name."""
+    if not isinstance(text, str):
+        raise TypeError(f"an envelope is a str, {TEXTS}; got {type(text).__name__}")
     policy, separator, number = text.partition(":")
     name = PARAMETERS.get(policy)
     try:

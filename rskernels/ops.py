@@ -281,7 +281,7 @@ def target_log_prob(
         For a second or a forward-mode derivative, under torch.func.vmap, and for torch.func's
         transforms inside torch.compile.
     """
-    check_targets(targets, logits, check_logits(logits)[:-1])
+    check_targets(targets, logits, check_logits(logits)[:-1], "a torch.Tensor")
     temperature = temperature_argument(temperature)
     ignore_index = integer_argument("ignore_index", ignore_index)
     if torch._C._are_functorch_transforms_active():

@@ -181,6 +181,8 @@ def test_parse():
             Envelope.parse(text)
     with pytest.raises(ValueError, match=re.escape("level must be in (0, 1], got 2.0")):
         Envelope.parse("quantile:2")
+    with pytest.raises(TypeError, match=r"an envelope is a str, 'max', .*; got NoneType"):
+        Envelope.parse(None)
 
 
 def test_update_errors():
