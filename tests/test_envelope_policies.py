@@ -92,6 +92,12 @@ def test_thin_keeps_all_where_M_has_not_grown():
         envelope.thin(ratios(0.5), 1.0)
 
 
+def test_thin_takes_the_M_of_a_host_for_rows_of_a_device():
+    envelope = Envelope("fixed", M=2.0)
+    elsewhere = torch.zeros(3, device="meta")
+    assert envelope.thin(elsewhere, envelope.log_M(), seed=0).is_meta
+
+
 @pytest.mark.parametrize(
     ("error", "message", "given"),
     [
