@@ -17,9 +17,16 @@ def bind() -> None:
     """Start this process again with OpenMP bound to cores, which it reads as it is loaded."""
     if _CORES in os.environ or not hasattr(os, "sched_getaffinity"):
         return
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    environment = {**os.environ, _CORES: cores, "OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
+    listed = ",".join(map(str, cores()))
+    environment = {**os.environ, _CORES: listed, "OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def cores() -> list[int]:
+    """Return the cores that were this process's before its first thread was bound to one."""
+    if _CORES in os.environ:
+        return [int(core) for core in os.environ[_CORES].split(",")]
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def bind_workers() -> None:
@@ -29,13 +36,13 @@ def bind_workers() -> None:
     """
     if _CORES not in os.environ:
         return
-    cores = [int(core) for core in os.environ[_CORES].split(",")]
+    those = cores()
     own = os.sched_getaffinity(0)
     threads = sorted(int(task) for task in os.listdir("/proc/self/task"))
     workers = [task for task in threads if task != os.getpid() and _cores_of(task) == own]
     for at, worker in enumerate(workers, start=1):
         with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(worker, {cores[at % len(cores)]})
+            os.sched_setaffinity(worker, {those[at % len(those)]})
 
 
 def _cores_of(task: int) -> set[int]:

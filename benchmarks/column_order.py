@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import affinity
+import machine
 import report
 import rskernels
 from timing import alternate
@@ -67,7 +68,13 @@ def main() -> None:
     title = (
         f"# An order of columns\n\n`verify_mask`, float32 [{N}, {V}], frequencies rank^-{EXPONENT}."
     )
-    text = f"{title}\n\n{report.table(headings, rows)}\n"
+    about, versions = machine.cpu(), machine.versions()
+    footer = (
+        f"{about['processor']}, {about['threads']} threads, torch {versions['torch']}, "
+        f"{machine.today()}. Medians of alternating rounds in one process; *as stored* reads up to "
+        f"{4 * N * V / 1e6:.0f} MB."
+    )
+    text = f"{title}\n\n{report.table(headings, rows)}\n\n{footer}\n"
     print(text)
     (Path(__file__).parent / "results" / "column_order.md").write_text(text)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+import affinity
+
 PACKAGES = ("torch", "numba", "triton", "numpy")
 
 
@@ -17,7 +19,7 @@ def cpu() -> dict[str, str | int]:
     return {
         "processor": _cpu_name(),
         "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "cores": len(affinity.cores()),
         "threads": torch.get_num_threads(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "memory_GiB": round(_memory() / 2**30),

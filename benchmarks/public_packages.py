@@ -71,7 +71,11 @@ def mask_form(package: Package) -> Callable[..., Tensor]:
 def fault(package: Package, *given: Tensor) -> str:
     """Return what keeps a package's form from being a baseline on these tensors, if anything."""
     copies = [tensor.clone() for tensor in given]
-    got = package.log_prob(*copies)
+    try:
+        got = package.log_prob(*copies)
+    except Exception as error:  # whatever a package may raise is told, and ends no run
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        return f"{package.name} left out: {first[0]}"
     if not all(map(torch.equal, copies, given)):
         return f"{package.name} left out: it writes over its input"
     *factors, targets = given

@@ -14,6 +14,7 @@ import baselines
 import gpu_measure
 import gpu_report
 import gpu_tests
+import public_packages
 import rskernels
 import run_compile
 import run_gpu
@@ -349,6 +350,17 @@ def test_the_status_tells_of_failed_tests(stubbed, monkeypatch, outcome):
     monkeypatch.setattr(run_gpu, "_default_out", lambda device: None)
     monkeypatch.setattr(gpu_tests, "run", lambda seconds: tests)
     assert run_gpu.main(["--quick", "--minutes", "0"]) == (0 if outcome == "passed" else 1)
+
+
+def test_a_package_that_fails_is_left_out():
+    def broken(logits, targets):
+        raise RuntimeError("no kernel for this device\nand why")
+
+    package = public_packages.Package("Broken", broken)
+    told = public_packages.fault(package, torch.randn(4, 9), torch.zeros(4, dtype=torch.int64))
+    assert told == "Broken left out: no kernel for this device"
+    exact = public_packages.Package("Exact", rskernels.target_log_prob)
+    assert not public_packages.fault(exact, torch.randn(4, 9), torch.zeros(4, dtype=torch.int64))
 
 
 def test_a_run_on_a_cpu_goes_through(tmp_path):

@@ -1,10 +1,13 @@
 """The harness itself: the baselines follow the same law, and nothing slower is hidden."""
 
+import os
+
 import pytest
 import torch
 
 import agreement
 import baselines
+import machine
 import memory
 import read_limit
 import report
@@ -55,6 +58,12 @@ def test_the_gradient_forms_agree():
 def test_the_read_limit_is_a_row_maximum(dtype, V):
     logits = torch.randn(7, V).to(dtype)
     assert torch.equal(read_limit.row_max(logits), logits.float().amax(-1))
+
+
+def test_a_core_a_thread_leaves_the_machine_its_cores(monkeypatch):
+    assert machine.cpu()["cores"] == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("RSKERNELS_BENCHMARK_CORES", "0,1,2")
+    assert machine.cpu()["cores"] == 3
 
 
 @pytest.mark.skipif(memory.extra_memory(lambda: None) is None, reason="reads Linux's /proc")

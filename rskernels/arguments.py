@@ -39,10 +39,12 @@ def check_logits(logits: Tensor) -> torch.Size:
     return shape
 
 
-def check_targets(targets: Tensor, logits: Tensor, leading: torch.Size) -> None:
+def check_targets(
+    targets: Tensor, logits: Tensor, leading: torch.Size, accepted: str = "a torch.Tensor or None"
+) -> None:
     """Raise unless ``targets`` is an index tensor that names one class of each row."""
     if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a torch.Tensor or None, got {type(targets).__name__}")
+        raise TypeError(f"targets must be {accepted}, got {type(targets).__name__}")
     if targets.dtype != torch.int64 and targets.dtype != torch.int32:
         raise TypeError(f"targets must be int64 or int32, got {targets.dtype}")
     if targets.shape != leading:

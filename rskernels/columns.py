@@ -37,8 +37,7 @@ class ColumnOrder:
             raise TypeError(f"V must be an int, got {type(V).__name__}")
         if V < 1:
             raise ValueError(f"V must be at least 1, got {V}")
-        if not isinstance(blocks, Tensor):
-            raise TypeError(f"blocks must be a torch.Tensor, got {type(blocks).__name__}")
+        _check_readable("blocks", blocks)
         if blocks.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"blocks must be int64 or int32, got {blocks.dtype}")
         count = -(-V // self.BLOCK)
@@ -60,8 +59,7 @@ class ColumnOrder:
         weights : Tensor
             ``[V]``, at least 0: counts of the tokens, or their mean probabilities.
         """
-        if not isinstance(weights, Tensor):
-            raise TypeError(f"weights must be a torch.Tensor, got {type(weights).__name__}")
+        _check_readable("weights", weights)
         if weights.dim() != 1 or len(weights) == 0 or weights.is_complex():
             raise ValueError(
                 f"weights must be real and have shape [V], got {weights.dtype} "
@@ -83,3 +81,13 @@ class ColumnOrder:
 
     def __repr__(self) -> str:
         return f"ColumnOrder({len(self.blocks)} blocks, V={self.V}, device={self.blocks.device})"
+
+
+def _check_readable(name: str, values: Tensor) -> None:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
+    if values.layout is not torch.strided or values.is_meta:
+        raise ValueError(
+            f"{name} must be a strided tensor that holds values, got one of layout "
+            f"{values.layout} on {values.device}"
+        )

@@ -38,13 +38,19 @@ def decide(*given: Any) -> tuple[Tensor, ...]:
     return result
 
 
+def bernoulli(*given: Any) -> Tensor:
+    """Call the operator of this name."""
+    result: Tensor = _call(_bernoulli, given)
+    return result
+
+
 def target_log_prob(*given: Any) -> tuple[Tensor, Tensor]:
     """Call the operator of this name."""
     result: tuple[Tensor, Tensor] = _call(_log_prob, given)
     return result
 
 
-def lift(*numbers: float) -> Tensor | None:
+def _lift(*numbers: float) -> Tensor | None:
     """Return numbers as a tensor [len(numbers)] where one of them is dynamic, else None."""
     from torch.fx.experimental.symbolic_shapes import has_static_value
 
@@ -57,7 +63,7 @@ def lift(*numbers: float) -> Tensor | None:
 
 def _call(operator: _Operator, given: tuple[Any, ...]) -> Any:
     arguments = [*given, *operator.defaults[len(given) :]]
-    numbers = lift(*(arguments[place] for place in operator.places))
+    numbers = _lift(*(arguments[place] for place in operator.places))
     if numbers is None:
         return operator.static(*arguments)
     for place in operator.places:
@@ -90,7 +96,7 @@ def _define(name: str) -> _Operator:
     return _Operator(static, dynamic, defaults, places)
 
 
-_mask, _decide = _define("mask"), _define("decide")
+_mask, _decide, _bernoulli = _define("mask"), _define("decide"), _define("bernoulli")
 _log_prob, _gradient = _define("target_log_prob"), _define("target_log_prob_backward")
 
 

@@ -283,12 +283,11 @@ class Envelope(StoredState):
         Tensor
             bool ``[...]``.
         """
-        if groups is None and self.groups > 1:
-            raise ValueError(f"an envelope of {self.groups} groups needs the group of every row")
         return thin(
+            self,
             log_ratio,
             log_M,
-            self.log_M(groups),
+            groups,
             seed=seed,
             generator=generator,
             row_offset=row_offset,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from rskernels import _core
-from rskernels.envelope_rows import Rows, as_tensor
+from rskernels.arguments import check_floating, density_argument
+from rskernels.envelope_rows import Rows, as_tensor, check_rows
 
 if TYPE_CHECKING:
     from rskernels.envelope import Envelope
@@ -43,11 +44,22 @@ def control_weights(envelope: Envelope, log_ratio: Rows, groups: Rows | None) ->
     return torch.where((ratios < math.inf) & (log_M > -math.inf), weights, math.nan)
 
 
-def thin(log_ratio: Tensor, log_M_then: Tensor | float, log_M_now: Tensor, **draws: Any) -> Tensor:
-    """Keep acceptances with min(1, w/M now) / min(1, w/M then)."""
+def thin(
+    envelope: Envelope,
+    log_ratio: Tensor,
+    log_M: Tensor | float,
+    groups: Tensor | None,
+    **draws: Any,
+) -> Tensor:
+    """Keep acceptances with min(1, w/M now) / min(1, w/M then); ``log_M`` is that of then."""
     from rskernels import ops
 
+    check_floating("log_ratio", log_ratio)
+    shape = check_rows(log_ratio, groups, envelope.groups)
+    # What log_M without rows returns is on the host.
+    log_M = log_M.to(log_ratio.device) if isinstance(log_M, Tensor) else log_M
+    given, number = density_argument("log_M", log_M, log_ratio.device, torch.Size(shape), True)
     ratios = log_ratio.detach().double()
-    now = (ratios - log_M_now.to(ratios.device)).clamp(max=0.0)
-    then = (ratios - log_M_then).clamp(max=0.0)
+    now = (ratios - envelope.log_M(groups).to(ratios.device)).clamp(max=0.0)
+    then = (ratios - (number if given is None else given)).clamp(max=0.0)
     return ops.bernoulli_mask(now - then, stream=THIN_STREAM, **draws)

@@ -57,8 +57,11 @@ def check_options(
         )
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"groups must be an int, got {type(groups).__name__}")
-    if not 1 <= groups < 2**63:
+    if groups < 1:
         raise ValueError(f"groups must be at least 1, got {groups}")
+    # No address space holds so many, which the core's vectors would say in their own words.
+    if groups >= 2**48:
+        raise ValueError(f"groups must be below 2**48, got {groups}")
     if on_violation not in REACTIONS:
         raise ValueError(
             f"on_violation must be one of {', '.join(REACTIONS)}, got {on_violation!r}"
@@ -106,6 +109,8 @@ def check_types(options: Mapping[str, Any]) -> None:
 
 def parse_spec(text: str) -> tuple[str, dict[str, float]]:
     """Return the policy of a text such as ``quantile:0.9``, and its parameter by name."""
+    if not isinstance(text, str):
+        raise TypeError(f"an envelope is a str, {TEXTS}; got {type(text).__name__}")
     policy, separator, number = text.partition(":")
     name = PARAMETERS.get(policy)
     try:

@@ -25,7 +25,7 @@ class RowMemory(NamedTuple):
 
 
 def check_rows(
-    log_ratio: Rows | None, groups: Rows | None, group_count: int, accepted: Rows | None = None
+    log_ratio: Rows, groups: Rows | None, group_count: int, accepted: Rows | None = None
 ) -> tuple[int, ...]:
     """Return the shape of a batch, no value of which is read.
 
@@ -39,21 +39,12 @@ def check_rows(
             raise TypeError(
                 f"log_ratio must be float64, float32 or float16 as an array, got {log_ratio.dtype}"
             )
-    elif log_ratio is not None and not (
-        isinstance(log_ratio, Tensor) and log_ratio.is_floating_point()
-    ):
+    elif not (isinstance(log_ratio, Tensor) and log_ratio.is_floating_point()):
         raise TypeError(
             f"log_ratio must be a NumPy array or a floating-point tensor, got {_kind(log_ratio)}"
         )
-    if isinstance(groups, np.ndarray):
-        if groups.dtype.name not in ("int64", "int32"):
-            raise TypeError(f"groups must be int64 or int32, got {groups.dtype}")
-    elif groups is not None:
-        check_ids("groups", groups)
-    elif group_count > 1:
-        raise ValueError(f"an envelope of {group_count} groups needs the group of every row")
-    given = groups if log_ratio is None else log_ratio
-    shape = () if given is None else tuple(given.shape)
+    shape = tuple(log_ratio.shape)
+    _check_groups(groups, group_count)
     if accepted is not None and _kind(accepted) not in (torch.bool, np.bool_):
         raise TypeError(f"accepted must be a bool tensor or array, got {_kind(accepted)}")
     for name, values in (("groups", groups), ("accepted", accepted)):
@@ -65,14 +56,18 @@ def check_rows(
 
 
 def row_memory(log_ratio: Rows | None, groups: Rows | None, group_count: int) -> RowMemory:
-    """Describe a checked batch; contiguous CPU tensors and arrays are not copied.
+    """Describe a batch, or the groups of one; contiguous CPU tensors and arrays are not copied.
 
     Raises
     ------
     TypeError, ValueError
         As `check_rows`.
     """
-    shape = check_rows(log_ratio, groups, group_count)
+    if log_ratio is not None:
+        shape = check_rows(log_ratio, groups, group_count)
+    else:
+        _check_groups(groups, group_count)
+        shape = () if groups is None else tuple(groups.shape)
     ratios, dtype, owner = _memory("log_ratio", log_ratio, "float64")
     ids, id_dtype, id_owner = _memory("groups", groups, "int64")
     batch = _core.Batch(ratios, dtype, math.prod(shape), ids, id_dtype == "int32")
@@ -100,6 +95,16 @@ def as_tensor(rows: Rows) -> Tensor:
     # torch takes no other byte order, no negative strides, and no memory that is not to be written.
     native = rows.dtype.newbyteorder("=")
     return torch.from_numpy(np.require(rows, native, ["C", "W"]).reshape(rows.shape))
+
+
+def _check_groups(groups: Rows | None, group_count: int) -> None:
+    if isinstance(groups, np.ndarray):
+        if groups.dtype.name not in ("int64", "int32"):
+            raise TypeError(f"groups must be int64 or int32, got {groups.dtype}")
+    elif groups is not None:
+        check_ids("groups", groups)
+    elif group_count > 1:
+        raise ValueError(f"an envelope of {group_count} groups needs the group of every row")
 
 
 def _memory(name: str, rows: Rows | None, absent: str) -> tuple[int, Any, Any]:

@@ -71,7 +71,7 @@ def estimate_M(
     level : float, optional
         In (0, 1]; required by, and only for, "quantile".
     temperature : float
-        Positive and finite.
+        T in [1e-30, 1e30].
     log_space : bool
         ``p_hat`` and the result are natural logarithms.
     ignore_index : int

@@ -41,8 +41,6 @@ _library.define(
     "float temperature, int ignore_index) -> Tensor"
 )
 
-DEVICES = ("cpu", "cuda")
-
 
 @functools.cache
 def cpu_kernels() -> Any:

@@ -235,11 +235,7 @@ def bernoulli_mask(
     check_floating("log_ratio", log_ratio)
     M_tensor, M_value = M_argument(M, log_ratio.device, log_ratio.shape, log_space)
     seed_tensor, seed_value = seed_argument(seed, generator, log_ratio.device)
-    if M_tensor is None and _is_compiling():
-        lifted = dynamic.lift(M_value)
-        if lifted is not None:
-            M_tensor, M_value = lifted.to(log_ratio.device), 0.0
-    mask: Tensor = _bernoulli(
+    mask: Tensor = (dynamic.bernoulli if _is_compiling() else _bernoulli)(
         log_ratio.detach(), M_tensor, seed_tensor, M_value, seed_value,
         check_row_offset(row_offset), check_stream(stream), bool(log_space),
     )  # fmt: skip
@@ -281,7 +277,7 @@ def target_log_prob(
         For a second or a forward-mode derivative, under torch.func.vmap, and for torch.func's
         transforms inside torch.compile.
     """
-    check_targets(targets, logits, check_logits(logits)[:-1])
+    check_targets(targets, logits, check_logits(logits)[:-1], "a torch.Tensor")
     temperature = temperature_argument(temperature)
     ignore_index = integer_argument("ignore_index", ignore_index)
     if torch._C._are_functorch_transforms_active():

@@ -8,6 +8,7 @@ so a draw does not depend on batch, order, launch or device.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 import torch
 
@@ -47,11 +48,13 @@ def philox4x32(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     TypeError
-        If an argument is not int64.
+        If an argument is no int64 tensor.
     ValueError
         If the last dimension is not 4 (counter) or 2 (key).
     """
     for name, words, size in (("counter", counter, 4), ("key", key, 2)):
+        if not isinstance(words, torch.Tensor):
+            raise TypeError(f"{name} must be an int64 tensor, got {type(words).__name__}")
         if words.dtype != torch.int64:
             raise TypeError(f"{name} must be int64, got {words.dtype}")
         if words.dim() == 0 or words.shape[-1] != size:
@@ -226,7 +229,7 @@ def uniforms(
     TypeError, ValueError
         If seed, stream, row_offset, shape or columns is not as above.
     """
-    size = (shape,) if isinstance(shape, int) else tuple(shape)
+    size = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in size):
         raise ValueError(f"shape must hold ints of at least 0, got {shape}")
     if columns is not None and (type(columns) is not int or columns < 1):

@@ -29,8 +29,8 @@ LOGITS_CASES = [
     (ValueError, r"V of at least 1, got \[2, 0\]", torch.zeros(2, 0)),
 ]
 TARGETS_CASES = [
-    (TypeError, r"targets must be a torch.Tensor or None, got list", [[0] * 3] * 2),
-    (TypeError, r"targets must be a torch.Tensor or None, got int", 0),
+    (TypeError, r"targets must be a torch.Tensor.*, got list", [[0] * 3] * 2),
+    (TypeError, r"targets must be a torch.Tensor.*, got int", 0),
     (TypeError, r"targets must be int64 or int32, got torch.float32", TARGETS.float()),
     (TypeError, r"targets must be int64 or int32, got torch.bool", TARGETS.bool()),
     (TypeError, r"targets must be int64 or int32, got torch.int16", TARGETS.short()),
@@ -230,7 +230,7 @@ def test_target_log_prob(argument, error, message, value):
 
 
 def test_target_log_prob_needs_targets():
-    with pytest.raises(TypeError, match=r"targets must be a torch.Tensor.*, got NoneType"):
+    with pytest.raises(TypeError, match=r"targets must be a torch.Tensor, got NoneType"):
         rskernels.target_log_prob(LOGITS, None)
 
 
@@ -240,6 +240,8 @@ def test_target_log_prob_needs_targets():
         (ValueError, r"shape must hold ints of at least 0, got \(2, -1\)", {"shape": (2, -1)}),
         (ValueError, r"shape must hold ints of at least 0", {"shape": (2.0,)}),
         (ValueError, r"shape must hold ints of at least 0, got True", {"shape": True}),
+        (ValueError, r"shape must hold ints of at least 0, got 1.5", {"shape": 1.5}),
+        (ValueError, r"shape must hold ints of at least 0, got None", {"shape": None}),
         (ValueError, r"columns must be None or an int of at least 1, got 0", {"columns": 0}),
         (ValueError, r"columns must be None or an int of at least 1, got 2.0", {"columns": 2.0}),
         (ValueError, r"stream must be in \[0, 2\*\*32\), got -1", {"stream": -1}),
@@ -258,6 +260,7 @@ def test_uniforms(error, message, change):
     [
         (TypeError, r"counter must be int64, got torch.int32", torch.zeros(4).int(), None),
         (TypeError, r"key must be int64, got torch.float32", None, torch.zeros(2)),
+        (TypeError, r"counter must be an int64 tensor, got list", [0] * 4, None),
         (ValueError, r"counter must have shape \[..., 4\], got \[3\]", torch.zeros(3).long(), None),
         (ValueError, r"key must have shape \[..., 2\], got \[4\]", None, torch.zeros(4).long()),
         (ValueError, r"counter must have shape \[..., 4\], got \[\]", torch.tensor(0), None),

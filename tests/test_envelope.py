@@ -151,6 +151,7 @@ def test_batching_does_not_matter():
         (ValueError, "level must be in (0, 1], got 1.5", ("quantile",), {"level": 1.5}),
         (ValueError, "got level=0.5 with 'max'", ("max",), {"level": 0.5}),
         (ValueError, "groups must be at least 1, got 0", (), {"groups": 0}),
+        (ValueError, "groups must be below 2**48, got 4611686018427387904", (), {"groups": 2**62}),
         (TypeError, "groups must be an int, got float", (), {"groups": 2.0}),
         (ValueError, "a maximum does not decay", (), {"half_life": 10.0}),
         (
@@ -181,6 +182,8 @@ def test_parse():
             Envelope.parse(text)
     with pytest.raises(ValueError, match=re.escape("level must be in (0, 1], got 2.0")):
         Envelope.parse("quantile:2")
+    with pytest.raises(TypeError, match=r"an envelope is a str, 'max', .*; got NoneType"):
+        Envelope.parse(None)
 
 
 def test_update_errors():

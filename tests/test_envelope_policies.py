@@ -92,6 +92,36 @@ def test_thin_keeps_all_where_M_has_not_grown():
         envelope.thin(ratios(0.5), 1.0)
 
 
+def test_thin_takes_the_M_of_a_host_for_rows_of_a_device():
+    envelope = Envelope("fixed", M=2.0)
+    elsewhere = torch.zeros(3, device="meta")
+    assert envelope.thin(elsewhere, envelope.log_M(), seed=0).is_meta
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "given"),
+    [
+        (TypeError, "log_ratio must be a torch.Tensor, got list", ([1.0], 0.0)),
+        (TypeError, "log_ratio must be float32, .*, got torch.int64", (torch.zeros(5).long(), 0.0)),
+        (TypeError, "log_M must be a number or a tensor, got NoneType", (torch.zeros(5), None)),
+        (ValueError, r"log_M must be below \+inf, got nan", (torch.zeros(5), NAN)),
+        (
+            ValueError,
+            r"log_M must broadcast to the decisions' shape \[5\], got \[3\]",
+            (torch.zeros(5), torch.zeros(3)),
+        ),
+        (
+            ValueError,
+            r"groups must have the shape of log_ratio, \[5\], got \[3\]",
+            (torch.zeros(5), 0.0, torch.zeros(3).long()),
+        ),
+    ],
+)
+def test_thin_says_what_it_takes(error, message, given):
+    with pytest.raises(error, match=message):
+        Envelope("fixed", M=2.0).thin(*given)
+
+
 def test_tail_says_when_there_is_no_M():
     envelope = Envelope("tail")
     assert envelope.log_M().isnan()

@@ -75,6 +75,14 @@ def test_a_batch_that_raises_has_not_been_taken_in():
     assert envelope.seen == 0
 
 
+@pytest.mark.parametrize("groups", [None, torch.zeros(3, dtype=torch.int64)])
+def test_rows_that_are_none_are_refused(groups):
+    envelope = Envelope()
+    with pytest.raises(TypeError, match=r"log_ratio must be a NumPy array .*, got NoneType"):
+        envelope.update(None, groups)
+    assert envelope.seen == 0
+
+
 def test_an_envelope_is_read_from_bytes_only():
     data = Envelope().to_bytes()
     for given in (bytearray(data), memoryview(data), data.decode("latin1")):

@@ -240,6 +240,16 @@ def test_order_by_weight():
         (lambda: ColumnOrder(torch.tensor([0]), 0), ValueError, "V must be at least 1, got 0"),
         (lambda: ColumnOrder(torch.tensor([0, 1]), 5), ValueError, r"shape \[1\] for 5 columns"),
         (lambda: ColumnOrder(torch.tensor([1, 1]), 1025), ValueError, "permutation of 0 to 1"),
+        (
+            lambda: ColumnOrder(torch.zeros(1, dtype=torch.int64, device="meta"), 5),
+            ValueError,
+            "blocks must be a strided tensor that holds values, got .* on meta",
+        ),
+        (
+            lambda: ColumnOrder.by_weight(torch.ones(5).to_sparse()),
+            ValueError,
+            "weights must be a strided tensor .* torch.sparse_coo on cpu",
+        ),
         (lambda: ColumnOrder.by_weight([1.0]), TypeError, "weights must be a torch.Tensor"),
         (lambda: ColumnOrder.by_weight(torch.ones(2, 2)), ValueError, r"shape \[V\], got"),
         (lambda: ColumnOrder.by_weight(-torch.ones(2)), ValueError, "at least 0, got a negative"),

@@ -9,6 +9,14 @@
 #include <thread>
 #include <vector>
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RSKERNELS_TSAN
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define RSKERNELS_TSAN
+#endif
+
 namespace rskernels {
 namespace {
 
@@ -62,7 +70,7 @@ TEST(ThreadPool, PassesExceptionsOn) {
 }
 
 TEST(ThreadPool, StartsAgainAfterFork) {
-#if defined(__SANITIZE_THREAD__)
+#ifdef RSKERNELS_TSAN
   GTEST_SKIP() << "ThreadSanitizer does not support threads after fork";
 #endif
   expect_every_index_once(100, 1, 4);

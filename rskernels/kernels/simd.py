@@ -115,12 +115,6 @@ def filled(builder, value, like):
     return broadcast(builder, value if lane is DOUBLE else builder.fptrunc(value, lane))
 
 
-@lanes(lambda a, b, c: a)
-def fma(builder, a, b, c):
-    """Return ``a * b + c``, rounded once where the processor can."""
-    return call(builder, f"llvm.fmuladd.{suffix(a.type)}", a.type, a, b, c)
-
-
 @lanes(lambda condition, a, b: a)
 def select(builder, condition, a, b):
     """Return ``a`` in the lanes where the condition holds, else ``b``."""

@@ -160,6 +160,19 @@ def test_bernoulli_with_changing_M(counted, draw_inputs, log_space):
     assert counter.frame_count <= 2
 
 
+def test_a_changing_M_is_not_moved_to_a_device(compiled, draw_inputs):
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    fast = compiled(lambda x, M: rskernels.bernoulli_mask(x, M, seed=1), backend=keep, dynamic=True)
+    fast(draw_inputs()[0], 0.7)
+    # Such a copy waits for the device, and cannot be captured in a CUDA graph.
+    assert [node.target for node in graphs[0].graph.nodes if node.target == "to"] == []
+
+
 def test_gradient_with_changing_temperature(counted, draw_inputs):
     def loss(logits, targets, temperature):
         return rskernels.target_log_prob(logits, targets, temperature=temperature).square().sum()

@@ -69,6 +69,12 @@ def test_decisions_of_dynamic_numbers(draw_inputs, op, form, where):
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
+def test_bernoulli_of_a_dynamic_number(draw_inputs, where):
+    numbers = torch.tensor([0.7], dtype=torch.float64)
+    check("dynamic_bernoulli", numbers, draw_inputs(where)[0], None, None, 1.0, 3, 5, 1, False)
+
+
+@pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
 def test_target_log_prob_of_dynamic_numbers(draw_inputs, where):
     logits, targets = draw_inputs(where)
     numbers = torch.tensor([0.7], dtype=torch.float64)
