@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Experiment(NamedTuple):
     cases : tuple of Case
         The first is what the others are paired with.
     quick : dict
-        Options with which it takes seconds.
+        Options with which it takes seconds, ``epochs`` among them.
     has_before : bool
         Whether the model that the fine-tuning starts from is compared too.
     """
@@ -249,17 +250,19 @@ def make_runs(
         If a configuration is refused.
     """
     return [
-        Run(
-            experiment.name,
-            case.name,
-            dataclasses.replace(
-                Config(**{**experiment.options, **case.options}),
-                **experiment.quick if quick else {},
-                seed=seed,
-            ),
-        )
+        Run(experiment.name, case.name, _config(experiment, case, seed, quick))
         for seed, experiment in itertools.product(
             range(first_seed, first_seed + seeds), experiments
         )
         for case in experiment.cases
     ]
+
+
+def _config(experiment: Experiment, case: Case, seed: int, quick: bool) -> Config:
+    config = Config(**{**experiment.options, **case.options}, seed=seed)
+    if not quick:
+        return config
+    # A case that trains longer than the others still does.
+    times = config.epochs / Config(**experiment.options).epochs
+    quickly = {**experiment.quick, "epochs": math.ceil(experiment.quick["epochs"] * times)}
+    return dataclasses.replace(config, **quickly)
