@@ -131,9 +131,6 @@ Excess block_excess(const double* x, const double* weight, std::int64_t count, d
   return excess_of(x, weight, count, log_M, M);
 }
 
-// Rows that are searched together for one that the tail takes: few blocks hold more than a handful.
-constexpr std::int64_t kStretch = 128;
-
 template <class Real>
 RSKERNELS_INLINE bool has_above(const Real* x, std::int64_t count, double threshold) {
   using Int = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
@@ -180,6 +177,8 @@ void add_weights(const Real* x, std::int64_t count, const Extent& extent, const 
   } else if (M.decides()) {
     tally.expected += M.over_M(sums.weight, exponent);
   }
+  // Few blocks hold more than a handful that the tail takes.
+  constexpr auto kStretch = static_cast<std::int64_t>(Tail::kTogether);
   for (std::int64_t begin = 0; extent.top > tail.threshold() && begin < count; begin += kStretch) {
     const std::int64_t end = std::min(begin + kStretch, count);
     if (!any_above(x + begin, end - begin, tail.threshold())) continue;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <deque>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -110,15 +109,19 @@ void Envelope::add_single(const Batch& batch, int threads) {
   std::vector<Tally> tallies(static_cast<std::size_t>(chunks));
   const InForce M = in_force(0);
   // One a thread, handed from chunk to chunk: the more a tail has seen, the less it takes in.
-  const double floor = held_.tail.threshold();
-  std::deque<Tail> others;
-  std::vector<Tail*> idle{&held_.tail};
+  std::vector<Tail> others(
+      static_cast<std::size_t>(std::clamp<std::int64_t>(threads, 1, chunks)) - 1,
+      Tail(kTailRatios, held_.tail.threshold()));
+  std::vector<Tail*> idle;
+  for (Tail& other : others) idle.push_back(&other);
+  idle.push_back(&held_.tail);
+  // What can fail has been done before anything is taken in.
+  for (Tail* tail : idle) tail->make_room();
   std::mutex mutex;
   ThreadPool::instance().parallel_for(chunks, 1, threads, [&](std::int64_t chunk, std::int64_t) {
     Tail* tail;
     {
       const std::lock_guard lock(mutex);
-      if (idle.empty()) idle.push_back(&others.emplace_back(kTailRatios, floor));
       tail = idle.back();
       idle.pop_back();
     }

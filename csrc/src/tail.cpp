@@ -19,8 +19,8 @@ Tail::Tail(std::size_t capacity, double floor)
     : capacity_(capacity), threshold_(capacity > 0 ? floor : kInfinity) {}
 
 void Tail::merge(const Tail& other) {
-  // A copy: adding to itself would move what is being read.
-  for (const double value : std::vector<double>(other.values_)) add(value);
+  if (&other == this) return merge(Tail(other));
+  for (const double value : other.values_) add(value);
 }
 
 std::vector<double> Tail::largest() const {

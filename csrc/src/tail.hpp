@@ -13,6 +13,10 @@ class Tail {
   // Values up to `floor` are known not to matter.
   explicit Tail(std::size_t capacity = 0, double floor = -std::numeric_limits<double>::infinity());
 
+  // Values taken in together by this many or fewer need no memory once there is room.
+  static constexpr std::size_t kTogether = 128;
+  void make_room() { values_.reserve(2 * capacity_ + kTogether); }
+
   // Only values above it matter.
   double threshold() const { return threshold_; }
   std::size_t capacity() const { return capacity_; }
