@@ -49,6 +49,20 @@ def test_large_draws_come_in_small_batches():
     assert max(sizes) == (1 << 22) // 1000
 
 
+def test_large_pilots_come_in_small_batches():
+    sizes = []
+
+    def log_prob(x):
+        sizes.append(len(x))
+        return x[:, 0] * 0
+
+    proposal = Independent(Normal(torch.zeros(4000), 1.0), 1)
+    proposal.log_prob = lambda x: x[:, 0] * 0
+    found = rejection_sample(log_prob, proposal, 3, pilot=2500, seed=1)
+    assert sizes[:3] == [1048, 1048, 404]
+    assert found.report.pilot == 2500
+
+
 def test_discrete_draws_keep_their_dtype():
     proposal = Categorical(torch.ones(5))
     found = rejection_sample(Categorical(torch.arange(5.0)), proposal, 300, seed=1)
