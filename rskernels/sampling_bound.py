@@ -82,8 +82,7 @@ class Bound:
             if self.thins:
                 self._floor = log_M
             return log_M
-        each = self.envelope.log_M(log_ratio=log_ratio)
-        return each.clamp(min=self._floor) if self.thins else each
+        return self.envelope.log_M(log_ratio=log_ratio)
 
     def constant_rows(self, log_ratio: Tensor, log_M: float | Tensor) -> int:
         """Return how many of the rows M stays the same for: up to the first that raises it."""

@@ -264,6 +264,25 @@ def test_nan_and_infinite_densities_are_rejected_and_counted(table):
         assert math.isfinite(found.report.log_M)
 
 
+@pytest.mark.parametrize("options", [{"log_M": 1.3}, {"pilot": 2}])
+def test_what_is_no_ratio_hides_none_that_raises_M(table, options):
+    table.log_ratio[::10] = math.nan
+    table.log_ratio[9::10] = math.inf
+    found = table.draw(**options, batch_size=10)
+    used = table.log_ratio[found.report.pilot : found.report.pilot + found.proposals]
+    used = used.where(used < math.inf, -math.inf)
+    assert found.report.log_M == max(used.max(), table.log_ratio[1]) > 1.3
+    rows = accepted_at(used, found.report.log_M) + found.report.pilot
+    assert torch.equal(found.samples, rows)
+
+
+def test_a_pilots_own_violations_are_none_of_the_proposals(table):
+    table.log_ratio[5:] = -1.0
+    found = table.draw(log_M=Envelope("leave_one_out"), pilot=5)
+    assert found.report.envelope.violations == 1
+    assert found.report.violations == 0
+
+
 def test_a_ratio_of_0_over_0_is_invalid():
     found = rejection_sample(
         lambda x: torch.where(x > 0, 0.0, -math.inf),

@@ -49,6 +49,26 @@ def test_large_draws_come_in_small_batches():
     assert max(sizes) == (1 << 22) // 1000
 
 
+@pytest.mark.parametrize(("wanted", "first"), [(1, 64), (100, 280), (900, 1024), (5000, 5000)])
+def test_the_first_batch_is_no_larger_than_is_needed(wanted, first):
+    sizes = []
+
+    def log_prob(x):
+        sizes.append(len(x))
+        return Normal(0.0, 1.0).log_prob(x)
+
+    rejection_sample(log_prob, Laplace(0.0, 1.0), wanted, log_M=0.28, seed=1)
+    assert sizes[0] == first
+
+
+def test_control_weights_keep_their_digits_at_any_scale():
+    shifted = lambda x: Normal(0.0, 1.0).log_prob(x) + 1000.0  # noqa: E731
+    options = {"log_M": 1000.1, "on_violation": "control", "seed": 1}
+    found = rejection_sample(shifted, Laplace(0.0, 1.0), 500, **options)
+    assert found.log_weights.min().abs() < 1e-6
+    assert found.log_weights.max() == pytest.approx(0.1742, abs=1e-4)
+
+
 def test_large_pilots_come_in_small_batches():
     sizes = []
 
@@ -58,7 +78,7 @@ def test_large_pilots_come_in_small_batches():
 
     proposal = Independent(Normal(torch.zeros(4000), 1.0), 1)
     proposal.log_prob = lambda x: x[:, 0] * 0
-    found = rejection_sample(log_prob, proposal, 3, pilot=2500, seed=1)
+    found = rejection_sample(log_prob, proposal, 3, pilot=2500, min_acceptance=0.5, seed=1)
     assert sizes[:3] == [1048, 1048, 404]
     assert found.report.pilot == 2500
 
