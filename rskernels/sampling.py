@@ -156,7 +156,7 @@ def rejection_sample(
     limits = Limits(num_samples, max_proposals, max_seconds, min_acceptance)
     with torch.no_grad(), seeded(seed, generator) as key, Bar(num_samples, on=progress) as bar:
         run = _Run(draws, bound, limits, num_samples, key)
-        stopped = run.learn(pilot) or run.sample(batch_size, bar)
+        stopped = run.sample(pilot, batch_size, bar)
         return run.result(stopped, return_partial)
 
 
@@ -180,30 +180,46 @@ class _Run:
         self.chunks: list[_Chunk] = []  # what thinning needs, and nothing else
         self.accepted = self.decided = self.thinned = self.pilot = self.drawn = 0
         self.most = FIRST_BATCH if draws.numbers is None else self._most("cpu", draws.numbers)
-        # [num_samples, ...], of which ``accepted`` are filled in.
+        # [room, ...], of which ``accepted`` are filled in.
         self.samples: Tensor | None = None
         self.log_weights: Tensor | None = None
         self.origin = 0.0  # what weights are kept relative to: their logarithms may be large
 
     def learn(self, size: int) -> str | None:
-        """Draw pilots until there is an M; return the limit if one is reached before."""
-        while self.num_samples and not -math.inf < self.bound.log_M():
-            stopped = self.limits.reached(self.pilot, self.pilot, 0)
+        """Draw pilots while there is no M; return the limit if one is reached before."""
+        while not self.bound.has_M:
+            stopped = self._learn(size)
             if stopped is not None:
                 return stopped
-            batch = self._draw(size, self.pilot)
-            self.bound.learn(batch.log_ratio)
-            self.pilot += len(batch.log_ratio)
             size = min(2 * size, self.most)
-            self.limits.warn_if_slow(0, 0, self.bound.log_M())
         return None
 
-    def sample(self, batch_size: int | None, bar: Bar) -> str:
+    def _learn(self, size: int) -> str | None:
+        """Draw so many pilots, of large draws a few at a time; return the limit if one is met."""
+        end = self.pilot + size
+        while self.pilot < end:
+            used, without_M = self.pilot + self.decided, 0 if self.bound.has_M else self.pilot
+            stopped = self.limits.reached(used, without_M, self.accepted)
+            if stopped is not None:
+                return stopped
+            left = end - self.pilot
+            # The size of a pair's draws is unknown before the first.
+            is_known = self.draws.numbers is not None or self.drawn > 0
+            batch = self._draw(min(left, self.most) if is_known else left, used)
+            self.bound.learn(batch.log_ratio)
+            self.pilot += len(batch.log_ratio)
+            self.limits.warn_if_slow(self.accepted, self.decided, self.bound.log_M(), callers=5)
+        return None
+
+    def sample(self, pilot: int, batch_size: int | None, bar: Bar) -> str:
         """Accept until there are enough; return why it stopped."""
         # Of many draws no more than are needed: all may be accepted.
         most = max(FIRST_BATCH, self.num_samples)
         while self.accepted < self.num_samples:
-            stopped = self.limits.reached(self.pilot + self.decided, self.decided, self.accepted)
+            # A policy may lose its M: a quantile falls to a ratio of 0.
+            stopped = self.learn(pilot) or self.limits.reached(
+                self.pilot + self.decided, self.decided, self.accepted
+            )
             if stopped is not None:
                 return stopped
             size = batch_size or self._next_size(most)
@@ -214,7 +230,7 @@ class _Run:
                 samples, log_ratio = samples[taken:], log_ratio[taken:]
             log_M = self.bound.log_M()
             bar.show(self.accepted, self.decided, log_M)
-            self.limits.warn_if_slow(self.accepted, self.decided, log_M)
+            self.limits.warn_if_slow(self.accepted, self.decided, log_M, callers=3)
             most = size * GROWTH
         return "complete"
 
@@ -240,15 +256,15 @@ class _Run:
             return self.result(stopped, return_partial)
         rate = self.accepted / self.decided if self.decided else math.nan
         log_weights = self.log_weights[: self.accepted]
-        if self.bound.weighs and self.accepted:
+        # Without an M at the end they stay relative to the first of them.
+        if self.bound.weighs and self.accepted and self.bound.has_M:
             log_weights += self.origin - report.log_M
-        return RejectionResult(
-            self.samples[: self.accepted],
-            log_weights,
-            rate,
-            self.decided,
-            report,
-        )
+        samples = self.samples[: self.accepted]
+        if self.accepted < len(self.samples):
+            # The room for the others is given back.
+            samples = samples.clone()
+            log_weights = log_weights.clone() if self.bound.weighs else log_weights
+        return RejectionResult(samples, log_weights, rate, self.decided, report)
 
     def _draw(self, size: int, used: int) -> Batch:
         left = self.limits.left(used)
@@ -266,12 +282,14 @@ class _Run:
     def _keep_room(self, batch: Batch) -> None:
         """Make room for the draws, of the dtype, device and shape of a batch's."""
         samples, log_ratio = batch
-        self.samples = samples.new_empty((self.num_samples, *samples.shape[1:]))
+        left = self.limits.left(0)
+        room = self.num_samples if left is None else min(self.num_samples, left)
+        self.samples = samples.new_empty((room, *samples.shape[1:]))
         if self.bound.weighs:
-            self.log_weights = log_ratio.new_empty(self.num_samples)
+            self.log_weights = log_ratio.new_empty(room)
         else:
             # One number, however many there are.
-            self.log_weights = log_ratio.new_zeros(()).expand(self.num_samples)
+            self.log_weights = log_ratio.new_zeros(()).expand(room)
 
     def _next_size(self, most: int) -> int:
         """Return a batch that will most likely do, as far as the acceptance is known."""
@@ -298,7 +316,8 @@ class _Run:
         self.decided += count
         if self.bound.thins:
             now = self.bound.log_M()
-            if isinstance(log_M, Tensor) or now > log_M:
+            least = log_M.min().item() if isinstance(log_M, Tensor) else log_M
+            if now > least:
                 self._thin(now)
         return count
 

@@ -67,15 +67,22 @@ class Bound:
         value = self._fixed if self._is_fixed else self._envelope_log_M()
         return max(value, self._floor) if self.thins and not math.isnan(value) else value
 
+    @property
+    def has_M(self) -> bool:
+        """Whether there is an M to decide by."""
+        return self._is_fixed or self.log_M() > -math.inf
+
     def _envelope_log_M(self) -> float:
         return self.envelope.log_M().item() + self._shift
 
     def of_rows(self, log_ratio: Tensor) -> float | Tensor:
         """Return the log M by which rows are decided: a number, or one for each."""
         if self.envelope.policy != "leave_one_out":
-            return self.log_M()
-        each = self.envelope.log_M(log_ratio=log_ratio)
-        return each.clamp(min=self._floor) if self.thins else each
+            log_M = self.log_M()
+            if self.thins:
+                self._floor = log_M
+            return log_M
+        return self.envelope.log_M(log_ratio=log_ratio)
 
     def constant_rows(self, log_ratio: Tensor, log_M: float | Tensor) -> int:
         """Return how many of the rows M stays the same for: up to the first that raises it."""

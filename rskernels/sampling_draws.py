@@ -34,6 +34,7 @@ class Draws:
 
     def __init__(self, log_prob: Target, proposal: Proposal) -> None:
         self._log_p = _density("log_prob", log_prob)
+        self._form: tuple[torch.Size, torch.dtype, torch.device] | None = None
         if isinstance(proposal, Distribution):
             given = proposal
             _check_single("proposal", given)
@@ -58,6 +59,14 @@ class Draws:
         if samples.dim() == 0 or len(samples) != n:
             raise ValueError(
                 f"the proposal's sample must return [n, ...] for n = {n}, got {list(samples.shape)}"
+            )
+        form = samples.shape[1:], samples.dtype, samples.device
+        self._form = self._form or form
+        if form != self._form:
+            raise ValueError(
+                "the proposal's sample must return draws of one shape, dtype and device: these are "
+                f"{list(form[0])}, {form[1]}, {form[2]}, those before were {list(self._form[0])}, "
+                f"{self._form[1]}, {self._form[2]}"
             )
         log_p = _checked("the target's log_prob", self._log_p(samples), samples)
         log_q = _checked("the proposal's log_prob", self._log_q(samples), samples)

@@ -119,8 +119,11 @@ class Limits:
             return "min_acceptance"
         return None
 
-    def warn_if_slow(self, accepted: int, decided: int, log_M: float) -> None:
-        """Warn once where a long time has brought less than half of the draws."""
+    def warn_if_slow(self, accepted: int, decided: int, log_M: float, *, callers: int) -> None:
+        """Warn once where a long time has brought less than half of the draws.
+
+        The warning names who called the outermost of so many ``callers``.
+        """
         if not self._is_patient or self.seconds < PATIENCE or 2 * accepted >= self._num_samples:
             return
         self._is_patient = False
@@ -128,7 +131,7 @@ class Limits:
             f"rejection_sample has {accepted:,} of {self._num_samples:,} draws after "
             f"{self.seconds:.0f} s: acceptance rate {_rate(accepted, decided)} at "
             f"log M = {log_M:.6g}; max_seconds and max_proposals limit it",
-            stacklevel=4,
+            stacklevel=callers + 1,
         )
 
     def say(self, stopped: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Laplace, Normal, Uniform
 
 import rskernels
-from rskernels import Envelope, RejectionError, rejection_sample, sampling_result
+from rskernels import Envelope, RejectionError, rejection_sample, sampling, sampling_result
 from rskernels.envelope import EnvelopeViolation, NoFiniteM
 from rskernels.sampling_draws import SAMPLE_STREAM
 
@@ -186,9 +186,42 @@ def test_every_policy_serves(table, options, reaction):
         assert found.acceptance_rate == pytest.approx(0.5, abs=0.1)
     if reaction == "control":
         assert len(found.log_weights.unique()) > 1
-    if reaction == "thin" and options["policy"] == "leave_one_out":
+    if reaction == "thin":
+        # Also where the policy's own M falls.
         used = table.log_ratio[200 : 200 + found.proposals]
         assert torch.equal(found.samples - 200, accepted_at(used, found.report.log_M))
+
+
+def test_a_policy_whose_M_stays_thins_nothing(table, monkeypatch):
+    table.log_ratio[:] = 0.0
+    monkeypatch.setattr(sampling._Run, "_thin", lambda *given: pytest.fail("thinned"))
+    table.draw(log_M=Envelope("leave_one_out", on_violation="thin"), pilot=5, batch_size=150)
+
+
+@pytest.fixture
+def sparse_table(table):
+    """Ratios of 0 and 1, of which the median of the first 400 is 0."""
+    table.log_ratio[:] = torch.where(table.log_ratio > -0.3, 0.0, -math.inf)
+    table.log_ratio[:64] = 0.0
+    table.log_ratio[64:300] = -math.inf
+    return table
+
+
+@pytest.mark.parametrize("reaction", ["thin", "cap", "control", "raise"])
+def test_an_M_that_is_lost_is_learnt_anew(sparse_table, reaction):
+    envelope = Envelope("quantile", level=0.5, on_violation=reaction)
+    found = sparse_table.draw(log_M=envelope, pilot=64, batch_size=100)
+    # With "thin" M never falls.
+    assert (found.report.pilot == 64) == (reaction == "thin")
+    assert torch.equal(sparse_table.log_ratio[found.samples], torch.zeros(WANTED))
+    assert torch.equal(found.log_weights, torch.zeros(WANTED))
+
+
+def test_control_without_an_M_at_the_end_weighs_by_the_first(sparse_table):
+    envelope = Envelope("quantile", level=0.5, on_violation="control")
+    found = sparse_table.draw(log_M=envelope, pilot=64, batch_size=300, wanted=3)
+    assert found.report.log_M == -math.inf
+    assert torch.equal(found.log_weights, torch.zeros(3))
 
 
 def test_a_tail_without_end_is_said():
@@ -229,6 +262,25 @@ def test_nan_and_infinite_densities_are_rejected_and_counted(table):
         assert found.report.invalid == 20
         assert torch.isfinite(table.log_ratio[found.samples]).all()
         assert math.isfinite(found.report.log_M)
+
+
+@pytest.mark.parametrize("options", [{"log_M": 1.3}, {"pilot": 2}])
+def test_what_is_no_ratio_hides_none_that_raises_M(table, options):
+    table.log_ratio[::10] = math.nan
+    table.log_ratio[9::10] = math.inf
+    found = table.draw(**options, batch_size=10)
+    used = table.log_ratio[found.report.pilot : found.report.pilot + found.proposals]
+    used = used.where(used < math.inf, -math.inf)
+    assert found.report.log_M == max(used.max(), table.log_ratio[1]) > 1.3
+    rows = accepted_at(used, found.report.log_M) + found.report.pilot
+    assert torch.equal(found.samples, rows)
+
+
+def test_a_pilots_own_violations_are_none_of_the_proposals(table):
+    table.log_ratio[5:] = -1.0
+    found = table.draw(log_M=Envelope("leave_one_out"), pilot=5)
+    assert found.report.envelope.violations == 1
+    assert found.report.violations == 0
 
 
 def test_a_ratio_of_0_over_0_is_invalid():
@@ -308,17 +360,28 @@ def test_a_partial_result_is_returned_when_asked_for(table, limit, stopped):
         table.draw(10_000, log_M=2.0, **limit)
 
 
+def test_a_partial_result_has_room_for_no_more(table):
+    for wanted in (10**6, 2**62):
+        found = table.draw(
+            wanted, log_M=1.3, on_violation="control", return_partial=True, max_proposals=1000
+        )
+        for tensor in found[:2]:
+            assert 0 < tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+
+
 def test_pilot_draws_count_towards_the_limit(table):
     found = table.draw(10_000, pilot=64, max_proposals=100, return_partial=True)
     assert (found.report.pilot, found.proposals) == (64, 36)
 
 
-def test_a_slow_run_says_so_once(table, monkeypatch):
+@pytest.mark.parametrize("options", [{"log_M": 3.0, "batch_size": 100}, {"pilot": 100}])
+def test_a_slow_run_says_so_once(table, monkeypatch, options):
+    table.log_ratio[:200] = -math.inf
     monkeypatch.setattr(sampling_result, "PATIENCE", 0.0)
     with pytest.warns(
         UserWarning, match=r"of 500 draws after 0 s: acceptance rate .* log M"
     ) as seen:
-        table.draw(log_M=3.0, batch_size=100)
+        table.draw(**options)
     assert len(seen) == 1
     assert seen[0].filename == __file__
 

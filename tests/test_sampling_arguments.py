@@ -72,3 +72,17 @@ def test_what_is_refused(change, kind, message):
     given = {"log_prob": Normal(0.0, 1.0), "proposal": Laplace(0.0, 1.0), "num_samples": 5}
     with pytest.raises(kind, match=message):
         rejection_sample(**{**given, "pilot": 64, **change})
+
+
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [
+        (torch.zeros(2), r"\[2\], torch.float32, cpu, those before were \[3\], torch.float32, cpu"),
+        (torch.zeros(3).double(), r"these are \[3\], torch.float64, cpu, those before"),
+    ],
+)
+def test_draws_that_change_between_batches_are_refused(then, message):
+    kinds = iter([torch.zeros(3), then])
+    proposal = (lambda n: next(kinds).expand(n, -1), lambda x: x[:, 0].float())
+    with pytest.raises(ValueError, match=message):
+        rejection_sample(proposal[1], proposal, 100, log_M=1.0, batch_size=10, seed=1)

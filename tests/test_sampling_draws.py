@@ -49,25 +49,49 @@ def test_large_draws_come_in_small_batches():
     assert max(sizes) == (1 << 22) // 1000
 
 
-class _Recorded(Independent):
-    def __init__(self, event):
-        super().__init__(Normal(torch.zeros(event), 1.0), 1)
-        self.sizes = []
+@pytest.mark.parametrize(("wanted", "first"), [(1, 64), (100, 280), (900, 1024), (5000, 5000)])
+def test_the_first_batch_is_no_larger_than_is_needed(wanted, first):
+    sizes = []
 
-    def sample(self, sample_shape=()):
-        self.sizes += sample_shape
-        return super().sample(sample_shape)
+    def log_prob(x):
+        sizes.append(len(x))
+        return Normal(0.0, 1.0).log_prob(x)
+
+    rejection_sample(log_prob, Laplace(0.0, 1.0), wanted, log_M=0.28, seed=1)
+    assert sizes[0] == first
 
 
-def test_a_distribution_tells_the_size_of_a_draw_before_it():
-    # An acceptance of 1/2: first as many as are wanted, then what is missing.
-    small = _Recorded(1)
-    rejection_sample(small.log_prob, small, 20_000, log_M=math.log(2.0), seed=1)
-    assert small.sizes[0] == 20_000
-    assert small.sizes[1:] == [pytest.approx(20_000, rel=0.1)]
-    large = _Recorded(1 << 14)
-    rejection_sample(large.log_prob, large, 300, log_M=math.log(2.0), seed=1)
-    assert max(large.sizes) == (1 << 22) >> 14
+def test_control_weights_keep_their_digits_at_any_scale():
+    shifted = lambda x: Normal(0.0, 1.0).log_prob(x) + 1000.0  # noqa: E731
+    options = {"log_M": 1000.1, "on_violation": "control", "seed": 1}
+    found = rejection_sample(shifted, Laplace(0.0, 1.0), 500, **options)
+    assert found.log_weights.min().abs() < 1e-6
+    assert found.log_weights.max() == pytest.approx(0.1742, abs=1e-4)
+
+
+def test_large_pilots_come_in_small_batches():
+    sizes = []
+
+    def log_prob(x):
+        sizes.append(len(x))
+        return x[:, 0] * 0
+
+    proposal = Independent(Normal(torch.zeros(4000), 1.0), 1)
+    proposal.log_prob = lambda x: x[:, 0] * 0
+    found = rejection_sample(log_prob, proposal, 3, pilot=2500, min_acceptance=0.5, seed=1)
+    assert sizes[:3] == [1048, 1048, 404]
+    assert found.report.pilot == 2500
+
+def test_large_draws_of_a_distribution_come_in_small_batches_from_the_first():
+    sizes = []
+
+    def log_prob(x):
+        sizes.append(len(x))
+        return proposal.log_prob(x)
+
+    proposal = Independent(Normal(torch.zeros(1 << 14), 1.0), 1)
+    rejection_sample(log_prob, proposal, 300, log_M=math.log(2.0), seed=1)
+    assert max(sizes) == (1 << 22) >> 14
 
 
 def test_discrete_draws_keep_their_dtype():

@@ -26,6 +26,7 @@ RATIOS = ("models", "densities")
 SELECTIONS = ("reject", "weight", "all", "target")
 PROPOSALS = ("normal", "coupling")
 FORMS = ("chain", "independent")
+LEAST_STEPS = 7  # of a chain, of which 4 count, so that its halves can be compared
 
 # The most of each that is accepted: what torch takes, and threads that a machine can start.
 LIMITS = {
@@ -174,6 +175,8 @@ class Config:
                     f"{name}={getattr(self, name)}: a positive number up to {LARGEST_LR:.2g} is "
                     "needed"
                 )
+        if (self.method, self.form) == ("parameter", "chain") and self.steps < LEAST_STEPS:
+            raise ValueError(f"steps={self.steps}: a chain needs {LEAST_STEPS}, half are burn-in")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum={self.momentum}: accepted is [0, 1)")
         if not 0 < self.acceptance < 1:

@@ -14,6 +14,17 @@ from rskernels.rsft.samples import DataError, Samples
 
 MNIST_NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 IDX_BYTES = 0x08  # the type code of unsigned bytes
+# What numpy and zipfile raise: RuntimeError for what is encrypted or of an unknown compression,
+# MemoryError for a shape that no memory holds.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 NPZ_NAMES = (("x_train", "y_train", "x_test", "y_test"), ("x", "y"))
 
 
@@ -109,10 +120,11 @@ def read_npz(path: Path) -> tuple[Samples, Samples | None]:
         That names the array and what is wrong with it.
     """
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} holds one array, and is no npz file")
-        with file:
+        # Opened here, since numpy leaves a file open that it cannot read.
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} holds one array, and is no npz file")
             names = next((names for names in NPZ_NAMES if set(names) <= set(file.files)), None)
             if names is None:
                 accepted = "; or ".join(", ".join(names) for names in NPZ_NAMES)
@@ -122,7 +134,7 @@ def read_npz(path: Path) -> tuple[Samples, Samples | None]:
             arrays = [file[name] for name in names]
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     where = [f"{name} of {path}" for name in names]
     train = make_samples(arrays[0], arrays[1], where[0], where[1])
@@ -163,7 +175,8 @@ def make_samples(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str) -> Samp
     empty = np.flatnonzero(np.bincount(y.astype(np.int64)) == 0)
     if len(empty):
         raise DataError(f"{y_name} holds no row of class {empty[0]}, but of {y.max()}")
-    inputs = torch.from_numpy(x.astype(np.float32))
+    with np.errstate(over="ignore"):  # an infinity is told of below
+        inputs = torch.from_numpy(x.astype(np.float32))
     if x.dtype == np.uint8:
         inputs /= 255
     if not inputs.isfinite().all():

@@ -7,7 +7,7 @@ import torch
 
 from rskernels.rsft.config import Config
 from rskernels.rsft.parameter_run import run_parameter
-from rskernels.rsft.train import start_afresh, train
+from rskernels.rsft.train import train
 from rskernels.rsft.tuned_run import run_tuned
 
 # Those that the gradient loop does not serve.
@@ -31,8 +31,6 @@ def run(
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        if not resume:
-            start_afresh(out, overwrite=overwrite)
-        return RUNS[config.method](config, out, resume=resume)
+        return RUNS[config.method](config, out, resume=resume, overwrite=overwrite)
     finally:
         torch.set_num_threads(before)

@@ -150,6 +150,7 @@ def chain(
         raise ValueError(
             f"acceptance must be in (0, 1) and needs a burn-in, got {acceptance}, {burn_in} steps"
         )
+    numbers = _check_range("sigma", sigma, start.dtype)
     generator = torch.Generator(device=start.device).manual_seed(seed)
     theta, now = start.clone(), loss(start)
     if not now.isfinite().all():
@@ -191,6 +192,7 @@ def chain(
             if acceptance is not None:
                 gain = 10 / (10 + step) ** 0.7
                 sigma *= math.exp(gain * (float(mask.double().mean()) - acceptance))
+                sigma = min(max(sigma, numbers.tiny), numbers.max)
             continue
         accepted = accepted + mask
         losses.append(now.double())
@@ -268,6 +270,8 @@ def independent(
         raise ValueError(f"sigma={sigma} is below prior={prior}: no finite M bounds the ratio")
     if centre.dim() != 1 or not math.isfinite(least):
         raise ValueError(f"centre must be [d] and least finite, got {list(centre.shape)}, {least}")
+    for name, value in {"prior": prior, "sigma": sigma}.items():
+        _check_range(name, value, centre.dtype)
     size = len(centre)
     log_M = size * math.log(sigma / prior) - least / tau
 
@@ -277,9 +281,9 @@ def independent(
 
     def log_ratio(theta: Tensor) -> Tensor:
         # M times what is at most 1, so that rounding does not lift a ratio above M.
-        square = (theta - centre).double().square().sum(dim=1)
-        below = (loss(theta).double() - least) / tau + square * (prior**-2 - sigma**-2) / 2
-        return log_M - below
+        step = (theta - centre).double()
+        near, far = ((step / scale).square().sum(dim=1) for scale in (sigma, prior))
+        return log_M - ((loss(theta).double() - least) / tau + (far - near) / 2)
 
     return rskernels.rejection_sample(
         log_ratio,
@@ -290,6 +294,18 @@ def independent(
         seed=seed,
         **options,
     )
+
+
+def _check_range(name: str, value: float, dtype: torch.dtype) -> torch.finfo:
+    """Return the range of a dtype; raise ValueError if it does not hold a standard deviation."""
+    if not dtype.is_floating_point:
+        raise ValueError(f"parameters must be floating, got {dtype}")
+    numbers = torch.finfo(dtype)
+    if not numbers.tiny <= value <= numbers.max:
+        raise ValueError(
+            f"{name} must be {numbers.tiny:.2g} to {numbers.max:.2g}, as {dtype} is, got {value}"
+        )
+    return numbers
 
 
 def _largest(values: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from rskernels.rsft.metrics import MetricsWriter, evaluate
 from rskernels.rsft.model import SoftmaxRegression
 from rskernels.rsft.parameter import Loss, batched_loss, chain, independent
 from rskernels.rsft.report import describe, draw_trace, write_summary
+from rskernels.rsft.train import start_afresh
 
 # Parameters kept for the prediction, and steps told of in the metrics.
 KEPT, TOLD = 200, 100
@@ -28,7 +29,9 @@ LEAST_ACCEPTANCE = 1e-4  # each proposal is a pass over the pool
 BLOCKS = 10  # of a run, after each of which it can be resumed
 
 
-def run_parameter(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
+def run_parameter(
+    config: Config, out: Path, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Draw parameters by rejection, predict by their mean, and write what came of it.
 
     Parameters
@@ -40,6 +43,8 @@ def run_parameter(config: Config, out: Path, *, resume: bool = False) -> dict[st
         ``curves.png`` and ``summary.json``.
     resume : bool
         Continue after the last block of steps or draws in `out`; the configuration is the same.
+    overwrite : bool
+        Replace a run that `out` already holds, once the data are there.
 
     Returns
     -------
@@ -50,6 +55,8 @@ def run_parameter(config: Config, out: Path, *, resume: bool = False) -> dict[st
     ------
     DataError
         If the data, the imbalance or the test fraction cannot be had.
+    FileExistsError
+        If `out` holds a run and neither `resume` nor `overwrite` is given.
     CheckpointError
         If there is no checkpoint to resume, or it is damaged or of another configuration.
     RejectionError
@@ -65,6 +72,8 @@ def run_parameter(config: Config, out: Path, *, resume: bool = False) -> dict[st
         )
     generator = torch.Generator().manual_seed(config.seed)
     data = load(config, generator)
+    if not resume:
+        start_afresh(out, overwrite=overwrite)
     model = SoftmaxRegression(len(data.counts), data.pool.inputs[0].numel())
     size = sum(p.numel() for p in model.parameters())
     loss = batched_loss(model, data.pool, chunk=256)
@@ -83,15 +92,17 @@ def run_parameter(config: Config, out: Path, *, resume: bool = False) -> dict[st
 
     with MetricsWriter(out) as writer:
         if config.form == "chain":
+            steps = (config.steps + 1) // 2
             start = config.prior * torch.randn(config.chains, size, generator=generator)
             walk = chain(
                 with_prior(loss, config),
                 start,
-                steps=(config.steps + 1) // 2,
+                steps=steps,
                 burn_in=config.steps // 2,
                 sigma=STARTING_SIGMA,
                 acceptance=config.acceptance,
-                thin=max(1, config.steps * config.chains // (2 * KEPT)),
+                # Of many chains, the fewest draws of each that tell whether they agree.
+                thin=max(1, min(config.steps * config.chains // (2 * KEPT), steps // 4)),
                 seed=seed,
                 resume=saved["state"],
                 keep=keep,

@@ -14,6 +14,9 @@ from rskernels.rsft.select import RULES
 if TYPE_CHECKING:
     from rich.table import Table
 
+# On a logarithmic axis, which overflows near the ends of float64.
+SMALLEST_DRAWN, LARGEST_DRAWN = 1e-100, 1e100
+
 # Heading, name in the summary, format: the order of every table.
 COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("balanced accuracy", "balanced_accuracy", "{:.3f}".format),
@@ -166,13 +169,13 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str)
     accuracy.plot(spent, [r["rarest_accuracy"] for r in epochs], label="3 rarest classes")
     accuracy.set(ylabel="balanced test accuracy", ylim=(0, 1))
     accuracy.legend()
-    loss.plot(spent, [_or_nan(r["loss"]) for r in epochs])
+    loss.plot(spent, [_drawn(r["loss"]) for r in epochs])
     loss.set(ylabel="training loss", yscale="log")
     acceptance.plot(spent, [r["acceptance"] for r in epochs], label="accepted")
     acceptance.plot(spent, [r["delta"] for r in epochs], label="δ̂, mass above M")
     acceptance.set(ylabel="share so far", ylim=(0, 1.02))
     acceptance.legend()
-    constant.plot(spent, [_or_nan(r["M"]) for r in epochs])
+    constant.plot(spent, [_drawn(r["M"]) for r in epochs])
     constant.set(ylabel="envelope constant M", yscale="log")
     for axes in (accuracy, loss, acceptance, constant):
         axes.set_xlabel("samples used for gradients")
@@ -200,5 +203,6 @@ def write_summary(summary: Mapping[str, Any], out: Path) -> None:
     temporary.replace(out / "summary.json")
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _drawn(value: float | None) -> float:
+    """Return where a number is drawn on a logarithmic axis; NaN is not."""
+    return float("nan") if value is None else min(max(value, SMALLEST_DRAWN), LARGEST_DRAWN)

@@ -100,8 +100,8 @@ def fit(
             loss = F.cross_entropy(model(samples.inputs[rows]), samples.labels[rows])
             if not loss.isfinite():
                 raise TrainingError(
-                    f"before the fine-tuning, the loss is {float(loss)}; a smaller lr than {lr} "
-                    "may help"
+                    f"before the fine-tuning, the loss is {float(loss.detach())}; "
+                    f"a smaller lr than {lr} may help"
                 )
             optimizer.zero_grad()
             loss.backward()

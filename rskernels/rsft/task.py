@@ -241,6 +241,12 @@ def shifted(config: Config, data: Data, generator: torch.Generator) -> tuple[Sam
             "in part"
         )
     check_images(data.pool.inputs, config.method)
+    smallest = int(data.pool.labels.bincount().min())
+    if not round(TARGET_SHARE * smallest):
+        raise DataError(
+            f"imbalance={config.imbalance} leaves {smallest} rows to the rarest class: too few for "
+            f"method={config.method!r}, whose target domain takes a share of {TARGET_SHARE}"
+        )
     rest, few = split_balanced(data.pool.labels, TARGET_SHARE, generator)
     source, target = data.pool.take(rest), data.pool.take(few)
     return Samples(turn_and_blur(source.inputs, generator), source.labels), target

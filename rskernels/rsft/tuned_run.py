@@ -19,6 +19,7 @@ from rskernels.rsft.metrics import MetricsWriter
 from rskernels.rsft.proposals import CouplingProposal, FamilyProposal
 from rskernels.rsft.report import describe, draw_trace, write_summary
 from rskernels.rsft.samples import Samples
+from rskernels.rsft.train import start_afresh
 from rskernels.rsft.tuned import Round, tune
 
 COMPONENTS = 5
@@ -28,7 +29,9 @@ SPREAD = 2.0
 SHRUNK = 0.2
 
 
-def run_tuned(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
+def run_tuned(
+    config: Config, out: Path, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Fine-tune a proposal towards the density of the data, and write what came of it.
 
     The target is a mixture of a normal for each class of the pool, in the space of its first
@@ -43,6 +46,8 @@ def run_tuned(config: Config, out: Path, *, resume: bool = False) -> dict[str, A
         ``curves.png`` and ``summary.json``.
     resume : bool
         Continue after the last round in `out`; of the configuration only `rounds` may differ.
+    overwrite : bool
+        Replace a run that `out` already holds, once the data are there.
 
     Returns
     -------
@@ -54,6 +59,8 @@ def run_tuned(config: Config, out: Path, *, resume: bool = False) -> dict[str, A
     ------
     DataError
         If the data, the imbalance or the test fraction cannot be had.
+    FileExistsError
+        If `out` holds a run and neither `resume` nor `overwrite` is given.
     CheckpointError
         If there is no checkpoint to resume, or it is damaged or of another configuration.
     RejectionError, TrainingError
@@ -75,6 +82,8 @@ def run_tuned(config: Config, out: Path, *, resume: bool = False) -> dict[str, A
             )
     generator = torch.Generator().manual_seed(config.seed)
     data = load(config, generator)
+    if not resume:
+        start_afresh(out, overwrite=overwrite)
     target = class_mixture(data.pool)
     start = first_proposal(target, config.proposal, generator)
     with MetricsWriter(out, position=saved["position"], step=done) as writer:

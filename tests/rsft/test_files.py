@@ -1,7 +1,9 @@
 """Data read from files, and what is said of files that are missing, truncated or malformed."""
 
 import gzip
+import io
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -171,7 +173,7 @@ Y = np.arange(6) % 2
     ],
 )
 def test_arrays_that_are_no_data(tmp_path, contents, message):
-    with pytest.raises(DataError, match=message), np.errstate(over="ignore"):
+    with pytest.raises(DataError, match=message):
         read_npz(write(tmp_path / "x.npz", **contents))
 
 
@@ -182,11 +184,30 @@ def test_what_is_no_npz_file(tmp_path):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"x\.npz cannot be read"):
             read_npz(path)
+    # Flags of each member, in the file and in its directory: encrypted; of compression 99.
+    for local, central, value in ((6, 8, 1), (8, 10, 99)):
+        changed = bytearray(whole)
+        for mark, place in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+            changed[whole.index(mark) + place] = value
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match=r"x\.npz cannot be read: .*(encrypted|not supported)"):
+            read_npz(path)
     np.save(tmp_path / "y.npy", Y)
     with pytest.raises(DataError, match="holds one array"):
         read_npz(tmp_path / "y.npy")
     with pytest.raises(DataError, match=r"absent\.npz cannot be read: .*No such file"):
         read_npz(tmp_path / "absent.npz")
+
+
+def test_an_npz_file_that_promises_more_than_fits_in_memory(tmp_path):
+    head, path = io.BytesIO(), tmp_path / "x.npz"
+    told = {"descr": "<f4", "fortran_order": False, "shape": (1 << 50, 4)}
+    np.lib.format.write_array_header_1_0(head, told)
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("x.npy", "y.npy"):
+            file.writestr(name, head.getvalue())
+    with pytest.raises(DataError, match=r"x\.npz cannot be read: Unable to allocate"):
+        read_npz(path)
 
 
 @pytest.mark.parametrize(

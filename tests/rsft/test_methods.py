@@ -15,6 +15,7 @@ from rskernels.rsft.methods import RUNS, run
 from rskernels.rsft.model import SoftmaxRegression
 from rskernels.rsft.parameter_run import Mean
 from rskernels.rsft.resample import RESAMPLERS
+from rskernels.rsft.samples import DataError
 from rskernels.rsft.select import RULES
 from rskernels.rsft.tuned_run import class_mixture
 
@@ -134,6 +135,16 @@ def test_an_earlier_run_is_replaced_only_when_told_to(tmp_path, case):
     with pytest.raises(FileExistsError, match="already holds a run"):
         quick(tmp_path, case)
     run(Config(**CASES[case]), tmp_path, overwrite=True)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="imbalance=1000"):
+        run(Config(**{**CASES[case], "imbalance": 1000.0}), tmp_path, overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+
+
+def test_more_chains_than_draws_are_kept(tmp_path):
+    summary = quick(tmp_path, "chain", chains=101, steps=17)
+    assert summary["r_hat"] > 1
+    assert checkpoint.read(tmp_path / "samples.pt")["samples"].shape == (5 * 101, 42)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +234,7 @@ def test_tables_train_by_every_rule(tmp_path):
         ({"ratio": "odds"}, "accepted are models, densities"),
         ({"form": "walk"}, "accepted are chain, independent"),
         ({"proposal": "flow"}, "accepted are normal, coupling"),
+        ({"method": "parameter", "steps": 6}, "steps=6: a chain needs 7, half are burn-in"),
         ({"chains": 0}, "chains=0: accepted is 1 to"),
         ({"draws": 0}, "draws=0: accepted is 1 to"),
         ({"tau": 0.0}, "tau=0.0: a positive number"),

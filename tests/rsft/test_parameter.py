@@ -56,6 +56,33 @@ def test_sigma_is_tuned_to_the_acceptance_in_the_burn_in_alone(sigma, wanted):
     assert left_alone.acceptance_rate == pytest.approx(found.acceptance_rate, abs=0.02)
 
 
+def test_sigma_stays_a_number_whatever_the_loss():
+    flat = chain(
+        lambda theta: theta[:, 0] * 0, torch.zeros(4, 2), steps=8, burn_in=2000, acceptance=0.3
+    )
+    assert flat.sigma <= torch.finfo(torch.float32).max
+    # σ falls and falls, but not to steps of 0, which would all be accepted.
+    nowhere = chain(
+        lambda theta: theta[:, 0].where(theta[:, 0] == 0, torch.nan),
+        torch.zeros(4, 2),
+        steps=8,
+        burn_in=3000,
+        acceptance=0.3,
+    )
+    assert nowhere.acceptance_rate == 0.0
+
+
+def test_a_prior_of_any_scale():
+    centre = torch.zeros(2, dtype=torch.float64)
+    scaled = [
+        independent(
+            lambda x, s=scale: quadratic(x / s), 50, centre=centre, prior=scale, sigma=2 * scale
+        )
+        for scale in (1.0, 2.0**-600)
+    ]
+    assert torch.equal(scaled[0].samples, scaled[1].samples * 2.0**600)
+
+
 def test_diagnostics_tell_a_walk_at_home_from_one_on_its_way():
     at_home = walk(torch.randn(20, 1), steps=2000, sigma=2.4)
     assert at_home.r_hat < 1.02
@@ -131,6 +158,8 @@ def test_a_wider_proposal_accepts_less_by_its_volume():
         ({"acceptance": 0.3}, "needs a burn-in"),
         ({"acceptance": 1.0, "burn_in": 10}, r"must be in \(0, 1\)"),
         ({"every": 0}, "every must be at least 1, got 0"),
+        ({"sigma": 1e39}, r"sigma must be 1.2e-38 to 3.4e\+38, as torch.float32 is, got 1e\+39"),
+        ({"start": torch.zeros(3, 1, dtype=torch.int64)}, "must be floating, got torch.int64"),
     ],
 )
 def test_what_a_chain_refuses(change, message):
@@ -145,6 +174,9 @@ def test_what_a_chain_refuses(change, message):
         ({"prior": -1.0}, "prior must be positive"),
         ({"tau": 0.0}, "tau must be positive"),
         ({"centre": torch.zeros(1, 1)}, r"centre must be \[d\]"),
+        ({"centre": torch.zeros(1, dtype=torch.int64)}, "must be floating, got torch.int64"),
+        ({"prior": 1e-200}, "prior must be 1.2e-38 to"),
+        ({"sigma": 1e200}, "sigma must be 1.2e-38 to"),
     ],
 )
 def test_what_independent_draws_refuse(change, message):

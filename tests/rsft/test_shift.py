@@ -8,10 +8,11 @@ import torch
 import rskernels
 from rskernels.rsft.config import Config
 from rskernels.rsft.data import load_digits
+from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.model import make_model
 from rskernels.rsft.samples import DataError
 from rskernels.rsft.select import RULES, State, transfer
-from rskernels.rsft.shift import log_domain_densities, turn_and_blur
+from rskernels.rsft.shift import fit, log_domain_densities, turn_and_blur
 from rskernels.rsft.task import make_task
 
 QUICK = {"pretrain_epochs": 3, "test_fraction": 0.8, "imbalance": 1.0}
@@ -48,6 +49,15 @@ def test_domain_densities_are_those_of_two_normals():
     x = torch.linspace(-1, 2, 20)[:, None]
     log_p, log_q = log_domain_densities(source, target, x).unbind(1)
     torch.testing.assert_close(log_p - log_q, x[:, 0] - 0.5, atol=0.15, rtol=0)
+
+
+def test_a_loss_that_is_not_finite_before_the_fine_tuning_is_said(recwarn):
+    images = load_digits().take(torch.arange(100))
+    model = make_model(images.inputs, 10, generator())
+    settings = {"epochs": 3, "batch_size": 10, "lr": 1e20, "momentum": 0.0}
+    with pytest.raises(TrainingError, match="before the fine-tuning, the loss is nan; a smaller"):
+        fit(model, images, **settings, generator=generator())
+    assert not recwarn
 
 
 def test_transfer_rejects_by_the_ratio_of_the_two_probabilities():
@@ -113,6 +123,15 @@ def test_proposal_draws_rows_by_their_ratio():
     ratio = task.log_density.double().exp()
     assert told["draw_log_M"] == pytest.approx(float(task.log_density.max()))
     assert told["draw_acceptance"] == pytest.approx(float(ratio.mean() / ratio.max()), rel=0.3)
+
+
+@pytest.mark.parametrize("method", ["transfer", "proposal"])
+def test_a_pool_without_rows_for_a_target_domain(method):
+    config = Config(**{**QUICK, "imbalance": 20.0}, method=method)
+    with pytest.raises(
+        DataError, match=r"imbalance=20.0 leaves \d rows to the rarest class: too few"
+    ):
+        make_task(config, generator())
 
 
 def test_a_table_has_nothing_to_turn():

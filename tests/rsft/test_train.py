@@ -7,6 +7,7 @@ from rskernels.rsft import checkpoint, model
 from rskernels.rsft import train as loop
 from rskernels.rsft.checkpoint import CheckpointError
 from rskernels.rsft.config import Config
+from rskernels.rsft.report import draw_curves
 from rskernels.rsft.select import RULES, Rule
 from rskernels.rsft.train import TrainingError, train
 
@@ -233,6 +234,15 @@ def test_logits_that_are_not_finite_are_an_error_not_an_endless_skip(tmp_path, m
     monkeypatch.setattr(model, "SmallCNN", Broken)
     with pytest.raises(TrainingError, match="no row of the logits is finite"):
         run(tmp_path, with_(method=method))
+
+
+@pytest.mark.parametrize("M", [1e308, 1e-320, 1.0, None])
+def test_curves_are_drawn_of_every_number(tmp_path, recwarn, M):
+    record = {"kind": "epoch", "gradient_samples": 1, "balanced_accuracy": 0.5, "loss": 0.0}
+    record |= {"rarest_accuracy": 0.5, "acceptance": 0.0, "delta": 0.0, "M": M}
+    draw_curves([record, record], tmp_path / "curves.png", title="")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not recwarn
 
 
 def test_a_diverging_run_says_so(tmp_path):
