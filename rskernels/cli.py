@@ -137,6 +137,8 @@ def train_command(
 ) -> None:
     """Fine-tune by rejection: of samples, of inputs, of proposals or of parameters."""
     with usage_errors(ValueError):
+        if resume and overwrite:
+            raise ValueError("--resume and --overwrite are both given; at most one is accepted")
         config = Config(
             data=data,
             method=method,

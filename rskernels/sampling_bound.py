@@ -7,6 +7,7 @@ from contextlib import suppress
 from numbers import Real
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from rskernels.envelope import Envelope, EnvelopeViolation
@@ -96,7 +97,7 @@ class Bound:
             top = log_ratio.max().item()
         if not top > log_M:
             return len(log_ratio)
-        return int((log_ratio.double() > log_M).nonzero()[0].item()) + 1
+        return _first_above(log_ratio, log_M) + 1
 
     def learn(self, log_ratio: Tensor) -> None:
         """Take in pilot rows, which are never decided."""
@@ -142,6 +143,13 @@ class Bound:
     def _told(self) -> dict[str, float]:
         # A report would fit a tail too, and a state hold it, in a good part of a millisecond.
         return {name: of.item() for name, of in self.envelope._core.tallies().items()}
+
+
+def _first_above(log_ratio: Tensor, log_M: float) -> int:
+    if log_ratio.is_cpu:
+        # Several times as fast as torch's; an array, since a number would be rounded to float32.
+        return int((log_ratio.numpy() > np.full(1, log_M)).argmax())
+    return int((log_ratio.double() > log_M).nonzero()[0].item())
 
 
 def _number(log_M: float) -> float:

@@ -87,6 +87,7 @@ def test_resume_of_a_damaged_checkpoint(invoke, tmp_path):
         (["--selection", "weight"], "only transfer, proposal read it"),
         (["--method", "plain", "--freeze"], "method='plain' learns no M"),
         (["--method", "transfer", "--freeze"], "method='transfer' learns no M"),
+        (["--resume", "--overwrite"], "both given"),
     ],
 )
 def test_bad_arguments_are_usage_errors(invoke, tmp_path, arguments, message):

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Laplace, Normal, Uniform
 
 import rskernels
-from rskernels import Envelope, RejectionError, rejection_sample, sampling, sampling_result
+from rskernels import Envelope, RejectionError, rejection_sample, sampling_result, sampling_run
 from rskernels.envelope import EnvelopeViolation, NoFiniteM
 from rskernels.sampling_draws import SAMPLE_STREAM
 
@@ -194,7 +194,7 @@ def test_every_policy_serves(table, options, reaction):
 
 def test_a_policy_whose_M_stays_thins_nothing(table, monkeypatch):
     table.log_ratio[:] = 0.0
-    monkeypatch.setattr(sampling._Run, "_thin", lambda *given: pytest.fail("thinned"))
+    monkeypatch.setattr(sampling_run.Run, "_thin", lambda *given: pytest.fail("thinned"))
     table.draw(log_M=Envelope("leave_one_out", on_violation="thin"), pilot=5, batch_size=150)
 
 

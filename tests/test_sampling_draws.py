@@ -82,6 +82,7 @@ def test_large_pilots_come_in_small_batches():
     assert sizes[:3] == [1048, 1048, 404]
     assert found.report.pilot == 2500
 
+
 def test_large_draws_of_a_distribution_come_in_small_batches_from_the_first():
     sizes = []
 

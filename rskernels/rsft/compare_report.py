@@ -60,9 +60,9 @@ number.
   comes before the fine-tuning; the first run of a kind, which compiles, is not timed.
 - Learning rate and batch are the same for all cases of an experiment and tuned for none; so are
   epochs, but that undersampling, whose epochs are shorter, gets more: five times as many of several
-  modalities, as do the two cases of *accept* that say so, none under drift, and else so many that it
-  uses as many gradient samples. *Target rows alone* are a tenth of the rows, and so of the gradient
-  samples.
+  modalities, as do the two cases of *accept* that say so, none under drift, and else so many that
+  it uses as many gradient samples. *Target rows alone* are a tenth of the rows, and so of the
+  gradient samples.
 - *accept* and *control* decide by p̂/(M·q), p̂ the balance that is wanted and q the model's
   probability of the label; what follows M is the policy by which M is learnt. Under drift they, and
   the weights, are told the priors of each epoch; the samplers count its labels.
