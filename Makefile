@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
 
-# About twenty minutes on two cores; interrupted, it continues.
+# About half an hour on two cores; interrupted, it continues.
 compare: $(READY) $(KERNELS)
 	$(BIN)/rskernels compare --jobs 2 --report docs/results
 
