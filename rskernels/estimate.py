@@ -122,7 +122,7 @@ def estimate_M(
     estimate = _estimate_on_cpu if logits.is_cpu else _estimate_on_cuda
     log_M, valid, invalid, ignored = estimate(
         logits.detach().resolve_neg(), density.resolve_neg(), targets, method, level,
-        temperature_argument(temperature), log_space,
+        temperature_argument(temperature), bool(log_space),
         integer_argument("ignore_index", ignore_index),
     )  # fmt: skip
     counts = f"{valid} valid, {invalid} invalid, {ignored} ignored"

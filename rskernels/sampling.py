@@ -6,6 +6,7 @@ from numbers import Real
 
 import torch
 
+from rskernels.arguments import integer_argument
 from rskernels.envelope import Envelope
 from rskernels.sampling_bound import Bound
 from rskernels.sampling_draws import Draws, Proposal, Target, seeded
@@ -149,9 +150,7 @@ def rejection_sample(
 
 
 def _count(name: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if not least <= value < 2**63:
+    if integer_argument(name, value) < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return value
 
