@@ -53,8 +53,8 @@ def rejection_sample(
         needs ``validate_args=False``.
     proposal : Distribution or (sample, log_prob)
         A ``torch.distributions`` object without batch shape, or a pair: ``sample(n)`` returns n
-        draws ``[n, *event]`` of any dtype and device, ``log_prob`` as above. The device of the
-        draws is that of the result.
+        draws ``[n, *event]`` of any dtype and device, the same at every call, ``log_prob`` as
+        above. The device of the draws is that of the result.
     num_samples : int
         How many to accept; 0 gives empty tensors.
     log_M : float or Envelope, optional
@@ -68,8 +68,8 @@ def rejection_sample(
         with weight max(w, M)/M in ``log_weights`` (Liu, Chen & Wong 1998); where M moves, that is
         max(w, M met)/(M at the end), so that every proposal counts alike.
     pilot : int
-        At least 1. Draws to learn a first M from, where there is none; they are no proposals,
-        because an M that has seen the rows it decides biases them.
+        At least 1. Draws to learn an M from, where there is none at first or a policy has lost it;
+        they are no proposals, because an M that has seen the rows it decides biases them.
     batch_size : int, optional
         Proposals drawn at a time; None goes by the acceptance so far.
     max_proposals : int, optional

@@ -19,7 +19,7 @@ from rskernels.rsft.proposals import FamilyProposal
 from rskernels.rsft.tuned import tune
 
 SEED = int(os.environ.get("RSKERNELS_TEST_SEED", "0"))
-# The acceptance is some hundredths; 10**6 draws pass too, in minutes.
+# The acceptance is some hundredths; 10**6 draws pass too, in half a minute.
 DRAWS = int(os.environ.get("RSKERNELS_TUNED_DRAWS", "20000"))
 GAIN = 5.0
 
