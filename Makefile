@@ -97,6 +97,6 @@ $(TOOLS): $(READY)
 	@touch $@
 
 # Numba's cache sees an edit of a kernel's own file, but not of a file that it imports.
-$(KERNELS): $(wildcard rskernels/kernels/*.py) rskernels/random.py | $(BIN)/python
+$(KERNELS): $(shell find rskernels/law rskernels/kernels -name '*.py') | $(BIN)/python
 	@find rskernels -name '*.nb[ic]' -delete
 	@touch $@

@@ -17,7 +17,7 @@ SDIST_NEEDS = (
     "pyproject.toml",
     "python/CMakeLists.txt",
     "rskernels/__init__.py",
-    "rskernels/rsft/spoken_digits.npz",
+    "rskernels/experiments/multimodal/spoken_digits.npz",
     "scripts/make_spoken_digits.py",
     "tests/conftest.py",
 )
@@ -25,7 +25,7 @@ WHEEL_NEEDS = (
     "rskernels/__init__.py",
     "rskernels/_core.pyi",
     "rskernels/py.typed",
-    "rskernels/rsft/spoken_digits.npz",
+    "rskernels/experiments/multimodal/spoken_digits.npz",
 )
 # An allowed list, so that libtorch, libgomp and whatever comes next are all refused.
 LIBRARIES = ("ld-linux", "libc.", "libgcc_s.", "libm.", "libpthread.", "libstdc++.")

@@ -8,7 +8,7 @@ from torch import Tensor
 import rskernels
 from cases import Case, Inputs
 from rskernels.kernels import reference
-from rskernels.random import row_uniforms
+from rskernels.law.philox import row_uniforms
 
 ROWS = 32  # checked at each end of the batch
 SEED = 20

@@ -13,9 +13,8 @@ import torch
 from numba import carray, float32, njit
 from torch import Tensor
 
-from rskernels.kernels.cpu_share import next_share
-from rskernels.kernels.cpu_softmax import STEP, as_f32, asker
-from rskernels.kernels.simd import (
+from rskernels.kernels.cpu.shares import next_share
+from rskernels.kernels.cpu.simd import (
     first_lanes,
     loader,
     maximum,
@@ -24,7 +23,8 @@ from rskernels.kernels.simd import (
     reduce_max,
     splat,
 )
-from rskernels.kernels.threads import run_units
+from rskernels.kernels.cpu.softmax import STEP, as_f32, asker
+from rskernels.kernels.cpu.threads import run_units
 
 
 def _row_max_of(dtype: str, size: int) -> Callable[..., None]:

@@ -20,16 +20,16 @@ import machine
 import report
 
 RESULTS = Path(__file__).parent / "results"
-SCRIPT = Path(__file__).parents[1] / "tests" / "compile_ahead.py"
+SCRIPT = Path(__file__).parents[1] / "tests" / "kernels" / "gpu" / "compile_ahead.py"
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 FIELDS = (
     "kernel", "launch", "dtype", "threads", "registers", "spills", "shared", "load_bits", "code",
 )  # fmt: skip
 
 EXPLAINED = """\
-Compiled as `rskernels/kernels/gpu.py` launches them for aligned rows of 8,192 logits; no GPU was
-needed. Each cell: registers a thread · bytes of registers spilled (on gfx942: registers spilled) ·
-bytes of shared memory a program · the narrowest load, in bits, that is needed to read the logits
+Compiled as `rskernels/kernels/gpu/launch.py` launches them for aligned rows of 8,192 logits; no
+GPU was needed. Each cell: registers a thread · bytes of registers spilled (on gfx942: registers
+spilled) · bytes of shared memory a program · the narrowest load, in bits, that is needed to read the logits
 (nothing where a launch reads none)."""
 
 

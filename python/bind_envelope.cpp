@@ -13,8 +13,8 @@
 
 #include "arrays.hpp"
 #include "bindings.hpp"
-#include "byte_form.hpp"
-#include "envelope.hpp"
+#include "envelope/byte_form.hpp"
+#include "envelope/envelope.hpp"
 
 namespace py = pybind11;
 

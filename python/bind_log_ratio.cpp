@@ -7,7 +7,7 @@
 
 #include "arrays.hpp"
 #include "bindings.hpp"
-#include "log_ratio.hpp"
+#include "rows/log_ratio.hpp"
 
 namespace py = pybind11;
 

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "matrix_view.hpp"
+#include "rows/matrix_view.hpp"
 
 void bind_envelope(pybind11::module_& module);
 void bind_log_ratio(pybind11::module_& module);

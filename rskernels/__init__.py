@@ -1,8 +1,9 @@
 """Rejection sampling as a fused, exact PyTorch operation."""
 
-from rskernels.columns import ColumnOrder
-from rskernels.envelope import Envelope, estimate_M
-from rskernels.ops import (
+from rskernels.envelope.envelope import Envelope, estimate_M
+from rskernels.law.philox import philox4x32, uniforms
+from rskernels.ops.columns import ColumnOrder
+from rskernels.ops.decide import (
     Acceptance,
     accept,
     accept_mask,
@@ -11,8 +12,7 @@ from rskernels.ops import (
     verify,
     verify_mask,
 )
-from rskernels.random import philox4x32, uniforms
-from rskernels.sampling import RejectionError, RejectionResult, rejection_sample
+from rskernels.sampling.rejection import RejectionError, RejectionResult, rejection_sample
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,6 @@
-"""Make ``rskernels/rsft/spoken_digits.npz``: features of the ten digits, spoken by espeak-ng.
+"""Make ``spoken_digits.npz``: features of the ten digits, spoken by espeak-ng.
 
-    python scripts/make_spoken_digits.py rskernels/rsft/spoken_digits.npz
+    python scripts/make_spoken_digits.py rskernels/experiments/multimodal/spoken_digits.npz
 
 Nobody was recorded: all of it is synthetic. eSpeak NG is under GPL-3.0-or-later, which covers the
 program and its data; what it says is no derived work of either, and no audio is kept, only numbers

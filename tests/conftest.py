@@ -21,7 +21,7 @@ PACKAGE = Path(importlib.util.find_spec("rskernels").origin).parent
 
 
 def _sources_digest():
-    sources = [*sorted((PACKAGE / "kernels").glob("*.py")), PACKAGE / "random.py"]
+    sources = sorted(path for room in ("law", "kernels") for path in (PACKAGE / room).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
@@ -31,7 +31,7 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE))
 
 from rskernels import Acceptance  # noqa: E402
 from rskernels.kernels import reference  # noqa: E402
-from rskernels.random import philox4x32, row_uniforms  # noqa: E402
+from rskernels.law.philox import philox4x32, row_uniforms  # noqa: E402
 
 
 def pytest_configure(config):

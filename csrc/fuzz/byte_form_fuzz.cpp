@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "byte_form.hpp"
-#include "envelope.hpp"
+#include "envelope/byte_form.hpp"
+#include "envelope/envelope.hpp"
 
 // Any bytes are refused by std::invalid_argument, or make an envelope that writes the same bytes,
 // tells M, reports, merges and takes rows in, and can be restored after all of that. No chance

@@ -1,4 +1,4 @@
-#include "byte_form.hpp"
+#include "envelope/byte_form.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "envelope.hpp"
+#include "envelope/envelope.hpp"
 
 namespace rskernels {
 namespace {

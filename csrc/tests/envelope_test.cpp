@@ -1,4 +1,4 @@
-#include "envelope.hpp"
+#include "envelope/envelope.hpp"
 
 #include <gtest/gtest.h>
 

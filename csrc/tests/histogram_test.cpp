@@ -1,4 +1,4 @@
-#include "histogram.hpp"
+#include "sketches/histogram.hpp"
 
 #include <gtest/gtest.h>
 

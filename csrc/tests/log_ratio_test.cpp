@@ -1,4 +1,4 @@
-#include "log_ratio.hpp"
+#include "rows/log_ratio.hpp"
 
 #include <gtest/gtest.h>
 

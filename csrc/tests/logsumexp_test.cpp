@@ -1,4 +1,4 @@
-#include "logsumexp.hpp"
+#include "rows/logsumexp.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "elementary.hpp"
+#include "rows/elementary.hpp"
 
 namespace rskernels {
 namespace {

@@ -1,4 +1,4 @@
-#include "pareto.hpp"
+#include "sketches/pareto.hpp"
 
 #include <gtest/gtest.h>
 

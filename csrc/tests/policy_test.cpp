@@ -1,4 +1,4 @@
-#include "policy.hpp"
+#include "policies/policy.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "envelope.hpp"
+#include "envelope/envelope.hpp"
 
 namespace rskernels {
 namespace {

@@ -1,4 +1,4 @@
-#include "tail.hpp"
+#include "sketches/tail.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "tally.hpp"
+#include "sketches/tally.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "grouped.hpp"
+#include "envelope/grouped.hpp"
 
 namespace rskernels {
 namespace {

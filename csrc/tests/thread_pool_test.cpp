@@ -1,4 +1,4 @@
-#include "thread_pool.hpp"
+#include "threads/thread_pool.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>

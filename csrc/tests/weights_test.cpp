@@ -1,4 +1,4 @@
-#include "weights.hpp"
+#include "sketches/weights.hpp"
 
 #include <gtest/gtest.h>
 

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 Change = tuple[str, str, str]
 
-LAW, REFERENCE = "random.py", "kernels/reference.py"
-LANES, LANE_LAW = "kernels/lanemath.py", "kernels/cpu_law.py"
-DECIDE, DENSE = "kernels/cpu_decide.py", "kernels/cpu_dense.py"
-ROW, SOFTMAX = "kernels/cpu_rows.py", "kernels/cpu_softmax.py"
-TRITON = "kernels/gpu_kernels.py"
+LAW, REFERENCE = "law/philox.py", "kernels/reference/rows.py"
+LANES, LANE_LAW = "kernels/cpu/lanemath.py", "kernels/cpu/law.py"
+DECIDE, DENSE = "kernels/cpu/decide.py", "kernels/cpu/dense.py"
+ROW, SOFTMAX = "kernels/cpu/turns.py", "kernels/cpu/softmax.py"
+TRITON = "kernels/gpu/decide.py"
 
 # What each backend makes of two words.
 UNIFORM = {

@@ -9,7 +9,7 @@ import rskernels
 
 PACKAGE = Path(rskernels.__file__).parent
 # What holds neither law nor decision is not copied: Numba is told of its vector types once.
-SHARED = ("kernels.simd", "kernels.threads", "dispatch")
+SHARED = ("kernels.cpu.simd", "kernels.cpu.threads", "_torch.fast_path")
 _numbers = itertools.count()
 
 
@@ -19,9 +19,10 @@ def plant(folder, changes):
     ``changes`` are (file, text, replacement): the file must hold the text exactly once.
     """
     name = f"mutant_{next(_numbers)}"
-    copied = [PACKAGE / "random.py", *(PACKAGE / "kernels").glob("*.py")]
-    copied = [path for path in copied if f"kernels.{path.stem}" not in SHARED]
+    copied = [path for room in ("law", "kernels") for path in (PACKAGE / room).rglob("*.py")]
     sources = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in copied}
+    for module in SHARED:
+        sources.pop(f"{module.replace('.', '/')}.py", None)
     for file, text, replacement in changes:
         if (found := sources[file].count(text)) != 1:
             raise ValueError(f"{file} holds this {found} times, not once: {text}")

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from rskernels import Envelope
-from rskernels.rsft import task
-from rskernels.rsft import train as loop
+from rskernels.experiments.multimodal.network import MultimodalNetwork
+from rskernels.rsft import loop
+from rskernels.rsft.artifacts.metrics import Scores
 from rskernels.rsft.balance import Balance
-from rskernels.rsft.config import Config
-from rskernels.rsft.metrics import Scores
-from rskernels.rsft.modalities import MultimodalNetwork
-from rskernels.rsft.select import RULES, State, accept, control
+from rskernels.rsft.methods import gradient as task
+from rskernels.rsft.methods.config import Config
+from rskernels.rsft.rules import RULES, State, accept, control
 
 ROWS = 1 << 16
 PRIOR = torch.tensor([0.6, 0.25, 0.1, 0.05], dtype=torch.float64)

@@ -83,4 +83,4 @@ def test_m_of_the_batch_that_it_decides_is_found(backend_of, seed):
 def test_a_text_that_is_not_there_once_is_refused(tmp_path):
     for text in ("no such text", "torch"):
         with pytest.raises(ValueError, match="times, not once"):
-            plant(tmp_path, [("random.py", text, "")])
+            plant(tmp_path, [("law/philox.py", text, "")])

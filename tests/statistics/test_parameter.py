@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rskernels.rsft.parameter import chain, independent
+from rskernels.rsft.methods.parameter import chain, independent
 
 from .intervals import assert_inside, binomial
 

@@ -9,8 +9,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rskernels
-from rskernels import library
-from rskernels.dispatch import is_idle, is_plain
+from rskernels._torch import library
+from rskernels._torch.fast_path import is_idle, is_plain
 
 N, V = 64, 5
 CALLS = {
@@ -79,7 +79,7 @@ def test_without_listeners_the_kernels_are_called_directly(operator, batch, monk
     kernels = library.cpu_kernels()
     kernel = getattr(kernels, operator)
     monkeypatch.setattr(kernels, operator, lambda *given: called.append(given) or kernel(*given))
-    monkeypatch.setattr(rskernels.ops, f"_{operator}", None)
+    monkeypatch.setattr(rskernels.ops.decide, f"_{operator}", None)
     assert is_idle()
     CALLS[operator](*batch)
     assert len(called) == 1

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "envelope/columns.hpp"
+#include "policies/policy.hpp"
+#include "sketches/histogram.hpp"
+#include "sketches/tally.hpp"
+
+namespace rskernels {
+
+// A histogram of log ratios for each group, which may forget: with a half-life, a valid sample
+// weighs half as much after that many further ones (forward decay, Cormode et al. 2009).
+class Sketch {
+ public:
+  struct Atom {
+    double edge;   // upper edge of its bin
+    double count;  // weight of its samples
+    double mass;   // of each sample exp(log ratio - edge), summed
+  };
+
+  // The mass is kept only where it is asked for.
+  Sketch(const EnvelopeOptions& options, bool with_mass);
+
+  void observe(std::size_t group, std::span<const double> ratios);
+  void merge(const Sketch& other);
+
+  const Histogram& counts(std::size_t group) const { return groups_[group].counts; }
+  // Ascending.
+  std::vector<Atom> atoms(std::size_t group) const;
+  // Of all samples, where the newest weighs 1.
+  double total(std::size_t group) const;
+
+  void save(Columns& columns) const;
+  void load(const Columns& columns);
+  // Throws std::invalid_argument if the samples are not those of the tallies.
+  void check_fits(std::span<const Tally> tallies) const;
+
+ private:
+  struct Group {
+    // The weight of the newest sample.
+    double unit = 1.0;
+    Histogram counts;
+    Histogram masses;
+  };
+
+  void rescale(Group& group) const;
+
+  bool with_mass_;
+  bool forgets_;
+  double growth_ = 1.0;
+  std::vector<Group> groups_;
+};
+
+}  // namespace rskernels

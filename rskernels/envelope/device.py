@@ -1,0 +1,265 @@
+"""What the rows on a GPU amount to, kept there until it is asked for; adding rows never waits."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, TypeGuard
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rskernels import _core
+from rskernels.envelope.policies import Options
+from rskernels.envelope.reduce import COUNTS, LOG_LIMIT, SUMS, exponent_of, power_of_two
+from rskernels.envelope.rows import as_tensor, row_memory
+
+# Policies whose M follows from the counts and sums, so that it is at hand on the device.
+RUNNING = ("max", "fixed")
+# Rows that wait for the tail before all but the largest of them are let go.
+MOST_WAITING = 1 << 20
+
+
+def stays_there(rows: object) -> TypeGuard[Tensor]:
+    """Say whether rows stay on their device until they are asked for."""
+    return isinstance(rows, Tensor) and rows.is_cuda
+
+
+class DeviceRows(NamedTuple):
+    """The rows of an update on their device."""
+
+    log_ratio: Tensor  # floating [N]
+    ids: Tensor | None  # int64 [N]; None: all of group 0
+    accepted: Tensor | None  # bool [N]
+
+
+def device_rows(log_ratio: Tensor, groups: Any, accepted: Any) -> DeviceRows:
+    """Return rows that `check_rows` let pass as flat tensors of the device of `log_ratio`."""
+
+    def flat(values: Any) -> Tensor | None:
+        return None if values is None else as_tensor(values).to(log_ratio.device).reshape(-1)
+
+    ids = flat(groups)
+    return DeviceRows(
+        log_ratio.detach().reshape(-1), None if ids is None else ids.long(), flat(accepted)
+    )
+
+
+class Waiting(ABC):
+    """Rows on a device that the C++ core has not taken in yet."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def is_on(self, device: torch.device | str) -> bool:
+        """Say whether the rows are there; "cuda" is the current one."""
+        return self.device == torch.empty(0, device=device).device
+
+    @abstractmethod
+    def update(self, rows: DeviceRows) -> None:
+        """Add rows, without waiting for the device."""
+
+    @abstractmethod
+    def take_in(self, core: _core.Envelope) -> int:
+        """Move everything to the core; return how many rows were of no group, and left out."""
+
+
+class Queue(Waiting):
+    """Rows as they came, for the policies whose M takes a look at every ratio."""
+
+    def __init__(self, groups: int, device: torch.device) -> None:
+        super().__init__(device)
+        self._groups = groups
+        self._batches: list[DeviceRows] = []
+
+    def update(self, rows: DeviceRows) -> None:
+        """Add copies, since the caller may write to its tensors again."""
+        copies = [None if values is None else values.clone() for values in rows]
+        self._batches.append(DeviceRows(*copies))  # type: ignore[arg-type]
+
+    def take_in(self, core: _core.Envelope) -> int:
+        """Show the core the batches in their order, as if they had come there."""
+        left_out = 0
+        batches, self._batches = self._batches, []
+        for batch in batches:
+            log_ratio, ids, accepted = (x if x is None else x.cpu() for x in batch)
+            if ids is not None:
+                inside = (ids >= 0) & (ids < self._groups)
+                left_out += int((~inside).sum())
+                log_ratio, ids, accepted = (
+                    x if x is None else x[inside] for x in (log_ratio, ids, accepted)
+                )
+            rows = row_memory(log_ratio, ids, self._groups)
+            core.update(rows.batch, torch.get_num_threads())
+            if accepted is not None:
+                core.observe(accepted.numpy(), rows.batch)
+        return left_out
+
+
+class DeviceTally(Waiting):
+    """Counts, sums and largest ratios of the groups as tensors, for the policies of `RUNNING`.
+
+    Every column has an entry more than there are groups: it takes the rows of no group, since an
+    id cannot be checked without waiting. Sums are in the units of the C++ core.
+
+    Parameters
+    ----------
+    options : Options
+        Of the envelope.
+    device : torch.device
+        Where the rows will be.
+    log_M : Tensor
+        float64 ``[groups]``, of the rows so far; NaN where there is none.
+    empty : _core.Envelope
+        Without rows, of these options; the rows leave through it.
+    """
+
+    def __init__(
+        self, options: Options, device: torch.device, log_M: Tensor, empty: _core.Envelope
+    ) -> None:
+        super().__init__(device)
+        self._empty = empty
+        self._learns = options.policy == "max"
+        self._groups = options.groups
+
+        def column(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.full((options.groups + 1,), value, dtype=dtype, device=device)
+
+        self._counts = {name: column(0, torch.int64) for name in COUNTS}
+        self._sums = {name: column(0.0) for name in SUMS}
+        self._top = column(-math.inf)
+        nowhere = log_M.new_full((1,), math.nan)
+        self._log_M = torch.cat((log_M, nowhere)).to(device, non_blocking=True)
+        self._tails = Tails(options.groups, *empty.tail_capacities(), device)
+
+    @property
+    def log_M(self) -> Tensor:
+        """Log M with all rows so far, float64 ``[groups]``."""
+        return self._log_M[:-1]
+
+    def update(self, rows: DeviceRows) -> None:
+        """Add rows to the tensors, and to M where the policy learns."""
+        log_ratio, ids, accepted = rows
+        if ids is not None:
+            ids = torch.where((ids >= 0) & (ids < self._groups), ids, self._groups)
+        log_ratio = log_ratio.double()
+        valid = log_ratio < math.inf
+        log_M = _of_row(self._log_M, ids)
+        decided = valid & (log_M > -math.inf)
+        # M = 0, which no mask takes, is met by no row and violated by none.
+        above = decided & (log_ratio > log_M)
+        every = torch.ones_like(valid)
+        counts = {"seen": every, "invalid": ~valid, "decided": decided, "violations": above}
+        if accepted is not None:
+            counts |= {"observed": every, "accepted": accepted}
+        for name, rows_of in counts.items():
+            _add(self._counts[name], rows_of.long(), ids)
+
+        ratio = torch.where(valid, log_ratio, -math.inf)
+        unit = _of_row(self._raise(ratio, ids) * math.log(2.0), ids)
+        in_range = torch.where(ratio > -math.inf, ratio.clamp(-LOG_LIMIT, LOG_LIMIT), ratio)
+        # No weight is above a unit, but for rounding.
+        w = (in_range - unit).clamp(max=0.0).exp()
+        M = (log_M - unit).clamp(max=0.0).exp()
+        sums = {
+            "weight": w,
+            "square": w * w,
+            "decided_weight": torch.where(decided, w, 0.0),
+            "excess": torch.where(above, (w - M).clamp(min=0.0), 0.0),
+            "expected": torch.where(decided, (ratio - log_M).clamp(max=0.0).exp(), 0.0),
+        }
+        for name, values in sums.items():
+            _add(self._sums[name], values, ids)
+        if self._learns:
+            has_valid = self._counts["seen"] > self._counts["invalid"]
+            # fmax takes the other of a number and NaN.
+            self._log_M.copy_(torch.fmax(self._log_M, torch.where(has_valid, self._top, math.nan)))
+        self._tails.add(ratio, ids)
+
+    def take_in(self, core: _core.Envelope) -> int:
+        """Merge the tensors into the core."""
+        columns = {
+            name: values[:-1].cpu().numpy() for name, values in (self._counts | self._sums).items()
+        }
+        columns["max_log_ratio"] = self._top[:-1].cpu().numpy()
+        self._empty.restore(columns | self._tails.columns())
+        core.merge(self._empty)
+        return int(self._counts["seen"][-1])
+
+    def _raise(self, ratio: Tensor, ids: Tensor | None) -> Tensor:
+        """Take the ratios into the maxima, bring the sums to their units; return the exponents."""
+        before = exponent_of(self._top)
+        if ids is not None:
+            self._top.scatter_reduce_(0, ids, ratio, "amax")
+        elif len(ratio) > 0:
+            self._top.narrow(0, 0, 1).clamp_(min=ratio.amax())
+        exponent = exponent_of(self._top)
+        # The exponent of nothing says nothing.
+        raised = (before - exponent).clamp(max=0.0)
+        for name, power in SUMS.items():
+            self._sums[name] *= power_of_two(power * raised)
+        return exponent
+
+
+class Tails:
+    """The largest ratios of each group, and of all; -inf where there are not as many."""
+
+    def __init__(self, groups: int, overall: int, capacity: int, device: torch.device) -> None:
+        self._groups, self._overall, self._capacity = groups, overall, capacity
+        self._largest = torch.full((overall,), -math.inf, dtype=torch.float64, device=device)
+        self._of = self._largest.new_full((groups, capacity), -math.inf)
+        self._rows: list[tuple[Tensor, Tensor | None]] = []
+        self._waiting = 0
+
+    def add(self, ratio: Tensor, ids: Tensor | None) -> None:
+        """Take in ratios, -inf where invalid, whose ids may be one too many."""
+        self._rows.append((ratio, ids))
+        self._waiting += len(ratio)
+        if self._waiting > MOST_WAITING:
+            self._keep_largest()
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return them as the state of the core has them."""
+        self._keep_largest()
+        largest, of = self._largest.cpu(), self._of.cpu()
+        ends = (of > -math.inf).sum(1).cumsum(0)[: self._groups if self._groups > 1 else 0]
+        return {
+            "tail": largest[largest > -math.inf].numpy(),
+            "group_tail": of[of > -math.inf].numpy(),
+            "group_tail_start": torch.cat((ends.new_zeros(1), ends)).numpy(),
+        }
+
+    def _keep_largest(self) -> None:
+        rows, self._rows, self._waiting = self._rows, [], 0
+        for ratio, ids in rows:
+            inside = ratio if ids is None else torch.where(ids < self._groups, ratio, -math.inf)
+            self._largest = torch.cat((self._largest, inside)).topk(self._overall).values
+        given = [(ratio, ids) for ratio, ids in rows if ids is not None]
+        if self._capacity == 0 or not given:
+            return
+        own = torch.arange(self._groups, device=self._of.device)
+        ratio = torch.cat([self._of.view(-1), *(ratio for ratio, _ in given)])
+        ids = torch.cat([own.repeat_interleave(self._capacity), *(ids for _, ids in given)])
+        order = ratio.argsort(descending=True)
+        order = order.take(ids.take(order).argsort(stable=True))
+        ratio, ids = ratio.take(order), ids.take(order)
+        first = torch.searchsorted(ids, torch.arange(self._groups + 1, device=ids.device))
+        rank = torch.arange(len(ids), device=ids.device) - first.take(ids)
+        size = self._groups * self._capacity
+        # What is not kept goes to one place past the end.
+        kept = (rank < self._capacity) & (ids < self._groups)
+        place = torch.where(kept, ids * self._capacity + rank, size)
+        of = ratio.new_full((size + 1,), -math.inf).scatter_(0, place, ratio)
+        self._of = of[:-1].view(self._groups, self._capacity)
+
+
+def _of_row(column: Tensor, ids: Tensor | None) -> Tensor:
+    return column.narrow(0, 0, 1) if ids is None else column.take(ids)
+
+
+def _add(column: Tensor, values: Tensor, ids: Tensor | None) -> None:
+    if ids is None:
+        column.narrow(0, 0, 1).add_(values.sum())
+    else:
+        column.index_add_(0, ids, values)

@@ -1,0 +1,126 @@
+"""Log ratios and group ids: checked, and as memory that the C++ core reads where it lies."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rskernels import _core
+from rskernels.envelope.estimate import DTYPES, check_ids, check_values
+
+Rows = Tensor | NDArray[Any]
+
+
+class RowMemory(NamedTuple):
+    """Rows as the core takes them; `owners` keep the memory alive."""
+
+    batch: _core.Batch
+    shape: tuple[int, ...]
+    owners: tuple[Any, ...]
+
+
+def check_rows(
+    log_ratio: Rows, groups: Rows | None, group_count: int, accepted: Rows | None = None
+) -> tuple[int, ...]:
+    """Return the shape of a batch, no value of which is read.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype or shape is none that ``Envelope.update`` takes.
+    """
+    if isinstance(log_ratio, np.ndarray):
+        if log_ratio.dtype.name not in ("float64", "float32", "float16"):
+            raise TypeError(
+                f"log_ratio must be float64, float32 or float16 as an array, got {log_ratio.dtype}"
+            )
+    elif not (isinstance(log_ratio, Tensor) and log_ratio.is_floating_point()):
+        raise TypeError(
+            f"log_ratio must be a NumPy array or a floating-point tensor, got {_kind(log_ratio)}"
+        )
+    shape = tuple(log_ratio.shape)
+    _check_groups(groups, group_count)
+    if accepted is not None and _kind(accepted) not in (torch.bool, np.bool_):
+        raise TypeError(f"accepted must be a bool tensor or array, got {_kind(accepted)}")
+    for name, values in (("groups", groups), ("accepted", accepted)):
+        if values is not None and tuple(values.shape) != shape:
+            raise ValueError(
+                f"{name} must have the shape of log_ratio, {list(shape)}, got {list(values.shape)}"
+            )
+    return shape
+
+
+def row_memory(log_ratio: Rows | None, groups: Rows | None, group_count: int) -> RowMemory:
+    """Describe a batch, or the groups of one; contiguous CPU tensors and arrays are not copied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `check_rows`.
+    """
+    if log_ratio is not None:
+        shape = check_rows(log_ratio, groups, group_count)
+    else:
+        _check_groups(groups, group_count)
+        shape = () if groups is None else tuple(groups.shape)
+    ratios, dtype, owner = _memory("log_ratio", log_ratio, "float64")
+    ids, id_dtype, id_owner = _memory("groups", groups, "int64")
+    batch = _core.Batch(ratios, dtype, math.prod(shape), ids, id_dtype == "int32")
+    return RowMemory(batch, shape, (owner, id_owner))
+
+
+def accepted_mask(accepted: Rows) -> NDArray[np.bool_]:
+    """Return which rows were accepted as a flat array.
+
+    Raises
+    ------
+    ValueError
+        If it is a tensor without storage.
+    """
+    if isinstance(accepted, Tensor):
+        check_values("accepted has", accepted)
+    mask: NDArray[np.bool_] = np.ravel(as_tensor(accepted).cpu().resolve_neg().numpy())
+    return mask
+
+
+def as_tensor(rows: Rows) -> Tensor:
+    """Return rows as a tensor on their device."""
+    if isinstance(rows, Tensor):
+        return rows.detach()
+    # torch takes no other byte order, no negative strides, and no memory that is not to be written.
+    native = rows.dtype.newbyteorder("=")
+    return torch.from_numpy(np.require(rows, native, ["C", "W"]).reshape(rows.shape))
+
+
+def _check_groups(groups: Rows | None, group_count: int) -> None:
+    if isinstance(groups, np.ndarray):
+        if groups.dtype.name not in ("int64", "int32"):
+            raise TypeError(f"groups must be int64 or int32, got {groups.dtype}")
+    elif groups is not None:
+        check_ids("groups", groups)
+    elif group_count > 1:
+        raise ValueError(f"an envelope of {group_count} groups needs the group of every row")
+
+
+def _memory(name: str, rows: Rows | None, absent: str) -> tuple[int, Any, Any]:
+    """Return address, dtype and owner."""
+    if rows is None:
+        return 0, absent, None
+    if isinstance(rows, np.ndarray):
+        native = rows.dtype.newbyteorder("=")
+        array = np.ascontiguousarray(rows, dtype=native)
+        return array.ctypes.data, native.name, array
+    check_values(f"{name} has", rows)
+    keeps = rows.dtype in DTYPES or not rows.is_floating_point()
+    dtype = rows.dtype if keeps else torch.float32
+    flat = rows.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg()
+    return flat.data_ptr(), str(dtype).removeprefix("torch."), flat
+
+
+def _kind(rows: object) -> object:
+    return getattr(rows, "dtype", type(rows).__name__)

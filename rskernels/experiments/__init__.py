@@ -1,0 +1,1 @@
+"""What ``rskernels compare`` and ``rskernels demo`` run: cases, networks and synthetic data."""

@@ -1,0 +1,190 @@
+"""What the runs of an experiment say: means with intervals, and differences seed by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rskernels.experiments.runner import read_run
+from rskernels.experiments.suite import Experiment, Run
+from rskernels.rsft.extras import train_extra
+
+CONFIDENCE = 0.95
+# A difference that is rounding, of accuracies that are equal.
+ROUNDING = 1e-9
+BEFORE = "no adaptation"
+SCORES = ("balanced_accuracy", "worst_accuracy", "calibration_error")
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Interval(NamedTuple):
+    """A mean and half the width of its 95 % t-interval, NaN of one seed alone."""
+
+    mean: float
+    half: float
+
+    @property
+    def verdict(self) -> str:
+        """What a difference says: "wins", "loses", or "ties" where the interval holds 0."""
+        if math.isnan(self.half):
+            return "is not told apart"
+        if abs(self.mean) <= self.half + ROUNDING:
+            return "ties"
+        return "wins" if self.mean > 0 else "loses"
+
+
+class Result(NamedTuple):
+    """The runs of a case, by seed.
+
+    Attributes
+    ----------
+    name : str
+        Of the case.
+    is_baseline : bool
+        Whether it is what a practitioner would use instead of rejection.
+    rejects : bool
+        Whether it has an acceptance to show.
+    measures : dict of str to array
+        float64 ``[seeds]``, of the end of the runs.
+    courses : dict of str to array
+        float64 ``[seeds, epochs]``: ``gradient_samples`` so far, accuracies at the end, and
+        ``acceptance``, ``M`` and ``delta`` of each epoch alone. Empty where nothing was trained.
+    """
+
+    name: str
+    is_baseline: bool
+    rejects: bool
+    measures: dict[str, Array]
+    courses: dict[str, Array]
+
+
+def t_interval(values: Array) -> Interval:
+    """Return the mean of independent values, ``[n]``, and its 95 % interval by Student's t."""
+    n = len(values)
+    if n < 2:
+        return Interval(float(values.mean()), math.nan)
+    with train_extra():
+        from scipy.stats import t
+    error = float(values.std(ddof=1)) / math.sqrt(n)
+    return Interval(float(values.mean()), float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error)
+
+
+def paired(ours: Result, theirs: Result, measure: str) -> Interval:
+    """Return the difference of a measure at the end, ours less theirs, seed by seed."""
+    return t_interval(ours.measures[measure] - theirs.measures[measure])
+
+
+def at_equal_cost(
+    ours: Result, theirs: Result, measure: str = "balanced_accuracy"
+) -> Interval | None:
+    """Return the difference of a measure after as many gradient samples, seed by seed.
+
+    Both courses are read, between epochs by straight lines, where the one that used fewer samples
+    ends, though not before both have been scored once. None where one was not trained.
+    """
+    if not (ours.courses and theirs.courses):
+        return None
+    differences = []
+    for seed in range(len(ours.measures[measure])):
+        spent = [r.courses["gradient_samples"][seed] for r in (ours, theirs)]
+        cost = max(min(spent[0][-1], spent[1][-1]), spent[0][0], spent[1][0])
+        mine, other = (
+            np.interp(cost, s, r.courses[measure][seed])
+            for s, r in zip(spent, (ours, theirs), strict=True)
+        )
+        differences.append(mine - other)
+    return t_interval(np.array(differences))
+
+
+def best_baseline(ours: Result, results: Sequence[Result]) -> tuple[Result, Interval]:
+    """Return the baseline of the highest mean balanced accuracy, and our difference from it."""
+    baselines = [r for r in results if r.is_baseline]
+    best = max(baselines, key=lambda r: float(r.measures["balanced_accuracy"].mean()))
+    return best, paired(ours, best, "balanced_accuracy")
+
+
+def best_at_equal_cost(ours: Result, results: Sequence[Result]) -> tuple[Result, Interval] | None:
+    """Return the baseline that is best against us after as many gradient samples."""
+    pairs = [(r, at_equal_cost(ours, r)) for r in results if r.is_baseline]
+    trained = [(r, difference) for r, difference in pairs if difference is not None]
+    return min(trained, key=lambda pair: pair[1].mean) if trained else None
+
+
+def collect(experiment: Experiment, runs: Sequence[Run], out: Path) -> list[Result]:
+    """Read the finished runs of an experiment, case by case."""
+    results = []
+    for case in experiment.cases:
+        mine = [r for r in runs if (r.experiment, r.case) == (experiment.name, case.name)]
+        read = [read_run(r, out) for r in mine]
+        summaries = [summary for summary, _ in read]
+        courses = [course(records) for _, records in read]
+        rejects = mine[0].config.rule.rejects or "draw_acceptance" in summaries[0]
+        results.append(
+            Result(
+                case.name,
+                case.is_baseline,
+                rejects,
+                measures_of(summaries),
+                {name: np.array([c[name] for c in courses]) for name in courses[0]},
+            )
+        )
+        if experiment.has_before and len(results) == 1:
+            before = {
+                name: np.array([s[f"{name}_before"] for s in summaries], dtype=float)
+                for name in SCORES
+            }
+            nothing = np.zeros(len(summaries))
+            cost = {"gradient_samples": nothing, "seconds": nothing}
+            unknown = dict.fromkeys(results[0].measures, nothing * math.nan)
+            results.append(Result(BEFORE, True, False, {**unknown, **cost, **before}, {}))
+    return results
+
+
+def measures_of(summaries: Sequence[dict[str, Any]]) -> dict[str, Array]:
+    """Return the measures at the end of runs, ``[seeds]`` each."""
+    told = [{**s, "acceptance": s.get("draw_acceptance", s["acceptance"])} for s in summaries]
+    names = (
+        *SCORES,
+        "gradient_samples",
+        "seconds",
+        "acceptance",
+        "gradient_ess",
+        "violations_share",
+    )
+    return {name: np.array([s[name] for s in told], dtype=float) for name in names}
+
+
+def course(records: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return what each epoch of a run was like, from the records of its metrics."""
+    found: dict[str, list[float]] = {
+        name: []
+        for name in (
+            "gradient_samples",
+            "balanced_accuracy",
+            "worst_accuracy",
+            "acceptance",
+            "M",
+            "delta",
+        )
+    }
+    steps: list[dict[str, Any]] = []
+    for record in records:
+        if record["kind"] == "step":
+            steps.append(record)
+            continue
+        for name in ("gradient_samples", "balanced_accuracy", "worst_accuracy"):
+            found[name].append(record[name])
+        M = record["M"]
+        if "draw_log_M" in record:
+            M = math.exp(record["draw_log_M"])
+        acceptance = sum(step["acceptance"] for step in steps) / len(steps)
+        found["acceptance"].append(record.get("draw_acceptance", acceptance))
+        found["M"].append(math.nan if M is None else M)
+        found["delta"].append(sum(step["delta"] for step in steps) / len(steps))
+        steps = []
+    return found

@@ -1,0 +1,1 @@
+"""One task in three modalities: digits as images, as speech and as mistyped words."""

@@ -1,0 +1,320 @@
+"""The Triton backend: every operation of ``kernels.reference`` for CUDA and ROCm tensors.
+
+Nothing here waits for the device: seeds, densities and M are read by the kernels, and results and
+counts stay where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from rskernels.kernels.gpu.decide import (
+    _bernoulli_kernel,
+    _dense_kernel,
+    _philox_kernel,
+    _target_kernel,
+)
+from rskernels.kernels.gpu.softmax import _gradient_kernel, _log_prob_kernel, _partials_kernel
+from rskernels.kernels.layout import Rows, as_rows, per_row, wide_dtype
+
+CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
+FEW_ROWS = 256  # below this, a program a chunk fills the device better than a program a row
+BLOCK = 1024
+LANES = 64 if torch.version.hip else 32  # threads of a warp
+VECTOR = 16  # bytes of an address, elements of a step: multiples of it are known to the compiler
+LOG2_E = 1.0 / math.log(2.0)
+
+Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def decide(
+    logits: torch.Tensor,
+    targets: torch.Tensor | None,
+    density: torch.Tensor | float,
+    M: torch.Tensor | float,
+    seed: torch.Tensor | int,
+    row_offset: int = 0,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    model_is_target: bool = False,
+    ignore_index: int = -100,
+) -> Decision:
+    """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
+    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
+    if targets is None:
+        mask, log_prob, log_ratio, summary = _decide_entries(logits, *law, True)
+    else:
+        mask, log_prob, log_ratio, summary = _decide_targets(
+            logits, targets, *law, ignore_index, True
+        )
+    sums = summary.sum(0)
+    return mask, log_prob, log_ratio, sums[:4].long(), sums[4:].clone()
+
+
+def mask(
+    logits: torch.Tensor,
+    targets: torch.Tensor | None,
+    density: torch.Tensor | float,
+    M: torch.Tensor | float,
+    seed: torch.Tensor | int,
+    row_offset: int = 0,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    model_is_target: bool = False,
+    ignore_index: int = -100,
+    is_lazy: bool = False,
+    order: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Decide every row, or every entry, and return only the mask.
+
+    Where ``is_lazy``, a row is read until its decision is certain: what follows is taken to be
+    valid where the model is the proposal. ``order`` is int64 [blocks], the order of its blocks.
+    """
+    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
+    if targets is None:
+        return _decide_entries(logits, *law, False)[0]
+    return _decide_targets(logits, targets, *law, ignore_index, False, is_lazy, order)[0]
+
+
+def bernoulli(
+    log_ratio: torch.Tensor,
+    M: torch.Tensor | float,
+    seed: torch.Tensor | int,
+    row_offset: int,
+    stream: int,
+    log_space: bool,
+) -> torch.Tensor:
+    """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
+    values = log_ratio.contiguous()
+    mask = torch.empty(log_ratio.shape, dtype=torch.bool, device=log_ratio.device)
+    N = values.numel()
+    if N == 0:
+        return mask
+    M, M_stride, log_M, has_M = _row_scalars(M, log_ratio.shape, log_space, values)
+    seed_ptr, seed_value, has_seed = _seed(seed, values)
+    with _on(values.device):
+        _bernoulli_kernel[(triton.cdiv(N, BLOCK),)](
+            values, M, M_stride, log_M, seed_ptr, seed_value, row_offset, stream, N, mask,
+            BLOCK=BLOCK, HAS_M=has_M, HAS_SEED=has_seed, LOG_SPACE=log_space,
+        )  # fmt: skip
+    return mask
+
+
+def target_log_prob(
+    logits: torch.Tensor, targets: torch.Tensor, temperature: float, ignore_index: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log q of the target [...], and what the gradient needs of each row [..., 2]."""
+    rows = as_rows(logits)
+    log_prob = torch.empty(targets.shape, dtype=wide_dtype(logits), device=logits.device)
+    totals = torch.empty((*targets.shape, 2), dtype=torch.float64, device=logits.device)
+    _row_totals(rows, targets, temperature, ignore_index, log_prob, totals)
+    return log_prob, totals
+
+
+def target_log_prob_backward(
+    upstream: torch.Tensor,
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    totals: torch.Tensor,
+    temperature: float,
+    ignore_index: int,
+) -> torch.Tensor:
+    """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
+    rows = as_rows(logits)
+    gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    if rows.length == 0:
+        return gradient
+    chunk, meta = _meta(logits)
+    with _on(logits.device):
+        _gradient_kernel[(rows.length * triton.cdiv(logits.shape[-1], chunk),)](
+            *_logits_arguments(rows), targets.contiguous(), upstream.contiguous(), totals,
+            temperature, _scale(temperature), ignore_index, gradient, **meta,
+        )  # fmt: skip
+    return gradient
+
+
+def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Return the Philox4x32-10 words, int64 [N, 4], of counters [N, 4] and keys [N, 2]."""
+    words = torch.empty_like(counter)
+    N = counter.shape[0]
+    with _on(counter.device):
+        _philox_kernel[(triton.cdiv(N, BLOCK),)](counter, key, words, N, BLOCK=BLOCK)
+    return words
+
+
+def _decide_targets(
+    logits, targets, density, M, seed, row_offset, temperature, log_space,
+    model_is_target, ignore_index, has_outputs, is_lazy=False, order=None,
+):  # fmt: skip
+    rows = as_rows(logits)
+    N, device = rows.length, logits.device
+    mask = torch.empty(targets.shape, dtype=torch.bool, device=device)
+    log_prob, log_ratio, summary = _outputs(logits, targets.shape, N, has_outputs)
+    if N == 0:
+        return mask, log_prob, log_ratio, summary
+    density, density_stride, log_density, has_density = _row_scalars(
+        density, targets.shape, log_space, logits
+    )
+    M, M_stride, log_M, has_M = _row_scalars(M, targets.shape, log_space, logits)
+    seed_ptr, seed_value, has_seed = _seed(seed, logits)
+    partials, has_partials = _partials(rows, temperature, order)
+    _, meta = _meta(logits, order)
+    with _on(device):
+        _target_kernel[(N,)](
+            *_logits_arguments(rows), partials, targets if order is None else order,
+            targets.contiguous(),
+            density, density_stride, log_density, M, M_stride, log_M,
+            seed_ptr, seed_value, row_offset, temperature, _scale(temperature), ignore_index,
+            mask, log_prob, log_ratio, summary,
+            HAS_ORDER=order is not None, HAS_PARTIALS=has_partials,
+            IS_LAZY=is_lazy and not has_partials,
+            HAS_DENSITY=has_density, HAS_M=has_M, HAS_SEED=has_seed,
+            LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs,
+            **_sum_order(rows), **meta,
+        )  # fmt: skip
+    return mask, log_prob, log_ratio, summary
+
+
+def _decide_entries(
+    logits, density, M, seed, row_offset, temperature, log_space, model_is_target, has_outputs
+):  # fmt: skip
+    # All three share one pair of leading dimensions, so that one row number serves them.
+    full = [value.expand(logits.shape) for value in (density, M) if isinstance(value, torch.Tensor)]
+    rows = as_rows(logits, *full)
+    logits = rows.tensors[0]
+    N, device = rows.length, logits.device
+    mask = torch.empty(logits.shape, dtype=torch.bool, device=device)
+    chunk, meta = _meta(logits)
+    programs = N * triton.cdiv(logits.shape[-1], chunk)
+    log_prob, log_ratio, summary = _outputs(logits, logits.shape, programs, has_outputs)
+    if N == 0:
+        return mask, log_prob, log_ratio, summary
+    totals = torch.empty((N, 2), dtype=torch.float64, device=device)
+    _row_totals(rows, None, temperature, 0, None, totals)
+    later = iter(range(1, len(rows.tensors)))
+    density_scalars, has_density = _entry_scalars(density, rows, later, log_space)
+    M_scalars, has_M = _entry_scalars(M, rows, later, log_space)
+    seed_ptr, seed_value, has_seed = _seed(seed, logits)
+    with _on(device):
+        _dense_kernel[(programs,)](
+            *_logits_arguments(rows), totals, *density_scalars, *M_scalars,
+            seed_ptr, seed_value, row_offset, temperature, mask, log_prob, log_ratio, summary,
+            HAS_DENSITY=has_density, HAS_M=has_M, HAS_SEED=has_seed, LOG_SPACE=log_space,
+            MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs, **meta,
+        )  # fmt: skip
+    return mask, log_prob, log_ratio, summary
+
+
+def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
+    """Write (top, total) of every row, and log q of its target where there are targets."""
+    if rows.length == 0:
+        return
+    logits = rows.tensors[0]
+    partials, has_partials = _partials(rows, temperature)
+    _, meta = _meta(logits)
+    with _on(logits.device):
+        _log_prob_kernel[(rows.length,)](
+            *_logits_arguments(rows), partials, totals if targets is None else targets.contiguous(),
+            temperature, _scale(temperature), ignore_index,
+            totals if log_prob is None else log_prob, totals,
+            HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_sum_order(rows), **meta,
+        )  # fmt: skip
+
+
+def _partials(rows, temperature, order=None):
+    """Return the chunks' pairs where few long rows would leave the device idle."""
+    logits = rows.tensors[0]
+    chunk, meta = _meta(logits, order)
+    chunks = triton.cdiv(logits.shape[-1], chunk)
+    if rows.length >= FEW_ROWS or chunks == 1:
+        return logits, False
+    shape = (rows.length, chunks, 2)
+    partials = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
+    with _on(logits.device):
+        _partials_kernel[(rows.length * chunks,)](
+            *_logits_arguments(rows), partials, logits if order is None else order,
+            _scale(temperature), HAS_ORDER=order is not None, **_sum_order(rows), **meta,
+        )  # fmt: skip
+    return partials, True
+
+
+def _outputs(logits, shape, programs, has_outputs):
+    if not has_outputs:
+        # Never written; the kernel only needs some address.
+        return logits, logits, logits
+    log_prob = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
+    summary = torch.empty((programs, 6), dtype=torch.float64, device=logits.device)
+    return log_prob, torch.empty_like(log_prob), summary
+
+
+def _meta(logits, order=None):
+    """Return the chunk, a function of V, dtype and order alone, and the launch's constants."""
+    # A tile of doubles in order would not fit the registers.
+    is_large = order is not None and logits.dtype == torch.float64
+    chunk = min(
+        CHUNK // 2 if is_large else CHUNK, max(16, triton.next_power_of_2(logits.shape[-1]))
+    )
+    wide = tl.float64 if logits.dtype == torch.float64 else tl.float32
+    # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
+    warps = max(1, min(8, chunk // (8 * LANES)))
+    # Fused, a product's rounding would depend on what else a kernel does with it.
+    return chunk, {"CHUNK": chunk, "WIDE": wide, "num_warps": warps, "enable_fp_fusion": False}
+
+
+def _sum_order(rows):
+    """Return what keeps the order of a chunk's sum the same in every layout."""
+    logits = rows.tensors[0]
+    steps = (logits.data_ptr(), rows.outer_strides[0], rows.inner_strides[0])
+    is_aligned = logits.stride(-1) == 1 and not any(step % VECTOR for step in steps)
+    return {"IS_EVEN": logits.shape[-1] % VECTOR == 0, "IS_ALIGNED": is_aligned}
+
+
+def _scale(temperature):
+    return min(LOG2_E / temperature, 3.0e38)
+
+
+def _logits_arguments(rows: Rows):
+    logits = rows.tensors[0]
+    stride = logits.stride(-1) if logits.shape[-1] > 1 else 1
+    return (
+        logits, rows.inner, rows.outer_strides[0], rows.inner_strides[0], stride, logits.shape[-1],
+    )  # fmt: skip
+
+
+def _row_scalars(value, shape, log_space, unused):
+    """Return a density or M as (pointer, stride, logarithm, whether there is a pointer)."""
+    if isinstance(value, torch.Tensor):
+        tensor, step = per_row(value, shape)
+        return tensor, step, 0.0, True
+    return unused, 0, _natural_log(value, log_space), False
+
+
+def _entry_scalars(value, rows, later, log_space):
+    if not isinstance(value, torch.Tensor):
+        return (rows.tensors[0], 0, 0, 0, _natural_log(value, log_space)), False
+    at = next(later)
+    tensor = rows.tensors[at]
+    strides = (rows.outer_strides[at], rows.inner_strides[at], tensor.stride(-1))
+    return (tensor, *strides, 0.0), True
+
+
+def _natural_log(value, log_space):
+    if log_space:
+        return value
+    return math.log(value) if value > 0 else -math.inf
+
+
+def _seed(seed, unused):
+    if isinstance(seed, torch.Tensor):
+        return seed, 0, True
+    return unused, seed, False
+
+
+def _on(device):
+    """Make a device current for a launch."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

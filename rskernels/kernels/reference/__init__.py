@@ -1,0 +1,21 @@
+"""The definition of every operation, in float64 torch. Read ``rows`` first."""
+
+from rskernels.kernels.reference.rows import (
+    bernoulli,
+    decide,
+    log_softmax,
+    mask,
+    natural_log,
+    philox,
+    target_log_prob,
+)
+
+__all__ = [
+    "bernoulli",
+    "decide",
+    "log_softmax",
+    "mask",
+    "natural_log",
+    "philox",
+    "target_log_prob",
+]

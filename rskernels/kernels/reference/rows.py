@@ -1,0 +1,150 @@
+"""The definition of every operation, in float64 torch. Read this file first.
+
+Every backend module offers these functions with these names and arguments. Shapes: ``...`` are the
+leading dimensions of the logits, V the classes; row ids count the leading dimensions in row-major
+order from ``row_offset``. ``targets=None`` is the dense form, where every entry is a decision.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from rskernels.law.philox import ACCEPT_STREAM, philox4x32, row_uniforms
+
+Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def decide(
+    logits: torch.Tensor,  # [..., V]
+    targets: torch.Tensor | None,  # [...]
+    density: torch.Tensor | float,  # broadcasts to the decisions: [...] with targets, else [..., V]
+    M: torch.Tensor | float,  # likewise
+    seed: torch.Tensor | int,
+    row_offset: int = 0,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    model_is_target: bool = False,
+    ignore_index: int = -100,
+) -> Decision:
+    """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
+    log_q, row_is_bad = log_softmax(logits, temperature)
+    rows = row_offset + torch.arange(row_is_bad.numel(), device=logits.device)
+    rows = rows.view(row_is_bad.shape)
+    if targets is None:
+        u = row_uniforms(
+            rows[..., None], torch.arange(logits.shape[-1], device=logits.device), seed, 0
+        )
+        log_prob, undefined = log_q, row_is_bad[..., None].expand_as(log_q)
+        ignored = torch.zeros_like(undefined)
+    else:
+        u = row_uniforms(rows, 0, seed, ACCEPT_STREAM)
+        ignored = targets == ignore_index
+        outside = (targets < 0) | (targets >= logits.shape[-1])
+        index = torch.where(outside, 0, targets).long()
+        log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)
+        undefined = (row_is_bad | outside) & ~ignored
+
+    log_density = natural_log(density, log_space, log_prob)
+    log_M = natural_log(M, log_space, log_prob)
+    numerator, denominator = (log_prob, log_density) if model_is_target else (log_density, log_prob)
+    log_ratio = torch.where(numerator == -math.inf, -math.inf, numerator - denominator)
+    # A density of NaN or +inf fails the comparisons below, whichever side of the ratio it is on.
+    valid = ~(undefined | ignored) & (log_density < math.inf) & (log_prob < math.inf)
+    valid &= (log_ratio < math.inf) & (log_M > -math.inf)
+
+    log_r = log_ratio - log_M
+    mask = valid & (log_r >= u.double().log())
+    violation = valid & (log_ratio > log_M)
+    r = torch.where(valid, log_r.exp(), 0.0)
+    counts = torch.stack([mask.sum(), violation.sum(), (~valid & ~ignored).sum(), ignored.sum()])
+    excess = torch.stack([(r - 1).clamp(min=0).sum(), r.sum()])
+    log_prob = torch.where(undefined | ignored, math.nan, log_prob)
+    log_ratio = torch.where(valid, log_ratio, math.nan)
+    return mask, log_prob, log_ratio, counts, excess
+
+
+def mask(
+    logits: torch.Tensor,
+    targets: torch.Tensor | None,
+    density: torch.Tensor | float,
+    M: torch.Tensor | float,
+    seed: torch.Tensor | int,
+    row_offset: int = 0,
+    temperature: float = 1.0,
+    log_space: bool = False,
+    model_is_target: bool = False,
+    ignore_index: int = -100,
+    is_lazy: bool = False,
+    order: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Decide every row, or every entry, and return only the mask.
+
+    Where ``is_lazy``, a kernel reads a row until its decision is certain, and where an ``order``
+    of its blocks is given, int64 [blocks], it reads them in that order. Neither is seen here.
+    """
+    return decide(
+        logits,
+        targets,
+        density,
+        M,
+        seed,
+        row_offset,
+        temperature,
+        log_space,
+        model_is_target,
+        ignore_index,
+    )[0]
+
+
+def bernoulli(
+    log_ratio: torch.Tensor,  # [...]
+    M: torch.Tensor | float,  # broadcasts to [...]
+    seed: torch.Tensor | int,
+    row_offset: int,
+    stream: int,
+    log_space: bool,
+) -> torch.Tensor:
+    """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
+    log_ratio = log_ratio.double()
+    rows = row_offset + torch.arange(log_ratio.numel(), device=log_ratio.device)
+    u = row_uniforms(rows, 0, seed, stream).view(log_ratio.shape)
+    log_M = natural_log(M, log_space, log_ratio)
+    valid = (log_ratio < math.inf) & (log_M > -math.inf)
+    return valid & (log_ratio - log_M >= u.double().log())
+
+
+def target_log_prob(
+    logits: torch.Tensor,  # [..., V]
+    targets: torch.Tensor,  # [...]
+    temperature: float,
+    ignore_index: int,
+) -> torch.Tensor:
+    """Return log q of the target, [...]: 0 where ignored, NaN where undefined."""
+    log_q, row_is_bad = log_softmax(logits, temperature)
+    outside = (targets < 0) | (targets >= logits.shape[-1])
+    index = torch.where(outside, 0, targets).long()
+    log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)
+    log_prob = torch.where(row_is_bad | outside, math.nan, log_prob)
+    return torch.where(targets == ignore_index, 0.0, log_prob)
+
+
+def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Return the Philox4x32-10 words, int64 [N, 4], of counters [N, 4] and keys [N, 2]."""
+    return philox4x32(counter, key)
+
+
+def log_softmax(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log q [..., V] in float64 and which rows are no distribution [...]."""
+    z = logits.double()
+    top = z.amax(-1, keepdim=True)
+    row_is_bad = z.isnan().any(-1) | (top.squeeze(-1) == math.inf) | (top.squeeze(-1) == -math.inf)
+    # The maximum leaves before the division, so that no temperature overflows.
+    return torch.log_softmax((z - top) / temperature, -1), row_is_bad
+
+
+def natural_log(value: torch.Tensor | float, log_space: bool, like: torch.Tensor) -> torch.Tensor:
+    """Return the natural logarithm of a density or M, float64, expanded to the decisions."""
+    value = torch.as_tensor(value, dtype=torch.float64, device=like.device)
+    return (value if log_space else value.log()).expand(like.shape)

@@ -1,0 +1,253 @@
+"""The uniform law: every draw is a pure function of (seed, row, column, stream).
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with
+key = (seed low, seed high) and counter = (row low, row high, column, stream). Nothing is advanced,
+so a draw does not depend on batch, order, launch or device.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import torch
+
+from rskernels._torch.fast_path import is_idle
+
+ROUNDS = 10
+MULTIPLIER_0 = 0xD2511F53
+MULTIPLIER_1 = 0xCD9E8D57
+WEYL_0 = 0x9E3779B9
+WEYL_1 = 0xBB67AE85
+WORD = 0xFFFFFFFF
+
+_CPU = torch.device("cpu")
+
+ACCEPT_STREAM = 0
+SEEDS = 2**63 - 1  # how many seeds a generator is asked for
+
+# Up to this word the 65-bit numerator of u fits an int64; above it w0 and a sticky bit decide.
+SMALL_WORD = 1 << 26
+
+
+def philox4x32(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Apply the Philox4x32-10 bijection.
+
+    Parameters
+    ----------
+    counter : Tensor
+        int64 ``[..., 4]``, each entry a 32-bit word in ``[0, 2**32)``.
+    key : Tensor
+        int64 ``[..., 2]``, words likewise; leading dimensions broadcast with those of ``counter``.
+
+    Returns
+    -------
+    Tensor
+        int64 ``[..., 4]``, the words w0..w3.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no int64 tensor.
+    ValueError
+        If the last dimension is not 4 (counter) or 2 (key).
+    """
+    for name, words, size in (("counter", counter, 4), ("key", key, 2)):
+        if not isinstance(words, torch.Tensor):
+            raise TypeError(f"{name} must be an int64 tensor, got {type(words).__name__}")
+        if words.dtype != torch.int64:
+            raise TypeError(f"{name} must be int64, got {words.dtype}")
+        if words.dim() == 0 or words.shape[-1] != size:
+            raise ValueError(f"{name} must have shape [..., {size}], got {list(words.shape)}")
+    c0, c1, c2, c3 = counter.unbind(-1)
+    k0, k1 = key.unbind(-1)
+    for _ in range(ROUNDS):
+        # The 64-bit products wrap as int64; shift and mask still give their two words.
+        product_0 = c0 * MULTIPLIER_0
+        product_1 = c2 * MULTIPLIER_1
+        c0, c1, c2, c3 = (
+            ((product_1 >> 32) & WORD) ^ c1 ^ k0,
+            product_1 & WORD,
+            ((product_0 >> 32) & WORD) ^ c3 ^ k1,
+            product_0 & WORD,
+        )
+        k0 = (k0 + WEYL_0) & WORD
+        k1 = (k1 + WEYL_1) & WORD
+    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
+
+
+def word_uniform(w0: torch.Tensor, w1: torch.Tensor) -> torch.Tensor:
+    """Return ``(w0 * 2**32 + w1 + 1/2) / 2**64``, rounded once to float32, inside ``(0, 1]``.
+
+    The 65-bit numerator is odd. Where w0 is large its lowest bit may therefore stand for all that
+    lies below it (a sticky bit); where it is small the whole numerator fits an int64.
+    """
+    large = (w0 | 1).to(torch.float32) * 2.0**-32
+    small_w0 = torch.where(w0 < SMALL_WORD, w0, 0)
+    small = ((small_w0 << 33) + 2 * w1 + 1).to(torch.float32) * 2.0**-65
+    return torch.where(w0 < SMALL_WORD, small, large)
+
+
+def seed_words(seed: int | torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return the Philox key ``[2]`` (int64 words) of a 64-bit seed."""
+    if isinstance(seed, torch.Tensor):
+        seed = seed.reshape(()).to(device)
+        return torch.stack((seed & WORD, (seed >> 32) & WORD))
+    return torch.tensor([seed & WORD, (seed >> 32) & WORD], dtype=torch.int64, device=device)
+
+
+def row_uniforms(
+    rows: torch.Tensor, columns: torch.Tensor | int, seed: int | torch.Tensor, stream: int
+) -> torch.Tensor:
+    """Return the float32 uniform of each (row, column); ``rows`` and ``columns`` broadcast."""
+    column_ids = torch.as_tensor(columns, dtype=torch.int64, device=rows.device)
+    rows, column_ids = torch.broadcast_tensors(rows, column_ids)
+    streams = torch.full_like(rows, stream & WORD)
+    counter = torch.stack((rows & WORD, (rows >> 32) & WORD, column_ids & WORD, streams), dim=-1)
+    words = philox4x32(counter, seed_words(seed, rows.device))
+    return word_uniform(words[..., 0], words[..., 1])
+
+
+def check_seed(seed: int | torch.Tensor) -> int | torch.Tensor:
+    """Return a seed that kernels accept: an int wrapped to int64, or a one-element int64 tensor.
+
+    Raises
+    ------
+    TypeError
+        If the seed is neither an int nor an int64 tensor.
+    ValueError
+        If the int does not fit 64 bits or the tensor has not exactly one element.
+    """
+    if isinstance(seed, torch.Tensor):
+        if seed.dtype != torch.int64:
+            raise TypeError(f"a seed tensor must be int64, got {seed.dtype}")
+        if seed.numel() != 1:
+            raise ValueError(f"a seed tensor must have one element, got shape {list(seed.shape)}")
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an int or an int64 tensor, got {type(seed).__name__}")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"seed must fit 64 bits (-2**63 to 2**64 - 1), got {seed}")
+    return seed - (1 << 64) if seed >= 1 << 63 else seed
+
+
+def check_stream(stream: int) -> int:
+    """Return ``stream`` if it is an int in ``[0, 2**32)``."""
+    if isinstance(stream, bool) or not isinstance(stream, int):
+        raise TypeError(f"stream must be an int, got {type(stream).__name__}")
+    if not 0 <= stream <= WORD:
+        raise ValueError(f"stream must be in [0, 2**32), got {stream}")
+    return stream
+
+
+def draw_seed(
+    generator: torch.Generator | None, device: torch.device, idle: bool | None = None
+) -> int | torch.Tensor:
+    """Draw a 63-bit seed from a generator, or from torch's default one of the device.
+
+    On a CUDA device the seed is a tensor that stays there, so nothing waits and a CUDA graph draws
+    afresh at every replay. ``idle`` is what ``is_idle`` returns, where it is known.
+
+    Raises
+    ------
+    TypeError
+        If ``generator`` is not a torch.Generator.
+    ValueError
+        If ``generator`` lives on another device.
+    NotImplementedError
+        If a graph is traced, which cannot hold a generator.
+    """
+    if generator is None:
+        if device == _CPU and (is_idle() if idle is None else idle):
+            return _draw_number()
+        return torch.randint(SEEDS, (1,), device=device)
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+    if generator.device.type != device.type:
+        raise ValueError(f"generator is on {generator.device}, the draw is on {device}")
+    if torch.compiler.is_compiling():
+        raise NotImplementedError(
+            "torch.compile and torch.export cannot trace a draw from a generator; "
+            "draw an int64 tensor from it outside of the graph and give that as the seed"
+        )
+    return torch.randint(SEEDS, (1,), device=device, generator=generator)
+
+
+_drawn = threading.local()
+
+
+def _draw_number() -> int:
+    """Draw into a tensor of this thread's own: half the time of making one."""
+    try:
+        number = _drawn.number
+    except AttributeError:
+        with torch.inference_mode(False):
+            number = _drawn.number = torch.empty((), dtype=torch.int64, device="cpu")
+    # What randint draws, so that a compiled or exported call decides as this one.
+    drawn: int = number.random_(SEEDS).item()
+    return drawn
+
+
+def uniforms(
+    shape: int | tuple[int, ...] | torch.Size,
+    *,
+    seed: int | torch.Tensor,
+    row_offset: int = 0,
+    stream: int = 0,
+    columns: int | None = None,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Return the uniforms that the masks compare with.
+
+    ``u = (w0 * 2**32 + w1 + 1/2) / 2**64`` with (w0, w1, ...) the Philox4x32-10 words of key
+    (seed low, seed high) and counter (row low, row high, column, stream), rounded once to float32
+    and returned as float64.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Shape of the rows; row ids run from ``row_offset`` in row-major order.
+    seed : int or Tensor
+        A 64-bit int, or an int64 tensor of one element on ``device``.
+    row_offset : int
+        Id of the first row.
+    stream : int
+        Which use of randomness; stream 0 is acceptance.
+    columns : int, optional
+        None draws one uniform a row (column 0, as the per-target masks do). An int V adds a last
+        dimension of V columns, as the dense masks do.
+    device : torch.device or str
+        Where the result is made.
+
+    Returns
+    -------
+    Tensor
+        float64 of shape ``shape`` or ``shape + (columns,)``, inside (0, 1].
+
+    Raises
+    ------
+    TypeError, ValueError
+        If seed, stream, row_offset, shape or columns is not as above.
+    """
+    size = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in size):
+        raise ValueError(f"shape must hold ints of at least 0, got {shape}")
+    if columns is not None and (type(columns) is not int or columns < 1):
+        raise ValueError(f"columns must be None or an int of at least 1, got {columns}")
+    seed, stream = check_seed(seed), check_stream(stream)
+    count = torch.Size(size).numel()
+    rows = check_row_offset(row_offset) + torch.arange(count, dtype=torch.int64, device=device)
+    if columns is None:
+        return row_uniforms(rows, 0, seed, stream).to(torch.float64).reshape(size)
+    ids = torch.arange(columns, dtype=torch.int64, device=device)
+    values = row_uniforms(rows[:, None], ids, seed, stream)
+    return values.to(torch.float64).reshape(*size, columns)
+
+
+def check_row_offset(row_offset: int) -> int:
+    """Return ``row_offset`` if it is an int of at least 0 that fits an int64."""
+    if type(row_offset) is not int and not isinstance(row_offset, torch.SymInt):
+        raise TypeError(f"row_offset must be an int, got {type(row_offset).__name__}")
+    if not 0 <= row_offset < 1 << 63:
+        raise ValueError(f"row_offset must be in [0, 2**63), got {row_offset}")
+    return row_offset

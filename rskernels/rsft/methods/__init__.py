@@ -1,0 +1,1 @@
+"""What each method of fine-tuning does, and the options that it reads."""

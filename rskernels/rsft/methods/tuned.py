@@ -1,0 +1,244 @@
+"""Fine-tuning a proposal on what it had accepted, so that M falls and acceptance rises.
+
+Every accepted draw is one of the target, whatever the proposal was when it came. So all of them
+together are the sample on which the proposal's parameters minimise KL(p‖q) = const − E_p[log q],
+and none need be thrown away when q changes. M belongs to one q: the Envelope is made anew for each.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rskernels.envelope.envelope import Envelope
+from rskernels.rsft.errors import TrainingError
+from rskernels.rsft.proposals import DefensiveProposal
+from rskernels.sampling.draws import Target
+from rskernels.sampling.rejection import rejection_sample
+
+
+class Round(NamedTuple):
+    """One proposal's part: what it drew before it was tuned further."""
+
+    log_M: float
+    """log M of its Envelope at the end."""
+    acceptance_rate: float
+    """Draws accepted by proposals used."""
+    draws_per_second: float
+    """Accepted, pilot included."""
+    cross_entropy: float
+    """Mean of -log q over the draws it was tuned on: KL(p‖q) but for the entropy of p; NaN for the
+    proposal as it started."""
+    is_kept: bool
+    """Whether it was better than the best before; if not, it was taken back."""
+
+
+class Tuned(NamedTuple):
+    """A proposal that has been tuned, and what came of it on the way."""
+
+    proposal: DefensiveProposal
+    """The best: ``rejection_sample(log_prob, (proposal.sample, proposal.log_prob), ...)``."""
+    envelope: Envelope
+    """M of that proposal."""
+    samples: Tensor
+    """``[rounds * draws, *event]``: every accepted draw, each one of the target."""
+    rounds: tuple[Round, ...]
+    """The first is the proposal as it was given."""
+
+    @property
+    def gain(self) -> float:
+        """How many times the acceptance rate of the start the best has."""
+        best = max(r.acceptance_rate for r in self.rounds if r.is_kept)
+        return best / self.rounds[0].acceptance_rate
+
+
+def tune(
+    log_prob: Target,
+    proposal: nn.Module,
+    *,
+    rounds: int = 4,
+    draws: int = 1000,
+    steps: int = 300,
+    batch_size: int = 256,
+    lr: float = 0.02,
+    share: float = 0.05,
+    pilot: int = 1 << 14,
+    min_acceptance: float = 1e-7,
+    seed: int = 0,
+    resume: Mapping[str, Any] | None = None,
+    keep: Callable[[dict[str, Any]], None] | None = None,
+) -> Tuned:
+    """Fine-tune a proposal by minimising KL(p‖q) on accepted draws.
+
+    Each round draws from the target by rejection through the present proposal, with an Envelope of
+    its own, and then takes gradient steps on the mean of −log q over all draws accepted so far.
+    A proposal of a lower acceptance than the best before is taken back, its draws are not.
+    M is the largest ratio seen, which grows with the number of proposals: compare acceptance rates
+    of like numbers of draws.
+
+    Parameters
+    ----------
+    log_prob : callable or Distribution
+        The target, as in :func:`rskernels.rejection_sample`; need not be differentiable.
+    proposal : Module
+        With ``sample(n)`` and a differentiable ``log_prob(x)``, such as ``FamilyProposal`` or
+        ``CouplingProposal``. It is copied.
+    rounds : int
+        Times the proposal is tuned; there is one round of draws more, of the last proposal.
+    draws : int
+        Accepted in each round.
+    steps, batch_size, lr : int, int, float
+        Of Adam in each round; the step length falls to 0 over it by a cosine.
+    share : float
+        Of proposals that keep coming from the first proposal, in [0, 1): see ``DefensiveProposal``.
+    pilot : int
+        Draws from which each round's M is first learnt.
+    min_acceptance : float
+        As in :func:`rskernels.rejection_sample`.
+    seed : int
+        In [0, 2**62). Decides all draws and the order of the gradient steps.
+    resume : mapping, optional
+        What ``keep`` was given, by a call of the same arguments but for fewer ``rounds``, perhaps:
+        the call continues there, bit-identically.
+    keep : callable, optional
+        Called with the state after the draws of each round: tensors, numbers and containers of
+        them, under ``"rounds"`` a ``Round`` for each, as a tuple.
+
+    Returns
+    -------
+    Tuned
+        The best proposal, its Envelope, all accepted draws, and each round's M and acceptance.
+
+    Raises
+    ------
+    ValueError
+        If a number is not as above.
+    RejectionError
+        If a proposal accepts next to nothing.
+    TrainingError
+        If the proposal does not keep a density at draws of the target.
+    """
+    for name, value in {
+        "rounds": rounds,
+        "draws": draws,
+        "steps": steps,
+        "batch_size": batch_size,
+    }.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"share must be in [0, 1), got {share}")
+    if not lr > 0.0:
+        raise ValueError(f"lr must be above 0, got {lr}")
+    generator = torch.Generator().manual_seed(seed)
+    start = copy.deepcopy(proposal).requires_grad_(False)
+    tuned = copy.deepcopy(proposal).requires_grad_(True)
+    best: tuple[DefensiveProposal, Envelope, float] | None = None
+    history: list[Round] = []
+    pool: list[Tensor] = []
+    loss = math.nan
+    if resume is not None:
+        current, envelope = _defensive(tuned, start, share), Envelope("max", on_violation="thin")
+        current.tuned.load_state_dict(resume["best"])
+        envelope.load_state_dict(resume["envelope"])
+        best = current, envelope, resume["acceptance_rate"]
+        tuned.load_state_dict(resume["tuned"])
+        generator.set_state(resume["generator"])
+        history, pool = [Round(*r) for r in resume["rounds"]], list(resume["pool"])
+    for number in range(len(history), rounds + 1):
+        if number > 0:
+            loss = minimise_kl(tuned, torch.cat(pool), steps, batch_size, lr, generator)
+        current, envelope = _defensive(tuned, start, share), Envelope("max", on_violation="thin")
+        begin = time.perf_counter()
+        found = rejection_sample(
+            log_prob,
+            (current.sample, current.log_prob),
+            draws,
+            log_M=envelope,
+            pilot=pilot,
+            min_acceptance=min_acceptance,
+            generator=generator,
+        )
+        rate = draws / (time.perf_counter() - begin)
+        pool.append(found.samples)
+        is_kept = best is None or found.acceptance_rate > best[2]
+        history.append(Round(found.report.log_M, found.acceptance_rate, rate, loss, is_kept))
+        if best is None or is_kept:
+            best = current, envelope, found.acceptance_rate
+        else:
+            tuned.load_state_dict(best[0].tuned.state_dict())
+        if keep is not None:
+            keep(
+                {
+                    "best": best[0].tuned.state_dict(),
+                    "envelope": best[1].state_dict(),
+                    "acceptance_rate": best[2],
+                    "tuned": copy.deepcopy(tuned.state_dict()),
+                    "generator": generator.get_state(),
+                    "rounds": [tuple(r) for r in history],
+                    "pool": list(pool),
+                }
+            )
+    assert best is not None
+    return Tuned(best[0], best[1], torch.cat(pool), tuple(history))
+
+
+def _defensive(tuned: nn.Module, start: nn.Module, share: float) -> DefensiveProposal:
+    return DefensiveProposal(copy.deepcopy(tuned).requires_grad_(False), start, share)
+
+
+def minimise_kl(
+    proposal: nn.Module,
+    samples: Tensor,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    generator: torch.Generator,
+) -> float:
+    """Take gradient steps on the mean of −log q over draws of the target, and return that mean.
+
+    Parameters
+    ----------
+    proposal : Module
+        With a differentiable ``log_prob``; changed in place.
+    samples : Tensor
+        ``[n, *event]`` from the target.
+    steps, batch_size, lr : int, int, float
+        Of Adam; the step length falls to 0 by a cosine.
+    generator : torch.Generator
+        Draws the batches, on the CPU.
+
+    Raises
+    ------
+    TrainingError
+        If the proposal does not keep a density at draws of the target.
+    """
+    optimizer = torch.optim.Adam([p for p in proposal.parameters() if p.requires_grad], lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        rows = torch.randint(len(samples), (batch_size,), generator=generator).to(samples.device)
+        try:
+            loss = -proposal.log_prob(samples[rows]).mean()  # type: ignore[operator]
+        except ValueError as error:  # torch.distributions refuse such parameters
+            raise _too_long(step, lr) from error
+        if not loss.isfinite():
+            raise _too_long(step, lr)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        return float(-proposal.log_prob(samples).mean())  # type: ignore[operator]
+
+
+def _too_long(step: int, lr: float) -> TrainingError:
+    return TrainingError(
+        f"the proposal has no density at draws of the target after {step} steps; a smaller lr than "
+        f"{lr:g} may help"
+    )

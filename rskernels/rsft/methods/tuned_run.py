@@ -1,0 +1,177 @@
+"""``rskernels train --method tuned``: a proposal fine-tuned to draw what the data look like.
+
+rskernels train --data digits --method tuned --proposal coupling --out runs/tuned
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+
+from rskernels.rsft.artifacts import checkpoint
+from rskernels.rsft.artifacts.figures import describe, draw_trace, write_summary
+from rskernels.rsft.artifacts.metrics import MetricsWriter
+from rskernels.rsft.data.bundled import rows_of_each_class
+from rskernels.rsft.data.samples import Samples
+from rskernels.rsft.loop import start_afresh
+from rskernels.rsft.methods.config import Config, load
+from rskernels.rsft.methods.tuned import Round, tune
+from rskernels.rsft.proposals import CouplingProposal, FamilyProposal
+
+COMPONENTS = 5
+# Of the first proposal, as multiples of the target's.
+SPREAD = 2.0
+# Of a class's covariance, taken from that of all: a class may have fewer rows than components.
+SHRUNK = 0.2
+
+
+def run_tuned(
+    config: Config, out: Path, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Fine-tune a proposal towards the density of the data, and write what came of it.
+
+    The target is a mixture of a normal for each class of the pool, in the space of its first
+    principal components.
+
+    Parameters
+    ----------
+    config : Config
+        Of method "tuned".
+    out : Path
+        Folder for ``metrics.jsonl``, TensorBoard events, ``checkpoint.pt``, ``proposal.pt``,
+        ``curves.png`` and ``summary.json``.
+    resume : bool
+        Continue after the last round in `out`; of the configuration only `rounds` may differ.
+    overwrite : bool
+        Replace a run that `out` already holds, once the data are there.
+
+    Returns
+    -------
+    dict
+        The summary: the configuration under ``"config"``, and M, acceptance and draws per second
+        at the start and at the end.
+
+    Raises
+    ------
+    DataError
+        If the data, the imbalance or the test fraction cannot be had.
+    FileExistsError
+        If `out` holds a run and neither `resume` nor `overwrite` is given.
+    CheckpointError
+        If there is no checkpoint to resume, or it is damaged or of another configuration.
+    RejectionError, TrainingError
+        As :func:`rskernels.rsft.tuned.tune`.
+    """
+    saved: dict[str, Any] = {"position": 0, "state": None}
+    done = 0
+    if resume:
+        saved = checkpoint.load(
+            out / "checkpoint.pt",
+            expected=dataclasses.asdict(config),
+            free=frozenset({"rounds"}),
+            needed=frozenset(saved),
+        )
+        done = len(saved["state"]["rounds"]) - 1
+        if done > config.rounds:
+            raise checkpoint.CheckpointError(
+                f"{out} has tuned {done} rounds, more than rounds={config.rounds}"
+            )
+    generator = torch.Generator().manual_seed(config.seed)
+    data = load(config, generator)
+    if not resume:
+        start_afresh(out, overwrite=overwrite)
+    target = class_mixture(data.pool)
+    start = first_proposal(target, config.proposal, generator)
+    with MetricsWriter(out, position=saved["position"], step=done) as writer:
+
+        def keep(state: dict[str, Any]) -> None:
+            record = Round(*state["rounds"][-1])._asdict()
+            told = {k: None if math.isnan(float(v)) else v for k, v in record.items()}
+            writer.write({"kind": "round", "step": len(state["rounds"]) - 1, **told})
+            checkpoint.save(
+                out / "checkpoint.pt",
+                {
+                    "config": dataclasses.asdict(config),
+                    "state": state,
+                    "position": writer.position(),
+                },
+            )
+
+        tuned = tune(
+            target.log_prob,
+            start,
+            rounds=config.rounds,
+            draws=config.draws,
+            seed=int(torch.randint(1 << 62, (), generator=generator)),
+            resume=saved["state"],
+            keep=keep,
+        )
+    first = tuned.rounds[0]
+    best = max((r for r in tuned.rounds if r.is_kept), key=lambda r: r.acceptance_rate)
+    summary: dict[str, Any] = {
+        "config": dataclasses.asdict(config),
+        "pool": data.counts.tolist(),
+        "log_M_start": first.log_M,
+        "log_M": best.log_M,
+        "acceptance_start": first.acceptance_rate,
+        "acceptance": best.acceptance_rate,
+        "gain": tuned.gain,
+        "draws_per_second_start": first.draws_per_second,
+        "draws_per_second": best.draws_per_second,
+        "draws": len(tuned.samples),
+    }
+    checkpoint.save(
+        out / "proposal.pt",
+        {"config": summary["config"], "proposal": tuned.proposal.state_dict()},
+    )
+    title = f"{describe(summary['config'])}, seed {config.seed}"
+    trace = torch.tensor([[r.acceptance_rate] for r in tuned.rounds])
+    draw_trace(trace, out / "curves.png", title=title, label="acceptance rate", axis="round")
+    write_summary(summary, out)
+    return summary
+
+
+def class_mixture(pool: Samples) -> MixtureSameFamily:
+    """Return a normal for each class, by its share, in the pool's first principal components.
+
+    Parameters
+    ----------
+    pool : Samples
+        Every class needs a row.
+
+    Returns
+    -------
+    MixtureSameFamily
+        Of draws float32 ``[k]``, k of at most 5, each component of variance 1 over the pool.
+    """
+    rows = pool.inputs.flatten(1).double()
+    left, singular, _ = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
+    held = int((singular > 1e-6 * singular[0]).sum())
+    x = left[:, : min(COMPONENTS, held)] * math.sqrt(len(rows))  # [N, k]
+    whole = torch.eye(x.shape[1], dtype=x.dtype)
+    means, covariances, shares = [], [], []
+    for members in rows_of_each_class(pool.labels):
+        own = x[members]
+        centred = own - own.mean(dim=0)
+        covariance = centred.T @ centred / len(own)
+        means.append(own.mean(dim=0))
+        covariances.append((1 - SHRUNK) * covariance + SHRUNK * whole)
+        shares.append(len(own) / len(x))
+    normals = MultivariateNormal(
+        torch.stack(means).float(),
+        scale_tril=torch.linalg.cholesky(torch.stack(covariances)).float(),
+    )
+    return MixtureSameFamily(Categorical(torch.tensor(shares)), normals)
+
+
+def first_proposal(target: MixtureSameFamily, kind: str, generator: torch.Generator) -> nn.Module:
+    """Return a normal that is wider than the target, or couplings on top of it."""
+    mean: Tensor = target.mean
+    scale_tril = torch.diag(SPREAD * target.variance.sqrt())
+    if kind == "normal":
+        return FamilyProposal(MultivariateNormal, loc=mean, scale_tril=scale_tril)
+    return CouplingProposal(MultivariateNormal(mean, scale_tril=scale_tril), generator=generator)

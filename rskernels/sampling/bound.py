@@ -1,0 +1,160 @@
+"""The envelope constant M while sampling: given or an envelope's, and what a larger ratio does."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from rskernels.envelope.envelope import Envelope, EnvelopeViolation
+
+# Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
+STEPWISE = ("fixed", "max")
+
+
+class Tally(NamedTuple):
+    """What an M has met; see :class:`RejectionReport`."""
+
+    max_log_ratio: float
+    violations: int
+    invalid: int
+    tv_bound: float
+
+
+class Bound:
+    """The M in force, and what it has met.
+
+    With "thin" M never falls, and a ratio above a fixed M raises it.
+    """
+
+    def __init__(self, log_M: float | Envelope | None, on_violation: str | None) -> None:
+        self._shift = 0.0
+        if isinstance(log_M, Envelope):
+            if on_violation is not None:
+                raise ValueError(
+                    f"the envelope says on_violation={log_M.on_violation!r}, "
+                    f"got {on_violation!r} besides"
+                )
+            if log_M.groups != 1:
+                raise ValueError(f"one target needs an envelope of one group, got {log_M.groups}")
+            self.envelope = log_M
+        elif log_M is None:
+            self.envelope = Envelope("max", on_violation=on_violation or "thin")
+        else:
+            # Its ratios are taken relative to the M given, which may have no float64 of its own.
+            self._shift = _number(log_M)
+            self.envelope = Envelope("fixed", M=1.0, on_violation=on_violation or "thin")
+        self._before = self._counts()
+        self.on_violation = self.envelope.on_violation
+        self.thins = self.on_violation == "thin"
+        self.weighs = self.on_violation == "control"
+        # An M that never moves is asked for once.
+        self._is_fixed = self.envelope.policy == "fixed"
+        self._fixed = self._envelope_log_M() if self._is_fixed else math.nan
+        self._is_stepwise = self.envelope.policy in STEPWISE
+        self._floor = -math.inf
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no ratio above M is left unmended in what is returned."""
+        return self.on_violation in ("raise", "control") or (self.thins and self._is_stepwise)
+
+    def log_M(self) -> float:
+        """Return log M; NaN or -inf where there is none yet."""
+        value = self._fixed if self._is_fixed else self._envelope_log_M()
+        return max(value, self._floor) if self.thins and not math.isnan(value) else value
+
+    @property
+    def has_M(self) -> bool:
+        """Whether there is an M to decide by."""
+        return self._is_fixed or self.log_M() > -math.inf
+
+    def _envelope_log_M(self) -> float:
+        return self.envelope.log_M().item() + self._shift
+
+    def of_rows(self, log_ratio: Tensor) -> float | Tensor:
+        """Return the log M by which rows are decided: a number, or one for each."""
+        if self.envelope.policy != "leave_one_out":
+            log_M = self.log_M()
+            if self.thins:
+                self._floor = log_M
+            return log_M
+        return self.envelope.log_M(log_ratio=log_ratio)
+
+    def constant_rows(self, log_ratio: Tensor, log_M: float | Tensor) -> int:
+        """Return how many of the rows M stays the same for: up to the first that raises it."""
+        moves = self._is_stepwise and not (self._is_fixed and not self.thins)
+        if not moves or isinstance(log_M, Tensor):
+            return len(log_ratio)
+        top = log_ratio.max().item()
+        # NaN and +inf hide the largest ratio; they move nothing themselves.
+        if not top < math.inf:
+            log_ratio = log_ratio.where(log_ratio < math.inf, -math.inf)
+            top = log_ratio.max().item()
+        if not top > log_M:
+            return len(log_ratio)
+        return _first_above(log_ratio, log_M) + 1
+
+    def learn(self, log_ratio: Tensor) -> None:
+        """Take in pilot rows, which are never decided."""
+        # Of "leave_one_out" a pilot's own largest ratio counts as above M.
+        with suppress(EnvelopeViolation):
+            self.envelope.update(log_ratio)
+        self._before = self._counts()[0], self._before[1]
+
+    def meet(self, log_ratio: Tensor, accepted: Tensor, log_M: float | Tensor, row: int) -> None:
+        """Take in rows that were decided, of which the first has id ``row``."""
+        relative = log_ratio - self._shift if self._shift else log_ratio
+        try:
+            self.envelope.update(relative, accepted=accepted)
+        except EnvelopeViolation:
+            finite = log_ratio.double().where(log_ratio < math.inf, -math.inf)
+            above = finite - log_M
+            worst = int(above.argmax())
+            met = finite[worst] - above[worst]
+            raise EnvelopeViolation(
+                f"proposal {row + worst} has the log ratio {finite[worst].item():.9g}, above "
+                f"log M = {met.item():.9g}, and on_violation is 'raise'; a larger M is needed"
+            ) from None
+        if self.thins:
+            last = log_ratio[-1].item() if self._is_fixed else self.log_M()
+            if self._floor < last < math.inf:
+                self._floor = last
+
+    def tally(self) -> Tally:
+        """Return what was met, in the target's own units."""
+        told, before = self._told(), self._before
+        delta = 0.0 if self.is_exact or told["decided"] == 0 else told["delta"]
+        return Tally(
+            told["max_log_ratio"] + self._shift,
+            int(told["violations"]) - before[0],
+            int(told["invalid"]) - before[1],
+            delta,
+        )
+
+    def _counts(self) -> tuple[int, int]:
+        told = self._told()
+        return int(told["violations"]), int(told["invalid"])
+
+    def _told(self) -> dict[str, float]:
+        # A report would fit a tail too, and a state hold it, in a good part of a millisecond.
+        return {name: of.item() for name, of in self.envelope._core.tallies().items()}
+
+
+def _first_above(log_ratio: Tensor, log_M: float) -> int:
+    if log_ratio.is_cpu:
+        # Several times as fast as torch's; an array, since a number would be rounded to float32.
+        return int((log_ratio.numpy() > np.full(1, log_M)).argmax())
+    return int((log_ratio.double() > log_M).nonzero()[0].item())
+
+
+def _number(log_M: float) -> float:
+    if isinstance(log_M, bool) or not isinstance(log_M, Real):
+        raise TypeError(f"log_M must be a float, an Envelope or None, got {type(log_M).__name__}")
+    if not math.isfinite(log_M):
+        raise ValueError(f"log_M must be finite, got {log_M}")
+    return float(log_M)

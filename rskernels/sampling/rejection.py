@@ -1,0 +1,163 @@
+"""Rejection sampling from any target log-density through any proposal."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+import torch
+
+from rskernels.envelope.envelope import Envelope
+from rskernels.ops.arguments import integer_argument
+from rskernels.sampling.bound import Bound
+from rskernels.sampling.draws import Draws, Proposal, Target, seeded
+from rskernels.sampling.result import (
+    Bar,
+    Limits,
+    RejectionError,
+    RejectionReport,
+    RejectionResult,
+)
+from rskernels.sampling.run import Run
+
+__all__ = ["RejectionError", "RejectionReport", "RejectionResult", "rejection_sample"]
+
+
+def rejection_sample(
+    log_prob: Target,
+    proposal: Proposal,
+    num_samples: int,
+    *,
+    log_M: float | Envelope | None = None,
+    on_violation: str | None = None,
+    pilot: int = 4096,
+    batch_size: int | None = None,
+    max_proposals: int | None = None,
+    max_seconds: float | None = None,
+    min_acceptance: float = 1e-5,
+    return_partial: bool = False,
+    progress: bool = False,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+) -> RejectionResult:
+    """Draw from the density proportional to exp(log_prob) by rejection from a proposal.
+
+    A proposal x of q is accepted with probability min(1, w/M), w = p(x)/q(x) (von Neumann 1951).
+    Where w ≤ M everywhere, accepted draws are exact and independent and the acceptance rate is
+    ∫p / M, for densities that need not be normalised.
+
+    Parameters
+    ----------
+    log_prob : callable or Distribution
+        The target: draws ``[n, *event]`` to natural log densities, floating ``[n]``. NaN is
+        rejected and counted, and so is +inf. A Distribution whose support the proposal exceeds
+        needs ``validate_args=False``.
+    proposal : Distribution or (sample, log_prob)
+        A ``torch.distributions`` object without batch shape, or a pair: ``sample(n)`` returns n
+        draws ``[n, *event]`` of any dtype and device, the same at every call, ``log_prob`` as
+        above. The device of the draws is that of the result.
+    num_samples : int
+        How many to accept; 0 gives empty tensors.
+    log_M : float or Envelope, optional
+        log of M. float32 densities round: give it room of some 1e-6, or use float64. An Envelope
+        learns from every proposal and keeps what it has learnt; while it has no M, draws of
+        ``pilot`` go into it first. None is ``Envelope("max")``.
+    on_violation : {"thin", "cap", "raise", "control"}
+        For ratios above M; an Envelope says it itself. "thin", the default: M rises to the ratio,
+        and earlier acceptances are taken back until they are what the larger M would have
+        accepted. "cap": accepted, and the bias reported. "raise": an error. "control": accepted,
+        with weight max(w, M)/M in ``log_weights`` (Liu, Chen & Wong 1998); where M moves, that is
+        max(w, M met)/(M at the end), so that every proposal counts alike.
+    pilot : int
+        At least 1. Draws to learn an M from, where there is none at first or a policy has lost it;
+        they are no proposals, because an M that has seen the rows it decides biases them.
+    batch_size : int, optional
+        Proposals drawn at a time; None goes by the acceptance so far.
+    max_proposals : int, optional
+        The most draws of the proposal to decide or pilot with.
+    max_seconds : float, optional
+        Wall time, looked at after each batch.
+    min_acceptance : float
+        In (0, 1]. Gives up when the acceptance rate is below it beyond doubt: with nothing
+        accepted after 16 / min_acceptance proposals.
+    return_partial : bool
+        At a limit, return what there is instead of raising.
+    progress : bool
+        Show a bar on stderr; needs rich.
+    seed : int, optional
+        64 bits. Decides the acceptances, and the draws of any proposal that uses torch's default
+        generators: they are seeded from it for the time of the call and put back after it. Other
+        threads that use them meanwhile disturb that.
+    generator : torch.Generator, optional
+        Where a seed is drawn from. Without both it comes from torch's default CPU generator, and
+        the proposals from that of their device, so that ``torch.manual_seed`` reproduces all.
+
+    Returns
+    -------
+    RejectionResult
+        ``samples``, ``log_weights``, ``acceptance_rate``, ``proposals``, ``report``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument, or what a callable returns, is not as above.
+    RejectionError
+        If a limit is reached; it names the acceptance rate and M.
+    EnvelopeViolation
+        With "raise", at a ratio above M.
+    NoFiniteM
+        With an Envelope "tail" whose ratios have no finite M.
+
+    Notes
+    -----
+    Proposal i is accepted exactly when log w - log M ≥ log u with u the uniform of ``(seed, i)``
+    on stream 2, and the first ``num_samples`` accepted are returned. For given proposals the
+    result is therefore the same however they are cut into batches, where M is fixed or "max";
+    other policies learn batch by batch. torch's own draws depend on the size of a batch, which
+    follows from the arguments and the draws: equal calls give equal results on the same device,
+    other than at ``max_seconds``. A pair whose ``sample`` has a generator of its own is
+    reproducible as far as that is.
+
+    With "thin" a fixed M is where M starts. The result is that of the final M given from the
+    start, to the bit.
+
+    References
+    ----------
+    von Neumann, "Various techniques used in connection with random digits", 1951. Caffo, Booth &
+    Davison, "Empirical supremum rejection sampling", Biometrika 89, 2002. Liu, Chen & Wong,
+    "Rejection control and sequential importance sampling", JASA 93, 1998.
+
+    Examples
+    --------
+    >>> target = torch.distributions.Normal(0.0, 1.0)
+    >>> found = rejection_sample(target, torch.distributions.Laplace(0.0, 1.0), 1000, log_M=0.2743)
+    >>> found.samples.shape
+    torch.Size([1000])
+    """
+    num_samples = _count("num_samples", num_samples, 0)
+    pilot = _count("pilot", pilot, 1)
+    batch_size = None if batch_size is None else _count("batch_size", batch_size, 1)
+    max_proposals = None if max_proposals is None else _count("max_proposals", max_proposals, 1)
+    max_seconds = None if max_seconds is None else _positive("max_seconds", max_seconds)
+    min_acceptance = _positive("min_acceptance", min_acceptance)
+    if min_acceptance > 1.0:
+        raise ValueError(f"min_acceptance must be in (0, 1], got {min_acceptance}")
+    draws, bound = Draws(log_prob, proposal), Bound(log_M, on_violation)
+    limits = Limits(num_samples, max_proposals, max_seconds, min_acceptance)
+    with torch.no_grad(), seeded(seed, generator) as key, Bar(num_samples, on=progress) as bar:
+        run = Run(draws, bound, limits, num_samples, key)
+        stopped = run.sample(pilot, batch_size, bar)
+        return run.result(stopped, return_partial)
+
+
+def _count(name: str, value: int, least: int) -> int:
+    if integer_argument(name, value) < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a float, got {type(value).__name__}")
+    if not value > 0.0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+    return float(value)

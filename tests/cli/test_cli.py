@@ -1,0 +1,228 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from rskernels.cli.app import app
+
+TINY = ["train", "--epochs", "2", "--imbalance", "20", "--data", "digits"]
+
+
+@pytest.fixture
+def invoke(monkeypatch):
+    # Wide and plain, so that messages are neither wrapped nor coloured.
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def test_help_lists_commands_and_choices(invoke):
+    assert all(command in invoke("--help").output for command in ("train", "compare", "demo"))
+    output = invoke("train", "--help").output
+    for word in (
+        "plain, reweight, importance, accept",
+        "parameter",
+        "digits",
+        "quantile:0.9",
+        "--resume",
+    ):
+        assert word in output
+
+
+def test_train_writes_everything(invoke, tmp_path):
+    out = tmp_path / "run"
+    result = invoke(*TINY, "--method", "accept", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert "balanced accuracy" in result.output
+    assert "accept, M quantile:0.9" in result.output
+    names = {path.name.partition(".tfevents")[0] for path in out.iterdir()}
+    assert names == {
+        "metrics.jsonl",
+        "events.out",
+        "checkpoint.pt",
+        "curves.png",
+        "summary.json",
+    }
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["config"]["method"] == "accept"
+    assert summary["epoch"] == 2
+
+
+def test_resume_and_overwrite(invoke, tmp_path):
+    out = ["--out", str(tmp_path)]
+    assert invoke(*TINY, *out).exit_code == 0
+    refused = invoke(*TINY, *out)
+    assert refused.exit_code == 1
+    assert "already holds a run" in refused.output
+    assert invoke(*TINY, *out, "--epochs", "3", "--resume").exit_code == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["epoch"] == 3
+    mismatch = invoke(*TINY, *out, "--epochs", "3", "--resume", "--seed", "9")
+    assert mismatch.exit_code == 1
+    assert "seed was 0, is 9" in mismatch.output
+    assert invoke(*TINY, *out, "--overwrite").exit_code == 0
+
+
+def test_resume_of_a_damaged_checkpoint(invoke, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    result = invoke(*TINY, "--out", str(tmp_path), "--resume")
+    assert result.exit_code == 1
+    assert "damaged" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "cifar"], "accepted are digits"),
+        (["--method", "reject"], "accepted are plain, reweight, importance, accept"),
+        (["--envelope", "median"], "median"),
+        (["--envelope", "max", "--half-life", "10"], "half_life is for 'quantile'"),
+        (["--imbalance", "1000"], "accepted are 1 (balanced) to"),
+        (["--epochs", "0"], "accepted is 1 to"),
+        (["--batch-size", "99999999999999999999"], "accepted is 1 to"),
+        (["--seed", "-1"], "accepted is 0 to"),
+        (["--drift", "1"], "drift=1: accepted is 2 to"),
+        (["--selection", "some"], "accepted are reject, weight, all, target"),
+        (["--selection", "weight"], "only transfer, proposal read it"),
+        (["--method", "plain", "--freeze"], "method='plain' learns no M"),
+        (["--method", "transfer", "--freeze"], "method='transfer' learns no M"),
+        (["--resume", "--overwrite"], "both given"),
+    ],
+)
+def test_bad_arguments_are_usage_errors(invoke, tmp_path, arguments, message):
+    result = invoke(*TINY, "--out", str(tmp_path / "run"), *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "npz", "--path", "absent.npz"], "absent.npz cannot be read"),
+        (["--data", "mnist", "--path", "absent"], "absent is no folder"),
+        (["--data", "mnist"], "needs a path"),
+        (["--data", "wine", "--method", "transfer"], "turns and blurs images"),
+    ],
+)
+def test_data_that_are_not_to_be_had_are_usage_errors(invoke, tmp_path, arguments, message):
+    result = invoke(*TINY, *arguments, "--out", str(tmp_path / "run"))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "measures"),
+    [
+        (["control", "--data", "wine", "--imbalance", "4"], ["gradient samples", "violations"]),
+        (["parameter", "--data", "wine", "--steps", "200"], ["split R̂", "effective sample size"]),
+        (["tuned", "--data", "wine", "--rounds", "1", "--draws", "100"], ["log M at the start"]),
+        (["proposal", "--imbalance", "2", "--pretrain-epochs", "1"], ["acceptance of the draws"]),
+    ],
+)
+def test_a_method_tells_what_it_measures(invoke, tmp_path, arguments, measures):
+    result = invoke(*TINY[:3], "--method", *arguments, "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert all(measure in result.output for measure in measures)
+    assert str(tmp_path / "curves.png") in result.output
+
+
+def test_draws_of_which_none_is_accepted_are_one_line(invoke, tmp_path):
+    arguments = ["--data", "wine", "--form", "independent", "--tau", "1e-3"]
+    result = invoke("train", "--method", "parameter", *arguments, "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ")
+    assert "acceptance rate" in result.output
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(invoke, tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "sub"):
+        result = invoke(*TINY, "--out", str(out))
+        assert result.exit_code == 1
+        assert result.output.startswith("error: ")
+        assert result.output.count("\n") == 1
+
+
+def test_divergence_is_one_line(invoke, tmp_path):
+    result = invoke(*TINY, "--lr", "100", "--envelope", "max", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.output.startswith("error: step ")
+    assert result.output.count("\n") == 1
+
+
+def test_a_value_error_within_training_is_no_usage_error(invoke, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise ValueError("deep inside")
+
+    monkeypatch.setattr("rskernels.cli.app.run", fail)
+    result = invoke(*TINY, "--out", str(tmp_path))
+    assert (result.exit_code, result.output) == (1, "error: deep inside\n")
+
+
+def test_demo_refuses_seeds_before_it_starts(invoke, tmp_path):
+    result = invoke("demo", "--seed", str(2**63 - 1), "--seeds", "2", "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "accepted is 0 to" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_prints_the_comparison(invoke, tmp_path):
+    result = invoke("demo", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "balanced accuracy" in result.output
+    assert "accept, M max" in result.output
+    assert (tmp_path / "report.md").is_file()
+
+
+def test_compare_continues_and_reports_elsewhere(invoke, tmp_path):
+    arguments = ["compare", "--quick", "--seeds", "1", "--experiments", "wine", "--cases"]
+    arguments += ["accept, M max; control, M quantile:0.9", "--out", str(tmp_path / "runs")]
+    assert invoke(*arguments).exit_code == 0
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/wine/*/*")}
+    result = invoke(*arguments, "--report", str(tmp_path / "report"))
+    assert result.exit_code == 0, result.output
+    assert all(name in result.output for name in ("plain", "accept, M max", "control, M quantile"))
+    assert "oversampling" not in result.output
+    assert (tmp_path / "report" / "wine-accuracy.png").is_file()
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/wine/*/*")}
+    changed = invoke(*arguments[:1], *arguments[2:])
+    assert changed.exit_code == 1
+    assert "another configuration: epochs was 4, is 60" in changed.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--experiments", "iris"], "accepted are digits; wine"),
+        (["--experiments", ""], "experiment '': accepted are digits; wine"),
+        (["--cases", ""], "case '': accepted are plain; class weights"),
+        (["--cases", "none"], "accepted are plain; class weights"),
+        (["--seeds", "0"], "'--seeds'"),
+        (["--seed", str(2**63 - 1)], "accepted is 0 to"),
+    ],
+)
+def test_compare_refuses_before_it_starts(invoke, tmp_path, arguments, message):
+    result = invoke("compare", "--quick", "--out", str(tmp_path / "runs"), *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_compare_says_before_it_starts_that_the_report_cannot_be_written(invoke, tmp_path):
+    (tmp_path / "file").touch()
+    folders = ["--out", str(tmp_path / "runs"), "--report", str(tmp_path / "file")]
+    result = invoke("compare", "--quick", "--experiments", "wine", *folders)
+    assert result.exit_code == 1
+    assert "File exists" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_command_without_its_packages_says_what_to_install():
+    code = "import sys; sys.modules['typer'] = None; import rskernels.cli"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "pip install 'rskernels[train]'" in result.stderr
+    assert "Traceback" not in result.stderr

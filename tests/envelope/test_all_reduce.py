@@ -1,0 +1,34 @@
+"""Envelope.all_reduce between real processes; what each of them checks is all_reduce_ranks.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from rskernels.envelope.envelope import Envelope
+
+RANK = Path(__file__).with_name("all_reduce_ranks.py")
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_every_rank_ends_with_what_one_process_would_hold(ranks):
+    paths = [str(RANK.parents[2]), os.environ.get("PYTHONPATH", "")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, f"--nproc-per-node={ranks}", str(RANK)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_process_group_is_an_error():
+    envelope = Envelope()
+    with pytest.raises(ValueError, match="process group has not been initialized"):
+        envelope.all_reduce()

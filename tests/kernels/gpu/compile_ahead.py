@@ -1,0 +1,266 @@
+"""Compile, for a GPU that need not be present, every kernel as ``gpu.py`` launches it.
+
+    python tests/compile_ahead.py sm_90 [--dtype bfloat16]
+
+prints a JSON list: an object a launch, with what the compiler made of it. The host code runs on
+CPU tensors, and Triton's argument specialisation sees their addresses and strides; only the
+launch itself is left out. It is a script of its own because the interpreter, which the other
+tests run kernels with, replaces the compiler for a whole process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from rskernels.kernels.gpu import launch as gpu
+from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+EACH_LAYOUT = ("sm_90", "gfx942")  # what a layout compiles to differs by the warp's size only
+MANY, FEW = gpu.FEW_ROWS, 3
+EVEN, ODD = 2 * gpu.CHUNK, 2 * gpu.CHUNK + 1  # columns: whole vectors, and not
+
+PTX_LOAD = re.compile(r"\bld\.global(?:\.[\w:]+?)*?(?:\.v(\d))?\.[bfsu](\d+)\b")
+AMD_LOAD = re.compile(r"\b(?:global|buffer)_load_([a-z0-9_]+)")
+AMD_WORDS = {"dword": 32, "dwordx2": 64, "dwordx3": 96, "dwordx4": 128}
+REDUCTION = re.compile(r'"tt\.reduce"\(.*?\}\) : \(tensor<(\w+), (#\w+)>\) ->', re.DOTALL)
+ENCODING = re.compile(r"^(#\w+) = (.*)$", re.MULTILINE)
+
+
+class Driver:
+    """Stands in for a device's driver: it knows the target, and has nothing to launch on."""
+
+    def __init__(self, target: GPUTarget):
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+class Launch(NamedTuple):
+    """A launch that was compiled, and what the assembler said of it."""
+
+    kernel: JITFunction
+    result: Any  # triton.compiler.CompiledKernel
+    flags: dict[str, bool]
+    log: str
+
+
+@contextlib.contextmanager
+def compiling(target: GPUTarget) -> Iterator[list[Launch]]:
+    """Compile launches instead of making them, and collect what came of them."""
+    seen: list[Launch] = []
+    logs: dict[str, str] = {}
+    run = JITFunction.run
+
+    def compile_only(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **given: Any):
+        with contextlib.redirect_stdout(io.StringIO()) as log:
+            result = run(kernel, *args, grid=grid, warmup=True, **given)
+        flags = {name: value for name, value in given.items() if name in kernel.arg_names}
+        flags = {name: value for name, value in flags.items() if isinstance(value, bool)}
+        # What was compiled for an earlier launch is not compiled again.
+        seen.append(Launch(kernel, result, flags, logs.setdefault(result.hash, log.getvalue())))
+
+    triton.runtime.driver.set_active(Driver(target))
+    triton.knobs.compilation.always_compile = True
+    triton.knobs.nvidia.dump_ptxas_log = True
+    with (
+        mock.patch.object(JITFunction, "run", compile_only),
+        mock.patch.object(gpu, "LANES", target.warp_size),
+    ):
+        yield seen
+
+
+def of_logits(logits: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """Return the calls that read logits, by name."""
+    N, V = logits.shape
+    wide = wide_dtype(logits)
+    targets, seed = torch.empty(N, dtype=torch.int64), torch.empty(1, dtype=torch.int64)
+    value, entry = torch.empty(N, dtype=wide), torch.empty(V, dtype=wide).expand(N, V)
+    totals = torch.empty(N, 2, dtype=torch.float64)
+    verify = {"log_space": True, "model_is_target": True}
+    order = torch.empty(-(-V // ORDER_BLOCK), dtype=torch.int64)
+    lazy = partial(gpu.mask, logits, targets, value, value, seed, is_lazy=True)
+    return {
+        "mask": partial(gpu.mask, logits, targets, 0.5, 2.0, 7),
+        "lazy mask": lazy,
+        "lazy mask in order": partial(lazy, model_is_target=True, order=order),
+        "decide": partial(gpu.decide, logits, targets, value, value, seed, **verify),
+        "target_log_prob": partial(gpu.target_log_prob, logits, targets, 1.0, -100),
+        "dense mask": partial(gpu.mask, logits, None, 0.5, 2.0, 7),
+        "dense decide": partial(gpu.decide, logits, None, entry, entry, seed, **verify),
+        "gradient": partial(
+            gpu.target_log_prob_backward, value, logits, targets, totals, 1.0, -100
+        ),
+    }
+
+
+def of_ratios(log_ratio: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """Return the calls that read no logits, by name."""
+    seed = torch.empty(1, dtype=torch.int64)
+    words = torch.empty(*log_ratio.shape, 4, dtype=torch.int64)
+    return {
+        "bernoulli": partial(gpu.bernoulli, log_ratio, 2.0, 7, 0, 0, False),
+        "bernoulli of tensors": partial(gpu.bernoulli, log_ratio, log_ratio, seed, 0, 0, True),
+        "philox": partial(gpu.philox, words, words[:, :2]),
+    }
+
+
+def layouts(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return logits in layouts that the compiler tells apart, of two numbers of columns."""
+    empty = partial(torch.empty, dtype=dtype)
+    return {
+        "sliced": empty(MANY, EVEN + 2)[:, 1:-1],
+        "sliced, few rows": empty(FEW, EVEN + 2)[:, 1:-1],
+        "transposed": empty(EVEN, MANY).T,
+        "one row": empty(1, EVEN),
+        "odd": empty(MANY, ODD),
+        "odd, few rows": empty(FEW, ODD),
+        "odd, padded": empty(MANY, ODD + 15)[:, :ODD],
+        "odd, transposed": empty(ODD, MANY).T,
+        "odd, one row": empty(1, ODD),
+    }
+
+
+def calls(dtype: str, target: str) -> Iterator[tuple[str, int, Callable[[], Any]]]:
+    """Yield what is compiled for a dtype: a name, the columns, the call."""
+    empty = partial(torch.empty, dtype=getattr(torch, dtype))
+    for name, call in of_logits(empty(MANY, EVEN)).items():
+        yield name, EVEN, call
+    few = of_logits(empty(FEW, EVEN))
+    for name in ("mask", "lazy mask in order"):
+        yield f"{name}, few rows", EVEN, few[name]
+    if dtype in ("float32", "float64"):
+        for name, call in of_ratios(empty(MANY)).items():
+            yield name, 1, call
+    if dtype != "bfloat16":
+        return
+    yield "decide, few rows", EVEN, few["decide"]
+    yield "target_log_prob, few rows", EVEN, few["target_log_prob"]
+    if target not in EACH_LAYOUT:
+        return
+    for layout, view in layouts(getattr(torch, dtype)).items():
+        yield f"mask, {layout}", view.shape[1], of_logits(view)["mask"]
+        if layout in ("sliced", "odd"):
+            yield f"target_log_prob, {layout}", view.shape[1], of_logits(view)["target_log_prob"]
+    # Triton compiles a size or step of 1 as a constant.
+    for name, call in {**of_logits(empty(1, 1)), **of_ratios(torch.empty(1))}.items():
+        yield f"{name}, one logit", 1, call
+
+
+def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]:
+    """Return the resources of a compiled launch, and how wide it loads the logits."""
+    kernel, result, flags, log = launch
+    loads, facts = (_amd if target.backend == "hip" else _nvidia)(result, log)
+    threads = result.metadata.num_warps * target.warp_size
+    wanted = _bytes_a_chunk(launch, itemsize) / threads
+    return {
+        "kernel": kernel.__name__.strip("_").removesuffix("_kernel"),
+        **facts,
+        "shared": result.metadata.shared,
+        "threads": threads,
+        "load_bits": _load_bits(loads, wanted) if wanted else None,
+        "other_loads": sum(count for bits, count in loads.items() if bits < 128),
+        "reductions": _reductions(result.asm["ttgir"]),
+        "is_fused": result.metadata.enable_fp_fusion,
+        "flags": flags,
+    }
+
+
+def _nvidia(result: Any, log: str) -> tuple[Counter[int], dict[str, int]]:
+    spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", log)
+    registers = re.search(r"Used (\d+) registers", log)
+    loads = Counter(int(n or 1) * int(bits) for n, bits in PTX_LOAD.findall(result.asm["ptx"]))
+    return loads, {
+        "code": len(result.asm["cubin"]),
+        "registers": int(registers[1]),
+        "spills": sum(map(int, spilled)),
+    }
+
+
+def _amd(result: Any, log: str) -> tuple[Counter[int], dict[str, int]]:
+    text = result.asm["amdgcn"]
+
+    def count(field: str) -> int:
+        return int(re.search(rf"\.{field}:\s+(\d+)", text)[1])
+
+    # Whatever is not counted in words is narrower: a byte or a short, in one of many forms.
+    return Counter(AMD_WORDS.get(name, 16) for name in AMD_LOAD.findall(text)), {
+        "code": len(result.asm["hsaco"]),
+        "registers": count("vgpr_count"),
+        "spills": count("vgpr_spill_count") + count("sgpr_spill_count"),
+    }
+
+
+def _bytes_a_chunk(launch: Launch, itemsize: int) -> int:
+    """Return how many bytes a program loads of each chunk, 0 where it reads no logits."""
+    names, flags = launch.kernel.arg_names, launch.flags
+    if "logits_ptr" not in names or flags.get("HAS_PARTIALS"):
+        return 0
+    is_dense = "density_inner" in names
+    tensors = flags["HAS_DENSITY"] + flags["HAS_M"] if is_dense else 0
+    chunk = launch.result.src.constants[(names.index("CHUNK"),)]
+    return chunk * (itemsize + tensors * max(4, itemsize))
+
+
+def _load_bits(loads: Counter[int], wanted: float) -> int:
+    """Return the narrowest load among the widest that together read so many bytes a thread."""
+    for bits in sorted(loads, reverse=True):
+        wanted -= loads[bits] * bits / 8
+        if wanted <= 0:
+            return bits
+    raise ValueError(f"{dict(loads)} loads leave {wanted} bytes of a chunk unread")
+
+
+def _reductions(ir: str) -> list[str]:
+    """Return the tensors that are reduced, each with its layout over threads."""
+    encodings = dict(ENCODING.findall(ir))
+    return sorted({f"{kind} {encodings[name]}" for kind, name in REDUCTION.findall(ir)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="all four, unless given")
+    given = parser.parse_args()
+    target = TARGETS[given.target]
+    described = []
+    with compiling(target) as seen:
+        for dtype in given.dtype or DTYPES:
+            itemsize = getattr(torch, dtype).itemsize
+            for name, columns, call in calls(dtype, given.target):
+                seen.clear()
+                call()
+                case = {"launch": name, "dtype": dtype, "columns": columns}
+                described += [{**case, **describe(launch, target, itemsize)} for launch in seen]
+    print(json.dumps(described))
+
+
+if __name__ == "__main__":
+    main()
