@@ -29,8 +29,8 @@ FIELDS = (
 EXPLAINED = """\
 Compiled as `rskernels/kernels/gpu/launch.py` launches them for aligned rows of 8,192 logits; no
 GPU was needed. Each cell: registers a thread · bytes of registers spilled (on gfx942: registers
-spilled) · bytes of shared memory a program · the narrowest load, in bits, that is needed to read the logits
-(nothing where a launch reads none)."""
+spilled) · bytes of shared memory a program · the narrowest load, in bits, that is needed to read
+the logits (nothing where a launch reads none)."""
 
 
 def compile_for(target: str) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """The Numba backend: every operation of ``kernels.reference`` for CPU tensors.
 
 The row loops live in ``softmax.py`` (one pass over the logits), ``turns.py`` (rows in turns, and
-what is fetched ahead), ``decide.py``, ``dense.py`` and ``gradient.py``; this file lays tensors out for
-them.
+what is fetched ahead), ``decide.py``, ``dense.py`` and ``gradient.py``; this file lays tensors
+out for them.
 """
 
 from __future__ import annotations
