@@ -1,0 +1,20 @@
+"""Which use of randomness a draw is for: no two uses ever share a word."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Stream(IntEnum):
+    """The last word of a Philox counter, below 2**31 (see ``rskernels.uniforms``)."""
+
+    ACCEPT = 0
+    """Decisions of the masks and, unless told otherwise, of ``bernoulli_mask``."""
+    THIN = 1
+    """Which earlier acceptances ``Envelope.thin`` keeps."""
+    SAMPLE = 2
+    """Decisions of ``rejection_sample``."""
+    PROPOSAL = 3
+    """Seeds of the proposals that ``rejection_sample`` draws from."""
+    CHAIN = 4
+    """Decisions of Metropolis chains over parameters."""
