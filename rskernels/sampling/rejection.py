@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 
 import torch
@@ -10,8 +11,8 @@ from rskernels.envelope.envelope import Envelope
 from rskernels.ops.arguments import integer_argument
 from rskernels.sampling.bound import Bound
 from rskernels.sampling.draws import Draws, Proposal, Target, seeded
+from rskernels.sampling.progress import ProgressBar
 from rskernels.sampling.result import (
-    Bar,
     Limits,
     RejectionError,
     RejectionReport,
@@ -20,6 +21,12 @@ from rskernels.sampling.result import (
 from rskernels.sampling.run import Run
 
 __all__ = ["RejectionError", "RejectionReport", "RejectionResult", "rejection_sample"]
+
+PROGRESS_TEXTS = (
+    "{task.completed:,}/{task.total:,} draws",
+    "acceptance {task.fields[rate]}",
+    "log M {task.fields[log_M]:.4g}",
+)
 
 
 def rejection_sample(
@@ -143,7 +150,8 @@ def rejection_sample(
         raise ValueError(f"min_acceptance must be in (0, 1], got {min_acceptance}")
     draws, bound = Draws(log_prob, proposal), Bound(log_M, on_violation)
     limits = Limits(num_samples, max_proposals, max_seconds, min_acceptance)
-    with torch.no_grad(), seeded(seed, generator) as key, Bar(num_samples, on=progress) as bar:
+    bar = ProgressBar(num_samples, PROGRESS_TEXTS, on=progress, rate="–", log_M=math.nan)
+    with torch.no_grad(), seeded(seed, generator) as key, bar:
         run = Run(draws, bound, limits, num_samples, key)
         stopped = run.sample(pilot, batch_size, bar)
         return run.result(stopped, return_partial)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from rskernels.envelope.envelope import Envelope
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 # Proposals that the smallest acceptance turns into this many acceptances are enough to judge by:
 # none, or 4 standard deviations fewer, come about with probability 1e-7 and 3e-5 at that rate.
@@ -129,7 +126,7 @@ class Limits:
         self._is_patient = False
         warnings.warn(
             f"rejection_sample has {accepted:,} of {self._num_samples:,} draws after "
-            f"{self.seconds:.0f} s: acceptance rate {_rate(accepted, decided)} at "
+            f"{self.seconds:.0f} s: acceptance rate {format_rate(accepted, decided)} at "
             f"log M = {log_M:.6g}; max_seconds and max_proposals limit it",
             stacklevel=callers + 1,
         )
@@ -148,7 +145,7 @@ def failure(limit: str, wanted: int, accepted: int, decided: int, report: Reject
     """Say why there are too few draws."""
     text = (
         f"rejection_sample stopped at {limit} with {accepted:,} of {wanted:,} draws: "
-        f"acceptance rate {_rate(accepted, decided)} over {decided:,} proposals at "
+        f"acceptance rate {format_rate(accepted, decided)} over {decided:,} proposals at "
         f"log M = {report.log_M:.6g} ({report.pilot:,} pilot draws, {report.seconds:.3g} s)"
     )
     if report.invalid == report.pilot + decided:
@@ -165,49 +162,6 @@ def failure(limit: str, wanted: int, accepted: int, decided: int, report: Reject
     )
 
 
-def _rate(accepted: int, decided: int) -> str:
+def format_rate(accepted: int, decided: int) -> str:
+    """Return the acceptance rate as text."""
     return f"{accepted / decided:.3g}" if decided else "unknown"
-
-
-class Bar:
-    """A progress bar on stderr, by rich; nothing where it is off."""
-
-    def __init__(self, num_samples: int, *, on: bool) -> None:
-        self._progress: Progress | None = None
-        if not on:
-            return
-        try:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        except ModuleNotFoundError as missing:
-            raise ModuleNotFoundError(
-                "progress=True needs rich, which is not installed: pip install rich",
-                name=missing.name,
-            ) from missing
-        self._progress = Progress(
-            BarColumn(),
-            TextColumn("{task.completed:,}/{task.total:,} draws"),
-            TextColumn("acceptance {task.fields[rate]}"),
-            TextColumn("log M {task.fields[log_M]:.4g}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task: TaskID = self._progress.add_task(
-            "draws", total=num_samples, rate="–", log_M=math.nan
-        )
-
-    def show(self, accepted: int, decided: int, log_M: float) -> None:
-        """Show how far it is."""
-        if self._progress is not None:
-            self._progress.update(
-                self._task, completed=accepted, rate=_rate(accepted, decided), log_M=log_M
-            )
-
-    def __enter__(self) -> Bar:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()

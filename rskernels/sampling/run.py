@@ -12,13 +12,14 @@ from torch import Tensor
 from rskernels.ops.decide import bernoulli_mask
 from rskernels.sampling.bound import Bound
 from rskernels.sampling.draws import SAMPLE_STREAM, Batch, Draws
+from rskernels.sampling.progress import ProgressBar
 from rskernels.sampling.result import (
-    Bar,
     Limits,
     RejectionError,
     RejectionReport,
     RejectionResult,
     failure,
+    format_rate,
 )
 
 FIRST_BATCH = 1 << 10  # at most, where the size of a draw is unknown or few are needed
@@ -80,7 +81,7 @@ class Run:
             self.limits.warn_if_slow(self.accepted, self.decided, self.bound.log_M(), callers=5)
         return None
 
-    def sample(self, pilot: int, batch_size: int | None, bar: Bar) -> str:
+    def sample(self, pilot: int, batch_size: int | None, bar: ProgressBar) -> str:
         """Accept until there are enough; return why it stopped."""
         # Of many draws no more than are needed: all may be accepted.
         most = max(FIRST_BATCH, self.num_samples)
@@ -98,7 +99,8 @@ class Run:
                 taken = self._decide(samples, log_ratio)
                 samples, log_ratio = samples[taken:], log_ratio[taken:]
             log_M = self.bound.log_M()
-            bar.show(self.accepted, self.decided, log_M)
+            rate = format_rate(self.accepted, self.decided)
+            bar.update(self.accepted, rate=rate, log_M=log_M)
             self.limits.warn_if_slow(self.accepted, self.decided, log_M, callers=3)
             most = size * GROWTH
         return "complete"
