@@ -18,15 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rskernels.experiments.config import GradientConfig
+from rskernels.experiments.families import run
 from rskernels.experiments.suite import Run
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
-from rskernels.rsft.errors import TrainingError
+from rskernels.rsft.errors import CheckpointError, TrainingError
 from rskernels.rsft.extras import train_extra
-from rskernels.rsft.methods.config import Config
-from rskernels.rsft.methods.dispatch import run
 
 # What this process has compiled and loaded: kinds of runs of which it has made one.
-_warm: set[tuple[str, str, str]] = set()
+_warm: set[tuple[str, str, str | None]] = set()
 
 
 def run_all(
@@ -109,7 +108,9 @@ def make(run_: Run, out: Path, overwrite: bool) -> Path:
         kind = (config.data, config.method, config.selection)
         if kind not in _warm:
             # The first run pays for compiling its kernels; time the second.
-            brief = dataclasses.replace(config, epochs=1, pretrain_epochs=1)
+            brief = dataclasses.replace(config, epochs=1)
+            if config.pretrain_epochs is not None:
+                brief = dataclasses.replace(brief, pretrain_epochs=1)
             with TemporaryDirectory() as scratch:
                 run(brief, Path(scratch), progress=False)
             _warm.add(kind)
@@ -120,7 +121,7 @@ def make(run_: Run, out: Path, overwrite: bool) -> Path:
     return folder
 
 
-def is_done(config: Config, folder: Path) -> bool:
+def is_done(config: GradientConfig, folder: Path) -> bool:
     """Say whether a folder holds this run, finished.
 
     Raises
@@ -136,11 +137,11 @@ def is_done(config: Config, folder: Path) -> bool:
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: overwrite it or name another folder") from error
     # As JSON has it, so that both have the same types.
-    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    requested = json.loads(json.dumps(dataclasses.asdict(config)))
     differing = [
-        f"{name} was {saved.get(name)!r}, is {wanted.get(name)!r}"
-        for name in sorted({*saved, *wanted})
-        if saved.get(name) != wanted.get(name)
+        f"{name} was {saved.get(name)!r}, is {requested.get(name)!r}"
+        for name in sorted({*saved, *requested})
+        if saved.get(name) != requested.get(name)
     ]
     if differing:
         raise CheckpointError(

@@ -22,8 +22,7 @@ from rskernels.experiments.suite import (
     choose,
     make_runs,
 )
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
-from rskernels.rsft.errors import TrainingError
+from rskernels.rsft.errors import CheckpointError, TrainingError
 from rskernels.rsft.rules import RULES, Rule
 
 WINE = Experiment(

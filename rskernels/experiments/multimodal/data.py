@@ -7,16 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rskernels.experiments.bundled import load_digits
 from rskernels.experiments.multimodal.network import pack
 from rskernels.experiments.multimodal.words import draw_words, encode
-from rskernels.rsft.data.bundled import (
-    Data,
-    load_digits,
-    long_tail_counts,
-    rows_of_each_class,
-    split_balanced,
-)
-from rskernels.rsft.data.samples import DataError, Samples
+from rskernels.rsft.data.samples import Data, Samples
+from rskernels.rsft.data.splits import long_tail_counts, rows_of_each_class, split_balanced
+from rskernels.rsft.errors import DataError
 
 # How often image, speech and word are in the pool, of each class.
 SHARES = (20, 4, 1)
@@ -68,7 +64,7 @@ def load_multimodal(*, imbalance: float, test_fraction: float, generator: torch.
     Returns
     -------
     Data
-        With rows as `rskernels.rsft.modalities` packs them.
+        With rows as `rskernels.experiments.multimodal.network` packs them.
 
     Raises
     ------

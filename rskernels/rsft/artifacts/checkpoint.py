@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 
+from rskernels.rsft.errors import CheckpointError
+
 FORMAT = 1
 
 # A file is MAGIC, the SHA-256 of the rest, and the rest: what torch.save wrote.
 MAGIC = b"rskernels checkpoint\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is absent, damaged, or of another run."""
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:

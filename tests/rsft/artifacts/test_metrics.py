@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
 from rskernels.rsft.artifacts.metrics import MetricsWriter, calibration_error, evaluate
 from rskernels.rsft.data.samples import Samples
+from rskernels.rsft.errors import CheckpointError
 
 
 class Always(nn.Module):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rskernels.rsft.data.bundled import load_data
+from rskernels.experiments.datasets import load_data
 from rskernels.rsft.data.files import read_idx, read_mnist, read_npz
-from rskernels.rsft.data.samples import DataError
+from rskernels.rsft.errors import DataError
 
 NAMES = (
     "train-images-idx3-ubyte",

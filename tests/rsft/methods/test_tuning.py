@@ -15,9 +15,9 @@ from torch.distributions import (
 
 from rskernels import RejectionError, rejection_sample
 from rskernels.rsft.errors import TrainingError
-from rskernels.rsft.methods import tuned as tuned_module
-from rskernels.rsft.methods.tuned import minimise_kl, tune
-from rskernels.rsft.proposals import CouplingProposal, DefensiveProposal, FamilyProposal
+from rskernels.rsft.methods import tuning
+from rskernels.rsft.methods.proposals import CouplingProposal, DefensiveProposal, FamilyProposal
+from rskernels.rsft.methods.tuning import minimise_kl, tune
 
 TARGET = MixtureSameFamily(
     Categorical(torch.tensor([0.3, 0.7])),
@@ -151,7 +151,7 @@ def test_a_worse_proposal_is_taken_back(monkeypatch):
             proposal.free["loc"].add_(2.0)
         return 0.0
 
-    monkeypatch.setattr(tuned_module, "minimise_kl", worsen)
+    monkeypatch.setattr(tuning, "minimise_kl", worsen)
     tuned = quick(rounds=3)
     assert [r.is_kept for r in tuned.rounds] == [True, False, False, False]
     assert tuned.gain == 1.0

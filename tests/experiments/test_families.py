@@ -1,4 +1,4 @@
-"""The methods beside the gradient loop's rules, from the command's Config to the files."""
+"""The families of runs beside the gradient loop's rules, from configuration to files."""
 
 import json
 import math
@@ -7,35 +7,40 @@ import pytest
 import torch
 
 from rskernels import RejectionError
+from rskernels.experiments.bundled import load_wine
+from rskernels.experiments.config import METHODS, GradientConfig, SampleConfig, TuneConfig
+from rskernels.experiments.families import run
 from rskernels.experiments.networks import SoftmaxRegression
+from rskernels.experiments.sample import Mean
+from rskernels.experiments.tune import class_mixture
 from rskernels.rsft.artifacts import checkpoint
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
-from rskernels.rsft.data.bundled import load_wine
 from rskernels.rsft.data.resample import RESAMPLERS
-from rskernels.rsft.data.samples import DataError
-from rskernels.rsft.methods.config import METHODS, Config
-from rskernels.rsft.methods.dispatch import RUNS, run
-from rskernels.rsft.methods.parameter_run import Mean
-from rskernels.rsft.methods.tuned_run import class_mixture
+from rskernels.rsft.errors import CheckpointError, DataError
 from rskernels.rsft.rules import RULES
 
-CHAIN = {"data": "wine", "method": "parameter", "imbalance": 3.0, "steps": 600, "chains": 4}
-INDEPENDENT = {**CHAIN, "form": "independent", "tau": 1.0, "steps": 100}
-TUNED = {"data": "wine", "method": "tuned", "imbalance": 3.0, "draws": 200, "rounds": 1}
+WINE = {"data": "wine", "imbalance": 3.0}
+CHAIN = {**WINE, "steps": 600, "chains": 4}
+INDEPENDENT = {**WINE, "form": "independent", "tau": 1.0, "steps": 100}
+TUNED = {**WINE, "draws": 200, "rounds": 1}
 PROPOSAL = {"method": "proposal", "epochs": 2, "pretrain_epochs": 2, "test_fraction": 0.8}
 TRANSFER = {**PROPOSAL, "method": "transfer"}
 CASES = {
-    "chain": CHAIN,
-    "independent": INDEPENDENT,
-    "tuned": TUNED,
-    "coupling": {**TUNED, "proposal": "coupling"},
-    "proposal": PROPOSAL,
-    "transfer": TRANSFER,
+    "chain": (SampleConfig, CHAIN),
+    "independent": (SampleConfig, INDEPENDENT),
+    "tuned": (TuneConfig, TUNED),
+    "coupling": (TuneConfig, {**TUNED, "proposal": "coupling"}),
+    "proposal": (GradientConfig, PROPOSAL),
+    "transfer": (GradientConfig, TRANSFER),
 }
 
 
+def make_config(case, **changes):
+    family, options = CASES[case]
+    return family(**{**options, **changes})
+
+
 def quick(out, case, **changes):
-    return run(Config(**{**CASES[case], **changes}), out, progress=False)
+    return run(make_config(case, **changes), out, progress=False)
 
 
 def timeless(value):
@@ -48,8 +53,8 @@ def timeless(value):
     return value
 
 
-def test_every_method_has_a_loop():
-    assert set(METHODS) == {*RULES, *RESAMPLERS, *RUNS, "proposal"}
+def test_every_method_is_one_of_the_loops():
+    assert set(METHODS) == {*RULES, *RESAMPLERS, "proposal"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -130,14 +135,14 @@ def test_drawing_that_accepts_nothing_is_said(tmp_path):
 @pytest.mark.parametrize("case", ["chain", "tuned"])
 def test_an_earlier_run_is_replaced_only_when_told_to(tmp_path, case):
     with pytest.raises(CheckpointError, match="nothing to resume"):
-        run(Config(**CASES[case]), tmp_path, resume=True)
+        run(make_config(case), tmp_path, resume=True)
     quick(tmp_path, case)
     with pytest.raises(FileExistsError, match="already holds a run"):
         quick(tmp_path, case)
-    run(Config(**CASES[case]), tmp_path, overwrite=True)
+    run(make_config(case), tmp_path, overwrite=True)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     with pytest.raises(DataError, match="imbalance=1000"):
-        run(Config(**{**CASES[case], "imbalance": 1000.0}), tmp_path, overwrite=True)
+        run(make_config(case, imbalance=1000.0), tmp_path, overwrite=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
 
 
@@ -168,7 +173,7 @@ def test_resume_after_a_crash_is_bit_identical(tmp_path, monkeypatch, case, save
         with pytest.raises(KeyboardInterrupt):
             quick(tmp_path / "crashed", case, **rounds)
     assert not (tmp_path / "crashed" / "summary.json").exists()
-    config = Config(**{**CASES[case], **rounds})
+    config = make_config(case, **rounds)
     resumed = run(config, tmp_path / "crashed", resume=True)
     assert timeless(resumed) == timeless(straight)
     assert_same_files(tmp_path / "straight", tmp_path / "crashed")
@@ -180,19 +185,19 @@ def test_resume_after_a_crash_is_bit_identical(tmp_path, monkeypatch, case, save
 def test_a_proposal_is_tuned_further(tmp_path):
     straight = quick(tmp_path / "straight", "tuned", rounds=2)
     quick(tmp_path / "parts", "tuned")
-    config = Config(**{**TUNED, "rounds": 2})
+    config = make_config("tuned", rounds=2)
     assert timeless(run(config, tmp_path / "parts", resume=True)) == timeless(straight)
     assert_same_files(tmp_path / "straight", tmp_path / "parts")
     with pytest.raises(CheckpointError, match="has tuned 2 rounds, more than rounds=1"):
-        run(Config(**TUNED), tmp_path / "parts", resume=True)
+        run(make_config("tuned"), tmp_path / "parts", resume=True)
     with pytest.raises(CheckpointError, match="draws was 200, is 300"):
-        run(Config(**{**TUNED, "draws": 300}), tmp_path / "parts", resume=True)
+        run(make_config("tuned", draws=300), tmp_path / "parts", resume=True)
 
 
 def test_a_chain_of_other_length_is_not_resumed(tmp_path):
     quick(tmp_path, "chain")
     with pytest.raises(CheckpointError, match="steps was 600, is 700"):
-        run(Config(**{**CHAIN, "steps": 700}), tmp_path, resume=True)
+        run(make_config("chain", steps=700), tmp_path, resume=True)
 
 
 def assert_same_files(a, b):
@@ -214,14 +219,14 @@ def assert_same_files(a, b):
 def test_a_resumed_shift_is_bit_identical(tmp_path, case):
     straight = quick(tmp_path / "straight", case)
     quick(tmp_path / "parts", case, epochs=1)
-    resumed = run(Config(**CASES[case]), tmp_path / "parts", resume=True, progress=False)
+    resumed = run(make_config(case), tmp_path / "parts", resume=True, progress=False)
     assert timeless(resumed) == timeless(straight)
 
 
 def test_tables_train_by_every_rule(tmp_path):
     for data in ("wine", "breast_cancer"):
         for method in ("plain", "importance", "accept", "control"):
-            config = Config(
+            config = GradientConfig(
                 data=data, method=method, imbalance=4.0, epochs=8, batch_size=16, lr=0.02
             )
             summary = run(config, tmp_path / f"{data}-{method}", progress=False)
@@ -229,21 +234,21 @@ def test_tables_train_by_every_rule(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("family", "changes", "message"),
     [
-        ({"ratio": "odds"}, "accepted are models, densities"),
-        ({"form": "walk"}, "accepted are chain, independent"),
-        ({"proposal": "flow"}, "accepted are normal, coupling"),
-        ({"method": "parameter", "steps": 6}, "steps=6: a chain needs 7, half are burn-in"),
-        ({"chains": 0}, "chains=0: accepted is 1 to"),
-        ({"draws": 0}, "draws=0: accepted is 1 to"),
-        ({"tau": 0.0}, "tau=0.0: a positive number"),
-        ({"prior": math.inf}, "prior=inf: a positive number"),
-        ({"acceptance": 1.0}, r"acceptance=1.0: accepted is \(0, 1\)"),
-        ({"data": "npz"}, "needs a path"),
-        ({"path": "x"}, "takes no path"),
+        (GradientConfig, {"method": "transfer", "ratio": "odds"}, "accepted are models, densities"),
+        (SampleConfig, {"form": "walk"}, "accepted are chain, independent"),
+        (TuneConfig, {"proposal": "flow"}, "accepted are normal, coupling"),
+        (SampleConfig, {"steps": 6}, "steps=6: a chain needs 7, half are burn-in"),
+        (SampleConfig, {"chains": 0}, "chains=0: accepted is 1 to"),
+        (TuneConfig, {"draws": 0}, "draws=0: accepted is 1 to"),
+        (SampleConfig, {"tau": 0.0}, "tau=0.0: a positive number"),
+        (SampleConfig, {"prior": math.inf}, "prior=inf: a positive number"),
+        (SampleConfig, {"acceptance": 1.0}, r"acceptance=1.0: accepted is \(0, 1\)"),
+        (TuneConfig, {"data": "npz"}, "needs a path"),
+        (GradientConfig, {"path": "x"}, "takes no path"),
     ],
 )
-def test_bad_configurations_are_refused(changes, message):
+def test_bad_configurations_are_refused(family, changes, message):
     with pytest.raises(ValueError, match=message):
-        Config(**changes)
+        family(**changes)

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from rskernels import RejectionError
 from rskernels.envelope.envelope import EnvelopeViolation
 from rskernels.rsft.data.samples import Samples
-from rskernels.rsft.methods.parameter import batched_loss, chain, independent
+from rskernels.rsft.methods.metropolis import chain
+from rskernels.rsft.methods.posterior import batched_loss, independent
 
 
 def quadratic(theta):
