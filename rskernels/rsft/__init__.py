@@ -1,8 +1,8 @@
 """Rejection-sampling fine-tuning: training loops that decide by rejection what is used.
 
-`run.train` runs the gradient `loop` on a `task`, whose samples one of the `rules` selects. `methods`
-has what needs no such loop: proposals that are tuned, parameters that are drawn. `data` is where
-rows come from, `artifacts` what a run leaves behind.
+`run.train` runs the gradient `loop` on a `task`, whose samples one of the `rules` selects.
+`methods` has what needs no such loop: proposals that are tuned, parameters that are drawn. `data`
+is where rows come from, `artifacts` what a run leaves behind.
 """
 
 from rskernels.rsft.config import LoopConfig
