@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from rskernels import __version__
 from rskernels.cli.compare import compare_command
 from rskernels.cli.demo import demo_command
 from rskernels.cli.options import Command
@@ -20,13 +20,13 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 def show_version(value: bool) -> None:
     """Print the version and end."""
     if value:
-        typer.echo(f"rskernels {__version__}")
+        typer.echo(f"rskernels {version('rskernels')}")
         raise typer.Exit
 
 
 @app.callback()
 def about(
-    version: Annotated[
+    is_version: Annotated[
         bool,
         typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
     ] = False,

@@ -60,18 +60,14 @@ def transfer(config: GradientConfig, data: Data, generator: torch.Generator) -> 
     rows = torch.arange(len(targets))
     if config.selection == "target":
         rows = rows[-len(target.labels) :]
-    counts = pool.labels[rows].bincount(minlength=len(data.counts))
-    return Task(
+    return Task.from_samples(
         pool.take(rows),
         data.test,
-        counts,
-        log_density[rows],
         model,
-        read,
-        targets[rows],
-        shuffled(len(rows)),
-        torch.arange(len(rows)),
-        before,
+        log_density[rows],
+        targets=targets[rows],
+        logits=read,
+        before=before,
     )
 
 
@@ -100,8 +96,7 @@ def proposal(config: GradientConfig, data: Data, generator: torch.Generator) -> 
         return Epoch(draws.samples, measures)
 
     order = drawn if config.selection == "reject" else shuffled(len(labels))
-    counts, pilot = labels.bincount(minlength=len(data.counts)), torch.arange(len(labels))
-    return Task(source, data.test, counts, log_ratio, model, None, labels, order, pilot, before)
+    return Task.from_samples(source, data.test, model, log_ratio, order=order, before=before)
 
 
 def shifted(

@@ -50,7 +50,7 @@ def make_task(config: GradientConfig, generator: torch.Generator) -> Task:
 
 
 def class_balance(config: GradientConfig, data: Data, generator: torch.Generator) -> Task:
-    """Return the task of a long-tailed pool, whose wanted density is uniform over the classes."""
+    """Return the task of a long-tailed pool, to be uniform over the classes."""
     labels = data.pool.labels
     log_density = log_class_balance(data.counts)[labels]
     order, pilot = shuffled(len(labels)), torch.arange(len(labels))
@@ -62,11 +62,11 @@ def class_balance(config: GradientConfig, data: Data, generator: torch.Generator
     if config.method in RESAMPLERS:
         order = resampled(order, labels, RESAMPLERS[config.method])
     model = make_model(data.pool.inputs, len(data.counts), generator)
-    return Task(*data, log_density, model, None, labels, order, pilot, {})
+    return Task.from_samples(data.pool, data.test, model, log_density, order=order, pilot=pilot)
 
 
 def multimodal(config: GradientConfig, data: Data, generator: torch.Generator) -> Task:
-    """Return the task of a pool of several modalities: wanted is uniform over classes of each."""
+    """Return the task of a pool of several modalities, to be uniform over the classes of each."""
     classes, labels = len(data.counts), data.pool.labels
     modality = modality_of(data.pool.inputs)
     cell = modality * classes + labels
@@ -76,18 +76,16 @@ def multimodal(config: GradientConfig, data: Data, generator: torch.Generator) -
     order = shuffled(len(labels))
     if config.method in RESAMPLERS:
         order = resampled(order, cell, RESAMPLERS[config.method])
-    return Task(
-        *data,
-        log_p_hat[cell],
+    return Task.from_samples(
+        data.pool,
+        data.test,
         model,
-        None,
-        labels,
-        order,
-        torch.arange(len(labels)),
-        {f"pool_{name}": count for name, count in zip(NAMES, rows, strict=True)},
-        modality,
-        NAMES,
-        lambda model: accuracy_of_each(model, data),
+        log_p_hat[cell],
+        order=order,
+        before={f"pool_{name}": count for name, count in zip(NAMES, rows, strict=True)},
+        modality=modality,
+        modalities=NAMES,
+        measure=lambda model: accuracy_of_each(model, data),
     )
 
 

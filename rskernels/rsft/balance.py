@@ -52,7 +52,7 @@ class Balance:
         return self._modality[rows] if self._has_M and self._modality is not None else None
 
     def fewest(self, rows: int) -> int:
-        """Return the rows of the rarest group of the envelope, of the pool's so many."""
+        """Return the rows of the rarest group of the envelope, where the pool has `rows`."""
         if not self._has_M or self._modality is None:
             return rows
         return int(self._modality.bincount(minlength=self.groups).min())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,15 +47,15 @@ class Task(NamedTuple):
         float32 ``[rows of the pool]``, log p̂: what a rule weighs the model's probability against.
     model : Module
         Inputs to logits ``[N, C]``. Its parameters that require no grad stay as they are.
-    logits : Tensor, optional
-        ``[rows of the pool, K]``, what a rule reads of each row; None are those of the model.
     targets : Tensor
-        int64 ``[rows of the pool]``, the column of those logits.
+        int64 ``[rows of the pool]``, the column of the logits that each row is judged by.
     order : callable
         The number of an epoch and a generator to its rows.
     pilot : Tensor
         int64 ``[n]``, rows as the first epoch has them, from which M is first learnt.
-    before : dict
+    logits : Tensor, optional
+        ``[rows of the pool, K]``, what a rule reads of each row; None are those of the model.
+    before : dict, optional
         What the summary says of what came before the loop.
     modality : Tensor, optional
         int64 ``[rows of the pool]``, places in `modalities`; None where there is one.
@@ -70,14 +70,37 @@ class Task(NamedTuple):
     counts: Tensor
     log_density: Tensor
     model: nn.Module
-    logits: Tensor | None
     targets: Tensor
     order: Order
     pilot: Tensor
-    before: dict[str, float]
+    logits: Tensor | None = None
+    before: Mapping[str, float] = {}
     modality: Tensor | None = None
     modalities: tuple[str, ...] = ()
     measure: Callable[[nn.Module], dict[str, float]] = lambda model: {}
+
+    @classmethod
+    def from_samples(
+        cls, pool: Samples, test: Samples, model: nn.Module, log_density: Tensor, **options: Any
+    ) -> Task:
+        """Return a task in which every row of the pool comes once an epoch.
+
+        Parameters
+        ----------
+        pool, test, model, log_density
+            As above.
+        **options
+            The other attributes, where they are not the usual ones: counts and targets those of the
+            labels, the order shuffled, the pilot all rows.
+        """
+        rows = len(pool.labels)
+        usual: dict[str, Any] = {
+            "counts": pool.labels.bincount(minlength=int(test.labels.max()) + 1),
+            "targets": pool.labels,
+            "order": shuffled(rows),
+            "pilot": torch.arange(rows),
+        }
+        return cls(pool=pool, test=test, model=model, log_density=log_density, **usual | options)
 
 
 def shuffled(rows: int) -> Order:

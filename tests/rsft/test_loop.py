@@ -204,7 +204,7 @@ def test_an_earlier_run_is_replaced_only_when_told_to(tmp_path):
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
 
 
-def test_all_rejected_batches_are_skipped_steps(tmp_path, monkeypatch):
+def test_all_rejected_batches_are_skipped_steps(tmp_path, monkeypatch, figures):
     rule = RULES["accept"]
 
     def reject(logits, targets, log_density, state):

@@ -36,8 +36,8 @@ class Spoken(NamedTuple):
 
 def load_spoken_digits() -> Spoken:
     """Load the bundled spoken digits: each digit six times by each of thirty synthetic speakers."""
-    found = resources.files("rskernels.experiments.multimodal") / "spoken_digits.npz"
-    with found.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    resource = resources.files("rskernels.experiments.multimodal") / "spoken_digits.npz"
+    with resource.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         features = torch.from_numpy(arrays["features"].astype(np.float32) / 255)
         labels, speakers = (
             torch.from_numpy(arrays[name].astype(np.int64)) for name in ("labels", "speakers")
@@ -135,7 +135,7 @@ def pool_counts(available: list[int], imbalance: float) -> list[Tensor]:
 
 
 def rows_by_count(labels: Tensor, counts: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw so many rows of each class, int64; each at most once."""
+    """Draw a number of rows of each class, int64; each at most once."""
     return torch.cat(
         [
             rows[torch.randperm(len(rows), generator=generator)[:count]]

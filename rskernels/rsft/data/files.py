@@ -176,7 +176,7 @@ def make_samples(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str) -> Samp
     empty = np.flatnonzero(np.bincount(y.astype(np.int64)) == 0)
     if len(empty):
         raise DataError(f"{y_name} holds no row of class {empty[0]}, but of {y.max()}")
-    with np.errstate(over="ignore"):  # an infinity is told of below
+    with np.errstate(over="ignore"):  # an infinity is refused below
         inputs = torch.from_numpy(x.astype(np.float32))
     if x.dtype == np.uint8:
         inputs /= 255

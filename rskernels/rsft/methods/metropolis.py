@@ -79,7 +79,7 @@ def chain(
     seed : int
         In [0, 2**62). Decides proposals and acceptances.
     resume : mapping, optional
-        What ``keep`` was given, by a call of the same arguments: the walk continues there,
+        What ``keep`` was called with, by a call of the same arguments: the walk continues there,
         bit-identically.
     keep : callable, optional
         Called with the state, tensors and numbers, before the steps that are multiples of

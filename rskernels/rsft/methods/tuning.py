@@ -2,7 +2,7 @@
 
 Every accepted draw is one of the target, whatever the proposal was when it came. So all of them
 together are the sample on which the proposal's parameters minimise KL(p‖q) = const − E_p[log q],
-and none need be thrown away when q changes. M belongs to one q: the Envelope is made anew for each.
+and none need be thrown away when q changes. M belongs to one q: each has an Envelope of its own.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Tuned(NamedTuple):
     samples: Tensor
     """``[rounds * draws, *event]``: every accepted draw, each one of the target."""
     rounds: tuple[Round, ...]
-    """The first is the proposal as it was given."""
+    """The first is that of the proposal before it was tuned."""
 
     @property
     def gain(self) -> float:
-        """How many times the acceptance rate of the start the best has."""
+        """Acceptance rate of the best over that of the start."""
         best = max(r.acceptance_rate for r in self.rounds if r.is_kept)
         return best / self.rounds[0].acceptance_rate
 
@@ -104,8 +104,8 @@ def tune(
     seed : int
         In [0, 2**62). Decides all draws and the order of the gradient steps.
     resume : mapping, optional
-        What ``keep`` was given, by a call of the same arguments but for fewer ``rounds``, perhaps:
-        the call continues there, bit-identically.
+        What ``keep`` was called with, by a call of the same arguments, or of fewer ``rounds``: the
+        call continues there, bit-identically.
     keep : callable, optional
         Called with the state after the draws of each round: tensors, numbers and containers of
         them, under ``"rounds"`` a ``Round`` for each, as a tuple.

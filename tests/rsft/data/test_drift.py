@@ -65,7 +65,7 @@ def test_what_is_accepted_of_a_moving_stream_has_balanced_classes():
     task = make_task(GradientConfig(drift=4, imbalance=20.0, test_fraction=0.8), generator())
     source = generator(1)
     for number in (0, 2, 3):
-        epochs = [task.order(number, source) for _ in range(500)]
+        epochs = [task.order(number, source) for _ in range(150)]
         rows = torch.cat([epoch.rows for epoch in epochs])
         log_density = epochs[0].log_density
         mask = rskernels.accept_mask(

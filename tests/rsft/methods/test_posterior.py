@@ -39,7 +39,7 @@ def test_the_loss_falls_without_a_gradient():
     x = torch.randn(100, 2)
     samples = Samples(x, (x[:, 0] > 0).long())
     loss = batched_loss(nn.Linear(2, 2), samples)
-    found = chain(loss, torch.zeros(4, 6), steps=400, burn_in=400, acceptance=0.3, tau=0.02)
+    found = chain(loss, torch.zeros(4, 6), steps=200, burn_in=300, acceptance=0.3, tau=0.02)
     assert found.losses.mean() < 0.3 < math.log(2)
     assert not found.samples.requires_grad
 

@@ -140,7 +140,7 @@ def test_a_network_on_top_of_a_base_gains_too():
     base = Independent(Normal(torch.zeros(2), torch.full((2,), 3.0)), 1)
     generator = torch.Generator().manual_seed(0)
     proposal = CouplingProposal(base, width=16, generator=generator)
-    tuned = quick(proposal, rounds=3, draws=400, steps=200)
+    tuned = quick(proposal, rounds=2, draws=300, steps=150)
     assert tuned.gain > 1.5
     assert tuned.rounds[-1].cross_entropy < -base.log_prob(tuned.samples).mean()
 
