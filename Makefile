@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test nightly bench bench-gpu bench-compile wheel lint types ctest sanitize clean
+.PHONY: demo compare compare-quick test nightly bench bench-base bench-gpu bench-compile wheel lint types ctest sanitize clean
 
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
@@ -34,15 +34,19 @@ nightly: $(READY) $(KERNELS)
 	$(BIN)/python -m pytest -m ''
 
 bench: $(READY) $(KERNELS)
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/envelope.py
+	$(BIN)/python -m benchmarks.cpu.run
+	$(BIN)/python -m benchmarks.envelope.run
+
+# This tree beside an earlier revision, in turns: make bench-base BASE=main ARGUMENTS=--quick
+bench-base: $(READY) $(KERNELS)
+	$(BIN)/python -m benchmarks.base.run $(or $(BASE),$(error say which revision: make bench-base BASE=REVISION)) $(ARGUMENTS)
 
 bench-gpu: $(READY) $(KERNELS)
-	$(BIN)/python benchmarks/run_gpu.py
+	$(BIN)/python -m benchmarks.gpu.run
 
 # What the compiler makes of the GPU kernels; needs no GPU.
 bench-compile: $(READY) $(KERNELS)
-	$(BIN)/python benchmarks/run_compile.py
+	$(BIN)/python -m benchmarks.gpu.compile_ahead
 
 # The sdist, the wheel built from it, the repaired wheel, and the tests against that.
 wheel: $(TOOLS)

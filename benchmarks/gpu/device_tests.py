@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMAND = [
     sys.executable, "-m", "pytest", "tests", "-m", "gpu and not slow", "-q",
     "-p", "no:cacheprovider",

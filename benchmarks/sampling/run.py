@@ -1,7 +1,7 @@
 """Speed of rejection_sample, N(0, 1) from Laplace(0, 1), against sbi's and against torch alone.
 
     pip install sbi
-    python benchmarks/sampling.py [--threads N ...] [--seconds S] [--out FOLDER]
+    python -m benchmarks.sampling.run [--threads N ...] [--seconds S] [--out FOLDER]
 
 torch alone draws proposals and evaluates both densities: what no sampler can do without.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.metadata
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +19,11 @@ from typing import Any
 import torch
 from torch.distributions import Independent, Laplace, Normal
 
-import machine
+from benchmarks.common import machine, tables
+from benchmarks.common.results import RESULTS
+from benchmarks.common.thresholds import SBI_TIMES, TORCH_SHARE
+from benchmarks.common.timing import Timing, alternate
 from rskernels import rejection_sample
-from timing import Timing, alternate
 
 DRAWS = (1_000, 10_000, 100_000, 1_000_000)
 # Torch alone: proposals in all, and batches of which the fastest counts.
@@ -30,10 +31,6 @@ PROPOSALS = 1 << 20
 BATCHES = (1 << 14, 1 << 17, 1 << 20)
 M = math.sqrt(2 * math.e / math.pi)
 LOG_M = math.log(M) + 1e-6  # float32 densities round by less than this
-
-# The bars: times sbi's draws a second, and of torch's proposals a second.
-SBI_TIMES = 10.0
-TORCH_SHARE = 0.25
 
 TARGET, PROPOSAL = Normal(0.0, 1.0), Laplace(0.0, 1.0)
 
@@ -61,25 +58,25 @@ def calls() -> dict[str, Callable[[], Any]]:
             num_samples=n, max_sampling_batch_size=n, m=1.0, num_iter_to_find_max=1
         ),
     }
-    found: dict[str, Callable[[], Any]] = {
+    bound: dict[str, Callable[[], Any]] = {
         f"{name}: {n:,}": functools.partial(form, n) for n in DRAWS for name, form in forms.items()
     }
     for batch in BATCHES:
-        found[f"torch alone, batches of {batch:,}"] = functools.partial(torch_alone, batch)
-    return found
+        bound[f"torch alone, batches of {batch:,}"] = functools.partial(torch_alone, batch)
+    return bound
 
 
-def bars(timings: dict[str, Timing]) -> dict[str, tuple[float, float]]:
-    """Return what was measured and what is wanted, by name."""
-    found = {}
+def requirements(timings: dict[str, Timing]) -> dict[str, tuple[float, float]]:
+    """Return what was measured and the least that is required, by name."""
+    required = {}
     for n in DRAWS:
         ratio = timings[f"sbi: {n:,}"].median / timings[f"rskernels: {n:,}"].median
-        found[f"draws a second, times sbi's, of {n:,} draws"] = (ratio, SBI_TIMES)
+        required[f"draws a second, times sbi's, of {n:,} draws"] = (ratio, SBI_TIMES)
     alone = _torch_seconds(timings) / PROPOSALS
     each = timings[f"rskernels: {DRAWS[-1]:,}"].median / DRAWS[-1]
-    found["proposals a second, of torch's fastest"] = (alone * M / each, TORCH_SHARE)
-    found["accepted draws a second, of torch's fastest proposals"] = (alone / each, TORCH_SHARE)
-    return found
+    required["proposals a second, of torch's fastest"] = (alone * M / each, TORCH_SHARE)
+    required["accepted draws a second, of torch's fastest proposals"] = (alone / each, TORCH_SHARE)
+    return required
 
 
 def table(timings: dict[str, Timing]) -> str:
@@ -118,36 +115,23 @@ def main() -> None:
     default = sorted({1, torch.get_num_threads()})
     parser.add_argument("--threads", type=int, nargs="+", default=default)
     parser.add_argument("--seconds", type=float, default=25.0, help="for each number of threads")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     about, versions = machine.cpu(), machine.versions()
-    versions["sbi"] = importlib.metadata.version("sbi")
-    record: dict[str, Any] = {
-        "machine": about,
-        "versions": versions,
-        "date": machine.today(),
-        "threads": {},
-    }
     parts = ["# Draws of N(0, 1) from Laplace(0, 1)"]
     for threads in options.threads:
         torch.set_num_threads(threads)
         timings = alternate(calls(), options.seconds, (5, 40))
-        met = bars(timings)
-        record["threads"][str(threads)] = {
-            "seconds": {name: timing._asdict() for name, timing in timings.items()},
-            "bars": {name: {"got": got, "wanted": wanted} for name, (got, wanted) in met.items()},
-        }
-        lines = [f"- {name}: {got:.3g}, wanted {wanted:.3g}" for name, (got, wanted) in met.items()]
         parts.append(f"## torch.set_num_threads({threads})")
-        parts += [table(timings), "\n".join(lines), floor(timings)]
+        parts += [table(timings), tables.requirements(requirements(timings)), floor(timings)]
     parts.append(
-        f"{about['processor']}, torch {versions['torch']}, sbi {versions['sbi']}, "
+        f"{about['processor']}, torch {versions['torch']}, "
+        f"sbi {importlib.metadata.version('sbi')}, "
         f"{machine.today()}. Medians of alternating rounds in one process. torch alone draws the "
         "proposals and evaluates both densities, and decides nothing."
     )
     text = "\n\n".join(parts) + "\n"
-    (options.out / "sampling.json").write_text(json.dumps(record, indent=1) + "\n")
     (options.out / "sampling.md").write_text(text)
     print(text)
 

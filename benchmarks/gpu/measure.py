@@ -9,17 +9,15 @@ from typing import Any
 
 import torch
 
-import agreement
-import baselines
-import machine
-import public_packages
 import rskernels
-from budget import Budget
-from calls import COMPILED
-from cases import Case, Inputs, Pool
-from gpu_shapes import FULL, Shape, bind, given
-from public_packages import Package
-from timing import Timing, alternate
+from benchmarks.common import agreement, baselines, machine
+from benchmarks.common.baselines import COMPILED
+from benchmarks.common.cases import Case, Inputs, Pool
+from benchmarks.common.timing import Timing, alternate
+from benchmarks.gpu import public_packages
+from benchmarks.gpu.budget import Budget
+from benchmarks.gpu.public_packages import Package
+from benchmarks.gpu.shapes import FULL, Shape, bind, calls_of
 
 WARMUP, REPEAT, SHORT_REPEAT = 5, 40, 10  # milliseconds, see triton.testing.do_bench
 QUANTILES = (0.5, 0.25, 0.75)
@@ -110,7 +108,7 @@ class Bench:
             smallest = min(shape.columns for shape in shapes if shape.dtype == dtype)
             those = [s for s in shapes if (s.dtype, s.columns) == (dtype, smallest)]
             for shape in {min(those), max(those)}:
-                for case, inputs in given(shape, self.pool).values():
+                for case, inputs in calls_of(shape, self.pool).values():
                     bind(case, inputs)()
 
     def measure(self, shape: Shape, later: int) -> dict[str, Any]:
@@ -120,14 +118,12 @@ class Bench:
         if is_late:
             self.hurried.append(shape)
         with self.budget.step("shape"):
-            calls = given(shape, self.pool)
-            accepted = self._check(calls)
+            calls = calls_of(shape, self.pool)
+            self._check(calls)
             result: dict[str, Any] = {
                 "rows": shape.rows,
                 "columns": shape.columns,
                 "dtype": shape.dtype,
-                "logits_bytes": shape.logits_bytes,
-                "accepted": accepted,
                 "ours": {},
                 "eager": {},
                 "compiled": {},
@@ -148,22 +144,20 @@ class Bench:
         self._compile(shape, case, inputs, result, later)
         return result
 
-    def _check(self, calls: dict[str, tuple[Case, Inputs]]) -> dict[str, float]:
-        accepted = {}
+    def _check(self, calls: dict[str, tuple[Case, Inputs]]) -> None:
         for name, (case, inputs) in calls.items():
             if name == "verify":
                 continue
             try:
-                accepted[name] = agreement.check(case, inputs)
+                agreement.check(case, inputs)
                 if case.operation == "verify_mask":
                     _check_lazy(case, inputs)
             except AssertionError as error:
                 self.failures.append(str(error))
-        return accepted
 
     def _time(self, into: dict[str, Any], shape: Shape, name: str, call: Callable[[], Any]) -> None:
         try:
-            into[name] = self.device.time(call)._asdict()
+            into[name] = self.device.time(call).median
         except torch.OutOfMemoryError:
             self.notes.append(f"{shape}: {name} ran out of memory")
             self.device.release()
@@ -172,7 +166,7 @@ class Bench:
         case, inputs = calls["verify_mask 50 %"]
         extra = {"ours": self.device.memory(bind(*calls[FULL]))}
         if result["eager"]:
-            fastest = min(result["eager"], key=lambda name: result["eager"][name]["median"])
+            fastest = min(result["eager"], key=result["eager"].get)
             form = baselines.eager(case)[fastest].function
             extra["eager"] = self.device.memory(functools.partial(form, *inputs))
         return extra
@@ -208,7 +202,7 @@ class Bench:
                 self._time(result["compiled"], shape, name, form)
         times = result["compiled"]
         if times and not chosen:
-            self._compiled[shape.dtype] = min(times, key=lambda name: times[name]["median"])
+            self._compiled[shape.dtype] = min(times, key=times.get)
         if not times:
             self.uncompiled.append(shape)
 
@@ -244,6 +238,6 @@ def measure_hidden(device: Device, package: Package, sizes: tuple[int, int, int]
     return {
         "sizes": sizes,
         "dtype": "bfloat16",
-        "times": {name: device.time(call)._asdict() for name, call in calls.items()},
+        "times": {name: device.time(call).median for name, call in calls.items()},
         "memory": {name: device.memory(call) for name, call in calls.items()},
     }

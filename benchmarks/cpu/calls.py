@@ -9,12 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import baselines
-import read_limit
-from cases import Case, Inputs
-
-# softmax compiles to the same passes over the logits as these, or to slower ones.
-COMPILED = ("log_softmax", "logsumexp")
+from benchmarks.common import baselines
+from benchmarks.common.cases import Case, Inputs
+from benchmarks.cpu import read_limit
 
 
 def names(case: Case) -> list[str]:
@@ -23,7 +20,7 @@ def names(case: Case) -> list[str]:
     return [
         "rskernels",
         *(f"eager {name}" for name in exact),
-        *(f"compiled {name}" for name in exact if name in COMPILED),
+        *(f"compiled {name}" for name in exact if name in baselines.COMPILED),
         *(f"limit {name}" for name in read_limit.READERS),
     ]
 

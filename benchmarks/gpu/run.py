@@ -1,7 +1,7 @@
 """Test and measure the GPU kernels against torch, within eight minutes, and write the table.
 
-    python benchmarks/run_gpu.py                        # the tests that need a GPU, every shape
-    python benchmarks/run_gpu.py --device cpu --quick   # the measuring without a GPU
+    python -m benchmarks.gpu.run                        # the tests that need a GPU, every shape
+    python -m benchmarks.gpu.run --device cpu --quick   # the measuring without a GPU
 
 Needs rskernels installed with its extension and test dependencies, and no network. Writes
 ``benchmarks/results/gpu-NAME.json`` and ``.md``; on a CPU only where ``--out`` is given. Ends with
@@ -18,16 +18,14 @@ from typing import Any
 
 import torch
 
-import gpu_report
-import gpu_tests
-import machine
-import public_packages
-from budget import Budget
-from cases import Pool
-from gpu_measure import GUESSES, Bench, Cpu, Device, measure_hidden
-from gpu_shapes import Shape, shapes
+from benchmarks.common import machine, results
+from benchmarks.common.cases import Pool
+from benchmarks.gpu import device_tests, public_packages
+from benchmarks.gpu.budget import Budget
+from benchmarks.gpu.measure import GUESSES, Bench, Cpu, Device, measure_hidden
+from benchmarks.gpu.report import Row, markdown
+from benchmarks.gpu.shapes import Shape, shapes
 
-RESULTS = Path(__file__).parent / "results"
 MINUTES = 7.5  # of eight; the last step begun may run over
 TEST_SECONDS = 150
 HIDDEN = {"cuda": (4096, 2048, 128256), "cpu": (40, 16, 300)}  # rows, width, columns
@@ -47,59 +45,59 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     budget = Budget(60 * arguments.minutes, GUESSES)
     is_tested = arguments.device == "cuda" and not arguments.skip_tests
-    tests = gpu_tests.run(TEST_SECONDS) if is_tested else LEFT_OUT
+    tests = device_tests.run(TEST_SECONDS) if is_tested else LEFT_OUT
     device = Device() if arguments.device == "cuda" else Cpu()
-    results = {
+    header = {
         "date": machine.today(),
-        "command": " ".join(["python benchmarks/run_gpu.py", *(argv or sys.argv[1:])]),
+        "command": " ".join(["python -m benchmarks.gpu.run", *(argv or sys.argv[1:])]),
         "machine": device.describe(),
         "versions": machine.versions(),
         "copy_bandwidth": device.bandwidth(),
         "tests": tests,
     }
     out = arguments.out or _default_out(device)
-    results = measure(device, shapes(arguments.quick), budget, results, out)
-    for line in (tests["summary"], *results["failures"], *results["notes"]):
+    record = measure(device, shapes(arguments.quick), budget, header, out)
+    for line in (tests["summary"], *record["failures"], *record["notes"]):
         print(line)
     if out is not None:
-        print(f"{results['seconds']} s; {out.name} and its table written")
-    return 1 if results["failures"] or tests["outcome"] not in ("passed", "left out") else 0
+        print(f"{record['seconds']} s; {out.name} and its table written")
+    return 1 if record["failures"] or tests["outcome"] not in ("passed", "left out") else 0
 
 
 def measure(
     device: Device,
-    wanted: list[Shape],
+    requested: list[Shape],
     budget: Budget,
     header: dict[str, Any],
     out: Path | None,
 ) -> dict[str, Any]:
     """Measure shapes while the budget lasts; the results are written after each."""
     torch.manual_seed(0)
-    pool = Pool([shape.case("accept_mask") for shape in wanted], device.type)
+    pool = Pool([shape.case("accept_mask") for shape in requested], device.type)
     bench = Bench(device, pool, budget, [public_packages.liger()])
-    bench.warm_up(wanted)
+    bench.warm_up(requested)
     done: list[dict[str, Any]] = []
     hidden: dict[str, Any] = {}
 
-    def results() -> dict[str, Any]:
-        found = {
+    def record() -> dict[str, Any]:
+        current = {
             **header,
             "seconds": round(budget.spent),
             "shapes": done,
             "hidden": hidden,
             "failures": bench.failures,
-            "notes": [*bench.notes, *_left_out(bench, wanted[len(done) :])],
+            "notes": [*bench.notes, *_left_out(bench, requested[len(done) :])],
         }
         if out is not None:
-            gpu_report.write(found, out)
-        return found
+            results.write(current, markdown(current), out)
+        return current
 
-    for position, shape in enumerate(wanted):
+    for position, shape in enumerate(requested):
         if not budget.allows("shape"):
             break
-        done.append(bench.measure(shape, later=len(wanted) - position - 1))
-        print(gpu_report.Row(done[-1], header["copy_bandwidth"]).line(), flush=True)
-        results()
+        done.append(bench.measure(shape, later=len(requested) - position - 1))
+        print(Row(done[-1], header["copy_bandwidth"]).line(), flush=True)
+        record()
     package = public_packages.cut_cross_entropy()
     if package.log_prob is None:
         bench.notes.append(package.missing)
@@ -109,7 +107,7 @@ def measure(
         device.release()
         hidden.update(measure_hidden(device, package, HIDDEN[device.type]))
         bench.notes += [hidden["note"]] if "note" in hidden else []
-    return results()
+    return record()
 
 
 def _left_out(bench: Bench, unmeasured: list[Shape]) -> list[str]:
@@ -125,7 +123,7 @@ def _default_out(device: Device) -> Path | None:
     if device.type == "cpu":
         return None
     slug = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(0).lower()).strip("-")
-    return RESULTS / f"gpu-{slug}.json"
+    return results.RESULTS / f"gpu-{slug}.json"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import rskernels
-from cases import Case
+from benchmarks.common.cases import Case
 
 Function = Callable[..., Any]
 
@@ -62,6 +62,8 @@ Q_FORMS = {
     "log_softmax": q_log_softmax,
     "logsumexp": q_logsumexp,
 }
+# softmax compiles to the same passes over the logits as these, or to slower ones.
+COMPILED = ("log_softmax", "logsumexp")
 Q_FORMS_NATIVE = {
     "bf16 softmax": q_softmax_native,
     "bf16 log_softmax": q_log_softmax_native,

@@ -1,6 +1,5 @@
 """The GPU harness without a GPU: what it measures, keeps to, finds and tells."""
 
-import contextlib
 import itertools
 import json
 import sys
@@ -9,20 +8,14 @@ from types import ModuleType
 import pytest
 import torch
 
-import agreement
-import baselines
-import gpu_measure
-import gpu_report
-import gpu_tests
-import public_packages
 import rskernels
-import run_compile
-import run_gpu
-from budget import Budget
-from cases import Pool
-from gpu_measure import GUESSES
-from gpu_shapes import FULL, LARGE, Shape, given, shapes
-from timing import Timing
+from benchmarks.common import agreement, baselines
+from benchmarks.common.cases import Pool
+from benchmarks.common.timing import Timing
+from benchmarks.gpu import device_tests, measure, public_packages, report, run
+from benchmarks.gpu.budget import Budget
+from benchmarks.gpu.measure import GUESSES
+from benchmarks.gpu.shapes import FULL, LARGE, Shape, calls_of, shapes
 
 
 class Clock:
@@ -33,7 +26,7 @@ class Clock:
         return self.now
 
 
-class Stub(gpu_measure.Cpu):
+class Stub(measure.Cpu):
     """A device on which every call takes as long as it says, of a clock that nothing else moves."""
 
     def __init__(self, clock, seconds=0.01):
@@ -76,29 +69,15 @@ HEADER = {
 def test_the_shapes_are_those_that_are_asked_for():
     rows, columns = (1, 16, 32, 64, 128, 256, 512, 4096), (32000, 128256, 151936)
     grid = itertools.product(rows, columns, ("bfloat16", "float32"))
-    wanted = {Shape(8192, 151936, "bfloat16"), *(Shape(*shape) for shape in grid)}
+    requested = {Shape(8192, 151936, "bfloat16"), *(Shape(*shape) for shape in grid)}
     assert shapes(is_quick=False)[0] == LARGE
-    assert set(shapes(is_quick=False)) == wanted
-    assert len(shapes(is_quick=False)) == len(wanted)
-
-
-def test_a_budget_knows_what_steps_cost(clock):
-    budget = Budget(20.0, {"shape": 2.0, "compile": 5.0}, clock)
-    assert budget.allows("compile", shape=7)
-    assert not budget.allows("compile", shape=8)
-    for seconds in (1.0, 1.0, 4.0):
-        with contextlib.suppress(ValueError), budget.step("shape"):
-            clock.now += seconds
-            raise ValueError
-    assert (budget.cost("shape"), budget.cost("compile")) == (1.0, 5.0)
-    assert (budget.spent, budget.left) == (6.0, 14.0)
-    assert budget.allows("compile", shape=9)
-    assert not budget.allows("compile", shape=10)
+    assert set(shapes(is_quick=False)) == requested
+    assert len(shapes(is_quick=False)) == len(requested)
 
 
 def test_acceptances_are_those_that_the_calls_name():
     shape = Shape(4000, 50, "float32")
-    for name, (case, inputs) in given(shape, Pool([shape.case(FULL)])).items():
+    for name, (case, inputs) in calls_of(shape, Pool([shape.case(FULL)])).items():
         result = baselines.ours(case)(*inputs)
         mask = result.mask if name == "verify" else result
         error = (case.acceptance * (1 - case.acceptance) / 4000) ** 0.5
@@ -107,24 +86,24 @@ def test_acceptances_are_those_that_the_calls_name():
 
 def test_with_time_everything_is_measured(stubbed):
     budget, device = stubbed(100.0)
-    found = run_gpu.measure(device, TINY, budget, HEADER, None)
-    assert [result["rows"] for result in found["shapes"]] == [4, 3, 2]
+    record = run.measure(device, TINY, budget, HEADER, None)
+    assert [result["rows"] for result in record["shapes"]] == [4, 3, 2]
     # Both forms for the first shape of a dtype, the faster one for the others.
-    assert [len(result["compiled"]) for result in found["shapes"]] == [2, 2, 1]
-    assert all(len(result["ours"]) == 6 for result in found["shapes"])
-    assert all(len(result["eager"]) == 3 for result in found["shapes"])
-    assert set(device.repeats) == {gpu_measure.REPEAT}
-    assert found["failures"] == []
-    assert not any("time" in note or "rounds" in note for note in found["notes"])
+    assert [len(result["compiled"]) for result in record["shapes"]] == [2, 2, 1]
+    assert all(len(result["ours"]) == 6 for result in record["shapes"])
+    assert all(len(result["eager"]) == 3 for result in record["shapes"])
+    assert set(device.repeats) == {measure.REPEAT}
+    assert record["failures"] == []
+    assert not any("time" in note or "rounds" in note for note in record["notes"])
 
 
 def test_time_is_kept_for_the_shapes_to_come(stubbed):
     # A shape's own times take 1.8 s: after one compiled form those of the others just fit.
     budget, device = stubbed(11.0)
     device.seconds = 0.2
-    found = run_gpu.measure(device, TINY, budget, HEADER, None)
-    assert [len(result["compiled"]) for result in found["shapes"]] == [1, 0, 0]
-    assert f"No time to compile a torch form for: {TINY[1]}, {TINY[2]}." in found["notes"]
+    record = run.measure(device, TINY, budget, HEADER, None)
+    assert [len(result["compiled"]) for result in record["shapes"]] == [1, 0, 0]
+    assert f"No time to compile a torch form for: {TINY[1]}, {TINY[2]}." in record["notes"]
     assert budget.left > 0
 
 
@@ -132,14 +111,14 @@ def test_what_the_time_did_not_allow_is_named(stubbed, tmp_path):
     budget, device = stubbed(3.5)
     device.seconds = 0.2
     out = tmp_path / "gpu.json"
-    found = run_gpu.measure(device, TINY, budget, HEADER, out)
-    assert len(found["shapes"]) == 1
-    assert set(device.repeats) == {gpu_measure.SHORT_REPEAT}
-    assert f"No time to measure: {TINY[1]}, {TINY[2]}." in found["notes"]
-    assert f"Measured in fewer rounds: {TINY[0]}." in found["notes"]
+    record = run.measure(device, TINY, budget, HEADER, out)
+    assert len(record["shapes"]) == 1
+    assert set(device.repeats) == {measure.SHORT_REPEAT}
+    assert f"No time to measure: {TINY[1]}, {TINY[2]}." in record["notes"]
+    assert f"Measured in fewer rounds: {TINY[0]}." in record["notes"]
     text = out.with_suffix(".md").read_text()
     assert f"- No time to measure: {TINY[1]}, {TINY[2]}." in text
-    assert json.loads(out.read_text())["notes"] == found["notes"]
+    assert json.loads(out.read_text())["notes"] == record["notes"]
 
 
 def test_a_compiler_that_fails_is_told(stubbed, monkeypatch):
@@ -148,9 +127,9 @@ def test_a_compiler_that_fails_is_told(stubbed, monkeypatch):
 
     monkeypatch.setattr(baselines, "compiled", compiled)
     budget, device = stubbed(100.0)
-    found = run_gpu.measure(device, TINY[:1], budget, HEADER, None)
-    assert f"{TINY[0]}: torch.compile of logsumexp failed: no compiler here" in found["notes"]
-    assert len(found["shapes"][0]["ours"]) == 6
+    record = run.measure(device, TINY[:1], budget, HEADER, None)
+    assert f"{TINY[0]}: torch.compile of logsumexp failed: no compiler here" in record["notes"]
+    assert len(record["shapes"][0]["ours"]) == 6
 
 
 @pytest.mark.parametrize("broken", ["accept_mask", "verify_mask"])
@@ -158,10 +137,10 @@ def test_wrong_decisions_are_found(stubbed, monkeypatch, broken):
     right = getattr(rskernels, broken)
     monkeypatch.setattr(rskernels, broken, lambda *a, **k: ~right(*a, **k))
     budget, device = stubbed(100.0)
-    found = run_gpu.measure(device, TINY[:1], budget, HEADER, None)
-    assert len(found["failures"]) == (1 if broken == "accept_mask" else 4)
-    assert "differ from the float64 reference" in found["failures"][0]
-    text = gpu_report.markdown(found)
+    record = run.measure(device, TINY[:1], budget, HEADER, None)
+    assert len(record["failures"]) == (1 if broken == "accept_mask" else 4)
+    assert "differ from the float64 reference" in record["failures"][0]
+    text = report.markdown(record)
     assert "## Wrong" in text
     assert "| none differ | 1 cases differ" in text or "| none differ | 4 cases differ" in text
 
@@ -178,9 +157,9 @@ def test_a_lazy_decision_that_differs_is_found(stubbed, monkeypatch):
 
     monkeypatch.setattr(rskernels, "verify_mask", verify_mask)
     budget, device = stubbed(100.0)
-    found = run_gpu.measure(device, [shape], budget, HEADER, None)
-    assert len(found["failures"]) == 4
-    assert all("1 lazy decisions differ" in failure for failure in found["failures"])
+    record = run.measure(device, [shape], budget, HEADER, None)
+    assert len(record["failures"]) == 4
+    assert all("1 lazy decisions differ" in failure for failure in record["failures"])
 
 
 def test_no_memory_is_told_and_the_rest_measured(stubbed, monkeypatch):
@@ -189,9 +168,9 @@ def test_no_memory_is_told_and_the_rest_measured(stubbed, monkeypatch):
 
     monkeypatch.setitem(baselines.Q_FORMS, "softmax", softmax)
     budget, device = stubbed(100.0)
-    found = run_gpu.measure(device, TINY[:1], budget, HEADER, None)
-    assert f"{TINY[0]}: softmax ran out of memory" in found["notes"]
-    assert set(found["shapes"][0]["eager"]) == {"log_softmax", "logsumexp"}
+    record = run.measure(device, TINY[:1], budget, HEADER, None)
+    assert f"{TINY[0]}: softmax ran out of memory" in record["notes"]
+    assert set(record["shapes"][0]["eager"]) == {"log_softmax", "logsumexp"}
 
 
 def fake_liger(monkeypatch, cross_entropy):
@@ -206,13 +185,13 @@ def fake_liger(monkeypatch, cross_entropy):
 def test_liger_is_compared_where_it_gives_the_same(stubbed, monkeypatch, dtype):
     fake_liger(monkeypatch, torch.nn.functional.cross_entropy)
     budget, device = stubbed(100.0)
-    found = run_gpu.measure(device, [Shape(40, 500, dtype)], budget, HEADER, None)
+    record = run.measure(device, [Shape(40, 500, dtype)], budget, HEADER, None)
     if dtype == "float32":
-        assert set(found["shapes"][0]["public"]) == {"Liger"}
-        assert gpu_report.Row(found["shapes"][0], 1e9).over("public") == 1.0
+        assert set(record["shapes"][0]["public"]) == {"Liger"}
+        assert report.Row(record["shapes"][0], 1e9).over("public") == 1.0
     else:
-        assert found["shapes"][0]["public"] == {}
-        assert "Liger left out in bfloat16: log q is off by" in found["notes"][0]
+        assert record["shapes"][0]["public"] == {}
+        assert "Liger left out in bfloat16: log q is off by" in record["notes"][0]
 
 
 def test_liger_is_left_out_where_it_writes_over_the_logits(stubbed, monkeypatch):
@@ -223,16 +202,16 @@ def test_liger_is_left_out_where_it_writes_over_the_logits(stubbed, monkeypatch)
 
     fake_liger(monkeypatch, cross_entropy)
     budget, device = stubbed(100.0)
-    found = run_gpu.measure(device, TINY, budget, HEADER, None)
-    assert found["notes"].count("Liger left out: it writes over its input") == 1
-    assert all(result["public"] == {} for result in found["shapes"])
+    record = run.measure(device, TINY, budget, HEADER, None)
+    assert record["notes"].count("Liger left out: it writes over its input") == 1
+    assert all(result["public"] == {} for result in record["shapes"])
 
 
 def test_packages_that_are_absent_are_told(stubbed, monkeypatch):
     for name in ("liger_kernel", "cut_cross_entropy"):
         monkeypatch.setitem(sys.modules, name, None)
     budget, device = stubbed(100.0)
-    notes = run_gpu.measure(device, TINY[:1], budget, HEADER, None)["notes"]
+    notes = run.measure(device, TINY[:1], budget, HEADER, None)["notes"]
     assert [note.partition(" left out: ")[0] for note in notes] == ["Liger", "cut cross-entropy"]
     assert all("pip install" in note for note in notes)
 
@@ -250,36 +229,33 @@ def cut_cross_entropy(monkeypatch):
 
 def test_log_q_from_hidden_states(stubbed, cut_cross_entropy):
     budget, device = stubbed(100.0)
-    found = run_gpu.measure(device, TINY[:1], budget, HEADER, None)
-    assert set(found["hidden"]["times"]) == {"rskernels", "cut cross-entropy"}
-    assert "Hidden states [40, 16], weights [300, 16]" in gpu_report.markdown(found)
+    record = run.measure(device, TINY[:1], budget, HEADER, None)
+    assert set(record["hidden"]["times"]) == {"rskernels", "cut cross-entropy"}
+    assert "Hidden states [40, 16], weights [300, 16]" in report.markdown(record)
 
 
 def test_hidden_states_are_left_out_where_time_is_short(stubbed, cut_cross_entropy):
     budget, device = stubbed(40.0)
-    found = run_gpu.measure(device, TINY[:1], budget, HEADER, None)
-    assert found["hidden"] == {}
-    assert "No time to measure: cut cross-entropy." in found["notes"]
+    record = run.measure(device, TINY[:1], budget, HEADER, None)
+    assert record["hidden"] == {}
+    assert "No time to measure: cut cross-entropy." in record["notes"]
 
 
 def test_every_slower_operation_is_listed():
-    def timed(seconds):
-        return {"median": seconds, "low": seconds, "high": seconds, "rounds": 5}
-
     ours = {FULL: 2e-3, "verify": 4e-3, "verify_mask 0.1 %": 0.5e-3, "verify_mask 1 %": 1e-3,
             "verify_mask 10 %": 2e-3, "verify_mask 50 %": 2e-3}  # fmt: skip
     result = {
-        "rows": 8192, "columns": 151936, "dtype": "bfloat16", "logits_bytes": 2_000_000,
-        "ours": {name: timed(seconds) for name, seconds in ours.items()},
-        "eager": {"softmax": timed(3e-3), "log_softmax": timed(6e-3)},
-        "compiled": {"logsumexp": timed(1e-3)}, "public": {},
+        "rows": 8192, "columns": 151936, "dtype": "bfloat16",
+        "ours": ours,
+        "eager": {"softmax": 3e-3, "log_softmax": 6e-3},
+        "compiled": {"logsumexp": 1e-3}, "public": {},
         "memory": {"ours": 2**20, "eager": 2**21},
     }  # fmt: skip
-    header = {**HEADER, "copy_bandwidth": 2e9}
-    row = gpu_report.Row(result, header["copy_bandwidth"])
+    header = {**HEADER, "copy_bandwidth": LARGE.logits_bytes / 1e-3}
+    row = report.Row(result, header["copy_bandwidth"])
     assert (row.share, row.over("eager"), row.over("compiled")) == pytest.approx((0.5, 1.5, 0.5))
     assert row.over_full("verify_mask 0.1 %") == pytest.approx(4.0)
-    text = gpu_report.markdown(
+    text = report.markdown(
         {**header, "seconds": 1, "shapes": [result], "failures": [], "notes": ["a note"]}
     )
     below = text.partition("## Below 1×")[2]
@@ -290,53 +266,10 @@ def test_every_slower_operation_is_listed():
     assert "| 0 | 1 of 1 | **not met** |" in text
 
 
-def test_the_compilers_table_shows_what_every_target_compiled():
-    def launch(name, registers, load_bits=128):
-        return {
-            "kernel": "target", "launch": name, "dtype": "float16", "registers": registers,
-            "spills": 4, "shared": 32, "load_bits": load_bits,
-        }  # fmt: skip
-
-    targets = {
-        "sm_90": [launch("mask", 39), launch("decide", 41, None), launch("mask, odd", 50)],
-        "gfx942": [launch("mask", 29), launch("decide", 31, None)],
-    }
-    header = {"date": "", "command": "", "versions": {}}
-    text = run_compile.markdown({**header, "targets": targets})
-    assert "| kernel | launch | sm_90 | gfx942 |" in text
-    assert "| target | mask | 39 · 4 · 32 · 128 | 29 · 4 · 32 · 128 |" in text
-    assert "| target | decide | 41 · 4 · 32 | 31 · 4 · 32 |" in text
-    assert "odd" not in text
-
-
-@pytest.mark.parametrize(
-    ("code", "outcome", "status"),
-    [("print('3 passed')", "passed", 0), ("print('FAILED x'); exit(1)", "failed", 1)],
-)
-def test_the_tests_outcome_is_kept(code, outcome, status, monkeypatch, capsys):
-    seen = gpu_tests.run(60.0, [sys.executable, "-c", code])
-    assert seen["outcome"] == outcome
-    assert seen["failed"] == (["FAILED x"] if status else [])
-    assert seen["summary"] in capsys.readouterr().out
-
-
-def test_tests_that_take_too_long_are_stopped_with_what_they_started():
-    code = (
-        "import subprocess, sys, time\n"
-        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print('begun', flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    seen = gpu_tests.run(2.0, [sys.executable, "-c", code])
-    assert seen["outcome"] == "stopped after 2 s"
-    assert seen["summary"] == "begun"
-    assert seen["seconds"] < 30.0
-
-
 def test_without_a_gpu_it_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = tmp_path / "gpu.json"
-    assert run_gpu.main(["--out", str(out)]) == 0
+    assert run.main(["--out", str(out)]) == 0
     assert capsys.readouterr().out.startswith("no GPU: torch ")
     assert not out.exists()
 
@@ -346,10 +279,10 @@ def test_the_status_tells_of_failed_tests(stubbed, monkeypatch, outcome):
     tests = {**HEADER["tests"], "outcome": outcome}
     _, device = stubbed(1.0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(run_gpu, "Device", lambda: device)
-    monkeypatch.setattr(run_gpu, "_default_out", lambda device: None)
-    monkeypatch.setattr(gpu_tests, "run", lambda seconds: tests)
-    assert run_gpu.main(["--quick", "--minutes", "0"]) == (0 if outcome == "passed" else 1)
+    monkeypatch.setattr(run, "Device", lambda: device)
+    monkeypatch.setattr(run, "_default_out", lambda device: None)
+    monkeypatch.setattr(device_tests, "run", lambda seconds: tests)
+    assert run.main(["--quick", "--minutes", "0"]) == (0 if outcome == "passed" else 1)
 
 
 def test_a_package_that_fails_is_left_out():
@@ -357,15 +290,15 @@ def test_a_package_that_fails_is_left_out():
         raise RuntimeError("no kernel for this device\nand why")
 
     package = public_packages.Package("Broken", broken)
-    told = public_packages.fault(package, torch.randn(4, 9), torch.zeros(4, dtype=torch.int64))
-    assert told == "Broken left out: no kernel for this device"
+    reason = public_packages.fault(package, torch.randn(4, 9), torch.zeros(4, dtype=torch.int64))
+    assert reason == "Broken left out: no kernel for this device"
     exact = public_packages.Package("Exact", rskernels.target_log_prob)
     assert not public_packages.fault(exact, torch.randn(4, 9), torch.zeros(4, dtype=torch.int64))
 
 
 def test_a_run_on_a_cpu_goes_through(tmp_path):
     out = tmp_path / "gpu.json"
-    assert run_gpu.main(["--device", "cpu", "--quick", "--out", str(out)]) == 0
+    assert run.main(["--device", "cpu", "--quick", "--out", str(out)]) == 0
     results = json.loads(out.read_text())
     assert len(results["shapes"]) == len(shapes(is_quick=True))
     assert "GB/s" in out.with_suffix(".md").read_text()

@@ -1,8 +1,8 @@
 """Tabulate what the compiler makes of every Triton kernel, for GPUs that need not be present.
 
-    python benchmarks/run_compile.py    # a minute or two
+    python -m benchmarks.gpu.compile_ahead    # a minute or two
 
-Writes ``benchmarks/results/kernels.json`` and ``kernels.md``.
+Writes ``benchmarks/results/kernels.md``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import machine
-import report
+from benchmarks.common import machine
+from benchmarks.common.results import RESULTS
+from benchmarks.common.tables import table
 
-RESULTS = Path(__file__).parent / "results"
-SCRIPT = Path(__file__).parents[1] / "tests" / "kernels" / "gpu" / "compile_ahead.py"
+SCRIPT = Path(__file__).parents[2] / "tests" / "kernels" / "gpu" / "compile_ahead.py"
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 FIELDS = (
     "kernel", "launch", "dtype", "threads", "registers", "spills", "shared", "load_bits", "code",
@@ -63,7 +63,7 @@ def markdown(results: dict[str, Any]) -> str:
     for dtype, rows in tables.items():
         everywhere = {key: cells for key, cells in rows.items() if len(cells) == len(targets)}
         lines = [[*key, *(cells[t] for t in targets)] for key, cells in everywhere.items()]
-        parts += [f"## {dtype}", report.table(("kernel", "launch", *targets), lines)]
+        parts += [f"## {dtype}", table(("kernel", "launch", *targets), lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -74,18 +74,17 @@ def _cell(launch: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=RESULTS / "kernels.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "kernels.md")
     out = parser.parse_args().out
     results = {
         "date": machine.today(),
-        "command": "python benchmarks/run_compile.py",
+        "command": "python -m benchmarks.gpu.compile_ahead",
         "versions": machine.versions(),
         "targets": {target: compile_for(target) for target in TARGETS},
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n")
-    out.with_suffix(".md").write_text(markdown(results))
-    print(f"{out.name} and its table written")
+    out.write_text(markdown(results))
+    print(f"{out.name} written")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Measure every CPU case against torch, alternating in one process, and write the table.
 
-    python benchmarks/run.py            # the whole grid, about ten minutes on two cores
-    python benchmarks/run.py --quick    # the cases with a required speed and a few more
+    python -m benchmarks.cpu.run            # the whole grid, about ten minutes on two cores
+    python -m benchmarks.cpu.run --quick    # the cases with a required speed and a few more
 
 Writes ``benchmarks/results/cpu.json`` and ``cpu.md``; of a part of the cases, ``cpu-part``.
 Logits above 1 GiB get fewer rounds and no bfloat16-rounded forms.
@@ -12,23 +12,21 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import affinity
-import baselines
-import machine
-import report
-from agreement import check
-from calls import COMPILED, call
-from cases import BAR, BAR_ESTIMATE, FURTHER, GRID, QUICK, Case, Inputs, Pool, describe
-from memory import extra_memory
-from read_limit import READERS
-from timing import Timing, alternate
+from benchmarks.common import affinity, baselines, machine, results
+from benchmarks.common.agreement import check
+from benchmarks.common.cases import BAR, BAR_ESTIMATE, FURTHER, GRID, QUICK, Case, Inputs, Pool
+from benchmarks.common.timing import Timing, alternate
+from benchmarks.cpu.calls import call
+from benchmarks.cpu.memory import extra_memory
+from benchmarks.cpu.read_limit import READERS
+from benchmarks.cpu.report import Row, markdown
 
-RESULTS = Path(__file__).parent / "results"
 SECONDS = 2.0  # of alternating rounds a case, where the calls are fast enough
 BAR_SECONDS = 8.0
 ROUNDS = (5, 100)
@@ -38,7 +36,7 @@ LONG = 1 << 30  # bytes of logits
 
 def measure(case: Case, inputs: Inputs) -> dict[str, Any]:
     """Check a case, time ours with the fastest torch forms and the read limit, and take memory."""
-    accepted = check(case, inputs)
+    check(case, inputs)
     call(case, "rskernels", inputs)()
     affinity.bind_workers()
     is_bar = case in (BAR, BAR_ESTIMATE) or case.operation == "verify_mask"
@@ -49,30 +47,34 @@ def measure(case: Case, inputs: Inputs) -> dict[str, Any]:
     eager = {name: call(case, f"eager {name}", inputs) for name in forms}
     first = alternate(eager, SECONDS / 4, (1 if is_long else 2, 5))
     names = ["rskernels", *_fastest(forms, first)]
-    names += [f"compiled {name}" for name in (forms if case == BAR else COMPILED) if name in forms]
+    compiled = forms if case == BAR else baselines.COMPILED
+    names += [f"compiled {name}" for name in compiled if name in forms]
     names += [f"limit {name}" for name in READERS]
     if case.operation == "verify_mask":
         names.append("full pass")
     bound = {name: call(case, name, inputs) for name in names}
     seconds, rounds = BAR_SECONDS if is_bar else SECONDS, LONG_ROUNDS if is_long else ROUNDS
     times = alternate(bound, seconds, rounds)
-    result = {**describe(case), "accepted": accepted, "ours": times["rskernels"]._asdict()}
-    for kind in ("eager", "compiled", "limit", "full"):
-        result[kind] = {
-            name.partition(" ")[2]: timing._asdict()
-            for name, timing in times.items()
-            if name.startswith(kind)
-        }
+    medians = {name: timing.median for name, timing in times.items()}
+    ours = times["rskernels"]
+    result: dict[str, Any] = {
+        **asdict(case),
+        "ours": {"median": ours.median, "low": ours.low, "high": ours.high},
+        "eager": {},
+        "rounded": {},
+    }
     for name, form in forms.items():
         # Slower forms keep the time of the first rounds.
-        result["eager"].setdefault(name, first[name]._asdict())["is_exact"] = form.is_exact
-    row = report.Row(result)
-    chosen = {
-        "ours": bound["rskernels"],
-        "eager": eager[row.eager],
-        "compiled": bound[f"compiled {row.compiled}"],
-    }
-    result["memory"] = {kind: extra_memory(function) for kind, function in chosen.items()}
+        median = medians.get(f"eager {name}", first[name].median)
+        result["eager" if form.is_exact else "rounded"][name] = median
+    for kind in ("compiled", "limit", "full"):
+        result[kind] = {
+            name.partition(" ")[2]: median
+            for name, median in medians.items()
+            if name.startswith(kind)
+        }
+    fastest = eager[Row(result).eager]
+    result["memory"] = {"ours": extra_memory(bound["rskernels"]), "eager": extra_memory(fastest)}
     return result
 
 
@@ -94,7 +96,7 @@ def select(arguments: argparse.Namespace) -> list[Case]:
 def _command(arguments: argparse.Namespace) -> str:
     quick = " --quick" if arguments.quick else ""
     only = f" --only {shlex.quote(arguments.only)}" if arguments.only else ""
-    return f"python benchmarks/run.py{quick}{only}"
+    return f"python -m benchmarks.cpu.run{quick}{only}"
 
 
 def main() -> None:
@@ -105,10 +107,9 @@ def main() -> None:
     arguments = parser.parse_args()
     affinity.bind()
     is_part = arguments.quick or arguments.only
-    out = arguments.out or RESULTS / ("cpu-part.json" if is_part else "cpu.json")
+    out = arguments.out or results.RESULTS / ("cpu-part.json" if is_part else "cpu.json")
     begin = time.perf_counter()
     header = {
-        "kind": "cpu",
         "date": machine.today(),
         "command": _command(arguments),
         "machine": machine.cpu(),
@@ -120,10 +121,10 @@ def main() -> None:
     measured = []
     for case in cases:
         measured.append(measure(case, pool.inputs(case)))
-        print(report.line(measured[-1]), flush=True)
-    results = {**header, "seconds": round(time.perf_counter() - begin), "cases": measured}
-    report.write(results, out)
-    print(f"{results['seconds']} s; {out.name} and its table written")
+        print(Row(measured[-1]).line(), flush=True)
+    record = {**header, "seconds": round(time.perf_counter() - begin), "cases": measured}
+    results.write(record, markdown(record), out)
+    print(f"{record['seconds']} s; {out.name} and its table written")
 
 
 if __name__ == "__main__":

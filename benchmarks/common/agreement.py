@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import rskernels
-from cases import Case, Inputs
+from benchmarks.common.cases import Case, Inputs
 from rskernels.kernels import reference
 from rskernels.law.philox import row_uniforms
 

@@ -1,6 +1,6 @@
 """What an order of the columns buys a lazy verify_mask on logits of a Zipf law.
 
-    python benchmarks/column_order.py
+    python -m benchmarks.cpu.column_order
 
 writes ``benchmarks/results/column_order.md``: milliseconds, and the speed against the order of
 storage, by where the vocabulary keeps its frequent tokens. Targets are drawn from the law of the
@@ -10,16 +10,15 @@ frequencies, so that the acceptance is the same for all.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import affinity
-import machine
-import report
 import rskernels
-from timing import alternate
+from benchmarks.common import affinity, machine
+from benchmarks.common.results import RESULTS
+from benchmarks.common.tables import table
+from benchmarks.common.timing import alternate
 
 N, V = 2048, 32000
 EXPONENT = 1.1  # of the frequencies of tokens, by rank
@@ -74,9 +73,9 @@ def main() -> None:
         f"{machine.today()}. Medians of alternating rounds in one process; *as stored* reads up to "
         f"{4 * N * V / 1e6:.0f} MB."
     )
-    text = f"{title}\n\n{report.table(headings, rows)}\n\n{footer}\n"
+    text = f"{title}\n\n{table(headings, rows)}\n\n{footer}\n"
     print(text)
-    (Path(__file__).parent / "results" / "column_order.md").write_text(text)
+    (RESULTS / "column_order.md").write_text(text)
 
 
 if __name__ == "__main__":

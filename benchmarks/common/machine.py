@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-import affinity
+from benchmarks.common import affinity
 
 PACKAGES = ("torch", "numba", "triton", "numpy")
 

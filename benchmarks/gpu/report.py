@@ -1,4 +1,4 @@
-"""Turn a GPU run (JSON) into Markdown: ``python benchmarks/gpu_report.py gpu-NAME.json``."""
+"""Turn a GPU run (JSON) into Markdown: ``python -m benchmarks.gpu.report GPU-NAME.JSON``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import report
-from gpu_shapes import ACCEPTANCES, FULL, LARGE, lazy_name
+from benchmarks.common.tables import MIB, number, speed, table, verdict
+from benchmarks.common.thresholds import GPU_COPY_SHARE
+from benchmarks.gpu.shapes import ACCEPTANCES, FULL, LARGE, Shape, lazy_name
 
-SHARE = 0.85  # wanted of the copy bandwidth, in the large case
 LAZY = [lazy_name(acceptance) for acceptance in ACCEPTANCES]
 HEADINGS = (
     "rows", "V", "ms", "GB/s", "of copy", "× eager", "fastest eager", "× compiled", "compiled",
@@ -41,19 +41,19 @@ class Row:
 
     def __init__(self, result: dict[str, Any], bandwidth: float):
         self.result = result
-        self.shape = f"[{result['rows']}, {result['columns']}] {result['dtype']}"
-        self.seconds = self._median("ours", FULL)
-        self.gigabytes = result["logits_bytes"] / self.seconds / 1e9
+        self.shape = Shape(result["rows"], result["columns"], result["dtype"])
+        self.seconds = self._seconds("ours", FULL)
+        self.gigabytes = self.shape.logits_bytes / self.seconds / 1e9
         self.share = 1e9 * self.gigabytes / bandwidth
         self.fastest = {kind: self._fastest(kind) for kind in ("eager", "compiled", "public")}
 
     def over(self, kind: str, operation: str = FULL) -> float:
         """Return how many times faster than the fastest form of a kind; NaN where not known."""
-        return self.fastest[kind][1] / self._median("ours", operation)
+        return self.fastest[kind][1] / self._seconds("ours", operation)
 
     def over_full(self, operation: str) -> float:
         """Return how many times faster an operation is than the full pass for a mask."""
-        return self.seconds / self._median("ours", operation)
+        return self.seconds / self._seconds("ours", operation)
 
     @property
     def slower_than(self) -> list[str]:
@@ -68,42 +68,34 @@ class Row:
     def cells(self) -> list[str]:
         forms: list[str] = []
         for kind, (form, _) in self.fastest.items():
-            forms += [report.speed(self.over(kind)), form]
+            forms += [speed(self.over(kind)), form]
         memory = self.result["memory"]
         return [
-            str(self.result["rows"]),
-            str(self.result["columns"]),
-            report.number(1e3 * self.seconds),
-            report.number(self.gigabytes),
-            report.number(self.share),
+            str(self.shape.rows),
+            str(self.shape.columns),
+            number(1e3 * self.seconds),
+            number(self.gigabytes),
+            number(self.share),
             *forms,
-            *(report.speed(self.over_full(name)) for name in ("verify", *LAZY)),
-            *(report.number(_mebibytes(memory.get(kind))) for kind in ("ours", "eager")),
+            *(speed(self.over_full(name)) for name in ("verify", *LAZY)),
+            *(number(_mebibytes(memory.get(kind))) for kind in ("ours", "eager")),
         ]
 
     def line(self) -> str:
         """Return the shape in a line, for who watches a run."""
-        lazy = " ".join(report.number(self.over_full(name)) for name in LAZY)
+        lazy = " ".join(number(self.over_full(name)) for name in LAZY)
         return (
-            f"{self.shape:26} {1e3 * self.seconds:9.4g} ms {self.gigabytes:7.0f} GB/s "
+            f"{self.shape!s:26} {1e3 * self.seconds:9.4g} ms {self.gigabytes:7.0f} GB/s "
             f"{self.share:5.2f} of copy {self.over('eager'):6.2f}x eager "
             f"{self.over('compiled'):6.2f}x compiled; lazy {lazy}"
         )
 
-    def _median(self, kind: str, name: str) -> float:
-        timing = self.result[kind].get(name)
-        return timing["median"] if timing else math.nan
+    def _seconds(self, kind: str, name: str) -> float:
+        return self.result[kind].get(name, math.nan)
 
     def _fastest(self, kind: str) -> tuple[str, float]:
-        forms = {name: timing["median"] for name, timing in self.result[kind].items()}
+        forms = self.result[kind]
         return min(forms.items(), key=lambda form: form[1]) if forms else ("", math.nan)
-
-
-def write(results: dict[str, Any], out: Path) -> None:
-    """Write the JSON, and the Markdown beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n")
-    out.with_suffix(".md").write_text(markdown(results))
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -118,10 +110,10 @@ def markdown(results: dict[str, Any]) -> str:
         f"Copy bandwidth: {results['copy_bandwidth'] / 1e9:.0f} GB/s.",
         EXPLAINED,
         "## Required",
-        report.table(("what", "required", "measured", ""), _required(results, rows)),
+        table(("what", "required", "measured", ""), _required(results, rows)),
     ]
-    for dtype, group in groupby(sorted(rows, key=_by_dtype), key=lambda row: row.result["dtype"]):
-        parts += [f"## {dtype}", report.table(HEADINGS, [row.cells() for row in group], ALIGNMENT)]
+    for dtype, group in groupby(sorted(rows, key=_by_dtype), key=lambda row: row.shape.dtype):
+        parts += [f"## {dtype}", table(HEADINGS, [row.cells() for row in group], ALIGNMENT)]
     if "times" in results.get("hidden", {}):
         parts += ["## log q of the targets from hidden states", _hidden(results["hidden"])]
     slower = [f"- {line}" for row in rows for line in row.slower_than]
@@ -134,7 +126,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def _by_dtype(row: Row) -> tuple[str, int, int]:
-    return row.result["dtype"], row.result["columns"], row.result["rows"]
+    return row.shape.dtype, row.shape.columns, row.shape.rows
 
 
 def _required(results: dict[str, Any], rows: list[Row]) -> list[list[str]]:
@@ -143,34 +135,31 @@ def _required(results: dict[str, Any], rows: list[Row]) -> list[list[str]]:
     slower = sum(bool(row.slower_than) for row in rows)
     lines = [
         ["the tests that need a GPU", "pass", f"{tests['outcome']}: {tests['summary']}",
-         report.verdict(tests["outcome"] == "passed")],
+         verdict(tests["outcome"] == "passed")],
         ["decisions against float64, lazy ones against the full pass", "none differ",
-         f"{wrong} cases differ", report.verdict(not wrong)],
+         f"{wrong} cases differ", verdict(not wrong)],
         ["shapes on which a torch form is faster", "0", f"{slower} of {len(rows)}",
-         report.verdict(not slower)],
+         verdict(not slower)],
     ]  # fmt: skip
-    large = [row for row in rows if row.shape == str(LARGE)]
+    large = [row for row in rows if row.shape == LARGE]
     for row in large:
-        lines.append(
-            [f"{FULL} {row.shape}: of the copy bandwidth", f"≥ {SHARE}", f"{row.share:.2f}",
-             report.verdict(row.share >= SHARE)]
-        )  # fmt: skip
+        what, least = f"{FULL} {row.shape}: of the copy bandwidth", GPU_COPY_SHARE
+        lines.append([what, f"≥ {least}", f"{row.share:.2f}", verdict(row.share >= least)])
     return lines
 
 
 def _hidden(hidden: dict[str, Any]) -> str:
     rows, width, columns = hidden["sizes"]
     lines = [
-        [name, report.number(1e3 * timing["median"]),
-         report.number(_mebibytes(hidden["memory"][name]))]
-        for name, timing in hidden["times"].items()
+        [name, number(1e3 * seconds), number(_mebibytes(hidden["memory"][name]))]
+        for name, seconds in hidden["times"].items()
     ]  # fmt: skip
     text = f"Hidden states [{rows}, {width}], weights [{columns}, {width}], {hidden['dtype']}.\n\n"
-    return text + report.table(("form", "ms", "extra MiB"), lines, (":--", "--:", "--:"))
+    return text + table(("form", "ms", "extra MiB"), lines, (":--", "--:", "--:"))
 
 
 def _mebibytes(value: int | None) -> float:
-    return math.nan if value is None else value / report.MIB
+    return math.nan if value is None else value / MIB
 
 
 if __name__ == "__main__":

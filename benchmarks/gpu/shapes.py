@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import baselines
-from cases import DTYPES, Case, Inputs, Pool
+from benchmarks.common import baselines
+from benchmarks.common.cases import DTYPES, Case, Inputs, Pool
 
 ROWS = (4096, 512, 256, 128, 64, 32, 16, 1)
 COLUMNS = (151936, 128256, 32000)
@@ -54,7 +54,7 @@ def lazy_name(acceptance: float) -> str:
     return f"verify_mask {100 * acceptance:g} %"
 
 
-def given(shape: Shape, pool: Pool) -> dict[str, tuple[Case, Inputs]]:
+def calls_of(shape: Shape, pool: Pool) -> dict[str, tuple[Case, Inputs]]:
     """Return rskernels' calls by name: full passes, and verify_mask at every acceptance."""
     accept, half = shape.case(FULL), shape.case("verify_mask")
     verify = pool.inputs(half)
