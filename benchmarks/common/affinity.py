@@ -15,11 +15,16 @@ _CORES = "RSKERNELS_BENCHMARK_CORES"
 
 def bind() -> None:
     """Start this process again with OpenMP bound to cores, which it reads as it is loaded."""
-    if _CORES in os.environ or not hasattr(os, "sched_getaffinity"):
-        return
+    if _CORES not in os.environ and hasattr(os, "sched_getaffinity"):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment())
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a process that is bound from its beginning."""
+    if not hasattr(os, "sched_getaffinity"):
+        return dict(os.environ)
     listed = ",".join(map(str, cores()))
-    environment = {**os.environ, _CORES: listed, "OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    return {**os.environ, _CORES: listed, "OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
 
 
 def cores() -> list[int]:

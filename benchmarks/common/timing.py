@@ -45,7 +45,7 @@ def alternate(
                 break
             shift = done % len(names)
             for name in names[shift:] + names[:shift]:
-                samples[name].append(_sample(calls[name], single[name]))
+                samples[name].append(sample(calls[name], single[name]))
     finally:
         gc.enable()
     return {name: _timing(values) for name, values in samples.items()}
@@ -56,7 +56,8 @@ def repeats(single: float) -> int:
     return max(1, math.ceil(SAMPLE / single))
 
 
-def _sample(call: Callable[[], Any], single: float) -> float:
+def sample(call: Callable[[], Any], single: float) -> float:
+    """Return the seconds of a call that takes about ``single``, of as many as make a sample."""
     time.sleep(SETTLE)
     if single < SHORT:
         call()
