@@ -18,10 +18,10 @@ SEED = 20
 TOLERANCE = 1e-4
 
 
-def check(case: Case, inputs: Inputs) -> float:
-    """Return the share accepted; raise if a mask differs from the reference's."""
+def check(case: Case, inputs: Inputs) -> None:
+    """Raise if a mask differs from the reference's."""
     if case.operation not in ("accept_mask", "verify_mask"):
-        return float("nan")
+        return
     logits, density, M, targets = inputs
     call = getattr(rskernels, case.operation)
     mask = call(logits, density, M, targets=targets, seed=SEED)
@@ -30,7 +30,6 @@ def check(case: Case, inputs: Inputs) -> float:
         wrong = ((mask[rows] != expected) & certain).sum().item()
         if wrong:
             raise AssertionError(f"{case}: {wrong} decisions differ from the float64 reference")
-    return mask.float().mean().item()
 
 
 def _reference(case: Case, inputs: Inputs, rows: slice) -> tuple[Tensor, Tensor]:

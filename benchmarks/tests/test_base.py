@@ -50,8 +50,8 @@ def test_rounds_end_at_the_most_and_other_bits_are_seen():
 def test_a_case_that_one_tree_lacks_is_told(broken, whose):
     error = {broken: "AttributeError: no accept"}
     old, new = (Stand(str(at), [], error=error.get(at)) for at in (0, 1))
-    told = compare("accept", old, new, seconds=0.0, rounds=(2, 2))
-    assert told == f"accept: {whose}: AttributeError: no accept"
+    reason = compare("accept", old, new, seconds=0.0, rounds=(2, 2))
+    assert reason == f"accept: {whose}: AttributeError: no accept"
 
 
 def test_the_table_has_the_slowest_first_and_a_summary():
