@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.base.turns import Comparison, geometric_mean
-from benchmarks.common.tables import number, table
+from benchmarks.common.tables import table
 from benchmarks.common.thresholds import BASE_RATIO
 
 HEADINGS = ("case", "base ms", "ms", "ratio", "quartiles", "rounds", "same bits")
@@ -29,8 +29,8 @@ def _cells(case: Comparison) -> list[str]:
     ratio = f"{case.ratio:.3f}"
     return [
         case.name,
-        number(1e3 * statistics.median(case.old)),
-        number(1e3 * statistics.median(case.new)),
+        f"{1e3 * statistics.median(case.old):.4g}",
+        f"{1e3 * statistics.median(case.new):.4g}",
         f"**{ratio}**" if case.ratio > BASE_RATIO else ratio,
         f"{low:.3f}–{high:.3f}",
         str(len(case.new)),
