@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test nightly bench bench-base bench-gpu bench-compile wheel lint types ctest sanitize clean
+.PHONY: demo compare compare-quick test nightly bench bench-gpu bench-compile wheel lint types ctest sanitize clean
 
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
@@ -37,9 +37,10 @@ bench: $(READY) $(KERNELS)
 	$(BIN)/python -m benchmarks.cpu.run
 	$(BIN)/python -m benchmarks.envelope.run
 
-# This tree beside an earlier revision, in turns: make bench-base BASE=main ARGUMENTS=--quick
+# This tree beside an earlier revision, in turns: make bench-base BASE=main ARGS=--quick
+.PHONY: bench-base
 bench-base: $(READY) $(KERNELS)
-	$(BIN)/python -m benchmarks.base.run $(or $(BASE),$(error say which revision: make bench-base BASE=REVISION)) $(ARGUMENTS)
+	$(BIN)/python -m benchmarks.base.run $(or $(BASE),$(error say which revision: make bench-base BASE=REVISION)) $(ARGS)
 
 bench-gpu: $(READY) $(KERNELS)
 	$(BIN)/python -m benchmarks.gpu.run
