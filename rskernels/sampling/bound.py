@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rskernels.envelope.envelope import Envelope, EnvelopeViolation
+from rskernels.envelope import Envelope, EnvelopeViolation
 
 # Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
 STEPWISE = ("fixed", "max")

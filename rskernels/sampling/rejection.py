@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 from rskernels.sampling.bound import Bound
 from rskernels.sampling.draws import DrawSource, Proposal, Target
 from rskernels.sampling.options import SamplingOptions

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 
 
 class RejectionError(RuntimeError):

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 
 from rskernels import Envelope, rejection_sample
-from rskernels.envelope.envelope import EnvelopeViolation, NoFiniteM
+from rskernels.envelope import EnvelopeViolation, NoFiniteM
 from rskernels.sampling.run import SamplingRun
 
 NEEDED = 500
