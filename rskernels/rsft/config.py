@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 from rskernels.envelope.policies import FORGETTING, parse_spec
 from rskernels.rsft.options import (
     BELOW_ONE,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 from rskernels.rsft.artifacts.metrics import evaluate
 from rskernels.rsft.balance import Balance
 from rskernels.rsft.config import LoopConfig, make_envelope

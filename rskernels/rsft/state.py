@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 from rskernels.rsft.balance import Balance
 
 

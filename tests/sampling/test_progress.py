@@ -44,3 +44,11 @@ def test_only_a_bar_that_is_on_needs_rich(monkeypatch):
     run(on=False)
     with pytest.raises(ModuleNotFoundError, match="progress=True needs rich, which is not inst"):
         run()
+
+
+def test_the_samplers_bar_shows_draws_and_their_rate(table, capsys):
+    table.draw(log_M=3.0, progress=True)
+    shown = capsys.readouterr()
+    assert "500/500 draws" in shown.err
+    assert "acceptance" in shown.err
+    assert shown.out == ""

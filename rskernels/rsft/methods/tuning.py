@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.methods.proposals import DefensiveProposal
+from rskernels.sampling import rejection_sample
 from rskernels.sampling.draws import Target
-from rskernels.sampling.rejection import rejection_sample
 
 
 class Round(NamedTuple):
