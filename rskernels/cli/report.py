@@ -11,12 +11,12 @@ from rich.console import Console
 from rskernels.cli.tables import make_table
 from rskernels.experiments.intervals import collect
 from rskernels.experiments.report import table, write_report
-from rskernels.experiments.suite import Experiment, Run
+from rskernels.experiments.suite import Experiment, ExperimentRun
 
 
 def show_report(
     experiments: Sequence[Experiment],
-    runs: Sequence[Run],
+    runs: Sequence[ExperimentRun],
     out: Path,
     report: Path,
     *,

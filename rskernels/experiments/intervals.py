@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rskernels.experiments.runner import read_run
-from rskernels.experiments.suite import Experiment, Run
+from rskernels.experiments.suite import Experiment, ExperimentRun
 from rskernels.rsft.extras import train_extra
 
 CONFIDENCE = 0.95
@@ -115,7 +115,7 @@ def best_at_equal_cost(ours: Result, results: Sequence[Result]) -> tuple[Result,
     return min(trained, key=lambda pair: pair[1].mean) if trained else None
 
 
-def collect(experiment: Experiment, runs: Sequence[Run], out: Path) -> list[Result]:
+def collect(experiment: Experiment, runs: Sequence[ExperimentRun], out: Path) -> list[Result]:
     """Read the finished runs of an experiment, case by case."""
     results = []
     for case in experiment.cases:

@@ -20,7 +20,7 @@ from typing import Any
 
 from rskernels.experiments.config import GradientConfig
 from rskernels.experiments.families import run
-from rskernels.experiments.suite import Run
+from rskernels.experiments.suite import ExperimentRun
 from rskernels.rsft.errors import CheckpointError, TrainingError
 from rskernels.rsft.extras import train_extra
 
@@ -29,7 +29,12 @@ _warm: set[tuple[str, str, str | None]] = set()
 
 
 def run_all(
-    runs: Sequence[Run], out: Path, *, jobs: int = 1, overwrite: bool = False, progress: bool = True
+    runs: Sequence[ExperimentRun],
+    out: Path,
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> None:
     """Make the runs that `out` does not hold yet.
 
@@ -38,7 +43,7 @@ def run_all(
 
     Parameters
     ----------
-    runs : sequence of Run
+    runs : sequence of ExperimentRun
         Of distinct cases or seeds.
     out : Path
         Folder for a folder a run.
@@ -75,7 +80,7 @@ def run_all(
 
 @contextmanager
 def _results(
-    todo: Sequence[Run], out: Path, jobs: int, overwrite: bool
+    todo: Sequence[ExperimentRun], out: Path, jobs: int, overwrite: bool
 ) -> Iterator[Iterator[Path]]:
     """Yield what gives something for each run that has been made."""
     if jobs == 1:
@@ -100,7 +105,7 @@ def _results(
         pool.shutdown(cancel_futures=True)
 
 
-def make(run_: Run, out: Path, overwrite: bool) -> Path:
+def make(run_: ExperimentRun, out: Path, overwrite: bool) -> Path:
     """Make one run, or what is missing of it, and return its folder."""
     folder, config = folder_of(run_, out), run_.config
     resume = not overwrite and (folder / "checkpoint.pt").is_file()
@@ -151,14 +156,14 @@ def is_done(config: GradientConfig, folder: Path) -> bool:
     return True
 
 
-def read_run(run_: Run, out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def read_run(run_: ExperimentRun, out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the summary of a finished run, and the records of its metrics."""
     folder = folder_of(run_, out)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return json.loads((folder / "summary.json").read_text()), [json.loads(line) for line in lines]
 
 
-def folder_of(run_: Run, out: Path) -> Path:
+def folder_of(run_: ExperimentRun, out: Path) -> Path:
     """Return the folder of a run."""
     name = re.sub("[^a-z0-9.]+", "-", run_.case.lower())
     return out / run_.experiment / f"{name}-seed{run_.config.seed}"

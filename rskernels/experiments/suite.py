@@ -60,7 +60,7 @@ class Experiment(NamedTuple):
 FROZEN = ", fixed by the pilot"
 
 
-class Run(NamedTuple):
+class ExperimentRun(NamedTuple):
     """One run of an experiment: a case and a seed."""
 
     experiment: str
@@ -238,7 +238,7 @@ def check_names(kind: str, names: Iterable[str], accepted: Sequence[str]) -> Non
 
 def make_runs(
     experiments: Sequence[Experiment], *, seeds: int, first_seed: int = 0, quick: bool = False
-) -> list[Run]:
+) -> list[ExperimentRun]:
     """Return every run, all cases of a seed before the next seed.
 
     So a machine that is slower for a while is so for all cases, and what is there after an
@@ -250,7 +250,7 @@ def make_runs(
         If a configuration is refused.
     """
     return [
-        Run(experiment.name, case.name, _config(experiment, case, seed, quick))
+        ExperimentRun(experiment.name, case.name, _config(experiment, case, seed, quick))
         for seed, experiment in itertools.product(
             range(first_seed, first_seed + seeds), experiments
         )

@@ -26,7 +26,7 @@ from rskernels.rsft.task import Epoch, Task
 NO_ENVELOPE = "fixed:1"  # of a rule that reads no M
 
 
-class Batch(NamedTuple):
+class ScoredBatch(NamedTuple):
     """Rows of the pool, and what the model makes of them before it is decided on them."""
 
     rows: Tensor
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     """int64 ``[N]``, of the envelope; None for one group."""
 
 
-class Decision(NamedTuple):
+class DecidedBatch(NamedTuple):
     """What a rule selected of a batch, and by which M."""
 
     selection: Selection
@@ -149,7 +149,7 @@ class Loop:
         self.state.epoch += 1
         return self.record(epoch, steps)
 
-    def score(self, rows: Tensor, log_density: Tensor) -> Batch:
+    def score(self, rows: Tensor, log_density: Tensor) -> ScoredBatch:
         """Gather rows of the pool, int64 ``[N]``, and run the model on them."""
         task = self.task
         inputs = task.pool.inputs[rows]
@@ -159,7 +159,7 @@ class Loop:
                 logits = self.state.model(inputs)
         else:
             logits = task.logits[rows]
-        return Batch(
+        return ScoredBatch(
             rows,
             inputs,
             labels=task.pool.labels[rows],
@@ -169,7 +169,7 @@ class Loop:
             group=self.state.balance.group(rows),
         )
 
-    def decide(self, batch: Batch) -> Decision:
+    def decide(self, batch: ScoredBatch) -> DecidedBatch:
         """Select samples by the rule, with the M in force before this batch."""
         state, ratios = self.state, None
         if self.rule.rejects and state.envelope.policy == "leave_one_out":
@@ -186,9 +186,9 @@ class Loop:
         M = float(log_M.max().exp()) if self.rule.rejects else None
         self._check(selection, float(log_M.max()), M)
         excess, mass = selection.excess.tolist()
-        return Decision(selection, M, excess / mass if mass else 0.0)
+        return DecidedBatch(selection, M, excess / mass if mass else 0.0)
 
-    def step(self, batch: Batch, selection: Selection) -> tuple[float | None, float]:
+    def step(self, batch: ScoredBatch, selection: Selection) -> tuple[float | None, float]:
         """Take a gradient step on what was selected.
 
         Returns
@@ -212,7 +212,7 @@ class Loop:
         share = weights / weights.sum()
         return value, float(share.square().sum())
 
-    def learn(self, batch: Batch, selection: Selection) -> None:
+    def learn(self, batch: ScoredBatch, selection: Selection) -> None:
         """Take the batch's ratios into M, after the decision: else they bias what is accepted."""
         if self.rule.rejects:
             self.state.envelope.update(selection.log_ratio, batch.group, accepted=selection.mask)
