@@ -161,12 +161,12 @@ def test_resume_after_a_crash_is_bit_identical(tmp_path, monkeypatch, case, save
     """The crash comes between two checkpoints, after the chain's burn-in or before its end."""
     rounds = {"rounds": 2} if case == "tuned" else {}
     straight = quick(tmp_path / "straight", case, **rounds)
-    save, made = checkpoint.save, []
+    save, saved = checkpoint.save, []
 
     def crash(path, state):
-        if len(made) == saves:
+        if len(saved) == saves:
             raise KeyboardInterrupt
-        made.append(path)
+        saved.append(path)
         save(path, state)
 
     with monkeypatch.context() as patch:

@@ -15,10 +15,10 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def assert_shares(labels, wanted):
-    count = labels.bincount(minlength=len(wanted)).double()
-    error = 5 * (len(labels) * wanted * (1 - wanted)).sqrt()
-    assert ((count - len(labels) * wanted).abs() <= error).all()
+def assert_shares(labels, expected):
+    count = labels.bincount(minlength=len(expected)).double()
+    error = 5 * (len(labels) * expected * (1 - expected)).sqrt()
+    assert ((count - len(labels) * expected).abs() <= error).all()
 
 
 def test_priors_go_from_a_long_tail_to_its_reverse():
@@ -49,10 +49,10 @@ def test_the_tasks_stream_moves_and_then_stays_and_its_density_moves_along():
         epochs = [task.order(number, source) for _ in range(300)]
         drawn = task.pool.labels[torch.cat([epoch.rows for epoch in epochs])]
         prior = epochs[0].log_density.double().neg().exp() / len(counts)  # of each row's class
-        wanted = torch.zeros(10).double().index_put((task.pool.labels,), prior)
-        assert wanted.sum() == pytest.approx(1)
-        assert_shares(drawn, wanted)
-        shares.append(wanted)
+        expected = torch.zeros(10).double().index_put((task.pool.labels,), prior)
+        assert expected.sum() == pytest.approx(1)
+        assert_shares(drawn, expected)
+        shares.append(expected)
     assert shares[0].max() / shares[0].min() == pytest.approx(20)
     torch.testing.assert_close(shares[2], 1 / shares[0] / (1 / shares[0]).sum())
     assert torch.equal(shares[2], shares[3])

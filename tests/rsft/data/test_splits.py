@@ -55,15 +55,15 @@ def test_which_class_is_rare_depends_on_the_seed():
 def test_class_balance_is_wanted_over_pool_share():
     counts = torch.tensor([60, 30, 10])
     assert log_class_balance(counts).exp().tolist() == pytest.approx([5 / 9, 10 / 9, 10 / 3])
-    wanted = torch.tensor([6.0, 3.0, 1.0])
-    assert log_class_balance(counts, wanted).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    shares = torch.tensor([6.0, 3.0, 1.0])
+    assert log_class_balance(counts, shares).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     assert log_class_balance(counts, torch.tensor([1.0, 0, 0]))[1] == -torch.inf
 
 
-@pytest.mark.parametrize("wanted", [[1.0, 1.0], [1.0, -1.0, 1.0], [0.0] * 3, [float("nan")] * 3])
-def test_class_balance_refuses_what_is_no_density(wanted):
+@pytest.mark.parametrize("shares", [[1.0, 1.0], [1.0, -1.0, 1.0], [0.0] * 3, [float("nan")] * 3])
+def test_class_balance_refuses_what_is_no_density(shares):
     with pytest.raises(ValueError, match="shares must hold 3 non-negative numbers"):
-        log_class_balance(torch.tensor([60, 30, 10]), torch.tensor(wanted))
+        log_class_balance(torch.tensor([60, 30, 10]), torch.tensor(shares))
 
 
 def test_class_balance_refuses_an_empty_class():
