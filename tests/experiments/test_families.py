@@ -19,10 +19,10 @@ from rskernels.rsft.errors import CheckpointError, DataError
 from rskernels.rsft.rules import RULES
 
 WINE = {"data": "wine", "imbalance": 3.0}
-CHAIN = {**WINE, "steps": 600, "chains": 4}
-INDEPENDENT = {**WINE, "form": "independent", "tau": 1.0, "steps": 100}
-TUNED = {**WINE, "draws": 200, "rounds": 1}
-PROPOSAL = {"method": "proposal", "epochs": 2, "pretrain_epochs": 2, "test_fraction": 0.8}
+CHAIN = {**WINE, "steps": 300, "chains": 4}
+INDEPENDENT = {**WINE, "form": "independent", "tau": 1.0, "steps": 50}
+TUNED = {**WINE, "draws": 100, "rounds": 1}
+PROPOSAL = {"method": "proposal", "epochs": 2, "pretrain_epochs": 1, "test_fraction": 0.8}
 TRANSFER = {**PROPOSAL, "method": "transfer"}
 CASES = {
     "chain": (SampleConfig, CHAIN),
@@ -83,14 +83,14 @@ def test_a_chain_tells_whether_it_has_converged(tmp_path):
     assert summary["gradient_samples"] == 0
     assert summary["parameters"] == 42
     assert summary["r_hat"] > 1
-    assert 0 < summary["ess"] < 4 * 300
+    assert 0 < summary["ess"] < 4 * 150
     assert summary["acceptance"] == pytest.approx(0.3, abs=0.1)
     samples = checkpoint.read(tmp_path / "samples.pt")["samples"]
     assert samples.shape[1] == 42
 
 
 def test_drawn_parameters_predict(tmp_path):
-    long = quick(tmp_path / "chain", "chain", steps=3000)
+    long = quick(tmp_path / "chain", "chain", steps=1500)
     assert long["balanced_accuracy"] > 0.8
     assert quick(tmp_path / "independent", "independent")["balanced_accuracy"] > 0.6
 
@@ -110,7 +110,7 @@ def test_a_tuned_proposal_is_told_of_from_start_to_end(tmp_path):
     summary = quick(tmp_path, "tuned", rounds=2)
     assert summary["gain"] == summary["acceptance"] / summary["acceptance_start"] > 1
     assert summary["log_M"] < summary["log_M_start"]
-    assert summary["draws"] == 600
+    assert summary["draws"] == 300
     assert summary["draws_per_second"] > 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
@@ -191,13 +191,13 @@ def test_a_proposal_is_tuned_further(tmp_path):
     assert_same_files(tmp_path / "straight", tmp_path / "parts")
     with pytest.raises(CheckpointError, match="has tuned 2 rounds, more than rounds=1"):
         run(make_config("tuned"), tmp_path / "parts", resume=True)
-    with pytest.raises(CheckpointError, match="draws was 200, is 300"):
+    with pytest.raises(CheckpointError, match="draws was 100, is 300"):
         run(make_config("tuned", draws=300), tmp_path / "parts", resume=True)
 
 
 def test_a_chain_of_other_length_is_not_resumed(tmp_path):
     quick(tmp_path, "chain")
-    with pytest.raises(CheckpointError, match="steps was 600, is 700"):
+    with pytest.raises(CheckpointError, match="steps was 300, is 700"):
         run(make_config("chain", steps=700), tmp_path, resume=True)
 
 

@@ -231,12 +231,12 @@ def test_an_envelope_that_knows_no_M_of_the_words_is_said(tmp_path):
 
 
 def test_plain_learns_what_there_is_most_of(tmp_path):
-    config = GradientConfig(data="multimodal", method="plain", epochs=12)
+    config = GradientConfig(data="multimodal", method="plain", epochs=8)
     summary = run(config, tmp_path, progress=False)
     assert summary["accuracy_image"] > 0.8
     assert summary["accuracy_image"] > summary["accuracy_word"]
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert sum("accuracy_speech" in record for record in records) == 12
+    assert sum("accuracy_speech" in record for record in records) == 8
 
 
 @pytest.mark.parametrize("method", ["transfer", "proposal"])
