@@ -123,31 +123,35 @@ class Loop:
         """
         epoch = self.task.order(self.state.epoch, self.state.generator)
         log_density = self.task.log_density if epoch.log_density is None else epoch.log_density
-        steps = []
         batches = torch.split(epoch.rows, self.config.batch_size)
+        steps = []
         for rows in batches:
-            started = time.perf_counter()
-            batch = self.score(rows, log_density)
-            decision = self.decide(batch)
-            loss, squared_weights = self.step(batch, decision.selection)
-            self.learn(batch, decision.selection)
-            accepted, violations, invalid, _ = decision.selection.counts.tolist()
-            step = Step(
-                len(rows),
-                accepted,
-                violations,
-                invalid,
-                loss=loss,
-                delta=decision.delta,
-                M=decision.M,
-                squared_weights=squared_weights,
-                seconds=time.perf_counter() - started,
-            )
+            step = self.batch(rows, log_density)
             self.state.totals.add(step)
             show(step, 1 / len(batches))
             steps.append(step)
         self.state.epoch += 1
         return self.record(epoch, steps)
+
+    def batch(self, rows: Tensor, log_density: Tensor) -> Step:
+        """Take one step: on rows of the pool, int64 ``[N]``, by log p̂ of all of it."""
+        started = time.perf_counter()
+        scored = self.score(rows, log_density)
+        decided = self.decide(scored)
+        loss, squared_weights = self.step(scored, decided.selection)
+        self.learn(scored, decided.selection)
+        accepted, violations, invalid, _ = decided.selection.counts.tolist()
+        return Step(
+            len(rows),
+            accepted,
+            violations,
+            invalid,
+            loss=loss,
+            delta=decided.delta,
+            M=decided.M,
+            squared_weights=squared_weights,
+            seconds=time.perf_counter() - started,
+        )
 
     def score(self, rows: Tensor, log_density: Tensor) -> ScoredBatch:
         """Gather rows of the pool, int64 ``[N]``, and run the model on them."""

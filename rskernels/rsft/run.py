@@ -103,22 +103,10 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(torch_threads(config.threads))
         loop = Loop(task, config, generator or torch.Generator().manual_seed(config.seed))
-        state, position = loop.state, 0
-        if resume:
-            needed = frozenset({"position", *state.state_dict()})
-            saved = restore(config, out, needed=needed, free=frozenset({"epochs"}))
-            loop.load_state_dict(saved)
-            position = saved["position"]
-            if state.epoch > config.epochs:
-                raise CheckpointError(
-                    f"{out} has trained {state.epoch} epochs, more than epochs={config.epochs}"
-                )
-        else:
-            start_afresh(out, overwrite=overwrite)
-            loop.pilot()
+        state = loop.state
+        position = begin(loop, out, resume=resume, overwrite=overwrite)
         bar = stack.enter_context(make_bar(config.epochs, state.epoch, on=progress))
-        writer = MetricsWriter(out, position=position, step=state.totals.steps)
-        stack.enter_context(writer)
+        writer = stack.enter_context(MetricsWriter(out, position=position, step=state.totals.steps))
 
         def show(step: Step, part: float) -> None:
             writer.write(step.record(state.totals.steps))
@@ -133,6 +121,22 @@ def train(
             writer.write(loop.epoch(show))
             save(config, out, {"position": writer.position(), **state.state_dict()})
     return finish(task, config, state.totals, out)
+
+
+def begin(loop: Loop, out: Path, *, resume: bool, overwrite: bool) -> int:
+    """Restore a loop, or learn its first M; return the bytes of the metrics that are kept."""
+    if not resume:
+        start_afresh(out, overwrite=overwrite)
+        loop.pilot()
+        return 0
+    state, epochs = loop.state, loop.config.epochs
+    needed = frozenset({"position", *state.state_dict()})
+    saved = restore(loop.config, out, needed=needed, free=frozenset({"epochs"}))
+    loop.load_state_dict(saved)
+    if state.epoch > epochs:
+        raise CheckpointError(f"{out} has trained {state.epoch} epochs, more than epochs={epochs}")
+    position: int = saved["position"]
+    return position
 
 
 def finish(task: Task, config: LoopConfig, totals: Totals, out: Path) -> dict[str, Any]:
