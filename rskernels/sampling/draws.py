@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from rskernels.law.philox import check_seed, draw_seed, philox4x32, seed_words
+from rskernels.law.philox import philox4x32, seed_words
+from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.ops.arguments import FLOAT_DTYPES, FLOAT_NAMES
 
 # Streams 0 and 1 are the masks' acceptances and the envelope's thinning.

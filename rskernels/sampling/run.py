@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rskernels.ops.decide import bernoulli_mask
+from rskernels.ops import bernoulli_mask
 from rskernels.sampling.bound import Bound
 from rskernels.sampling.draws import SAMPLE_STREAM, Batch, Draws
 from rskernels.sampling.result import (

@@ -292,9 +292,9 @@ def test_a_missing_compiler_says_what_to_install(python, package, load, advice):
     code = f"""
 import sys
 sys.modules[{package!r}] = None
-from rskernels._torch import library
+from rskernels._torch import devices
 try:
-    library.{load}()
+    devices.{load}()
 except ImportError as error:
     print(error)
 """

@@ -1,5 +1,6 @@
 """Calls that torch's dispatcher would only pass on: whoever listens to this thread still hears."""
 
+import dataclasses
 import warnings
 
 import pytest
@@ -9,8 +10,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rskernels
-from rskernels._torch import library
+from rskernels._torch import devices
 from rskernels._torch.fast_path import is_idle, is_plain
+from rskernels.ops import decide
 
 N, V = 64, 5
 CALLS = {
@@ -76,10 +78,12 @@ def test_a_traced_graph_holds_the_operator(operator, batch):
 
 def test_without_listeners_the_kernels_are_called_directly(operator, batch, monkeypatch):
     called = []
-    kernels = library.cpu_kernels()
+    kernels = devices.cpu_kernels()
     kernel = getattr(kernels, operator)
     monkeypatch.setattr(kernels, operator, lambda *given: called.append(given) or kernel(*given))
-    monkeypatch.setattr(rskernels.ops.decide, f"_{operator}", None)
+    name = operator.upper()
+    without = dataclasses.replace(getattr(decide, name), eager=None)
+    monkeypatch.setattr(decide, name, without)
     assert is_idle()
     CALLS[operator](*batch)
     assert len(called) == 1

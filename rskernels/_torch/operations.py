@@ -1,0 +1,74 @@
+"""The operations as records: each knows its kernel, its operator and its operator in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from rskernels._torch.devices import cpu_kernels
+from rskernels._torch.dynamic import DYNAMIC, Dynamic
+from rskernels._torch.fast_path import is_compiling
+from rskernels._torch.schemas import law_fields, operator, split
+from rskernels.law.decision import Law
+
+
+class Call(NamedTuple):
+    """What an operation is called with, once it is checked."""
+
+    arguments: tuple[Any, ...]
+    """Of the function of this operation in every backend."""
+    is_direct: bool
+    """Whether torch's dispatcher would only pass them on to the CPU kernels."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation in its three forms, which decide alike."""
+
+    kernel: str
+    """Name of the function in every backend."""
+    fields: Callable[..., tuple[Any, ...]]
+    """Makes of the kernel's arguments those of the torch operators."""
+    eager: Any
+    traced: Dynamic
+
+    def __call__(self, call: Call) -> Any:
+        """Call the CPU kernel where that is all that would happen, else the torch operator."""
+        arguments, is_direct = call
+        # Where a graph breaks, a call that was bound outside of it may be traced.
+        if is_compiling():
+            return self.traced(*self.fields(*arguments))
+        if is_direct:
+            return getattr(cpu_kernels(), self.kernel)(*arguments)
+        return self.eager(*self.fields(*arguments))
+
+
+def _decision_fields(
+    logits: Tensor, targets: Tensor | None, law: Law, *reading: Any
+) -> tuple[Any, ...]:
+    if logits.requires_grad:
+        logits = logits.detach()
+    return (logits, targets, *law_fields(law), *reading)
+
+
+def _bernoulli_fields(
+    log_ratio: Tensor, M: Tensor | float, seed: Tensor | int, *rest: Any
+) -> tuple[Any, ...]:
+    return (log_ratio.detach(), *split(M, 1.0), *split(seed, 0), *rest)
+
+
+def _log_prob_fields(*arguments: Any) -> tuple[Any, ...]:
+    return arguments
+
+
+def _operation(name: str, fields: Callable[..., tuple[Any, ...]]) -> Operation:
+    return Operation(name, fields, operator(name), DYNAMIC[name])
+
+
+MASK = _operation("mask", _decision_fields)
+DECIDE = _operation("decide", _decision_fields)
+BERNOULLI = _operation("bernoulli", _bernoulli_fields)
+LOG_PROB = _operation("target_log_prob", _log_prob_fields)
