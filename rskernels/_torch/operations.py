@@ -11,7 +11,7 @@ from torch import Tensor
 from rskernels._torch.devices import cpu_kernels
 from rskernels._torch.dynamic import DYNAMIC, Dynamic
 from rskernels._torch.fast_path import is_compiling
-from rskernels._torch.schemas import law_fields, operator, split
+from rskernels._torch.schemas import NUMBER, operator, split
 from rskernels.law.decision import Law
 
 
@@ -49,9 +49,17 @@ class Operation:
 def _decision_fields(
     logits: Tensor, targets: Tensor | None, law: Law, *reading: Any
 ) -> tuple[Any, ...]:
-    if logits.requires_grad:
-        logits = logits.detach()
-    return (logits, targets, *law_fields(law), *reading)
+    # `split` written out, which halves the time.
+    density, M, seed = law[:3]
+    is_number, M_is_number = isinstance(density, NUMBER), isinstance(M, NUMBER)
+    seed_is_number = isinstance(seed, NUMBER)
+    return (
+        logits.detach() if logits.requires_grad else logits, targets,
+        None if is_number else density, density if is_number else 1.0,
+        None if M_is_number else M, M if M_is_number else 1.0,
+        None if seed_is_number else seed, seed if seed_is_number else 0,
+        *law[3:], *reading,
+    )  # fmt: skip
 
 
 def _bernoulli_fields(

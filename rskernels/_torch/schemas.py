@@ -12,13 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from rskernels.law.decision import Law
-
 T = TypeVar("T", int, float)
 
 _REQUIRED = object()
 # Asked of a number, this is twice as fast as whether it is a tensor.
-_NUMBER = (float, int, torch.SymFloat, torch.SymInt)
+NUMBER = (float, int, torch.SymFloat, torch.SymInt)
 
 
 class Field(NamedTuple):
@@ -99,10 +97,4 @@ def operator(name: str) -> Any:
 
 def split(value: Tensor | T, unused: T) -> tuple[Tensor | None, T]:
     """Return the two fields of what is a tensor or a number."""
-    return (None, value) if isinstance(value, _NUMBER) else (value, unused)
-
-
-def law_fields(law: Law) -> tuple[Any, ...]:
-    """Return the fields of a law."""
-    density, M, seed = law[:3]
-    return (*split(density, 1.0), *split(M, 1.0), *split(seed, 0), *law[3:])
+    return (None, value) if isinstance(value, NUMBER) else (value, unused)
