@@ -298,6 +298,6 @@ try:
 except ImportError as error:
     print(error)
 """
-    said = python(code)
-    assert package.capitalize() in said
-    assert advice in said
+    message = python(code)
+    assert package.capitalize() in message
+    assert advice in message

@@ -12,13 +12,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import rskernels
 from rskernels._torch import devices
 from rskernels._torch.fast_path import is_idle, is_plain
-from rskernels.ops import decide
+from rskernels.ops import bernoulli, decide
 
 N, V = 64, 5
 CALLS = {
     "mask": lambda z, targets: rskernels.accept_mask(z, 0.2, 1.5, targets=targets, seed=3),
     "decide": lambda z, targets: rskernels.accept(z, 0.2, 1.5, targets=targets, seed=3).mask,
+    "bernoulli": lambda z, targets: rskernels.bernoulli_mask(z, 1.5, seed=3),
 }
+# Where the record of each operation is looked up.
+MODULES = {"mask": decide, "decide": decide, "bernoulli": bernoulli}
 
 
 class DispatchMode(TorchDispatchMode):
@@ -81,9 +84,8 @@ def test_without_listeners_the_kernels_are_called_directly(operator, batch, monk
     kernels = devices.cpu_kernels()
     kernel = getattr(kernels, operator)
     monkeypatch.setattr(kernels, operator, lambda *given: called.append(given) or kernel(*given))
-    name = operator.upper()
-    without = dataclasses.replace(getattr(decide, name), eager=None)
-    monkeypatch.setattr(decide, name, without)
+    module, name = MODULES[operator], operator.upper()
+    monkeypatch.setattr(module, name, dataclasses.replace(getattr(module, name), eager=None))
     assert is_idle()
     CALLS[operator](*batch)
     assert len(called) == 1
