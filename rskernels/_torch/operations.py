@@ -16,24 +16,30 @@ from rskernels.law.decision import Law
 
 
 class Call(NamedTuple):
-    """What an operation is called with, once it is checked."""
+    """What a decision is called with, once it is checked."""
 
     arguments: tuple[Any, ...]
-    """Of the function of this operation in every backend."""
+    """Of the function of this decision in every backend."""
     is_direct: bool
     """Whether torch's dispatcher would only pass them on to the CPU kernels."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation in its three forms, which decide alike."""
+    """The torch operators of an operation, which take the same fields."""
+
+    eager: Any
+    traced: Dynamic
+
+
+@dataclass(frozen=True)
+class Decision(Operation):
+    """An operation without gradient, which may run without torch's dispatcher."""
 
     kernel: str
     """Name of the function in every backend."""
     fields: Callable[..., tuple[Any, ...]]
     """Makes of the kernel's arguments those of the torch operators."""
-    eager: Any
-    traced: Dynamic
 
     def __call__(self, call: Call) -> Any:
         """Call the CPU kernel where that is all that would happen, else the torch operator."""
@@ -46,7 +52,7 @@ class Operation:
         return self.eager(*self.fields(*arguments))
 
 
-def _decision_fields(
+def _row_fields(
     logits: Tensor, targets: Tensor | None, law: Law, *reading: Any
 ) -> tuple[Any, ...]:
     # `split` written out, which halves the time.
@@ -68,15 +74,11 @@ def _bernoulli_fields(
     return (log_ratio.detach(), *split(M, 1.0), *split(seed, 0), *rest)
 
 
-def _log_prob_fields(*arguments: Any) -> tuple[Any, ...]:
-    return arguments
+def _decision(name: str, fields: Callable[..., tuple[Any, ...]]) -> Decision:
+    return Decision(operator(name), DYNAMIC[name], name, fields)
 
 
-def _operation(name: str, fields: Callable[..., tuple[Any, ...]]) -> Operation:
-    return Operation(name, fields, operator(name), DYNAMIC[name])
-
-
-MASK = _operation("mask", _decision_fields)
-DECIDE = _operation("decide", _decision_fields)
-BERNOULLI = _operation("bernoulli", _bernoulli_fields)
-LOG_PROB = _operation("target_log_prob", _log_prob_fields)
+MASK = _decision("mask", _row_fields)
+DECIDE = _decision("decide", _row_fields)
+BERNOULLI = _decision("bernoulli", _bernoulli_fields)
+LOG_PROB = Operation(operator("target_log_prob"), DYNAMIC["target_log_prob"])

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 
 from rskernels.law.seeds import check_row_offset, check_seed, check_stream
+from rskernels.law.streams import Stream
 
 ROUNDS = 10
 MULTIPLIER_0 = 0xD2511F53
@@ -109,7 +110,7 @@ def uniforms(
     *,
     seed: int | torch.Tensor,
     row_offset: int = 0,
-    stream: int = 0,
+    stream: int = Stream.ACCEPT,
     columns: int | None = None,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rskernels._torch import LOG_PROB, Call, transforms
+from rskernels._torch import LOG_PROB, transforms
 from rskernels._torch.fast_path import is_compiling, is_transforming
 from rskernels.ops.arguments import (
     check_logits,
@@ -55,7 +55,7 @@ def target_log_prob(
     arguments = (logits, targets, temperature, ignore_index)
     if is_transforming():
         return transforms.target_log_prob(*arguments)
-    if not is_compiling():
-        transforms.refuse_tangent(logits)
-    log_prob: Tensor = LOG_PROB(Call(arguments, is_direct=False))[0]
-    return log_prob
+    if is_compiling():
+        return LOG_PROB.traced(*arguments)[0]
+    transforms.refuse_tangent(logits)
+    return LOG_PROB.eager(*arguments)[0]
