@@ -52,9 +52,7 @@ class Decision(Operation):
         return self.eager(*self.fields(*arguments))
 
 
-def _row_fields(
-    logits: Tensor, targets: Tensor | None, law: Law, *reading: Any
-) -> tuple[Any, ...]:
+def _row_fields(logits: Tensor, targets: Tensor | None, law: Law, *reading: Any) -> tuple[Any, ...]:
     # `split` written out, which halves the time.
     density, M, seed = law[:3]
     is_number, M_is_number = isinstance(density, NUMBER), isinstance(M, NUMBER)
