@@ -3,7 +3,9 @@
 ``options`` makes a command's options of a configuration, ``app`` puts the commands together.
 """
 
-from rskernels.rsft.extras import HINT
+from rskernels.rsft.extras import HINT as _HINT
+
+__all__ = ["main"]
 
 NEEDED = ("rich", "typer")
 
@@ -15,5 +17,5 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         if missing.name not in NEEDED:
             raise
-        raise SystemExit(f"the rskernels command needs {missing.name}: {HINT}") from missing
+        raise SystemExit(f"the rskernels command needs {missing.name}: {_HINT}") from missing
     app(prog_name="rskernels")

@@ -5,3 +5,9 @@ and ``demo`` compare, `runner` makes those runs, `intervals` and `report` say wh
 `datasets`, `bundled` and `multimodal` are the data, `networks` the models, `shift` a shift of the
 inputs.
 """
+
+from rskernels.experiments.config import GradientConfig, SampleConfig, TuneConfig
+from rskernels.experiments.families import run
+from rskernels.experiments.suite import DEMO, EXPERIMENTS
+
+__all__ = ["DEMO", "EXPERIMENTS", "GradientConfig", "SampleConfig", "TuneConfig", "run"]

@@ -76,10 +76,11 @@ def test_the_steps_of_the_loop_by_hand():
 
 def test_totals_are_sums_of_the_steps():
     totals = Totals()
-    totals.add(Step(10, 5, 1, 2, 0.7, 0.25, 3.0, 0.2, 1.5))
-    totals.add(Step(10, 0, 0, 0, None, 0.5, 3.0, 0.0, 0.5))
+    first = Step(10, 5, 1, 2, loss=0.7, delta=0.25, M=3.0, squared_weights=0.2, seconds=1.5)
+    totals.add(first)
+    totals.add(first._replace(accepted=0, violations=0, invalid=0, loss=None, squared_weights=0.0))
     assert (totals.steps, totals.rows, totals.gradient_samples) == (2, 20, 5)
     assert (totals.skipped_steps, totals.violations, totals.invalid) == (1, 1, 2)
-    assert (totals.delta, totals.seconds) == (0.75, 2.0)
+    assert (totals.delta, totals.seconds) == (0.5, 3.0)
     assert totals.acceptance == 0.25
     assert totals.gradient_ess == pytest.approx(1 / 0.2)
