@@ -6,7 +6,7 @@ import torch
 import rskernels
 from rskernels.kernels import reference
 
-from .intervals import assert_inside, flips
+from ..intervals import assert_inside, flips
 
 LOG_M = 0.3
 LARGEST_EXPECTED = 4.0  # flips
