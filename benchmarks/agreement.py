@@ -8,6 +8,7 @@ from torch import Tensor
 import rskernels
 from cases import Case, Inputs
 from rskernels.kernels import reference
+from rskernels.law.decision import Law
 from rskernels.law.philox import row_uniforms
 
 ROWS = 32  # checked at each end of the batch
@@ -36,9 +37,10 @@ def _reference(case: Case, inputs: Inputs, rows: slice) -> tuple[Tensor, Tensor]
     """Return the reference's decisions of some rows, and which are not within rounding."""
     logits, density, M, targets = inputs
     mask, _, log_ratio, _, _ = reference.decide(
-        logits[rows], targets[rows], density[rows], M, SEED, rows.start,
-        1.0, False, case.operation == "verify_mask", -100,
-    )  # fmt: skip
+        logits[rows],
+        targets[rows],
+        Law(density[rows], M, SEED, rows.start, model_is_target=case.operation == "verify_mask"),
+    )
     ids = torch.arange(rows.start, rows.stop, device=logits.device)[: mask.numel()]
     log_u = row_uniforms(ids, 0, SEED, 0).double().log()
     margin = log_ratio - torch.tensor(M, dtype=torch.float64).log() - log_u
