@@ -3,6 +3,8 @@
 import json
 import statistics
 
+from .support.processes import run_python
+
 # Seconds, as medians of several processes.
 IMPORT_LIMIT = 0.15
 FIRST_CALL_LIMIT = 1.0
@@ -33,15 +35,15 @@ print(json.dumps([imported - start, called - imported, every - imported]))
 """
 
 
-def test_import_leaves_compilers_and_tools_alone(python):
-    loaded = json.loads(python(LOADED))
+def test_import_leaves_compilers_and_tools_alone():
+    loaded = json.loads(run_python(LOADED))
     assert "rskernels.ops" in loaded
     assert [name for name in loaded if name.partition(".")[0] in LAZY] == []
 
 
-def test_import_and_first_call_are_quick(python):
-    python(TIMES)  # warms the cache of compiled kernels
-    runs = [json.loads(python(TIMES)) for _ in range(3)]
+def test_import_and_first_call_are_quick():
+    run_python(TIMES)  # warms the cache of compiled kernels
+    runs = [json.loads(run_python(TIMES)) for _ in range(3)]
     imports, first, every = (statistics.median(column) for column in zip(*runs, strict=True))
     assert imports <= IMPORT_LIMIT, f"import took {imports:.3f} s"
     assert first <= FIRST_CALL_LIMIT, f"the first call took {first:.3f} s"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rskernels import kernels
 
+from ..support.processes import run_python
+
 OPERATIONS = ("target", "dense", "log_prob", "gradient")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -43,17 +45,18 @@ def check(operation, name):
 for operation, name in {order}:
     check(operation, name)
 
-from rskernels.kernels.cpu import decide, dense, gradient
-entries = (decide.target_rows, dense.dense_rows,
-           gradient.log_prob_rows, gradient.gradient_rows)
+from rskernels.kernels.cpu.decide import target_rows
+from rskernels.kernels.cpu.dense import dense_rows
+from rskernels.kernels.cpu.gradient import gradient_rows, log_prob_rows
+entries = (target_rows, dense_rows, log_prob_rows, gradient_rows)
 print(sum(sum(entry.stats.cache_misses.values()) for entry in entries))
 """
 
 
-def test_kernels_of_other_processes_are_the_right_ones(python, tmp_path):
+def test_kernels_of_other_processes_are_the_right_ones(tmp_path):
     def misses(pairs):
         code = RUN.replace("{order}", repr(list(pairs)))
-        return int(python(code, NUMBA_CACHE_DIR=str(tmp_path)))
+        return int(run_python(code, NUMBA_CACHE_DIR=str(tmp_path)))
 
     # Each compiles alone, so that all number their functions alike.
     for operation in OPERATIONS:
@@ -63,7 +66,7 @@ def test_kernels_of_other_processes_are_the_right_ones(python, tmp_path):
 
 def test_every_function_made_in_a_factory_is_named_apart():
     # Closures that share a name and argument types may be taken for each other.
-    for path in Path(kernels.__path__[0]).glob("cpu*.py"):
+    for path in Path(kernels.__path__[0]).glob("cpu/*.py"):
         for factory in ast.walk(ast.parse(path.read_text())):
             if not isinstance(factory, ast.FunctionDef):
                 continue

@@ -9,6 +9,7 @@ import os
 import pytest
 import torch
 
+from ..support.backends import backend_of
 from .public import Public
 
 ON_GPU = torch.cuda.is_available()
@@ -35,7 +36,7 @@ def kind(request):
 
 
 @pytest.fixture
-def subject(kind, backend_of):
+def subject(kind):
     """Who decides: a backend's module, or the public functions where they reach that backend."""
     if kind in ("cpu", "gpu"):
         return Public(backend_of(kind))
