@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    # The workers share the cores; torch reads this when it is loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
 import torch
 
 if not torch.cuda.is_available():
@@ -26,6 +31,11 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
         patch_once_a_launch()
+
+
+def pytest_collection_modifyitems(items):
+    # What takes longest and runs in processes of its own begins first.
+    items.sort(key=lambda item: item.path.name != "test_compile_ahead.py")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -264,6 +264,7 @@ print("unharmed")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "widths"),
     [("cpu", (1, 2, 15, 16, 17, 63, 64, 65, 511, 513, 2049, 4095, 4096, 4097, 8191, 8193)),

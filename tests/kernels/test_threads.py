@@ -105,6 +105,7 @@ print(rskernels.accept_mask(logits, 0.01, 1.0, targets=targets, seed=1).sum().it
 """
 
 
+@pytest.mark.process
 def test_first_call_with_any_number_of_threads():
     said = {run_python(FRESH.format(count=count)) for count in (1, 2)}
     assert len(said) == 1
@@ -143,11 +144,13 @@ print("done")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("used", [False, True])
 def test_fork(used):
     assert run_python(FORK.format(used=used), timeout=60).strip() == "done"
 
 
+@pytest.mark.process
 def test_dataloader_workers():
     class Rows(torch.utils.data.Dataset):
         def __len__(self):
