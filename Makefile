@@ -22,7 +22,7 @@ compare: $(READY) $(KERNELS)
 
 # The same code in two minutes, for too few seeds and epochs to conclude anything.
 compare-quick: $(READY) $(KERNELS)
-	$(BIN)/rskernels compare --quick --overwrite --out build/compare
+	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
 
 # A worker a core, four at most, for each holds torch; who runs out of tests takes another's.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

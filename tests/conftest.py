@@ -34,8 +34,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    # What takes longest and runs in processes of its own begins first.
-    items.sort(key=lambda item: item.path.name != "test_compile_ahead.py")
+    # What takes longest begins first, so that no worker is left with it at the end.
+    items.sort(key=_is_short)
+
+
+def _is_short(item):
+    return item.path.name != "test_compile_ahead.py", "benchmarks" not in item.path.parts
 
 
 @pytest.fixture(autouse=True, scope="session")

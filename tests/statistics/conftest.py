@@ -18,7 +18,13 @@ RUN_SEED = int(os.environ.get("RSKERNELS_TEST_SEED", "0"))
 KINDS = [
     "reference",
     "cpu",
-    pytest.param("interpreted", marks=pytest.mark.skipif(ON_GPU, reason="Triton runs on the GPU")),
+    pytest.param(
+        "interpreted",
+        marks=[
+            pytest.mark.triton,
+            pytest.mark.skipif(ON_GPU, reason="Triton runs on the GPU"),
+        ],
+    ),
     pytest.param(
         "gpu",
         marks=[
