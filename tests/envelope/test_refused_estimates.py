@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rskernels.envelope.envelope import estimate_M
+from rskernels.envelope import estimate_M
 
 NO_VALUES = "no values to take M from"
 Z = torch.zeros(2, 3, 4)
