@@ -16,8 +16,6 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from .support.backends import backend_of
-from .support.bits import same_bits
-from .support.cases import draw_case
 from .support.interpreter import patch_once_a_launch
 from .support.memory import poisoned
 from .support.numba_cache import share_cache
@@ -85,16 +83,6 @@ def gpu(request):
 @pytest.fixture(name="backend_of")
 def _backend_of():
     return backend_of
-
-
-@pytest.fixture(name="draw_case")
-def _draw_case():
-    return draw_case
-
-
-@pytest.fixture(name="same_bits")
-def _same_bits():
-    return same_bits
 
 
 @pytest.fixture(name="python")

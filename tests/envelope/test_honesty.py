@@ -7,11 +7,13 @@ import torch
 
 import rskernels
 
+from ..support.cases import draw_case
+
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 @pytest.fixture(params=["target", "dense"])
-def batch(request, draw_case):
+def batch(request):
     def draw(N, V, dtype=torch.float32):
         return draw_case((N, V), dtype, dense=request.param == "dense", seed=5)
 
