@@ -19,7 +19,6 @@ from .support.backends import backend_of
 from .support.interpreter import patch_once_a_launch
 from .support.memory import poisoned
 from .support.numba_cache import share_cache
-from .support.processes import run_python
 
 share_cache(Path(__file__).parents[1] / "build" / "numba")
 
@@ -78,13 +77,3 @@ def cpu():
 @pytest.fixture(params=[TRITON])
 def gpu(request):
     return backend_of(request.param)
-
-
-@pytest.fixture(name="backend_of")
-def _backend_of():
-    return backend_of
-
-
-@pytest.fixture(name="python")
-def _python():
-    return run_python

@@ -36,6 +36,11 @@ KINDS = [
 ]
 
 
+@pytest.fixture(name="backend_of")
+def _backend_of():
+    return backend_of
+
+
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
