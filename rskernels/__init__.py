@@ -1,6 +1,6 @@
 """Rejection sampling as a fused, exact PyTorch operation."""
 
-from rskernels.envelope.envelope import Envelope, estimate_M
+from rskernels.envelope import Envelope, estimate_M
 from rskernels.law.philox import philox4x32, uniforms
 from rskernels.ops.columns import ColumnOrder
 from rskernels.ops.decide import (

@@ -4,8 +4,8 @@
 #include <span>
 #include <string>
 
-#include "envelope/columns.hpp"
 #include "policies/policy.hpp"
+#include "sketches/columns.hpp"
 
 namespace rskernels {
 

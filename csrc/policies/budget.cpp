@@ -47,21 +47,19 @@ double solve(const std::vector<Sketch::Atom>& atoms, double rate) {
 
 // The optimal budgeted rule: accept with min(1, c w), c solving E[min(1, c w)] = rate; M = 1/c.
 // With a half-life an integral controller removes what the sketch lags behind by.
-class BudgetPolicy final : public Policy {
+class BudgetPolicy final : public RowPolicy {
  public:
-  explicit BudgetPolicy(const EnvelopeOptions& options)
+  BudgetPolicy(const BudgetOptions& options, std::int64_t groups)
       : rate_(options.rate),
         half_life_(options.half_life),
-        sketch_(options, true),
-        bias_(static_cast<std::size_t>(options.groups), 0.0) {}
-
-  bool reads_rows() const override { return true; }
+        sketch_(groups, options.half_life, Sketch::Holds::kCountsAndMasses),
+        bias_(static_cast<std::size_t>(groups), 0.0) {}
 
   void observe(std::size_t group, std::span<const double> ratios) override {
     sketch_.observe(group, ratios);
   }
 
-  void settle(std::size_t group, double rows, double expected) override {
+  void end_batch(std::size_t group, double rows, double expected) override {
     if (!half_life_ || !(rows > 0.0)) return;
     const double error = expected > 0.0 ? std::log(expected / (rows * rate_)) : -kMaxError;
     const double gain = rows / (rows + *half_life_);
@@ -73,7 +71,7 @@ class BudgetPolicy final : public Policy {
     return solve(sketch_.atoms(group), rate_) + bias_[group];
   }
 
-  void merge(const Policy& other) override {
+  void merge(const RowPolicy& other) override {
     const auto& theirs = static_cast<const BudgetPolicy&>(other);
     for (std::size_t g = 0; g < bias_.size(); ++g) {
       const double ours = sketch_.total(g);
@@ -113,8 +111,8 @@ class BudgetPolicy final : public Policy {
 
 }  // namespace
 
-std::unique_ptr<Policy> make_budget(const EnvelopeOptions& options) {
-  return std::make_unique<BudgetPolicy>(options);
+std::unique_ptr<Policy> make_policy(const BudgetOptions& options, std::int64_t groups) {
+  return std::make_unique<BudgetPolicy>(options, groups);
 }
 
 }  // namespace rskernels

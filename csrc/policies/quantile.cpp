@@ -26,12 +26,12 @@ double upper_rank(double n, double level, double confidence) {
   return rank + 1.0;
 }
 
-class QuantilePolicy final : public Policy {
+class QuantilePolicy final : public RowPolicy {
  public:
-  explicit QuantilePolicy(const EnvelopeOptions& options)
-      : level_(options.level), confidence_(options.confidence), sketch_(options, false) {}
-
-  bool reads_rows() const override { return true; }
+  QuantilePolicy(const QuantileOptions& options, std::int64_t groups)
+      : level_(options.level),
+        confidence_(options.confidence),
+        sketch_(groups, options.half_life, Sketch::Holds::kCounts) {}
 
   void observe(std::size_t group, std::span<const double> ratios) override {
     sketch_.observe(group, ratios);
@@ -44,7 +44,7 @@ class QuantilePolicy final : public Policy {
     return sketch_.counts(group).at_rank(std::min(rank, n));
   }
 
-  void merge(const Policy& other) override {
+  void merge(const RowPolicy& other) override {
     sketch_.merge(static_cast<const QuantilePolicy&>(other).sketch_);
   }
 
@@ -62,8 +62,8 @@ class QuantilePolicy final : public Policy {
 
 }  // namespace
 
-std::unique_ptr<Policy> make_quantile(const EnvelopeOptions& options) {
-  return std::make_unique<QuantilePolicy>(options);
+std::unique_ptr<Policy> make_policy(const QuantileOptions& options, std::int64_t groups) {
+  return std::make_unique<QuantilePolicy>(options, groups);
 }
 
 }  // namespace rskernels

@@ -17,10 +17,7 @@ struct RowSum {
 
 RowSum row_sum_exp(const MatrixView& logits, std::int64_t row, double temperature);
 
-// Element `column` of a row, widened.
-double load(const MatrixView& matrix, std::int64_t row, std::int64_t column);
-
-// Columns [begin, begin + count) of a row, widened.
+// Widens columns [begin, begin + count) of a row.
 void load(const MatrixView& matrix, std::int64_t row, std::int64_t begin, std::int64_t count,
           double* values);
 

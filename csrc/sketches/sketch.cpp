@@ -14,11 +14,11 @@ constexpr double kMaxUnit = 0x1p512;
 
 }  // namespace
 
-Sketch::Sketch(const EnvelopeOptions& options, bool with_mass)
-    : with_mass_(with_mass),
-      forgets_(options.half_life.has_value()),
-      groups_(static_cast<std::size_t>(options.groups)) {
-  if (forgets_) growth_ = std::exp2(1.0 / *options.half_life);
+Sketch::Sketch(std::int64_t groups, std::optional<double> half_life, Holds holds)
+    : with_mass_(holds == Holds::kCountsAndMasses),
+      forgets_(half_life.has_value()),
+      groups_(static_cast<std::size_t>(groups)) {
+  if (forgets_) growth_ = std::exp2(1.0 / *half_life);
 }
 
 void Sketch::observe(std::size_t index, std::span<const double> ratios) {

@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include "envelope/columns.hpp"
-#include "policies/policy.hpp"
+#include "sketches/columns.hpp"
 #include "sketches/histogram.hpp"
 #include "sketches/tally.hpp"
 
@@ -21,8 +21,9 @@ class Sketch {
     double mass;   // of each sample exp(log ratio - edge), summed
   };
 
-  // The mass is kept only where it is asked for.
-  Sketch(const EnvelopeOptions& options, bool with_mass);
+  enum class Holds { kCounts, kCountsAndMasses };
+
+  Sketch(std::int64_t groups, std::optional<double> half_life, Holds holds);
 
   void observe(std::size_t group, std::span<const double> ratios);
   void merge(const Sketch& other);

@@ -19,10 +19,10 @@ struct InForce {
   bool decides() const { return inverse > 0.0; }
   // Whether a valid ratio violates it; an M that decides nothing is not violated.
   bool is_exceeded_by(double log_ratio) const { return decides() && log_ratio > log_M; }
-  // w/M of a weight w in units of 2^of.
-  double over_M(double weight, double of) const;
-  // M in units of 2^of.
-  double in_units(double of) const;
+  // w/M of a weight w in units of 2^unit.
+  double over_M(double weight, double unit) const;
+  // M in units of 2^unit.
+  double in_units(double unit) const;
 };
 
 // What the rows of a group amount to, whatever the policy. Sums of weights w = exp(log ratio) are
@@ -60,6 +60,33 @@ struct Tally {
   double chi_squared() const;
 
   bool operator==(const Tally&) const = default;
+};
+
+// A count of rows, under the name that states and reports give it.
+struct CountField {
+  const char* name;
+  std::int64_t Tally::* member;
+};
+
+// A sum over rows in units of 2^(power * exponent).
+struct SumField {
+  const char* name;
+  double Tally::* member;
+  int power;
+};
+
+// All of a tally that adds up; the largest ratio is the maximum over what is merged.
+inline constexpr CountField kCountFields[] = {
+    {"seen", &Tally::seen},         {"invalid", &Tally::invalid},
+    {"decided", &Tally::decided},   {"violations", &Tally::violations},
+    {"observed", &Tally::observed}, {"accepted", &Tally::accepted},
+};
+inline constexpr SumField kSumFields[] = {
+    {"weight", &Tally::weight, 1},
+    {"square", &Tally::square, 2},
+    {"decided_weight", &Tally::decided_weight, 1},
+    {"excess", &Tally::excess, 1},
+    {"expected", &Tally::expected, 0},
 };
 
 // The rows of several tallies together, of which no double counts more than 2^53 one by one.

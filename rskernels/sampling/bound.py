@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rskernels.envelope.envelope import Envelope, EnvelopeViolation
+from rskernels.envelope import Envelope, EnvelopeViolation
 
 # Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
 STEPWISE = ("fixed", "max")
@@ -142,7 +142,7 @@ class Bound:
 
     def _told(self) -> dict[str, float]:
         # A report would fit a tail too, and a state hold it, in a good part of a millisecond.
-        return {name: of.item() for name, of in self.envelope._core.tallies().items()}
+        return {name: column.item() for name, column in self.envelope.tallies().items()}
 
 
 def _first_above(log_ratio: Tensor, log_M: float) -> int:

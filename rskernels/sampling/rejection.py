@@ -6,7 +6,7 @@ from numbers import Real
 
 import torch
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 from rskernels.ops.arguments import integer_argument
 from rskernels.sampling.bound import Bound
 from rskernels.sampling.draws import Draws, Proposal, Target, seeded

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

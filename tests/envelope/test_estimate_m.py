@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rskernels import accept
-from rskernels.envelope.envelope import estimate_M
+from rskernels.envelope import estimate_M
 
 INF = math.inf
 # Absolute error of log M below the margin, float32 logits of ordinary size.

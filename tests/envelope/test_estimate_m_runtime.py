@@ -9,8 +9,7 @@ import threading
 import pytest
 import torch
 
-from rskernels.envelope import estimate
-from rskernels.envelope.envelope import estimate_M
+from rskernels.envelope import estimate, estimate_M
 
 
 def problem(*shape, dtype=torch.float32, scale=3.0, seed=0):

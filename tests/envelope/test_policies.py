@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rskernels import _core
-from rskernels.envelope.envelope import Envelope, EnvelopeViolation, NoFiniteM
+from rskernels.envelope import Envelope, EnvelopeViolation, NoFiniteM
 
 NAN = math.nan
 

@@ -8,7 +8,7 @@ from torch.distributions import Laplace, Normal, Uniform
 
 import rskernels
 from rskernels import Envelope, RejectionError, rejection_sample
-from rskernels.envelope.envelope import EnvelopeViolation, NoFiniteM
+from rskernels.envelope import EnvelopeViolation, NoFiniteM
 from rskernels.sampling import result as sampling_result
 from rskernels.sampling import run as sampling_run
 from rskernels.sampling.draws import SAMPLE_STREAM
