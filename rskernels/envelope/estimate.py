@@ -129,18 +129,9 @@ def estimate_M(
         # Twice as fast as decisions, which draw for every entry.
         estimate = _estimate_dense_on_cpu(logits, density, level, temperature, log_space)
     else:
-        # A fixed seed leaves the generators as they were; the mask is not used.
-        result = accept(
-            logits,
-            density,
-            0.0 if log_space else 1.0,
-            targets=targets,
-            temperature=temperature,
-            log_space=log_space,
-            seed=0,
-            ignore_index=ignore_index,
+        estimate = _estimate_by_deciding(
+            logits, density, targets, level, temperature, log_space, ignore_index
         )
-        estimate = _estimate_from_decisions(result, level)
     log_M, valid, invalid, ignored = estimate
     counts = f"{valid} valid, {invalid} invalid, {ignored} ignored"
     if valid == 0:
@@ -180,8 +171,27 @@ def _view(rows: Rows) -> _core.MatrixView:
     return _core.MatrixView(matrix.data_ptr(), DTYPES[matrix.dtype], rows.length, columns, layout)
 
 
-def _estimate_from_decisions(result: Acceptance, level: float | None) -> Estimate:
-    """Summarise the ratios that a decision saw; waits for their device."""
+def _estimate_by_deciding(
+    logits: Tensor,
+    p_hat: Tensor,
+    targets: Tensor | None,
+    level: float | None,
+    temperature: float,
+    log_space: bool,
+    ignore_index: int,
+) -> Estimate:
+    """Take the ratios that decisions see; waits for their device."""
+    # A fixed seed leaves the generators as they were; the mask is not used.
+    result = accept(
+        logits,
+        p_hat,
+        M=None,
+        targets=targets,
+        temperature=temperature,
+        log_space=log_space,
+        seed=0,
+        ignore_index=ignore_index,
+    )
     ratios = result.log_ratio.reshape(-1).double()
     is_valid = ~ratios.isnan()
     invalid, ignored = result.counts[2:].tolist()
