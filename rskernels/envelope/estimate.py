@@ -192,15 +192,16 @@ def _estimate_by_deciding(
         seed=0,
         ignore_index=ignore_index,
     )
-    ratios = result.log_ratio.reshape(-1).double()
-    is_valid = ~ratios.isnan()
-    invalid, ignored = result.counts[2:].tolist()
-    valid = int(is_valid.sum().item())
+    ratios = result.log_ratio.reshape(-1)
+    invalid, ignored = result.counts.tolist()[2:]
+    valid = len(ratios) - invalid - ignored
     if valid == 0:
-        log_M = math.nan
-    elif level is None:
-        log_M = torch.where(is_valid, ratios, -math.inf).amax().item()
+        return Estimate(math.nan, valid, invalid, ignored)
+    if valid < len(ratios):
+        ratios = ratios[~ratios.isnan()]
+    if level is None:
+        log_M = ratios.amax().item()
     else:
         rank = max(1, math.ceil(level * valid))
-        log_M = _core.upper_edge(ratios[is_valid].kthvalue(rank).values.item())
+        log_M = _core.upper_edge(ratios.kthvalue(rank).values.item())
     return Estimate(log_M, valid, invalid, ignored)
