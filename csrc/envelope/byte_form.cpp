@@ -149,14 +149,14 @@ PolicyOptions get_policy(Reader& reader, std::uint32_t index) {
   numbers["M"] = reader.get<double>();
   PolicyOptions policy = default_policies()[index];
   for_each_number(policy, [&](const char* name, auto& number) {
-    std::optional<double>& given = numbers.at(name);
+    std::optional<double>& value = numbers.at(name);
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(number)>, double>) {
       // No policy accepts NaN.
-      number = given.value_or(std::numeric_limits<double>::quiet_NaN());
+      number = value.value_or(std::numeric_limits<double>::quiet_NaN());
     } else {
-      number = given;
+      number = value;
     }
-    given = unused_numbers().at(name);
+    value = unused_numbers().at(name);
   });
   if (numbers != unused_numbers()) {
     throw std::invalid_argument(std::string("the bytes hold a number that the policy ") +

@@ -67,10 +67,10 @@ Snapshot with_one_zero(Snapshot snapshot) {
 
 void check_holds(const Envelope& envelope, const Snapshot& snapshot) {
   const Snapshot held = with_one_zero({envelope.options(), envelope.state()});
-  const Snapshot given = with_one_zero(snapshot);
-  if (encode(held) == encode(given)) return;
-  print_differing(held.columns.ints, given.columns.ints);
-  print_differing(held.columns.doubles, given.columns.doubles);
+  const Snapshot read = with_one_zero(snapshot);
+  if (encode(held) == encode(read)) return;
+  print_differing(held.columns.ints, read.columns.ints);
+  print_differing(held.columns.doubles, read.columns.doubles);
   check(false, "an envelope holds what it was read from");
 }
 

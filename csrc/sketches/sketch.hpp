@@ -25,16 +25,19 @@ class Sketch {
 
   Sketch(std::int64_t groups, std::optional<double> half_life, Holds holds);
 
+  // Takes in valid ratios of a group, in the order of their rows.
   void observe(std::size_t group, std::span<const double> ratios);
+  // Adds the samples of another; the newest of both count as equally old.
   void merge(const Sketch& other);
 
   const Histogram& counts(std::size_t group) const { return groups_[group].counts; }
-  // Ascending.
+  // Returns the occupied bins of a group in ascending order.
   std::vector<Atom> atoms(std::size_t group) const;
-  // Of all samples, where the newest weighs 1.
+  // Returns the weight of all samples of a group, where the newest weighs 1.
   double total(std::size_t group) const;
 
   void save(Columns& columns) const;
+  // Replaces the samples. Throws std::invalid_argument for columns that no sketch saves.
   void load(const Columns& columns);
   // Throws std::invalid_argument if the samples are not those of the tallies.
   void check_fits(std::span<const Tally> tallies) const;

@@ -93,9 +93,9 @@ TEST(ByteForm, RefusesTheNumbersOfAnotherPolicy) {
       std::memcpy(other.data() + place + (is_optional ? 1 : 0), &value, sizeof(value));
       bool has_number = false;
       for_each_number(policy, [&](const char* own, const auto&) { has_number |= name == own; });
-      const std::string said = message(with_header(other));
-      EXPECT_EQ(said.find("does not have") == std::string::npos, has_number)
-          << name << " of " << name_of(policy) << ": " << said;
+      const std::string error = message(with_header(other));
+      EXPECT_EQ(error.find("does not have") == std::string::npos, has_number)
+          << name << " of " << name_of(policy) << ": " << error;
     }
   }
 }

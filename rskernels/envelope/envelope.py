@@ -92,10 +92,14 @@ class Envelope(EnvelopeState):
         confidence: float | None = None,
         on_violation: str = "cap",
     ) -> None:
-        made = make_policy(
-            policy, level=level, half_life=half_life, M=M, rate=rate, confidence=confidence
-        )
-        super().__init__(Options(made, groups, on_violation))
+        numbers = {
+            "level": level,
+            "half_life": half_life,
+            "M": M,
+            "rate": rate,
+            "confidence": confidence,
+        }
+        super().__init__(Options(make_policy(policy, **numbers), groups, on_violation))
 
     @classmethod
     def parse(

@@ -48,8 +48,8 @@ class Policy:
         """Make a field a float, and raise unless it lies in the interval."""
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, Real):
-            given = type(value).__name__
-            raise TypeError(f"{name} must be a float in {interval}, got {given}")
+            kind = type(value).__name__
+            raise TypeError(f"{name} must be a float in {interval}, got {kind}")
         if not contains(float(value)):
             raise ValueError(f"{name} must be in {interval}, got {value}")
         object.__setattr__(self, name, float(value))
@@ -235,18 +235,18 @@ def make_policy(name: str, **numbers: float | None) -> Policy:
     """
     check_name(name)
     policy = POLICIES[name]
-    given = {number: value for number, value in numbers.items() if value is not None}
+    present = {number: value for number, value in numbers.items() if value is not None}
     accepted = {field.name: field for field in fields(policy)}
-    for number, value in given.items():
+    for number, value in present.items():
         if number not in accepted:
             raise ValueError(
                 f"{number} is for {_owners(number)} only, got {number}={value} with {name!r}"
                 + (": a maximum does not decay" if number == "half_life" and name == "max" else "")
             )
     for number, field in accepted.items():
-        if field.default is MISSING and number not in given:
+        if field.default is MISSING and number not in present:
             raise ValueError(f"{name!r} needs a {number} {_ACCEPTED[number]}, got none")
-    return policy(**given)
+    return policy(**present)
 
 
 def check_name(name: str) -> None:
