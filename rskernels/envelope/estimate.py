@@ -20,7 +20,7 @@ from rskernels.ops.arguments import (
     integer_argument,
     temperature_argument,
 )
-from rskernels.ops.decide import Acceptance, accept
+from rskernels.ops.decide import accept
 
 # Another backend moves the log ratio of a target by less than this, relative and absolute.
 MARGIN = 2.0**-20
