@@ -233,8 +233,7 @@ class Envelope(EnvelopeState):
         """Say which earlier acceptances to keep, so that they are as if decided by the M of now.
 
         A row accepted with probability min(1, w/M₀) is kept with min(1, w/M) / min(1, w/M₀), which
-        is one or less where M has grown. Draws are those of ``Stream.THIN``,
-        apart from the acceptances'.
+        is one or less where M has grown. Draws are those of stream 1, apart from the acceptances'.
 
         Parameters
         ----------
@@ -332,7 +331,7 @@ class Envelope(EnvelopeState):
     ) -> Tensor:
         """Return M = exp(log M), rounded up so that ``M.log() >= log_M``; see :meth:`log_M`.
 
-        +inf where log M is above 709.78; use :meth:`log_M` with ``log_space=True`` there.
+        +inf where log M is above 709.78: decide with :meth:`log_M` and ``log_space=True`` there.
         """
         log_M = self.log_M(groups, device=device)
         M = log_M.exp() * (1.0 + 2.0**-50 * (1.0 + log_M.abs()))
