@@ -34,15 +34,20 @@ nightly: $(READY) $(KERNELS)
 	$(BIN)/python -m pytest -m ''
 
 bench: $(READY) $(KERNELS)
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/envelope.py
+	$(BIN)/python -m benchmarks.cpu.run
+	$(BIN)/python -m benchmarks.envelope.run
+
+# This tree beside an earlier revision, in turns: make bench-base BASE=main ARGS=--quick
+.PHONY: bench-base
+bench-base: $(READY) $(KERNELS)
+	$(BIN)/python -m benchmarks.base.run $(or $(BASE),$(error say which revision: make bench-base BASE=REVISION)) $(ARGS)
 
 bench-gpu: $(READY) $(KERNELS)
-	$(BIN)/python benchmarks/run_gpu.py
+	$(BIN)/python -m benchmarks.gpu.run
 
 # What the compiler makes of the GPU kernels; needs no GPU.
 bench-compile: $(READY) $(KERNELS)
-	$(BIN)/python benchmarks/run_compile.py
+	$(BIN)/python -m benchmarks.gpu.compile_ahead
 
 # The sdist, the wheel built from it, the repaired wheel, and the tests against that.
 wheel: $(TOOLS)
