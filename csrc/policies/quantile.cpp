@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "policies/policy.hpp"
-#include "sketches/sketch.hpp"
+#include "sketches/group_histograms.hpp"
 
 namespace rskernels {
 namespace {
@@ -31,33 +31,35 @@ class QuantilePolicy final : public RowPolicy {
   QuantilePolicy(const QuantileOptions& options, std::int64_t groups)
       : level_(options.level),
         confidence_(options.confidence),
-        sketch_(groups, options.half_life, Sketch::Holds::kCounts) {}
+        histograms_(groups, options.half_life, GroupHistograms::Holds::kCounts) {}
 
   void observe(std::size_t group, std::span<const double> ratios) override {
-    sketch_.observe(group, ratios);
+    histograms_.observe(group, ratios);
   }
 
   double log_M(std::size_t group, const Tally& tally, const Tail&) const override {
-    if (!confidence_ || tally.valid() == 0) return sketch_.counts(group).quantile(level_);
+    if (!confidence_ || tally.valid() == 0) return histograms_.counts(group).quantile(level_);
     const double n = static_cast<double>(tally.valid());
     const double rank = upper_rank(n, level_, *confidence_);
-    return sketch_.counts(group).at_rank(std::min(rank, n));
+    return histograms_.counts(group).at_rank(std::min(rank, n));
   }
 
   void merge(const RowPolicy& other) override {
-    sketch_.merge(static_cast<const QuantilePolicy&>(other).sketch_);
+    histograms_.merge(static_cast<const QuantilePolicy&>(other).histograms_);
   }
 
-  void save(Columns& columns) const override { sketch_.save(columns); }
+  void save(Columns& columns) const override { histograms_.save(columns); }
 
-  void load(const Columns& columns) override { sketch_.load(columns); }
+  void load(const Columns& columns) override { histograms_.load(columns); }
 
-  void check_fits(std::span<const Tally> tallies) const override { sketch_.check_fits(tallies); }
+  void check_fits(std::span<const Tally> tallies) const override {
+    histograms_.check_fits(tallies);
+  }
 
  private:
   double level_;
   std::optional<double> confidence_;
-  Sketch sketch_;
+  GroupHistograms histograms_;
 };
 
 }  // namespace

@@ -11,9 +11,9 @@
 
 namespace rskernels {
 
-// A histogram of log ratios for each group, which may forget: with a half-life, a valid sample
+// A histogram of the log ratios of each group, which may forget: with a half-life, a valid sample
 // weighs half as much after that many further ones (forward decay, Cormode et al. 2009).
-class Sketch {
+class GroupHistograms {
  public:
   struct Atom {
     double edge;   // upper edge of its bin
@@ -23,12 +23,12 @@ class Sketch {
 
   enum class Holds { kCounts, kCountsAndMasses };
 
-  Sketch(std::int64_t groups, std::optional<double> half_life, Holds holds);
+  GroupHistograms(std::int64_t groups, std::optional<double> half_life, Holds holds);
 
   // Takes in valid ratios of a group, in the order of their rows.
   void observe(std::size_t group, std::span<const double> ratios);
   // Adds the samples of another; the newest of both count as equally old.
-  void merge(const Sketch& other);
+  void merge(const GroupHistograms& other);
 
   const Histogram& counts(std::size_t group) const { return groups_[group].counts; }
   // Returns the occupied bins of a group in ascending order.
@@ -36,8 +36,10 @@ class Sketch {
   // Returns the weight of all samples of a group, where the newest weighs 1.
   double total(std::size_t group) const;
 
+  // Adds columns with the bins of every group.
   void save(Columns& columns) const;
-  // Replaces the samples. Throws std::invalid_argument for columns that no sketch saves.
+  // Replaces the samples. Throws std::invalid_argument for columns that these histograms never
+  // save.
   void load(const Columns& columns);
   // Throws std::invalid_argument if the samples are not those of the tallies.
   void check_fits(std::span<const Tally> tallies) const;
