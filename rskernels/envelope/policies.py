@@ -251,7 +251,7 @@ def make_policy(name: str, **numbers: float | None) -> Policy:
 
 def check_name(name: str) -> None:
     """Raise ValueError if there is no policy of this name."""
-    if name not in POLICIES:
+    if not isinstance(name, str) or name not in POLICIES:
         raise ValueError(
             f"policy must be one of {', '.join(POLICIES)}, got {name!r}; Envelope.parse reads "
             "'quantile:LEVEL' and the like"
