@@ -13,9 +13,7 @@ from rskernels.envelope.control import control_weights
 from rskernels.envelope.device import device_batch, stays_on_device
 from rskernels.envelope.options import Options
 from rskernels.envelope.policies import make_policy, parse_spec
-from rskernels.envelope.report import (
-    EnvelopeViolation,
-)
+from rskernels.envelope.report import EnvelopeViolation
 from rskernels.envelope.rows import (
     ArrayLike,
     accepted_mask,
@@ -92,14 +90,10 @@ class Envelope(EnvelopeState):
         confidence: float | None = None,
         on_violation: str = "cap",
     ) -> None:
-        numbers = {
-            "level": level,
-            "half_life": half_life,
-            "M": M,
-            "rate": rate,
-            "confidence": confidence,
-        }
-        super().__init__(Options(make_policy(policy, **numbers), groups, on_violation))
+        rule = make_policy(
+            policy, level=level, half_life=half_life, M=M, rate=rate, confidence=confidence
+        )
+        super().__init__(Options(rule, groups, on_violation))
 
     @classmethod
     def parse(
