@@ -13,6 +13,7 @@ from rskernels import _core
 from rskernels.envelope.policies import make_policy
 from rskernels.envelope.rows import DTYPES, check_values
 from rskernels.kernels.layout import Rows, as_rows
+from rskernels.ops import accept
 from rskernels.ops.arguments import (
     check_logits,
     check_targets,
@@ -20,7 +21,6 @@ from rskernels.ops.arguments import (
     integer_argument,
     temperature_argument,
 )
-from rskernels.ops.decide import accept
 
 # Another backend moves the log ratio of a target by less than this, relative and absolute.
 MARGIN = 2.0**-20
@@ -115,12 +115,12 @@ def estimate_M(
     shape = check_logits(logits)
     check_values("logits hold", logits)
     if targets is not None:
-        check_targets(targets, logits, shape[:-1])
+        check_targets(targets, shape[:-1], logits.device)
         check_values("targets hold", targets)
     shape = logits.shape if targets is None else targets.shape
-    density, value = density_argument("p_hat", p_hat, logits.device, shape, log_space)
-    if density is None:
-        density = torch.tensor(value, dtype=torch.float64, device=logits.device)
+    density = density_argument("p_hat", p_hat, logits.device, shape, log_space)
+    if not isinstance(density, Tensor):
+        density = torch.tensor(density, dtype=torch.float64, device=logits.device)
     check_values("p_hat holds", density)
     temperature, log_space = temperature_argument(temperature), bool(log_space)
     ignore_index = integer_argument("ignore_index", ignore_index)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rskernels.law.streams import Stream
+from rskernels.ops import bernoulli_mask
 from rskernels.ops.arguments import density_argument
-from rskernels.ops.decide import bernoulli_mask
 
 
 def thin(
@@ -35,10 +35,10 @@ def thin(
     device, shape = log_ratio.device, log_ratio.shape
     if isinstance(log_M_then, Tensor):
         log_M_then = log_M_then.to(device)
-    tensor, number = density_argument("log_M", log_M_then, device, shape, True)
+    log_M_then = density_argument("log_M", log_M_then, device, shape, True)
     ratios = log_ratio.detach().double()
     now = (ratios - log_M_now).clamp(max=0.0)
-    then = (ratios - (number if tensor is None else tensor)).clamp(max=0.0)
+    then = (ratios - log_M_then).clamp(max=0.0)
     return bernoulli_mask(
         now - then,
         seed=seed,
