@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test nightly bench bench-gpu bench-compile wheel lint types ctest sanitize clean
+.PHONY: demo compare compare-quick test test-fast nightly bench bench-gpu bench-compile wheel lint types ctest sanitize clean
 
 demo: $(READY) $(KERNELS)
 	$(BIN)/rskernels demo
@@ -22,16 +22,26 @@ compare: $(READY) $(KERNELS)
 
 # The same code in two minutes, for too few seeds and epochs to conclude anything.
 compare-quick: $(READY) $(KERNELS)
-	$(BIN)/rskernels compare --quick --overwrite --out build/compare
+	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
+
+# A worker a core, four at most, for each holds torch; who runs out of tests takes another's.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# What more to tell pytest: make test ARGS='-k lazy'
+ARGS ?=
 
 test: $(READY) $(KERNELS)
-	$(BIN)/python -m pytest
+	$(PYTEST) $(ARGS)
+
+# What tells at once while writing: no interpreter, statistics, training or processes.
+SLOW_ROOMS := $(addprefix --ignore=tests/,cli experiments rsft statistics) --ignore=benchmarks
+test-fast: $(READY) $(KERNELS)
+	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
 # With fresh draws, and with what an ordinary run leaves out.
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
 nightly: $(READY) $(KERNELS)
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) --maxprocesses 2 -m '' $(ARGS)
 
 bench: $(READY) $(KERNELS)
 	$(BIN)/python -m benchmarks.cpu.run

@@ -1,4 +1,4 @@
-"""estimate_M against float64 torch: values, layouts, invalid rows, messages."""
+"""estimate_M against float64 torch: values, layouts, invalid rows."""
 
 import math
 import re
@@ -236,6 +236,14 @@ def test_ignored_rows_may_hold_anything():
     targets = torch.tensor([7, 1], dtype=torch.int32)
     M = estimate_M(logits, torch.tensor([-1.0, 0.5]), targets=targets, ignore_index=7)
     assert pytest.approx(2.0, rel=1e-5) == M
+
+
+@pytest.mark.parametrize("target", [4, -1, 2**62, -(2**63)])
+def test_target_out_of_range(target):
+    targets = torch.tensor([0, target])
+    message = f"targets must be in [0, 4) or equal to ignore_index (-100), got {target}"
+    with pytest.raises(IndexError, match=re.escape(message)):
+        estimate_M(torch.zeros(2, 4), 1.0, targets=targets)
 
 
 @pytest.mark.parametrize("level", [0.001, 0.25, 0.9, 0.999, 1.0])
