@@ -13,18 +13,11 @@ import torch
 from numba import carray, float32, njit
 from torch import Tensor
 
-from rskernels.kernels.cpu.shares import next_share
-from rskernels.kernels.cpu.simd import (
-    first_lanes,
-    loader,
-    maximum,
-    named,
-    part_loader,
-    reduce_max,
-    splat,
-)
-from rskernels.kernels.cpu.softmax import STEP, as_f32, asker
-from rskernels.kernels.cpu.threads import run_units
+from rskernels.kernels.cpu.dtypes import as_f32
+from rskernels.kernels.cpu.parts import STEP, asker
+from rskernels.kernels.cpu.simd.memory import loader, part_loader
+from rskernels.kernels.cpu.simd.vectors import first_lanes, maximum, named, reduce_max, splat
+from rskernels.kernels.cpu.threads import next_share, run_units
 
 
 def _row_max_of(dtype: str, size: int) -> Callable[..., None]:
@@ -32,7 +25,8 @@ def _row_max_of(dtype: str, size: int) -> Callable[..., None]:
 
     @njit(nogil=True)
     @named(f"row_max_{dtype}")
-    def row_max(counter, grab, units, logits, V, tops):
+    def row_max(share, logits, V, tops):
+        counter, grab, units, _, _ = share
         top = carray(as_f32(tops), units)
         whole = V - V % STEP
         begin = next_share(counter, -grab, grab)
@@ -67,7 +61,7 @@ def row_max(logits: Tensor) -> Tensor:
     N, V = logits.shape
     tops = torch.empty(N, dtype=torch.float32)
     arguments = (logits.data_ptr(), V, tops.data_ptr())
-    run_units(_ROW_MAX[logits.dtype], N, N * V, arguments)
+    run_units(_ROW_MAX[logits.dtype], (N, 1, N), N * V, *arguments)
     return tops
 
 

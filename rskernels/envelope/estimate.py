@@ -12,7 +12,7 @@ from torch import Tensor
 from rskernels import _core
 from rskernels.envelope.policies import make_policy
 from rskernels.envelope.rows import DTYPES, check_values
-from rskernels.kernels.layout import Rows, as_rows
+from rskernels.kernels.layout import RowLayout, as_rows
 from rskernels.ops import accept
 from rskernels.ops.arguments import (
     check_logits,
@@ -78,7 +78,7 @@ def estimate_M(
     log_space : bool
         ``p_hat`` and the result are natural logarithms.
     ignore_index : int
-        Rows with this target are left out.
+        RowLayout with this target are left out.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def _estimate_dense_on_cpu(
     return Estimate(log_M, summary.valid, summary.invalid, 0)
 
 
-def _view(rows: Rows) -> _core.MatrixView:
+def _view(rows: RowLayout) -> _core.MatrixView:
     """Describe rows ``[N, V]``; the caller keeps their tensor alive while the view is in use."""
     (matrix,) = rows.tensors
     strides = (rows.outer_strides[0], rows.inner_strides[0], matrix.stride(-1))

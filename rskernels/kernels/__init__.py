@@ -2,3 +2,5 @@
 
 All three have the same function names and arguments. Start with ``reference/rows.py``.
 """
+
+__all__ = ["cpu", "gpu", "layout", "reference"]

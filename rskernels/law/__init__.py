@@ -1,7 +1,8 @@
 """What a decision is: the uniforms, seeds and streams that every backend obeys.
 
 ``philox`` makes uniforms of (seed, row, column, stream), ``decision`` holds what decides a row,
-``streams`` names the uses of randomness, ``seeds`` checks and draws. Imports torch alone.
+``streams`` names the uses of randomness, ``seeds`` checks and draws, ``numbers`` are what the
+backends' arithmetic shares. Imports torch alone.
 """
 
 from rskernels.law.decision import Law

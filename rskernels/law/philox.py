@@ -21,8 +21,6 @@ WEYL_0 = 0x9E3779B9
 WEYL_1 = 0xBB67AE85
 WORD = 0xFFFFFFFF
 
-ACCEPT_STREAM = 0
-
 # Up to this word the 65-bit numerator of u fits an int64; above it w0 and a sticky bit decide.
 SMALL_WORD = 1 << 26
 

@@ -3,8 +3,15 @@
 import numpy as np
 from numba import njit
 
-from rskernels.kernels.cpu.lanemath import ROUGH, ROUGH_WORD, column_words, rough_logs, uniforms
-from rskernels.kernels.cpu.simd import LANES, first_lanes, storer
+from rskernels.kernels.cpu.simd.memory import storer
+from rskernels.kernels.cpu.simd.uniforms import (
+    ROUGH,
+    ROUGH_WORD,
+    column_words,
+    rough_logs,
+    uniforms,
+)
+from rskernels.kernels.cpu.simd.vectors import LANES, first_lanes
 
 COLUMNS = 1 << 20
 _store = storer("f32")

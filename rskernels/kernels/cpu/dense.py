@@ -1,84 +1,88 @@
-"""The Numba dense form: every entry of a row is a decision of its own, sixteen at a time."""
+"""The Numba dense form: every entry of a row is a decision of its own, sixteen at a time.
+
+Kernels take plain tuples, which their first lines name; a density or M of entries is (address,
+code, outer, inner and column stride, number), where the code NONE says that it is the number.
+"""
 
 import math
 
 import numpy as np
-from numba import carray, float32, float64, njit
+from numba import carray, float64, njit
 
-from rskernels.kernels.cpu.decide import (
-    ACCEPTED,
-    EXCESS,
-    INVALID,
-    MASS,
-    SUMMARY,
-    VIOLATIONS,
-    tally,
+from rskernels.kernels.cpu.decide import tally
+from rskernels.kernels.cpu.dtypes import (
+    F64,
+    NONE,
+    as_u8,
+    by_dtype,
+    load_float,
+    row_address,
+    size_of,
+    store_float,
 )
-from rskernels.kernels.cpu.lanemath import column_words, exp2, log
 from rskernels.kernels.cpu.law import (
-    LOG2_E,
     decide_by_words,
     natural_log,
     natural_log_f32,
     natural_logs,
     ratios,
     scale_of,
+    seed_of,
 )
-from rskernels.kernels.cpu.shares import next_share
-from rskernels.kernels.cpu.simd import (
+from rskernels.kernels.cpu.parts import BLOCK, gather_block, scratch_memory
+from rskernels.kernels.cpu.simd.functions import exp2, log
+from rskernels.kernels.cpu.simd.memory import part_loader, store_mask, storer
+from rskernels.kernels.cpu.simd.uniforms import column_words
+from rskernels.kernels.cpu.simd.vectors import (
     count,
     first_lanes,
     minimum,
     named,
-    part_loader,
     reduce_add,
     select,
     splat,
-    store_mask,
-    storer,
 )
-from rskernels.kernels.cpu.softmax import (
-    BF16,
-    BLOCK,
-    F16,
-    F32,
-    F64,
-    I64,
-    NONE,
-    as_u8,
-    gather_block,
-    load_float,
-    load_integer,
-    row_total,
-    scratch_memory,
-    size_of,
-    store_float,
+from rskernels.kernels.cpu.softmax import row_total
+from rskernels.kernels.cpu.threads import next_share
+from rskernels.law.numbers import (
+    ACCEPTED,
+    EXCESS,
+    INVALID,
+    LARGEST_SCALE,
+    LOG2_E,
+    MASS,
+    SUMMARY,
+    VIOLATIONS,
 )
-from rskernels.kernels.cpu.turns import row_address
 
 
-def _row_of(dtype, size, kind, scalar, wide_size):
-    """Return ``decide_row`` for logits of one dtype; densities and outputs are of ``kind``."""
-    load, load_wide, store = part_loader(dtype), part_loader(kind), storer(kind)
+def _row_of(element):
+    load, load_wide, store = (
+        part_loader(element.name), part_loader(element.wide), storer(element.wide),
+    )  # fmt: skip
+    size, wide_size, scalar = element.size, element.wide_size, element.scalar
     zero, one, low, nan = (scalar(x) for x in (0.0, 1.0, -np.inf, np.nan))
-    most = scalar(np.finfo(np.float64 if kind == "f64" else np.float32).max)
+    most = scalar(np.finfo(np.float64 if element.wide == "f64" else np.float32).max)
 
     @njit
-    @named(f"dense_row_{dtype}")
-    def decide_row(
-        row, row_id, stride, V, reference, total, temperature,
-        density, density_code, density_stride, log_density,
-        M, M_code, M_stride, log_M,
-        seed, density_is_log, M_is_log, model_is_target,
-        mask, log_prob, log_ratio, scratch, summary,
-    ):  # fmt: skip
-        base, factor = splat(scalar(reference)), splat(scalar(min(1.0 / temperature, 3.0e38)))
+    @named(f"dense_row_{element.name}")
+    def decide_row(row, draw, softmax, density, M, law, outputs, scratch):
+        address, stride, V = row
+        row_id, seed = draw
+        reference, total, temperature = softmax
+        density, density_code, density_stride, log_density = density
+        M, M_code, M_stride, log_M = M
+        density_is_log, M_is_log, model_is_target = law
+        mask, log_prob, log_ratio, summary = outputs
+
+        base = splat(scalar(reference))
+        factor = splat(scalar(min(1.0 / temperature, LARGEST_SCALE)))
         log_total = splat(scalar(math.log(total)))
         log_d, log_m = splat(scalar(log_density)), splat(scalar(log_M))
         accepted, violations, valid_entries = 0, 0, 0
         for start in range(0, V, BLOCK):
             length = min(BLOCK, V - start)
-            block = row + start * stride
+            block = address + start * stride
             if stride != size:
                 gather_block(block, stride, length, size, scratch)
                 block = scratch
@@ -128,13 +132,10 @@ def _row_of(dtype, size, kind, scalar, wide_size):
     return decide_row
 
 
+decide_row = by_dtype(_row_of)
 _load_f32, _store_f32, _load_f64, _store_f64 = (
     make(kind) for kind in ("f32", "f64") for make in (part_loader, storer)
 )
-_row_f32 = _row_of("f32", 4, "f32", float32, 4)
-_row_bf16 = _row_of("bf16", 2, "f32", float32, 4)
-_row_f16 = _row_of("f16", 2, "f32", float32, 4)
-_row_f64 = _row_of("f64", 8, "f64", float64, 8)
 
 
 @njit
@@ -142,6 +143,20 @@ def row_log(address, value_code, code, log_space):
     """Return the logarithm of the density or M of a row's every entry, as if each had its own."""
     value = load_float(address, value_code)
     return natural_log(value, log_space) if code == F64 else natural_log_f32(value, log_space)
+
+
+@njit
+def values_of_row(values, n, inner, shared, code, is_log):
+    """Return the density or M of a row's entries as (address, code, column stride, logarithm).
+
+    The logarithm is that of all entries, where they share one.
+    """
+    address, value_code, outer_stride, inner_stride, stride, _ = values
+    address = row_address((address, value_code, inner, outer_stride, inner_stride), n)
+    log_value = shared
+    if value_code != NONE and stride == 0:
+        log_value = row_log(address, value_code, code, is_log)
+    return address, value_code, stride, log_value
 
 
 @njit(nogil=True, cache=True)
@@ -156,70 +171,61 @@ def log_entries(values, code, V, logs):
 
 
 @njit
-def reject_row(mask, log_prob, log_ratio, code, V):
+def reject_row(outputs, code, V):
     """Reject every entry of a row that has no softmax."""
+    mask, log_prob, log_ratio, summary = outputs
     size = 8 if code == F64 else 4
     for column in range(V):
         carray(as_u8(mask + column), 1)[0] = 0
         if log_prob != 0:
             store_float(log_prob + column * size, code, np.nan)
             store_float(log_ratio + column * size, code, np.nan)
+    if log_prob != 0:
+        tally(summary, INVALID, V)
+
+
+@njit
+def outputs_of_row(outputs, n, unit_rows, code, V):
+    """Return where a row's mask, log_prob and log_ratio, and its unit's summary, are."""
+    mask, log_prob, log_ratio, summaries = outputs
+    if log_prob == 0:
+        return mask + n * V, 0, 0, 0
+    at = n * V * (8 if code == F64 else 4)
+    return mask + n * V, log_prob + at, log_ratio + at, summaries + n // unit_rows * (SUMMARY * 8)
 
 
 @njit(nogil=True, cache=True)
-def dense_rows(
-    counter, grab, units, unit_rows, N,
-    logits, code, inner, outer_stride, inner_stride, stride, V,
-    density, density_code, density_outer, density_inner, density_stride, density_value,
-    M, M_code, M_outer, M_inner, M_stride, M_value,
-    seed_address, seed, row_offset, temperature, density_is_log, M_is_log, model_is_target,
-    mask, log_prob, log_ratio, summaries,
-):  # fmt: skip
+def dense_rows(share, logits, density, M, draw, law, outputs):
     """Decide every entry of the rows of the units that it takes.
 
     ``log_prob`` and ``log_ratio`` are 0 where only the mask is wanted; the sums are then left out.
     """
-    scratch = scratch_memory()
-    scale = scale_of(temperature)
-    log_density = natural_log(density_value, density_is_log)
-    log_M = natural_log(M_value, M_is_log)
-    if seed_address != 0:
-        seed = load_integer(seed_address, I64)
-    size, out_size = size_of(code), 8 if code == F64 else 4
-    density_size, M_size = size_of(density_code), size_of(M_code)
+    counter, grab, units, unit_rows, N = share
+    _, code, inner, _, _, stride, V = logits
+    seed_address, seed, row_offset = draw
+    temperature, density_is_log, M_is_log, model_is_target = law
+    scratch, scale, size = scratch_memory(), scale_of(temperature), size_of(code)
+    shared_density = natural_log(density[5], density_is_log)
+    shared_M = natural_log(M[5], M_is_log)
+    seed = seed_of(seed_address, seed)
     begin = next_share(counter, -grab, grab)
     while begin < units:
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
-            summary = summaries + n // unit_rows * (SUMMARY * 8) if log_prob != 0 else 0
-            row = row_address(logits, n, inner, outer_stride, inner_stride, size)
-            reference, total, _ = row_total(row, code, stride * size, V, scale, scratch)
-            mask_row = mask + n * V
-            log_prob_row = log_prob + n * V * out_size if log_prob != 0 else 0
-            log_ratio_row = log_ratio + n * V * out_size
+            row = row_address(logits[:5], n)
+            reference, total, _ = row_total((row, code, stride * size, V), scale, scratch)
+            row_outputs = outputs_of_row(outputs, n, unit_rows, code, V)
             if not total > 0.0:
-                reject_row(mask_row, log_prob_row, log_ratio_row, code, V)
-                if log_prob != 0:
-                    tally(summary, INVALID, V)
+                reject_row(row_outputs, code, V)
                 continue
-            density_row = row_address(density, n, inner, density_outer, density_inner, density_size)
-            if density_code != NONE and density_stride == 0:
-                log_density = row_log(density_row, density_code, code, density_is_log)
-            M_row = row_address(M, n, inner, M_outer, M_inner, M_size)
-            if M_code != NONE and M_stride == 0:
-                log_M = row_log(M_row, M_code, code, M_is_log)
             arguments = (
-                row, row_offset + n, stride * size, V, reference, total, temperature,
-                density_row, density_code, density_stride, log_density,
-                M_row, M_code, M_stride, log_M,
-                seed, density_is_log, M_is_log, model_is_target,
-                mask_row, log_prob_row, log_ratio_row, scratch, summary,
-            )  # fmt: skip
-            if code == F32:
-                _row_f32(*arguments)
-            elif code == BF16:
-                _row_bf16(*arguments)
-            elif code == F16:
-                _row_f16(*arguments)
-            else:
-                _row_f64(*arguments)
+                (row, stride * size, V),
+                (row_offset + n, seed),
+                (reference, total, temperature),
+                values_of_row(density, n, inner, shared_density, code, density_is_log),
+                values_of_row(M, n, inner, shared_M, code, M_is_log),
+                (density_is_log, M_is_log, model_is_target),
+                row_outputs,
+                scratch,
+            )
+            decide_row(code, arguments)
         begin = next_share(counter, begin, grab)

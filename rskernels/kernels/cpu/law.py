@@ -1,29 +1,25 @@
 """The law of acceptance on sixteen rows, or entries, at a time: ratios, decisions and exits."""
 
-import math
-
 import numpy as np
 from numba import float32, float64, njit
 
-from rskernels.kernels.cpu.lanemath import ROUGH, log, log_of_normal, rough_logs, uniforms
-from rskernels.kernels.cpu.simd import (
+from rskernels.kernels.cpu.dtypes import F64, I64, NONE, load_float, load_integer
+from rskernels.kernels.cpu.simd.functions import log, log_of_normal
+from rskernels.kernels.cpu.simd.memory import part_loader
+from rskernels.kernels.cpu.simd.uniforms import ROUGH, rough_logs, row_words, uniforms
+from rskernels.kernels.cpu.simd.vectors import (
     absolute,
     as_lanes,
     bits_of,
     filled,
     first,
-    part_loader,
     round_to_float32,
     select,
     splat,
     widen,
     without,
 )
-from rskernels.kernels.cpu.softmax import F64, ROUNDING, load_float
-
-LOG2_E = 1.0 / math.log(2.0)
-# What two float32 passes over a row can differ by, in log q; and rounding a log ratio to float32.
-MARGIN, FLOAT32_ROUNDING = 2.0**-14, 2.0**-23
+from rskernels.law.numbers import LARGEST_SCALE, LOG2_E
 
 _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 
@@ -31,7 +27,7 @@ _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 @njit
 def scale_of(temperature):
     """Return log2(e)/T, kept finite in float32."""
-    return min(LOG2_E / temperature, 3.0e38)
+    return min(LOG2_E / temperature, LARGEST_SCALE)
 
 
 @njit
@@ -52,9 +48,20 @@ def natural_log_f32(value, log_space):
     return float64(first(natural_logs(splat(float32(value)), log_space)))
 
 
+@njit(inline="always")
+def row_logs(values, shared, n, inside, log_space):
+    """Return the logarithms of the densities or Ms of sixteen rows, from row ``n`` on.
+
+    ``values`` is (address, code, step, number); where it is a number, ``shared`` is its logarithm.
+    """
+    if values[1] == NONE:
+        return shared
+    return _row_logs(values, n, inside, log_space)
+
+
 @njit
-def row_logs(address, code, step, n, inside, log_space):
-    """Return the logarithms of the densities or Ms of sixteen rows, from row ``n`` on."""
+def _row_logs(values, n, inside, log_space):
+    address, code, step, _ = values
     if step == 0:
         return natural_logs(splat(load_float(address, code)), log_space)
     if code == F64:
@@ -111,33 +118,18 @@ def decide_by_words(log_r, valid, words):
 
 
 @njit
-def headrooms(log_density, log_M, log_u, model_is_target):
-    """Return the log2 of total/exp(z/T) from which the target's decision is certain.
-
-    Beyond it a model that is the target is rejected, and one that is the proposal accepted.
-    """
-    log_r = log_M + log_u
-    room = splat(0.0) - (log_r + log_density) if model_is_target else log_r - log_density
-    rounded = absolute(log_r) + absolute(log_M)
-    margin = splat(MARGIN) + splat(FLOAT32_ROUNDING) * rounded
-    margin = margin + splat(ROUNDING) * absolute(log_density)
-    return (room + margin) * splat(LOG2_E)
+def seed_of(address, value):
+    """Return the seed, which is in memory unless the address is 0."""
+    return load_integer(address, I64) if address != 0 else value
 
 
 @njit
-def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, is_float32):
-    """Return (open, accepted, headroom) of rows of which only the targets' logits are known.
+def draw_rows(row_offset, n, stream, seed):
+    """Return the words of the draws of sixteen rows, from row ``n`` on."""
+    return row_words(row_offset + n, stream, seed)
 
-    Rows that are not open are decided. The headroom of the others, infinite unless ``is_lazy``, is
-    how far the total may rise above the target's term before the decision is certain, in octaves.
-    """
-    top = splat(np.inf)
-    possible = (absolute(z) < top) & (absolute(log_density) < top) & (absolute(log_M) < top)
-    if not is_lazy:
-        return possible, without(possible, possible), top
-    # With log q = 0 a target is most, and a proposal least, likely accepted.
-    accepted, _, _, _ = decide(splat(0.0), log_density, log_M, log_u, model_is_target, is_float32)
-    headroom = headrooms(log_density, log_M, log_u, model_is_target)
-    if model_is_target:
-        return possible & accepted, without(possible, possible), headroom
-    return without(possible, accepted), possible & accepted, headroom
+
+@njit
+def excess_of(r):
+    """Return by how much a ratio exceeds M, as a part of M."""
+    return max(r - 1.0, 0.0)

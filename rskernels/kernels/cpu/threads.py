@@ -1,4 +1,4 @@
-"""Worker threads for kernels that release the GIL, as many as ``torch.get_num_threads`` allows.
+"""How threads share a call: workers, as many as ``torch.get_num_threads`` allows, and a counter.
 
 An executor's futures cost more than many a kernel; here a job is two locks and a queue.
 """
@@ -12,6 +12,9 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 
 import torch
+from numba import njit, types
+
+from rskernels.kernels.cpu.simd.vectors import I64, lanes
 
 # Work is counted in logits; below this, waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 20
@@ -21,8 +24,8 @@ SHARES = 16  # a thread, about
 class _Job:
     """A call that is made by a worker or, if none has come to it yet, not at all."""
 
-    def __init__(self, kernel: Callable[..., int | None], given: tuple[object, ...]):
-        self.kernel, self.given = kernel, given
+    def __init__(self, kernel: Callable[..., int | None], arguments: tuple[object, ...]):
+        self.kernel, self.arguments = kernel, arguments
         self.taken, self.running = Lock(), Lock()
         self.result: int | None = 0
         self.error: BaseException | None = None
@@ -32,7 +35,7 @@ class _Job:
         if not self.taken.acquire(blocking=False):
             return
         try:
-            self.result = self.kernel(*self.given)
+            self.result = self.kernel(*self.arguments)
         except BaseException as error:
             self.error = error
         finally:
@@ -79,29 +82,43 @@ def _grow(count: int) -> None:
             _workers += 1
 
 
-def run_units(
-    kernel: Callable[..., int | None], units: int, work: int, arguments: tuple[object, ...]
-) -> int:
-    """Call ``kernel(counter, grab, units, *arguments)`` on every thread and add up the results.
+@lanes(lambda address, amount: types.int64)
+def fetch_add(builder, address, amount):
+    """Add to the int64 at an address that threads share; return what it was."""
+    pointer = builder.inttoptr(address, I64.as_pointer())
+    return builder.atomic_rmw("add", pointer, amount, "monotonic")
 
-    Each call takes ``grab`` units at a time from the counter until none are left, or all of them
-    where the counter's address is 0: a thread that wakes late or meets longer rows delays nobody.
-    Kernels never call back here, so concurrent callers share the workers without waiting for each
-    other's results.
+
+@njit
+def next_share(counter, begin, grab):
+    """Return where the next ``grab`` units begin; without a counter, those after ``begin``."""
+    return begin + grab if counter == 0 else fetch_add(counter, grab)
+
+
+def run_units(
+    kernel: Callable[..., int | None], rows: tuple[int, int, int], work: int, *arguments: object
+) -> int:
+    """Call ``kernel(share, *arguments)`` on every thread and add up the results.
+
+    ``rows`` is (units, unit_rows, N), ``share`` (counter, grab, *rows). Each call takes ``grab``
+    units of rows at a time from the counter until none are left, or all of them where the
+    counter's address is 0: a thread that wakes late or meets longer rows delays nobody. Kernels
+    never call back here, so concurrent callers share the workers without waiting for each other's
+    results.
     """
+    units, unit_rows, N = rows
     if work < SERIAL_WORK or (threads := min(units, torch.get_num_threads())) <= 1:
-        return kernel(0, units, units, *arguments) or 0
+        return kernel((0, units, units, unit_rows, N), *arguments) or 0
     if _workers < threads - 1:
         _grow(threads - 1)
     counter = c_int64(0)
-    grab = units // (threads * SHARES) or 1
-    given = (addressof(counter), grab, units, *arguments)
-    jobs = [_Job(kernel, given) for _ in range(threads - 1)]
+    share = (addressof(counter), units // (threads * SHARES) or 1, units, unit_rows, N)
+    jobs = [_Job(kernel, (share, *arguments)) for _ in range(threads - 1)]
     total = 0
     try:
         for job in jobs:
             _jobs.put(job)
-        total = kernel(*given) or 0
+        total = kernel(share, *arguments) or 0
     finally:
         # Kernels hold raw addresses: whatever happened here, their memory must outlive them.
         errors = [error for job in jobs if (error := job.finish())]

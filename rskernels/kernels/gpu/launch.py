@@ -13,22 +13,28 @@ import torch
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.decide import (
-    _bernoulli_kernel,
-    _dense_kernel,
-    _philox_kernel,
-    _target_kernel,
+from rskernels.kernels.gpu.bernoulli import bernoulli_kernel, philox_kernel
+from rskernels.kernels.gpu.decide import target_kernel
+from rskernels.kernels.gpu.dense import dense_kernel
+from rskernels.kernels.gpu.gradient import gradient_kernel, log_prob_kernel
+from rskernels.kernels.gpu.softmax import partials_kernel
+from rskernels.kernels.layout import (
+    RowLayout,
+    Scalar,
+    as_rows,
+    column_stride,
+    entry_scalars,
+    row_scalar,
+    wide_dtype,
 )
-from rskernels.kernels.gpu.softmax import _gradient_kernel, _log_prob_kernel, _partials_kernel
-from rskernels.kernels.layout import Rows, as_rows, per_row, wide_dtype
 from rskernels.law.decision import Law
+from rskernels.law.numbers import COUNTS, LARGEST_SCALE, LOG2_E, SUMMARY, SUMS
 
 CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
 FEW_ROWS = 256  # below this, a program a chunk fills the device better than a program a row
 BLOCK = 1024
 LANES = 64 if torch.version.hip else 32  # threads of a warp
 VECTOR = 16  # bytes of an address, elements of a step: multiples of it are known to the compiler
-LOG2_E = 1.0 / math.log(2.0)
 
 Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -44,7 +50,7 @@ def decide(
     else:
         mask, log_prob, log_ratio, summary = _decide_targets(logits, targets, law, True)
     sums = summary.sum(0)
-    return mask, log_prob, log_ratio, sums[:4].long(), sums[4:].clone()
+    return mask, log_prob, log_ratio, sums[COUNTS].long(), sums[SUMS].clone()
 
 
 def mask(
@@ -78,12 +84,14 @@ def bernoulli(
     N = values.numel()
     if N == 0:
         return mask
-    M, M_stride, log_M, has_M = _row_scalars(M, log_ratio.shape, log_space, values)
-    seed_ptr, seed_value, has_seed = _seed(seed, values)
     with _on(values.device):
-        _bernoulli_kernel[(triton.cdiv(N, BLOCK),)](
-            values, M, M_stride, log_M, seed_ptr, seed_value, row_offset, stream, N, mask,
-            BLOCK=BLOCK, HAS_M=has_M, HAS_SEED=has_seed, LOG_SPACE=log_space,
+        bernoulli_kernel[(triton.cdiv(N, BLOCK),)](
+            log_ratio_ptr=values,
+            **_row_arguments("M", row_scalar(M, log_ratio.shape), log_space, values),
+            **_seed_arguments(seed, values),
+            row_offset=row_offset, stream_id=stream, N=N,  # Triton keeps ``stream`` for itself
+            mask_ptr=mask,
+            BLOCK=BLOCK, LOG_SPACE=log_space,
         )  # fmt: skip
     return mask
 
@@ -114,9 +122,12 @@ def target_log_prob_backward(
         return gradient
     chunk, meta = _meta(logits)
     with _on(logits.device):
-        _gradient_kernel[(rows.length * triton.cdiv(logits.shape[-1], chunk),)](
-            *_logits_arguments(rows), targets.contiguous(), upstream.contiguous(), totals,
-            temperature, _scale(temperature), ignore_index, gradient, **meta,
+        gradient_kernel[(rows.length * triton.cdiv(logits.shape[-1], chunk),)](
+            **_logits_arguments(rows),
+            targets_ptr=targets.contiguous(), upstream_ptr=upstream.contiguous(),
+            totals_ptr=totals,
+            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            gradient_ptr=gradient, **meta,
         )  # fmt: skip
     return gradient
 
@@ -126,7 +137,7 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     words = torch.empty_like(counter)
     N = counter.shape[0]
     with _on(counter.device):
-        _philox_kernel[(triton.cdiv(N, BLOCK),)](counter, key, words, N, BLOCK=BLOCK)
+        philox_kernel[(triton.cdiv(N, BLOCK),)](counter, key, words, N, BLOCK=BLOCK)
     return words
 
 
@@ -138,23 +149,20 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
     log_prob, log_ratio, summary = _outputs(logits, targets.shape, N, has_outputs)
     if N == 0:
         return mask, log_prob, log_ratio, summary
-    density, density_stride, log_density, has_density = _row_scalars(
-        density, targets.shape, log_space, logits
-    )
-    M, M_stride, log_M, has_M = _row_scalars(M, targets.shape, log_space, logits)
-    seed_ptr, seed_value, has_seed = _seed(seed, logits)
     partials, has_partials = _partials(rows, temperature, order)
     _, meta = _meta(logits, order)
     with _on(device):
-        _target_kernel[(N,)](
-            *_logits_arguments(rows), partials, targets if order is None else order,
-            targets.contiguous(),
-            density, density_stride, log_density, M, M_stride, log_M,
-            seed_ptr, seed_value, row_offset, temperature, _scale(temperature), ignore_index,
-            mask, log_prob, log_ratio, summary,
+        target_kernel[(N,)](
+            **_logits_arguments(rows),
+            partials_ptr=partials, order_ptr=targets if order is None else order,
+            targets_ptr=targets.contiguous(),
+            **_row_arguments("density", row_scalar(density, targets.shape), log_space, logits),
+            **_row_arguments("M", row_scalar(M, targets.shape), log_space, logits),
+            **_seed_arguments(seed, logits), row_offset=row_offset,
+            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
             HAS_ORDER=order is not None, HAS_PARTIALS=has_partials,
             IS_LAZY=is_lazy and not has_partials,
-            HAS_DENSITY=has_density, HAS_M=has_M, HAS_SEED=has_seed,
             LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs,
             **_sum_order(rows), **meta,
         )  # fmt: skip
@@ -163,9 +171,10 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
 
 def _decide_entries(logits, law, has_outputs):
     density, M, seed, row_offset, temperature, log_space, model_is_target, _ = law
-    # All three share one pair of leading dimensions, so that one row number serves them.
-    full = [value.expand(logits.shape) for value in (density, M) if isinstance(value, torch.Tensor)]
-    rows = as_rows(logits, *full)
+    rows, (density, M) = entry_scalars(
+        logits,
+        *(v.expand(logits.shape) if isinstance(v, torch.Tensor) else v for v in (density, M)),
+    )
     logits = rows.tensors[0]
     N, device = rows.length, logits.device
     mask = torch.empty(logits.shape, dtype=torch.bool, device=device)
@@ -176,16 +185,15 @@ def _decide_entries(logits, law, has_outputs):
         return mask, log_prob, log_ratio, summary
     totals = torch.empty((N, 2), dtype=torch.float64, device=device)
     _row_totals(rows, None, temperature, 0, None, totals)
-    later = iter(range(1, len(rows.tensors)))
-    density_scalars, has_density = _entry_scalars(density, rows, later, log_space)
-    M_scalars, has_M = _entry_scalars(M, rows, later, log_space)
-    seed_ptr, seed_value, has_seed = _seed(seed, logits)
     with _on(device):
-        _dense_kernel[(programs,)](
-            *_logits_arguments(rows), totals, *density_scalars, *M_scalars,
-            seed_ptr, seed_value, row_offset, temperature, mask, log_prob, log_ratio, summary,
-            HAS_DENSITY=has_density, HAS_M=has_M, HAS_SEED=has_seed, LOG_SPACE=log_space,
-            MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs, **meta,
+        dense_kernel[(programs,)](
+            **_logits_arguments(rows),
+            totals_ptr=totals,
+            **_entry_arguments("density", density, log_space, logits),
+            **_entry_arguments("M", M, log_space, logits),
+            **_seed_arguments(seed, logits), row_offset=row_offset, temperature=temperature,
+            mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
+            LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs, **meta,
         )  # fmt: skip
     return mask, log_prob, log_ratio, summary
 
@@ -198,10 +206,12 @@ def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
     partials, has_partials = _partials(rows, temperature)
     _, meta = _meta(logits)
     with _on(logits.device):
-        _log_prob_kernel[(rows.length,)](
-            *_logits_arguments(rows), partials, totals if targets is None else targets.contiguous(),
-            temperature, _scale(temperature), ignore_index,
-            totals if log_prob is None else log_prob, totals,
+        log_prob_kernel[(rows.length,)](
+            **_logits_arguments(rows),
+            partials_ptr=partials,
+            targets_ptr=totals if targets is None else targets.contiguous(),
+            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            log_prob_ptr=totals if log_prob is None else log_prob, totals_ptr=totals,
             HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_sum_order(rows), **meta,
         )  # fmt: skip
 
@@ -216,9 +226,10 @@ def _partials(rows, temperature, order=None):
     shape = (rows.length, chunks, 2)
     partials = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
     with _on(logits.device):
-        _partials_kernel[(rows.length * chunks,)](
-            *_logits_arguments(rows), partials, logits if order is None else order,
-            _scale(temperature), HAS_ORDER=order is not None, **_sum_order(rows), **meta,
+        partials_kernel[(rows.length * chunks,)](
+            **_logits_arguments(rows),
+            partials_ptr=partials, order_ptr=logits if order is None else order,
+            scale=_scale(temperature), HAS_ORDER=order is not None, **_sum_order(rows), **meta,
         )  # fmt: skip
     return partials, True
 
@@ -228,7 +239,7 @@ def _outputs(logits, shape, programs, has_outputs):
         # Never written; the kernel only needs some address.
         return logits, logits, logits
     log_prob = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
-    summary = torch.empty((programs, 6), dtype=torch.float64, device=logits.device)
+    summary = torch.empty((programs, SUMMARY), dtype=torch.float64, device=logits.device)
     return log_prob, torch.empty_like(log_prob), summary
 
 
@@ -255,44 +266,54 @@ def _sum_order(rows):
 
 
 def _scale(temperature):
-    return min(LOG2_E / temperature, 3.0e38)
+    return min(LOG2_E / temperature, LARGEST_SCALE)
 
 
-def _logits_arguments(rows: Rows):
+def _logits_arguments(rows: RowLayout):
+    """Return how the kernels are told of logits: where rows and columns are."""
     logits = rows.tensors[0]
-    stride = logits.stride(-1) if logits.shape[-1] > 1 else 1
-    return (
-        logits, rows.inner, rows.outer_strides[0], rows.inner_strides[0], stride, logits.shape[-1],
-    )  # fmt: skip
+    return {
+        "logits_ptr": logits,
+        "inner": rows.inner,
+        "outer_stride": rows.outer_strides[0],
+        "inner_stride": rows.inner_strides[0],
+        "stride": column_stride(logits),
+        "V": logits.shape[-1],
+    }
 
 
-def _row_scalars(value, shape, log_space, unused):
-    """Return a density or M as (pointer, stride, logarithm, whether there is a pointer)."""
-    if isinstance(value, torch.Tensor):
-        tensor, step = per_row(value, shape)
-        return tensor, step, 0.0, True
-    return unused, 0, _natural_log(value, log_space), False
+def _row_arguments(name, scalar: Scalar, log_space, unused):
+    """Return how the kernels are told of a density or M of each row."""
+    (step,) = scalar.strides
+    return {f"{name}_stride": step, **_value_arguments(name, scalar, log_space, unused)}
 
 
-def _entry_scalars(value, rows, later, log_space):
-    if not isinstance(value, torch.Tensor):
-        return (rows.tensors[0], 0, 0, 0, _natural_log(value, log_space)), False
-    at = next(later)
-    tensor = rows.tensors[at]
-    strides = (rows.outer_strides[at], rows.inner_strides[at], tensor.stride(-1))
-    return (tensor, *strides, 0.0), True
+def _entry_arguments(name, scalar: Scalar, log_space, unused):
+    """Return how the kernels are told of a density or M of each entry."""
+    steps = zip(("outer", "inner", "stride"), scalar.strides, strict=True)
+    strides = {f"{name}_{which}": step for which, step in steps}
+    return {**strides, **_value_arguments(name, scalar, log_space, unused)}
+
+
+def _value_arguments(name, scalar, log_space, unused):
+    is_number = scalar.tensor is None
+    return {
+        f"{name}_ptr": unused if is_number else scalar.tensor,
+        f"log_{name}": _natural_log(scalar.number, log_space) if is_number else 0.0,
+        f"HAS_{name.upper()}": not is_number,
+    }
+
+
+def _seed_arguments(seed, unused):
+    if isinstance(seed, torch.Tensor):
+        return {"seed_ptr": seed, "seed": 0, "HAS_SEED": True}
+    return {"seed_ptr": unused, "seed": seed, "HAS_SEED": False}
 
 
 def _natural_log(value, log_space):
     if log_space:
         return value
     return math.log(value) if value > 0 else -math.inf
-
-
-def _seed(seed, unused):
-    if isinstance(seed, torch.Tensor):
-        return seed, 0, True
-    return unused, seed, False
 
 
 def _on(device):

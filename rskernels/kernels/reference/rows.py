@@ -12,7 +12,8 @@ import math
 import torch
 
 from rskernels.law.decision import Law
-from rskernels.law.philox import ACCEPT_STREAM, philox4x32, row_uniforms
+from rskernels.law.philox import philox4x32, row_uniforms
+from rskernels.law.streams import Stream
 
 Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -24,37 +25,25 @@ def decide(
 ) -> Decision:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
     log_q, row_is_bad = log_softmax(logits, law.temperature)
-    rows = law.row_offset + torch.arange(row_is_bad.numel(), device=logits.device)
-    rows = rows.view(row_is_bad.shape)
+    u = draw(log_q, law, is_dense=targets is None)
     if targets is None:
-        columns = torch.arange(logits.shape[-1], device=logits.device)
-        u = row_uniforms(rows[..., None], columns, law.seed, ACCEPT_STREAM)
         log_prob, undefined = log_q, row_is_bad[..., None].expand_as(log_q)
         ignored = torch.zeros_like(undefined)
     else:
-        u = row_uniforms(rows, 0, law.seed, ACCEPT_STREAM)
+        log_prob, outside = of_targets(log_q, targets)
         ignored = targets == law.ignore_index
-        outside = (targets < 0) | (targets >= logits.shape[-1])
-        index = torch.where(outside, 0, targets).long()
-        log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)
         undefined = (row_is_bad | outside) & ~ignored
 
     log_density = natural_log(law.density, law.log_space, log_prob)
     log_M = natural_log(law.M, law.log_space, log_prob)
-    numerator, denominator = log_density, log_prob
-    if law.model_is_target:
-        numerator, denominator = log_prob, log_density
-    log_ratio = torch.where(numerator == -math.inf, -math.inf, numerator - denominator)
-    # A density of NaN or +inf fails the comparisons below, whichever side of the ratio it is on.
-    valid = ~(undefined | ignored) & (log_density < math.inf) & (log_prob < math.inf)
-    valid &= (log_ratio < math.inf) & (log_M > -math.inf)
+    valid, log_ratio, log_r = ratios(log_prob, log_density, log_M, law.model_is_target)
+    valid &= ~(undefined | ignored)
 
-    log_r = log_ratio - log_M
-    mask = valid & (log_r >= u.double().log())
+    mask = valid & accepts(log_r, u)
     violation = valid & (log_ratio > log_M)
     r = torch.where(valid, log_r.exp(), 0.0)
     counts = torch.stack([mask.sum(), violation.sum(), (~valid & ~ignored).sum(), ignored.sum()])
-    excess = torch.stack([(r - 1).clamp(min=0).sum(), r.sum()])
+    excess = torch.stack([excess_of(r).sum(), r.sum()])
     log_prob = torch.where(undefined | ignored, math.nan, log_prob)
     log_ratio = torch.where(valid, log_ratio, math.nan)
     return mask, log_prob, log_ratio, counts, excess
@@ -85,11 +74,10 @@ def bernoulli(
 ) -> torch.Tensor:
     """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
     log_ratio = log_ratio.double()
-    rows = row_offset + torch.arange(log_ratio.numel(), device=log_ratio.device)
-    u = row_uniforms(rows, 0, seed, stream).view(log_ratio.shape)
+    u = row_uniforms(row_ids(row_offset, log_ratio), 0, seed, stream)
     log_M = natural_log(M, log_space, log_ratio)
     valid = (log_ratio < math.inf) & (log_M > -math.inf)
-    return valid & (log_ratio - log_M >= u.double().log())
+    return valid & accepts(log_ratio - log_M, u)
 
 
 def target_log_prob(
@@ -100,9 +88,7 @@ def target_log_prob(
 ) -> torch.Tensor:
     """Return log q of the target, [...]: 0 where ignored, NaN where undefined."""
     log_q, row_is_bad = log_softmax(logits, temperature)
-    outside = (targets < 0) | (targets >= logits.shape[-1])
-    index = torch.where(outside, 0, targets).long()
-    log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)
+    log_prob, outside = of_targets(log_q, targets)
     log_prob = torch.where(row_is_bad | outside, math.nan, log_prob)
     return torch.where(targets == ignore_index, 0.0, log_prob)
 
@@ -121,7 +107,55 @@ def log_softmax(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor,
     return torch.log_softmax((z - top) / temperature, -1), row_is_bad
 
 
+def of_targets(log_q: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the targets' log q [...] and which targets lie outside of ``[0, V)``."""
+    outside = (targets < 0) | (targets >= log_q.shape[-1])
+    index = torch.where(outside, 0, targets).long()
+    return log_q.gather(-1, index[..., None]).squeeze(-1), outside
+
+
 def natural_log(value: torch.Tensor | float, log_space: bool, like: torch.Tensor) -> torch.Tensor:
     """Return the natural logarithm of a density or M, float64, expanded to the decisions."""
     value = torch.as_tensor(value, dtype=torch.float64, device=like.device)
     return (value if log_space else value.log()).expand(like.shape)
+
+
+def ratios(
+    log_prob: torch.Tensor, log_density: torch.Tensor, log_M: torch.Tensor, model_is_target: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (whether it may decide, log ratio before M, log r).
+
+    A target density of 0 is a ratio of 0, whatever the proposal's. A density of NaN or +inf fails
+    the comparisons, whichever side of the ratio it is on.
+    """
+    numerator, denominator = log_density, log_prob
+    if model_is_target:
+        numerator, denominator = log_prob, log_density
+    log_ratio = torch.where(numerator == -math.inf, -math.inf, numerator - denominator)
+    valid = (log_density < math.inf) & (log_prob < math.inf)
+    valid &= (log_ratio < math.inf) & (log_M > -math.inf)
+    return valid, log_ratio, log_ratio - log_M
+
+
+def row_ids(row_offset: int, rows: torch.Tensor) -> torch.Tensor:
+    """Return the ids of rows, int64, in the shape of ``rows``."""
+    return row_offset + torch.arange(rows.numel(), device=rows.device).view(rows.shape)
+
+
+def draw(log_q: torch.Tensor, law: Law, is_dense: bool) -> torch.Tensor:
+    """Return the uniform of every row, or of every entry: a function of where it is alone."""
+    rows = row_ids(law.row_offset, log_q[..., 0])
+    if not is_dense:
+        return row_uniforms(rows, 0, law.seed, Stream.ACCEPT)
+    columns = torch.arange(log_q.shape[-1], device=log_q.device)
+    return row_uniforms(rows[..., None], columns, law.seed, Stream.ACCEPT)
+
+
+def accepts(log_r: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """Return where log r >= log u."""
+    return log_r >= u.double().log()
+
+
+def excess_of(r: torch.Tensor) -> torch.Tensor:
+    """Return by how much ratios exceed M, as a part of M."""
+    return (r - 1).clamp(min=0)

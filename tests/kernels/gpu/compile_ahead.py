@@ -1,4 +1,4 @@
-"""Compile, for a GPU that need not be present, every kernel as ``gpu.py`` launches it.
+"""Compile, for a GPU that need not be present, every kernel as ``gpu/launch.py`` launches it.
 
     python tests/kernels/gpu/compile_ahead.py sm_90 [--dtype bfloat16]
 
@@ -80,10 +80,10 @@ def compiling(target: GPUTarget) -> Iterator[list[Launch]]:
     logs: dict[str, str] = {}
     run = JITFunction.run
 
-    def compile_only(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **given: Any):
+    def compile_only(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **keywords: Any):
         with contextlib.redirect_stdout(io.StringIO()) as log:
-            result = run(kernel, *args, grid=grid, warmup=True, **given)
-        flags = {name: value for name, value in given.items() if name in kernel.arg_names}
+            result = run(kernel, *args, grid=grid, warmup=True, **keywords)
+        flags = {name: value for name, value in keywords.items() if name in kernel.arg_names}
         flags = {name: value for name, value in flags.items() if isinstance(value, bool)}
         # What was compiled for an earlier launch is not compiled again.
         seen.append(Launch(kernel, result, flags, logs.setdefault(result.hash, log.getvalue())))
@@ -105,20 +105,21 @@ def of_logits(logits: torch.Tensor) -> dict[str, Callable[[], Any]]:
     targets, seed = torch.empty(N, dtype=torch.int64), torch.empty(1, dtype=torch.int64)
     value, entry = torch.empty(N, dtype=wide), torch.empty(V, dtype=wide).expand(N, V)
     totals = torch.empty(N, 2, dtype=torch.float64)
-    given = Law(value, value, seed)
-    verify = given._replace(log_space=True, model_is_target=True)
-    numbers = Law(0.5, 2.0, 7)
+    numbers, tensors = Law(0.5, 2.0, 7), Law(value, value, seed)
+    verify = Law(value, value, seed, log_space=True, model_is_target=True)
+    verify_entries = Law(entry, entry, seed, log_space=True, model_is_target=True)
     order = torch.empty(-(-V // ORDER_BLOCK), dtype=torch.int64)
+    in_order = tensors._replace(model_is_target=True)
     return {
         "mask": partial(gpu.mask, logits, targets, numbers),
-        "lazy mask": partial(gpu.mask, logits, targets, given, is_lazy=True),
+        "lazy mask": partial(gpu.mask, logits, targets, tensors, is_lazy=True),
         "lazy mask in order": partial(
-            gpu.mask, logits, targets, given._replace(model_is_target=True), True, order
+            gpu.mask, logits, targets, in_order, is_lazy=True, order=order
         ),
         "decide": partial(gpu.decide, logits, targets, verify),
         "target_log_prob": partial(gpu.target_log_prob, logits, targets, 1.0, -100),
         "dense mask": partial(gpu.mask, logits, None, numbers),
-        "dense decide": partial(gpu.decide, logits, None, verify._replace(density=entry, M=entry)),
+        "dense decide": partial(gpu.decide, logits, None, verify_entries),
         "gradient": partial(
             gpu.target_log_prob_backward, value, logits, targets, totals, 1.0, -100
         ),
@@ -183,13 +184,13 @@ def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]
     kernel, result, flags, log = launch
     loads, facts = (_amd if target.backend == "hip" else _nvidia)(result, log)
     threads = result.metadata.num_warps * target.warp_size
-    wanted = _bytes_a_chunk(launch, itemsize) / threads
+    needed = _bytes_a_chunk(launch, itemsize) / threads
     return {
-        "kernel": kernel.__name__.strip("_").removesuffix("_kernel"),
+        "kernel": kernel.__name__.removesuffix("_kernel"),
         **facts,
         "shared": result.metadata.shared,
         "threads": threads,
-        "load_bits": _load_bits(loads, wanted) if wanted else None,
+        "load_bits": _load_bits(loads, needed) if needed else None,
         "other_loads": sum(count for bits, count in loads.items() if bits < 128),
         "reductions": _reductions(result.asm["ttgir"]),
         "is_fused": result.metadata.enable_fp_fusion,
@@ -233,13 +234,13 @@ def _bytes_a_chunk(launch: Launch, itemsize: int) -> int:
     return chunk * (itemsize + tensors * max(4, itemsize))
 
 
-def _load_bits(loads: Counter[int], wanted: float) -> int:
+def _load_bits(loads: Counter[int], needed: float) -> int:
     """Return the narrowest load among the widest that together read so many bytes a thread."""
     for bits in sorted(loads, reverse=True):
-        wanted -= loads[bits] * bits / 8
-        if wanted <= 0:
+        needed -= loads[bits] * bits / 8
+        if needed <= 0:
             return bits
-    raise ValueError(f"{dict(loads)} loads leave {wanted} bytes of a chunk unread")
+    raise ValueError(f"{dict(loads)} loads leave {needed} bytes of a chunk unread")
 
 
 def _reductions(ir: str) -> list[str]:
@@ -252,13 +253,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="all four, unless given")
-    given = parser.parse_args()
-    target = TARGETS[given.target]
+    arguments = parser.parse_args()
+    target = TARGETS[arguments.target]
     described = []
     with compiling(target) as seen:
-        for dtype in given.dtype or DTYPES:
+        for dtype in arguments.dtype or DTYPES:
             itemsize = getattr(torch, dtype).itemsize
-            for name, columns, call in calls(dtype, given.target):
+            for name, columns, call in calls(dtype, arguments.target):
                 seen.clear()
                 call()
                 case = {"launch": name, "dtype": dtype, "columns": columns}

@@ -14,11 +14,11 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+from rskernels.law.numbers import FLOAT32_MOST
+
 LANES = 16
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
-ALIGNMENT = 64  # bytes of a cache line
-FLOAT32_MOST = 2.0**128 - 2.0**104
 BYTES = {I16: 2, HALF: 2, FLOAT: 4, DOUBLE: 8}
 
 
@@ -319,114 +319,3 @@ def lane_is(builder, n):
     """Say which lane is lane ``n``; none where ``n`` lies outside."""
     index = ir.Constant(wide(I64), list(range(LANES)))
     return builder.icmp_signed("==", index, broadcast(builder, n))
-
-
-@lanes(lambda address: types.void)
-def prefetch(builder, address):
-    """Ask for the cache line at an address; an address outside the tensor is harmless."""
-    pointer = builder.inttoptr(address, I8.as_pointer())
-    # Arguments: a read, to be kept in all cache levels but the first, of data.
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
-
-
-def stack_memory(size):
-    """Return an intrinsic that gives the address of that many bytes, for as long as a call lasts.
-
-    Numba frees an array once it is no longer named, whoever still has its address.
-    """
-
-    @intrinsic
-    def memory(typingctx):
-        def codegen(context, builder, signature, args):
-            with builder.goto_entry_block():
-                pointer = builder.alloca(ir.ArrayType(I8, size))
-            pointer.align = ALIGNMENT
-            return builder.ptrtoint(pointer, I64)
-
-        return types.int64(), codegen
-
-    return memory
-
-
-# Memory: how each dtype is held, and how its lanes become the lanes that are computed with.
-def _bf16_to_f32(builder, bits):
-    words = builder.zext(bits, wide(I32))
-    return builder.bitcast(builder.shl(words, constant(wide(I32), 16)), wide(FLOAT))
-
-
-def _f32_to_bf16(builder, value):
-    bits = builder.bitcast(value, wide(I32))
-    sixteen, one = constant(wide(I32), 16), constant(wide(I32), 1)
-    # Round to nearest, ties to even.
-    odd = builder.and_(builder.lshr(bits, sixteen), one)
-    rounded = builder.add(bits, builder.add(odd, constant(wide(I32), 0x7FFF)))
-    nan = builder.fcmp_unordered("uno", value, value)
-    kept = builder.select(nan, constant(wide(I32), 0x7FC00000), rounded)
-    return builder.trunc(builder.lshr(kept, sixteen), wide(I16))
-
-
-def _same(builder, value):
-    return value
-
-
-STORED = {
-    "f32": (FLOAT, f32x16, _same, _same),
-    "f64": (DOUBLE, f64x16, _same, _same),
-    "bf16": (I16, f32x16, _bf16_to_f32, _f32_to_bf16),
-    "f16": (
-        HALF,
-        f32x16,
-        lambda builder, value: builder.fpext(value, wide(FLOAT)),
-        lambda builder, value: builder.fptrunc(value, wide(HALF)),
-    ),
-}
-
-
-def loader(dtype):
-    """Return ``load(address)`` of sixteen elements."""
-    stored, vector, decode, _ = STORED[dtype]
-
-    @lanes(lambda address: vector)
-    def load(builder, address):
-        pointer = builder.inttoptr(address, wide(stored).as_pointer())
-        return decode(builder, builder.load(pointer, align=BYTES[stored]))
-
-    return load
-
-
-def part_loader(dtype):
-    """Return ``load(address, inside)``: lanes outside the row are -inf and are not read."""
-    stored, vector, decode, _ = STORED[dtype]
-
-    @lanes(lambda address, inside: vector)
-    def load(builder, address, inside):
-        pointer = builder.inttoptr(address, wide(stored).as_pointer())
-        absent = constant(wide(stored), 0xFF80 if stored is I16 else float("-inf"))
-        name = f"llvm.masked.load.{suffix(wide(stored))}.p0"
-        align = I32(BYTES[stored])
-        return decode(builder, call(builder, name, wide(stored), pointer, align, inside, absent))
-
-    return load
-
-
-def storer(dtype):
-    """Return ``store(address, inside, value)``: lanes outside the row are not written."""
-    stored, _, _, encode = STORED[dtype]
-
-    @lanes(lambda address, inside, value: types.void)
-    def store(builder, address, inside, value):
-        pointer = builder.inttoptr(address, wide(stored).as_pointer())
-        name = f"llvm.masked.store.{suffix(wide(stored))}.p0"
-        align = I32(BYTES[stored])
-        call(builder, name, ir.VoidType(), encode(builder, value), pointer, align, inside)
-
-    return store
-
-
-@lanes(lambda address, inside, value: types.void)
-def store_mask(builder, address, inside, value):
-    """Store the lanes of a mask as bytes of 0 and 1."""
-    pointer = builder.inttoptr(address, wide(I8).as_pointer())
-    octets = builder.zext(value, wide(I8))
-    name = f"llvm.masked.store.{suffix(wide(I8))}.p0"
-    call(builder, name, ir.VoidType(), octets, pointer, I32(1), inside)

@@ -1,0 +1,118 @@
+"""The law of acceptance in Triton: logarithms, ratios, uniforms and the comparison.
+
+What happens once a row is float64; what happens to every entry is WIDE: float64 for float64
+logits, else float32.
+"""
+
+import triton
+import triton.language as tl
+
+from rskernels.law import numbers, philox
+
+SMALL_WORD = tl.constexpr(philox.SMALL_WORD)
+SMALL_UNIT = tl.constexpr(2.0**-65)
+LARGE_UNIT = tl.constexpr(2.0**-32)
+FLOAT32_MOST = tl.constexpr(numbers.FLOAT32_MOST)
+
+
+@triton.jit
+def natural_log(value, LOG_SPACE: tl.constexpr):
+    """Return the logarithm of a density or M; NaN where it has none."""
+    if LOG_SPACE:
+        return value
+    else:
+        negative = tl.where(value == 0.0, float("-inf"), float("nan"))
+        return tl.where(value > 0.0, tl.log(tl.where(value > 0.0, value, 1.0)), negative)
+
+
+@triton.jit
+def wide_log(value, WIDE: tl.constexpr, LOG_SPACE: tl.constexpr):
+    """Return the logarithm in WIDE, taken in float64 where float32 may not hold the value."""
+    if value.dtype == tl.float64:
+        return natural_log(value, LOG_SPACE).to(WIDE)
+    else:
+        return natural_log(value.to(WIDE), LOG_SPACE)
+
+
+@triton.jit
+def rounded(value, WIDE: tl.constexpr):
+    """Return float64 rounded to WIDE; what is finite stays so."""
+    if tl.float32 == WIDE:
+        huge = (tl.abs(value) > FLOAT32_MOST) & (tl.abs(value) < float("inf"))
+        value = tl.where(huge, tl.where(value > 0.0, FLOAT32_MOST, -FLOAT32_MOST), value)
+    return value.to(WIDE).to(tl.float64)
+
+
+@triton.jit
+def log_prob_of(z, top, total, temperature):
+    """Return log q of a logit, at most 0; NaN for a row without a softmax. All float64."""
+    log_q = (z - top) / temperature - tl.log(total)
+    log_q = tl.where(log_q > 0.0, 0.0, log_q)
+    return tl.where(total > 0.0, log_q, float("nan"))
+
+
+@triton.jit
+def log_ratio_of(log_q, log_density, MODEL_IS_TARGET: tl.constexpr):
+    """Return log p - log q; a target density of 0 is a ratio of 0, whatever the proposal's."""
+    if MODEL_IS_TARGET:
+        return tl.where(log_q == float("-inf"), float("-inf"), log_q - log_density)
+    else:
+        return tl.where(log_density == float("-inf"), float("-inf"), log_density - log_q)
+
+
+@triton.jit
+def is_valid(log_q, log_density, log_ratio, log_M):
+    """Say whether a decision may be taken; a NaN anywhere fails."""
+    finite = (log_density < float("inf")) & (log_ratio < float("inf"))
+    return finite & (log_q <= 0.0) & (log_M > float("-inf"))
+
+
+@triton.jit
+def accepts(log_r, u):
+    """Say where log r >= log u, in the precision of the ratio."""
+    return log_r >= tl.log(u.to(log_r.dtype))
+
+
+@triton.jit
+def excess_of(r):
+    """Return by how much a ratio exceeds M, as a part of M."""
+    return tl.where(r > 1.0, r - 1.0, 0.0)
+
+
+@triton.jit
+def load_seed(seed_ptr, seed, HAS_SEED: tl.constexpr):
+    """Return the seed, from memory where it is a tensor."""
+    return tl.load(seed_ptr) if HAS_SEED else seed.to(tl.int64)
+
+
+@triton.jit
+def row_id_of(row_offset, row):
+    """Return the ids of rows of a batch."""
+    return row_offset.to(tl.int64) + row
+
+
+@triton.jit
+def word_uniform(w0, w1):
+    """Return the uniform of two words, as ``philox.word_uniform`` does: rounded once."""
+    small = w0 < SMALL_WORD
+    numerator = (w0.to(tl.int64) << 33) + (w1.to(tl.int64) << 1) + 1
+    u_small = tl.where(small, numerator, 0).to(tl.float32) * SMALL_UNIT
+    u_large = (w0 | 1).to(tl.float32) * LARGE_UNIT
+    return tl.where(small, u_small, u_large)
+
+
+@triton.jit
+def uniform(row_id, column, stream, seed):
+    """Return the uniform of (seed, row id, column, stream), float32 in (0, 1]."""
+    row_id = row_id.to(tl.uint64)
+    low = (row_id & 0xFFFFFFFF).to(tl.uint32)
+    high = (row_id >> 32).to(tl.uint32)
+    w0, w1, _, _ = tl.philox(seed, low, high, column.to(tl.uint32), stream.to(tl.uint32))
+    return word_uniform(w0, w1)
+
+
+@triton.jit
+def log_uniform(row_id, seed):
+    """Return log u of a row's one decision, float64."""
+    column = (row_id * 0).to(tl.int32)
+    return tl.log(uniform(row_id, column, column, seed).to(tl.float64))
