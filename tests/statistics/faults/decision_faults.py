@@ -10,18 +10,8 @@ from ..laws.test_t5_continuous_law import check_law
 from ..laws.test_t8_violated_envelope import check_violated
 from ..laws.test_t9_fresh_ratio import check_law_of_batches
 from ..laws.test_t10_reference import check_flips, check_uniforms
-from .fault import (
-    COMPARISON,
-    DECIDE,
-    LANE_LAW,
-    LANES,
-    REFERENCE,
-    ROW,
-    SOFTMAX,
-    TRITON,
-    Fault,
-    of_bernoulli,
-)
+from . import in_cpu, in_gpu, in_reference
+from .fault import Fault
 
 # At sizes that the float64 reference and the Triton interpreter decide in about a second.
 rate = partial(check_rate, form="bernoulli", draws=1 << 16)
@@ -37,213 +27,175 @@ flips_of_targets = partial(check_flips, form="target", shape=(10_000, 50))
 upper_end_of_targets = partial(check_upper_end, form="target")
 upper_end_of_entries = partial(check_upper_end, form="dense")
 
-SWAPPED = (
-    (LANE_LAW, "numerator = log_q if model", "numerator = log_q if not model"),
-    (LANE_LAW, "denominator = log_density if model", "denominator = log_density if not model"),
-)
+ROWS, LAW, GPU = "kernels.reference.rows", "kernels.cpu.law", "kernels.gpu.law"
+# How each backend compares.
+ACCEPTS, ACCEPTS_CPU, ACCEPTS_GPU = f"{ROWS}.accepts", f"{LAW}.decide_by_words", f"{GPU}.accepts"
+# Where M is read; on a GPU, a number is read by the host.
+LOG_M, LOG_M_CPU = f"{ROWS}.natural_log", f"{LAW}.natural_logs"
+LOG_M_GPU, LOG_M_HOST = f"{GPU}.natural_log", "kernels.gpu.launch._natural_log"
+RATIOS, RATIOS_CPU = f"{ROWS}.ratios", f"{LAW}.ratios"
 
 DECISION = [
-    of_bernoulli(
+    Fault(
         "the comparison is the wrong way round",
         rate,
-        reference="log_ratio - log_M <= u.double().log()",
-        cpu="log_M - values, valid, words",
-        gpu="log_w - log_m <= tl.log(u.to(tl.float64))",
+        reference={ACCEPTS: in_reference.at_most},
+        cpu={ACCEPTS_CPU: in_cpu.of_inverse},
+        gpu={ACCEPTS_GPU: in_gpu.at_most},
     ),
     Fault(
         "an equal ratio is rejected",
         check_upper_end,
-        reference=(
-            (REFERENCE, "log_ratio - log_M >= u.double()", "log_ratio - log_M > u.double()"),
-        ),
-        cpu=((LANE_LAW, "log_r >= log_of_normal(", "log_r > log_of_normal("),),
-        gpu=((TRITON, COMPARISON["gpu"], "log_w - log_m > tl.log(u.to(tl.float64))"),),
+        reference={ACCEPTS: in_reference.above},
+        cpu={ACCEPTS_CPU: in_cpu.above},
+        gpu={ACCEPTS_GPU: in_gpu.above},
     ),
     Fault(
         "an equal ratio is rejected for targets",
         upper_end_of_targets,
-        reference=((REFERENCE, "log_r >= u.double().log()", "log_r > u.double().log()"),),
-        cpu=((LANE_LAW, "log_r >= log_u", "log_r > log_u"),),
+        reference={ACCEPTS: in_reference.above},
+        cpu={f"{LAW}.decide": in_cpu.rows_above},
         nightly=("cpu",),
     ),
     Fault(
         "an equal ratio is rejected for entries",
         upper_end_of_entries,
-        cpu=((LANE_LAW, "log_r >= log_of_normal(", "log_r > log_of_normal("),),
-        gpu=((TRITON, "log_r >= tl.log(u.to(WIDE))", "log_r > tl.log(u.to(WIDE))"),),
+        cpu={ACCEPTS_CPU: in_cpu.above},
+        gpu={ACCEPTS_GPU: in_gpu.above},
         nightly=("cpu",),
     ),
     Fault(
         "log u is of float32",
         check_uniforms,
-        reference=((REFERENCE, COMPARISON["reference"], "log_ratio - log_M >= u.log()"),),
-        cpu=(
-            (
-                LANE_LAW,
-                "log_of_normal(as_lanes(uniforms(words), log_r))",
-                "as_lanes(log_of_normal(uniforms(words)), log_r)",
-            ),
-        ),
-        gpu=((TRITON, COMPARISON["gpu"], "log_w - log_m >= tl.log(u)"),),
+        reference={ACCEPTS: in_reference.by_float32_log},
+        cpu={ACCEPTS_CPU: in_cpu.by_float32_log},
+        gpu={ACCEPTS_GPU: in_gpu.by_float32_log},
     ),
-    of_bernoulli(
+    Fault(
         "small ratios are rounded up",
         law,
-        reference="(log_ratio - log_M).clamp(min=-2.5) >= u.double().log()",
-        cpu="select(values - log_M > splat(-2.5), values - log_M, splat(-2.5)), valid, words",
-        gpu="tl.maximum(log_w - log_m, -2.5) >= tl.log(u.to(tl.float64))",
+        reference={ACCEPTS: in_reference.small_rounded_up},
+        cpu={ACCEPTS_CPU: in_cpu.small_rounded_up},
+        gpu={ACCEPTS_GPU: in_gpu.small_rounded_up},
     ),
-    of_bernoulli(
+    Fault(
         "M is read the wrong way round",
         waiting,
-        reference="log_ratio + log_M >= u.double().log()",
-        cpu="values + log_M, valid, words",
-        gpu="log_w + log_m >= tl.log(u.to(tl.float64))",
+        reference={LOG_M: in_reference.negative},
+        cpu={LOG_M_CPU: in_cpu.negative},
+        gpu={LOG_M_GPU: in_gpu.negative, LOG_M_HOST: in_gpu.negative_number},
     ),
-    of_bernoulli(
+    Fault(
         "M is ignored",
         rate,
-        reference="log_ratio >= u.double().log()",
-        cpu="values, valid, words",
-        gpu="log_w >= tl.log(u.to(tl.float64))",
+        reference={LOG_M: in_reference.none},
+        cpu={LOG_M_CPU: in_cpu.none},
+        gpu={LOG_M_GPU: in_gpu.none, LOG_M_HOST: in_gpu.no_number},
     ),
     Fault(
         "M is ignored for targets",
         rate_of_targets,
-        reference=((REFERENCE, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
-        cpu=((LANE_LAW, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
+        reference={RATIOS: in_reference.without_M},
+        cpu={RATIOS_CPU: in_cpu.without_M},
         nightly=("cpu",),
     ),
     Fault(
         "M is ignored for entries",
         rate_of_entries,
-        cpu=((LANE_LAW, "log_r = log_ratio - log_M", "log_r = log_ratio"),),
+        cpu={RATIOS_CPU: in_cpu.without_M},
         nightly=("cpu",),
     ),
     Fault(
         "M is the largest ratio of its batch",
         check_law_of_batches,
-        reference=(
-            (
-                REFERENCE,
-                "natural_log(M, log_space, log_ratio)",
-                "log_ratio.amax(-1, keepdim=True)",
-            ),
-        ),
+        reference={LOG_M: in_reference.largest_of_the_batch},
     ),
     Fault(
         "the model's roles are swapped",
         rate_of_targets,
-        reference=((REFERENCE, "if law.model_is_target:", "if not law.model_is_target:"),),
-        cpu=SWAPPED,
+        reference={RATIOS: in_reference.of_swapped_roles},
+        cpu={RATIOS_CPU: in_cpu.of_swapped_roles},
     ),
     Fault(
         "the model's roles are swapped for entries",
         rate_of_entries,
-        cpu=SWAPPED,
-        gpu=((TRITON, '("-inf"), log_q - log_density)', '("-inf"), log_density - log_q)'),),
+        cpu={RATIOS_CPU: in_cpu.of_swapped_roles},
+        gpu={f"{GPU}.log_ratio_of": in_gpu.of_swapped_roles},
         nightly=("cpu",),
     ),
     Fault(
         "the temperature is ignored",
         rate_of_targets,
-        reference=((REFERENCE, "log_softmax((z - top) / temperature, -1)", "log_softmax(z, -1)"),),
-        cpu=(
-            (DECIDE, "scale = scale_of(temperature)", "scale = scale_of(1.0)"),
-            (LANE_LAW, "references) / splat(temperature)", "references)"),
-        ),
+        reference={f"{ROWS}.log_softmax": in_reference.at_temperature_1},
+        cpu={f"{LAW}.scale_of": in_cpu.scale_at_1, f"{LAW}.log_probs": in_cpu.at_temperature_1},
         nightly=("cpu",),
     ),
     Fault(
         "the temperature is ignored in the numerator",
         rate_of_targets,
-        cpu=((LANE_LAW, "references) / splat(temperature)", "references)"),),
+        cpu={f"{LAW}.log_probs": in_cpu.at_temperature_1},
         nightly=("cpu",),
     ),
     Fault(
-        "q is that of the next class",
+        "q is that of another class",
         cells,
-        reference=(
-            (
-                REFERENCE,
-                "        log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)",
-                "        log_prob = log_q.roll(-1, -1).gather(-1, index[..., None])[..., 0]",
-            ),
-        ),
-        cpu=(
-            (
-                ROW,
-                "load_logit(row[lane] + target *",
-                "load_logit(row[lane] + (target + 1) % V *",
-            ),
-        ),
+        reference={f"{ROWS}.of_targets": in_reference.of_next_class},
+        cpu={"kernels.cpu.dtypes.logit_at": in_cpu.of_neighbour},
         nightly=("cpu",),
     ),
     Fault(
         "log q is of bfloat16",
         flips_of_targets,
-        reference=(
-            (
-                REFERENCE,
-                "        log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)",
-                "        log_prob = log_q.gather(-1, index[..., None])[..., 0].bfloat16().double()",
-            ),
-        ),
+        reference={f"{ROWS}.of_targets": in_reference.of_bfloat16},
     ),
     Fault(
         "a lazy decision is taken half an octave early",
         rate_of_long_targets,
-        cpu=(
-            (
-                LANE_LAW,
-                "(room + margin) * splat(LOG2_E)",
-                "(room + margin) * splat(LOG2_E) - splat(0.5)",
-            ),
-        ),
+        cpu={"kernels.cpu.early_exit.headrooms": in_cpu.half_an_octave_early},
         nightly=("cpu",),
     ),
     Fault(
         "a decision without reading takes q to be a fiftieth",
         rate_of_verified,
-        cpu=((LANE_LAW, "decide(splat(0.0), log_density", "decide(splat(-4.0), log_density"),),
+        cpu={"kernels.cpu.early_exit.decide_unread": in_cpu.with_q_of_a_fiftieth},
         nightly=("cpu",),
     ),
     Fault(
         "a part's sum replaces that of the parts before",
         rate_of_long_targets,
-        cpu=((SOFTMAX, "            total += added", "            total = added"),),
+        cpu={"kernels.cpu.softmax.parts_total": in_cpu.of_last_part},
         nightly=("cpu",),
     ),
     Fault(
         "a row that goes on begins anew",
         rate_of_long_targets,
-        cpu=((ROW, "state = reference[lane], total[lane], bound[lane]", "state = UNREAD"),),
+        cpu={"kernels.cpu.turns.parts_total": in_cpu.begun_anew},
         nightly=("cpu",),
     ),
     Fault(
         "the last logit of a short row is left out",
         rate_of_targets,
-        cpu=((SOFTMAX, "block_sum(row[lane], V, top", "block_sum(row[lane], V - 1, top"),),
+        cpu={"kernels.cpu.softmax.short_totals": in_cpu.without_last},
         nightly=("cpu",),
     ),
     Fault(
         "rough logarithms of uniforms are an octave high",
         rate_of_entries,
-        cpu=((LANES, "(-127 - 32) * math", "(-127 - 31) * math"),),
+        cpu={"kernels.cpu.simd.uniforms.rough_logs": in_cpu.an_octave_high},
         nightly=("cpu",),
     ),
     Fault(
         "a ratio above M is rejected",
         violated,
-        reference=((REFERENCE, "mask = valid & (log_r", "mask = valid & (log_r <= 0) & (log_r"),),
-        cpu=((LANE_LAW, "log_r >= log_u)", "log_r >= log_u) & (log_r <= splat(0.0))"),),
+        reference={ACCEPTS: in_reference.never_above_M},
+        cpu={f"{LAW}.decide": in_cpu.never_above_M},
         nightly=("cpu",),
     ),
     Fault(
         "the excess of ratios below M is subtracted",
         violated,
-        reference=((REFERENCE, "(r - 1).clamp(min=0).sum()", "(r - 1).sum()"),),
-        cpu=((DECIDE, "max(r - 1.0, 0.0)", "r - 1.0"),),
+        reference={f"{ROWS}.excess_of": in_reference.signed},
+        cpu={f"{LAW}.excess_of": in_cpu.signed},
         nightly=("cpu",),
     ),
 ]

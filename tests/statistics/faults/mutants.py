@@ -1,51 +1,89 @@
-"""Copies of the kernels with a fault planted in the source, beside the package that is tested."""
+"""Copies of the kernels with a fault planted in them, beside the package that is tested."""
 
 import importlib
 import itertools
 import re
+import sys
 from pathlib import Path
+from types import FunctionType
+
+import triton
+from numba import njit
+from numba.core.dispatcher import Dispatcher
+from numba.core.extending import _Intrinsic
 
 import rskernels
 
+from . import in_cpu
+
 PACKAGE = Path(rskernels.__file__).parent
 # What holds neither law nor decision is not copied: Numba is told of its vector types once.
-SHARED = ("kernels.cpu.simd", "kernels.cpu.threads", "_torch.fast_path")
+SHARED = ("kernels.cpu.simd.vectors", "kernels.cpu.threads")
+# Kernels of one dtype compile in half the time, and the checks of the mutants need no more.
+FLOAT32 = {"kernels.cpu.dtypes.by_dtype": in_cpu.only_float32}
 _numbers = itertools.count()
 
 
-def plant(folder, changes):
-    """Import a copy of the kernels, with each text replaced, and return its name.
+def plant(folder, faults):
+    """Import a copy of the kernels, with each function replaced, and return its name.
 
-    ``changes`` are (file, text, replacement): the file must hold the text exactly once.
+    ``faults`` are functions by the names of what they replace. A module of the copy replaces its
+    own at its end, before anything imports them from it.
     """
     name = f"mutant_{next(_numbers)}"
     copied = [path for room in ("law", "kernels") for path in (PACKAGE / room).rglob("*.py")]
-    sources = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in copied}
+    modules = {_module_of(path): path for path in copied}
     for module in SHARED:
-        sources.pop(f"{module.replace('.', '/')}.py", None)
-    for file, text, replacement in changes:
-        if (found := sources[file].count(text)) != 1:
-            raise ValueError(f"{file} holds this {found} times, not once: {text}")
-        sources[file] = sources[file].replace(text, replacement)
-    for file, source in sources.items():
-        path = folder / name / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_renamed(source, name))
+        modules.pop(module, None)
+    faults = {**FLOAT32, **faults}
+    faulty = {}
+    for target, replacement in faults.items():
+        module, _, function = target.rpartition(".")
+        if module not in modules:
+            raise ValueError(f"there is no module of {target} to plant a fault in")
+        faulty.setdefault(module, {})[function] = replacement
+    for module, path in modules.items():
+        source = _renamed(path.read_text(), name)
+        if module in faulty:
+            source += f'\n\nimport {name}\n{name}.replace("{module}", globals())\n'
+        copy = folder / name / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(source)
     (folder / name / "__init__.py").touch()
     importlib.invalidate_caches()
+    package = importlib.import_module(name)
+    package.replace = lambda module, names: _replace(faulty[module], names)
+    for module in faulty:
+        importlib.import_module(f"{name}.{module}")
     return name
 
 
+def _module_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _replace(faults, names):
+    """Put functions into a module's names, compiled as what they replace."""
+    for function, replacement in faults.items():
+        if function not in names:
+            raise ValueError(f"{names['__name__']} has no {function} to replace")
+        original = names[function]
+        known = {**sys.modules[replacement.__module__].__dict__, "original": original}
+        faulty = FunctionType(
+            replacement.__code__, known, replacement.__name__, replacement.__defaults__
+        )
+        faulty.__module__ = replacement.__module__
+        if isinstance(original, (Dispatcher, _Intrinsic)):
+            faulty = njit(faulty)
+        elif isinstance(original, triton.KernelInterface):
+            faulty = triton.jit(faulty)
+        names[function] = faulty
+
+
 def _renamed(source, name):
-    """Return the source with imports of the copy, for float32, without Numba's cache on disk."""
+    """Return the source with imports of the copy, without Numba's cache on disk."""
     source = re.sub(r"(?m)^((?:from|import) )rskernels\b", rf"\1{name}", source)
     for module in SHARED:
         source = source.replace(f"{name}.{module}", f"rskernels.{module}")
-    # Kernels of one dtype compile in half the time, and the checks of the mutants need no more.
-    made = r"(?m)^(?P<names>_\w+_(bf16|f16|f64)(, _\w+_\2)*) = _\w+_of\(.*\)$"
-    source = re.sub(made, lambda line: _as_float32(line["names"]), source)
     return source.replace("cache=True", "cache=False")
-
-
-def _as_float32(names):
-    return f"{names} = {re.sub('_(bf16|f16|f64)', '_f32', names)}"
