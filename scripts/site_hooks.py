@@ -66,7 +66,7 @@ def command_options() -> Iterator[str]:
                 option
             )
         for panel, options in panels.items():
-            yield f"\n**{panel}**\n\n| option | default | |\n|---|---|---|"
+            yield f"\n**{panel}**\n\n| option | default | meaning |\n|---|---|---|"
             yield from map(table_row, options)
 
 

@@ -1,0 +1,36 @@
+"""The README and the reference leave nothing out and point at what exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import rskernels
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    shown = set(re.findall(r"^::: rskernels\.(\w+)$", pages, re.MULTILINE))
+    assert set(rskernels.__all__) <= shown
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_what_a_page_outside_of_the_site_links_to_exists(name):
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text())
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_folders_that_readme_and_contributing_name_exist():
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:rskernels|csrc|docs|tests|benchmarks|examples)/[\w/.]+)`", text)
+    assert len(named) > 15
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_make_help_names_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    described = re.findall(r"^([\w-]+):.*## .", makefile, re.MULTILINE)
+    assert sorted(phony) == sorted(described)
