@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test nightly bench bench-gpu bench-compile wheel docs docs-serve docs-check lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick test nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check lint types ctest sanitize clean help
 
 demo: $(READY) $(KERNELS) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
@@ -32,14 +32,18 @@ nightly: $(READY) $(KERNELS) ## the tests with fresh draws, and the slow ones
 	$(BIN)/python -m pytest -m ''
 
 bench: $(READY) $(KERNELS) ## measure the CPU kernels and the envelope
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/envelope.py
+	$(BIN)/python -m benchmarks.cpu.run
+	$(BIN)/python -m benchmarks.envelope.run
+
+# For instance make bench-base BASE=main ARGS=--quick.
+bench-base: $(READY) $(KERNELS) ## measure this tree and an earlier revision in turns, BASE=REVISION
+	$(BIN)/python -m benchmarks.base.run $(or $(BASE),$(error say which revision: make bench-base BASE=REVISION)) $(ARGS)
 
 bench-gpu: $(READY) $(KERNELS) ## test and measure the kernels on a GPU
-	$(BIN)/python benchmarks/run_gpu.py
+	$(BIN)/python -m benchmarks.gpu.run
 
 bench-compile: $(READY) $(KERNELS) ## compile the GPU kernels ahead of time, and list their registers; needs no GPU
-	$(BIN)/python benchmarks/run_compile.py
+	$(BIN)/python -m benchmarks.gpu.compile_ahead
 
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(DOCS) ## build the site into build/site; needs no network

@@ -12,7 +12,7 @@ from rskernels.ops.decide import (
     verify,
     verify_mask,
 )
-from rskernels.sampling.rejection import RejectionError, RejectionResult, rejection_sample
+from rskernels.sampling import RejectionError, RejectionResult, rejection_sample
 
 __version__ = "0.1.0"
 

@@ -31,6 +31,7 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE))
 
 from rskernels import Acceptance  # noqa: E402
 from rskernels.kernels import reference  # noqa: E402
+from rskernels.law.decision import Law  # noqa: E402
 from rskernels.law.philox import philox4x32, row_uniforms  # noqa: E402
 
 
@@ -127,8 +128,7 @@ class Backend:
         return Acceptance(*(result.cpu() for result in results))
 
     def mask(self, *args, is_lazy=False, order=None, **law):
-        law = self._law(*args, **law)
-        return self.kernels.mask(*law, is_lazy, self.place(order)).cpu()
+        return self.kernels.mask(*self._law(*args, **law), is_lazy, self.place(order)).cpu()
 
     def bernoulli(self, log_ratio, M=1.0, *, seed=0, row_offset=0, stream=0, log_space=False):
         log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))
@@ -154,12 +154,9 @@ class Backend:
             return philox4x32(counter, key)
         return self.kernels.philox(self.place(counter), self.place(key)).cpu()
 
-    def _law(
-        self, logits, targets, density, M=1.0, *, seed=0, row_offset=0, temperature=1.0,
-        log_space=False, model_is_target=False, ignore_index=-100,
-    ):  # fmt: skip
-        tensors = (self.place(value) for value in (logits, targets, density, M, seed))
-        return (*tensors, row_offset, temperature, log_space, model_is_target, ignore_index)
+    def _law(self, logits, targets, density, M=1.0, *, seed=0, **law):
+        logits, targets, density, M, seed = map(self.place, (logits, targets, density, M, seed))
+        return logits, targets, Law(density, M, seed, **law)
 
     def _totals(self, logits, targets, temperature, ignore_index):
         return self.kernels.target_log_prob(

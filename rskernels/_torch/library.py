@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rskernels.kernels.layout import wide_dtype
+from rskernels.law.decision import Law
 
 # A call that leaves its tail at the defaults costs a microsecond less.
 _LAW = (
@@ -79,16 +80,24 @@ def _serve(device: str, load: Any) -> None:
             seed_value: int = 0,
             M: Tensor | None = None,
             density_value: float = 1.0,
-            *law: Any,
+            row_offset: int = 0,
+            temperature: float = 1.0,
+            log_space: bool = False,
+            model_is_target: bool = False,
+            ignore_index: int = -100,
+            *reading: Any,
         ) -> Any:
-            return getattr(load(), name)(
-                logits,
-                targets,
+            law = Law(
                 density_value if density is None else density,
                 M_value if M is None else M,
                 seed_value if seed is None else seed,
-                *law,
+                row_offset,
+                temperature,
+                log_space,
+                model_is_target,
+                ignore_index,
             )
+            return getattr(load(), name)(logits, targets, law, *reading)
 
         return serve
 

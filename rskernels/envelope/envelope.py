@@ -365,11 +365,22 @@ class Envelope(StoredState):
         M = torch.nextafter(M, torch.full_like(M, math.inf))
         return torch.where(log_M == -math.inf, 0.0, M)
 
+    def tallies(self) -> dict[str, Tensor]:
+        """Return the part of a :meth:`report` that needs no M and fits no tail, hence is cheap.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``[groups]`` a name, as in ``report().groups`` without ``log_M``, ``pareto_k`` and
+            ``tv_bound``.
+        """
+        return {name: torch.from_numpy(column) for name, column in self._core.tallies().items()}
+
     @property
     def counts(self) -> EnvelopeCounts:
         """Rows seen, violations and invalid rows of each group."""
-        told = self._core.tallies()
-        return EnvelopeCounts(*(torch.from_numpy(told[name]) for name in EnvelopeCounts._fields))
+        tallies = self.tallies()
+        return EnvelopeCounts(*(tallies[name] for name in EnvelopeCounts._fields))
 
     @property
     def seen(self) -> Tensor:

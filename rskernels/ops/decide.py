@@ -17,6 +17,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from rskernels._torch import dynamic, library, transforms
 from rskernels._torch.fast_path import is_idle, is_plain
+from rskernels.law.decision import Law
 from rskernels.law.philox import check_row_offset, check_stream
 from rskernels.ops.arguments import (
     M_argument,
@@ -334,22 +335,19 @@ def _run(
     M_tensor, M_value = M_argument(M, device, shape, log_space)
     idle = is_idle()
     seed_tensor, seed_value = seed_argument(seed, generator, device, idle)
-    law: tuple[Any, ...] = (
+    law = Law(
+        density_value if density_tensor is None else density_tensor,
+        M_value if M_tensor is None else M_tensor,
+        seed_value if seed_tensor is None else seed_tensor,
         check_row_offset(row_offset), temperature_argument(temperature), bool(log_space),
         model_is_target, integer_argument("ignore_index", ignore_index),
     )  # fmt: skip
     blocks = order_argument(order, logits, targets)
-    if is_lazy or blocks is not None:
-        law += (is_lazy, blocks)
+    reading = (is_lazy, blocks) if is_lazy or blocks is not None else ()
     if idle and is_plain(logits, targets, density_tensor, M_tensor, seed_tensor, blocks):
         kernels = library.cpu_kernels()
         return (kernels.mask if operator is _mask else kernels.decide)(
-            logits,
-            targets,
-            density_value if density_tensor is None else density_tensor,
-            M_value if M_tensor is None else M_tensor,
-            seed_value if seed_tensor is None else seed_tensor,
-            *law,
+            logits, targets, law, *reading
         )
     if _is_compiling():
         operator = dynamic.mask if operator is _mask else dynamic.decide
@@ -357,5 +355,5 @@ def _run(
         logits = logits.detach()
     return operator(
         logits, targets, density_tensor, M_value, seed_tensor, seed_value, M_tensor, density_value,
-        *law,
+        *law[3:], *reading,
     )  # fmt: skip

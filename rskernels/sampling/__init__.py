@@ -1,5 +1,10 @@
-"""Exact draws from any target density through any proposal: ``rejection_sample``."""
+"""Exact draws from any target density through any proposal: ``rejection_sample``.
 
-from rskernels.sampling.rejection import RejectionError, RejectionResult, rejection_sample
+``rejection`` is the call, ``run`` its loop, ``bound`` its M, ``draws`` its two densities;
+``limits`` says when it gives up, ``result`` what it returns.
+"""
 
-__all__ = ["RejectionError", "RejectionResult", "rejection_sample"]
+from rskernels.sampling.rejection import rejection_sample
+from rskernels.sampling.result import RejectionError, RejectionReport, RejectionResult
+
+__all__ = ["RejectionError", "RejectionReport", "RejectionResult", "rejection_sample"]

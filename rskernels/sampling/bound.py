@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rskernels.envelope.envelope import Envelope, EnvelopeViolation
+from rskernels.envelope import Envelope, EnvelopeViolation
 
 # Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
 STEPWISE = ("fixed", "max")
 
 
-class Tally(NamedTuple):
-    """What an M has met; see :class:`RejectionReport`."""
+class BoundReport(NamedTuple):
+    """What the M of one call has cost, by the names of :class:`RejectionReport`."""
 
     max_log_ratio: float
     violations: int
@@ -25,14 +25,27 @@ class Tally(NamedTuple):
     tv_bound: float
 
 
+class _Counts(NamedTuple):
+    """Rows of an envelope, by its whole life."""
+
+    violations: int
+    invalid: int
+
+
 class Bound:
-    """The M in force, and what it has met.
+    """The M in force, and the ratios that it was decided by.
 
     With "thin" M never falls, and a ratio above a fixed M raises it.
+
+    Parameters
+    ----------
+    log_M, on_violation
+        As in :func:`rskernels.rejection_sample`, with its errors.
     """
 
     def __init__(self, log_M: float | Envelope | None, on_violation: str | None) -> None:
         self._shift = 0.0
+        self._before = _Counts(violations=0, invalid=0)
         if isinstance(log_M, Envelope):
             if on_violation is not None:
                 raise ValueError(
@@ -42,13 +55,13 @@ class Bound:
             if log_M.groups != 1:
                 raise ValueError(f"one target needs an envelope of one group, got {log_M.groups}")
             self.envelope = log_M
+            self._before = self._counts()
         elif log_M is None:
             self.envelope = Envelope("max", on_violation=on_violation or "thin")
         else:
-            # Its ratios are taken relative to the M given, which may have no float64 of its own.
+            # Its ratios are taken relative to log_M, whose exponential may not fit float64.
             self._shift = _number(log_M)
             self.envelope = Envelope("fixed", M=1.0, on_violation=on_violation or "thin")
-        self._before = self._counts()
         self.on_violation = self.envelope.on_violation
         self.thins = self.on_violation == "thin"
         self.weighs = self.on_violation == "control"
@@ -76,7 +89,7 @@ class Bound:
     def _envelope_log_M(self) -> float:
         return self.envelope.log_M().item() + self._shift
 
-    def of_rows(self, log_ratio: Tensor) -> float | Tensor:
+    def for_rows(self, log_ratio: Tensor) -> float | Tensor:
         """Return the log M by which rows are decided: a number, or one for each."""
         if self.envelope.policy != "leave_one_out":
             log_M = self.log_M()
@@ -104,9 +117,9 @@ class Bound:
         # Of "leave_one_out" a pilot's own largest ratio counts as above M.
         with suppress(EnvelopeViolation):
             self.envelope.update(log_ratio)
-        self._before = self._counts()[0], self._before[1]
+        self._before = self._before._replace(violations=self._counts().violations)
 
-    def meet(self, log_ratio: Tensor, accepted: Tensor, log_M: float | Tensor, row: int) -> None:
+    def update(self, log_ratio: Tensor, accepted: Tensor, log_M: float | Tensor, row: int) -> None:
         """Take in rows that were decided, of which the first has id ``row``."""
         relative = log_ratio - self._shift if self._shift else log_ratio
         try:
@@ -115,34 +128,31 @@ class Bound:
             finite = log_ratio.double().where(log_ratio < math.inf, -math.inf)
             above = finite - log_M
             worst = int(above.argmax())
-            met = finite[worst] - above[worst]
+            at = finite[worst] - above[worst]
             raise EnvelopeViolation(
                 f"proposal {row + worst} has the log ratio {finite[worst].item():.9g}, above "
-                f"log M = {met.item():.9g}, and on_violation is 'raise'; a larger M is needed"
+                f"log M = {at.item():.9g}, and on_violation is 'raise'; a larger M is needed"
             ) from None
         if self.thins:
             last = log_ratio[-1].item() if self._is_fixed else self.log_M()
             if self._floor < last < math.inf:
                 self._floor = last
 
-    def tally(self) -> Tally:
-        """Return what was met, in the target's own units."""
-        told, before = self._told(), self._before
-        delta = 0.0 if self.is_exact or told["decided"] == 0 else told["delta"]
-        return Tally(
-            told["max_log_ratio"] + self._shift,
-            int(told["violations"]) - before[0],
-            int(told["invalid"]) - before[1],
-            delta,
+    def report(self) -> BoundReport:
+        """Return what M has cost since the first decided row, in the target's own units."""
+        tallies = self.envelope.tallies()
+        is_unbiased = self.is_exact or tallies["decided"].item() == 0
+        return BoundReport(
+            max_log_ratio=tallies["max_log_ratio"].item() + self._shift,
+            violations=int(tallies["violations"].item()) - self._before.violations,
+            invalid=int(tallies["invalid"].item()) - self._before.invalid,
+            tv_bound=0.0 if is_unbiased else tallies["delta"].item(),
         )
 
-    def _counts(self) -> tuple[int, int]:
-        told = self._told()
-        return int(told["violations"]), int(told["invalid"])
-
-    def _told(self) -> dict[str, float]:
-        # A report would fit a tail too, and a state hold it, in a good part of a millisecond.
-        return {name: of.item() for name, of in self.envelope._core.tallies().items()}
+    def _counts(self) -> _Counts:
+        # A report would fit a tail too, in a good part of a millisecond.
+        tallies = self.envelope.tallies()
+        return _Counts(int(tallies["violations"].item()), int(tallies["invalid"].item()))
 
 
 def _first_above(log_ratio: Tensor, log_M: float) -> int:

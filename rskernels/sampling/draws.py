@@ -1,61 +1,63 @@
-"""The two sides of rejection sampling, called batch by batch and checked: proposals and target."""
+"""Draws of the proposal with their log ratios to the target, checked batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from rskernels.law.philox import check_seed, draw_seed, philox4x32, seed_words
 from rskernels.ops.arguments import FLOAT_DTYPES, FLOAT_NAMES
-
-# Streams 0 and 1 are the masks' acceptances and the envelope's thinning.
-SAMPLE_STREAM = 2
-PROPOSAL_STREAM = 3
 
 LogProb = Callable[[Tensor], Tensor]
 Target = LogProb | Distribution
 Proposal = Distribution | tuple[Callable[[int], Tensor], LogProb]
 
 
-class Batch(NamedTuple):
-    """Proposals in the order of their drawing."""
+class ScoredDraws(NamedTuple):
+    """Draws of the proposal in their order."""
 
     samples: Tensor  # [n, ...]
     log_ratio: Tensor  # log p - log q, float32 or float64 [n]
 
 
-class Draws:
-    """Draws of the proposal with their log ratios to the target."""
+class DrawSource:
+    """A proposal and a target: draws of the one, scored by the other.
+
+    Parameters
+    ----------
+    log_prob, proposal
+        As in :func:`rskernels.rejection_sample`, with its errors.
+    """
 
     def __init__(self, log_prob: Target, proposal: Proposal) -> None:
         self._log_p = _density("log_prob", log_prob)
         self._form: tuple[torch.Size, torch.dtype, torch.device] | None = None
         if isinstance(proposal, Distribution):
-            given = proposal
-            _check_single("proposal", given)
-            self._sample: Callable[[int], Tensor] = lambda n: given.sample(torch.Size((n,)))
-            self._log_q: LogProb = given.log_prob
-            # Of a draw; unknown before the first where the proposal is a pair.
-            self.numbers: int | None = given.event_shape.numel()
+            distribution = proposal
+            _check_single("proposal", distribution)
+            self._sample: Callable[[int], Tensor] = lambda n: distribution.sample(torch.Size((n,)))
+            self._log_q: LogProb = distribution.log_prob
+            # Unknown before the first draw where the proposal is a pair.
+            self.draw_numel: int | None = distribution.event_shape.numel()
         elif isinstance(proposal, tuple) and len(proposal) == 2 and all(map(callable, proposal)):
             self._sample, self._log_q = proposal
-            self.numbers = None
+            self.draw_numel = None
         else:
             raise TypeError(
                 "proposal must be a torch.distributions.Distribution or a pair (sample, log_prob) "
                 f"of callables, got {type(proposal).__name__}"
             )
 
-    def draw(self, n: int) -> Batch:
+    def draw(self, n: int) -> ScoredDraws:
         """Draw n proposals; raise TypeError or ValueError if a result has another form."""
         samples = self._sample(n)
         if not isinstance(samples, Tensor):
-            raise TypeError(f"the proposal's sample must return a tensor, got {_kind(samples)}")
+            raise TypeError(
+                f"the proposal's sample must return a tensor, got {type(samples).__name__}"
+            )
         if samples.dim() == 0 or len(samples) != n:
             raise ValueError(
                 f"the proposal's sample must return [n, ...] for n = {n}, got {list(samples.shape)}"
@@ -70,7 +72,7 @@ class Draws:
             )
         log_p = _checked("the target's log_prob", self._log_p(samples), samples)
         log_q = _checked("the proposal's log_prob", self._log_q(samples), samples)
-        return Batch(samples, log_p - log_q)
+        return ScoredDraws(samples, log_p - log_q)
 
 
 def _density(name: str, value: Target) -> LogProb:
@@ -83,17 +85,17 @@ def _density(name: str, value: Target) -> LogProb:
     return value
 
 
-def _check_single(name: str, given: Distribution) -> None:
-    if given.batch_shape:
+def _check_single(name: str, distribution: Distribution) -> None:
+    if distribution.batch_shape:
         raise ValueError(
-            f"{name} is a batch of distributions, {list(given.batch_shape)}; "
+            f"{name} is a batch of distributions, {list(distribution.batch_shape)}; "
             "torch.distributions.Independent makes one of it"
         )
 
 
 def _checked(name: str, values: Tensor, samples: Tensor) -> Tensor:
     if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must return a tensor, got {_kind(values)}")
+        raise TypeError(f"{name} must return a tensor, got {type(values).__name__}")
     if values.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must return {FLOAT_NAMES}, got {values.dtype}")
     if values.shape != samples.shape[:1]:
@@ -105,34 +107,3 @@ def _checked(name: str, values: Tensor, samples: Tensor) -> Tensor:
         raise ValueError(f"{name} is on {values.device}, the draws are on {samples.device}")
     # A ratio of half precision would be wrong by a per cent.
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
-
-
-@contextmanager
-def seeded(seed: int | None, generator: torch.Generator | None) -> Iterator[int]:
-    """Yield the seed of the acceptances, with torch's default generators seeded from it.
-
-    They are put back afterwards. Without seed and generator they are left to run on, and the
-    seed is drawn from the CPU's.
-    """
-    if seed is None and generator is None:
-        yield int(draw_seed(None, torch.device("cpu")))
-        return
-    if seed is None:
-        assert generator is not None
-        kind = getattr(generator, "device", torch.device("cpu"))
-        seed = int(draw_seed(generator, kind))
-    elif generator is not None:
-        raise ValueError("seed and generator are both given; at most one of them is accepted")
-    if isinstance(seed, Tensor):
-        raise TypeError("seed must be an int, got a tensor")
-    key = int(check_seed(seed))
-    counter = torch.tensor([0, 0, 0, PROPOSAL_STREAM])
-    high, low = philox4x32(counter, seed_words(key, "cpu"))[:2].tolist()
-    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
-        torch.manual_seed((high >> 1) << 32 | low)
-        yield key

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from numbers import Real
+import math
 
 import torch
 
-from rskernels.envelope.envelope import Envelope
-from rskernels.ops.arguments import integer_argument
+from rskernels.envelope import Envelope
 from rskernels.sampling.bound import Bound
-from rskernels.sampling.draws import Draws, Proposal, Target, seeded
-from rskernels.sampling.result import (
-    Bar,
-    Limits,
-    RejectionError,
-    RejectionReport,
-    RejectionResult,
-)
-from rskernels.sampling.run import Run
+from rskernels.sampling.draws import DrawSource, Proposal, Target
+from rskernels.sampling.options import SamplingOptions
+from rskernels.sampling.progress import ProgressBar
+from rskernels.sampling.result import RejectionResult
+from rskernels.sampling.run import SamplingRun
+from rskernels.sampling.seeding import seeded
 
-__all__ = ["RejectionError", "RejectionReport", "RejectionResult", "rejection_sample"]
+PROGRESS_TEXTS = (
+    "{task.completed:,}/{task.total:,} draws",
+    "acceptance {task.fields[rate]}",
+    "log M {task.fields[log_M]:.4g}",
+)
 
 
 def rejection_sample(
@@ -134,31 +134,17 @@ def rejection_sample(
     >>> result.samples.shape
     torch.Size([1000])
     """
-    num_samples = _count("num_samples", num_samples, 0)
-    pilot = _count("pilot", pilot, 1)
-    batch_size = None if batch_size is None else _count("batch_size", batch_size, 1)
-    max_proposals = None if max_proposals is None else _count("max_proposals", max_proposals, 1)
-    max_seconds = None if max_seconds is None else _positive("max_seconds", max_seconds)
-    min_acceptance = _positive("min_acceptance", min_acceptance)
-    if min_acceptance > 1.0:
-        raise ValueError(f"min_acceptance must be in (0, 1], got {min_acceptance}")
-    draws, bound = Draws(log_prob, proposal), Bound(log_M, on_violation)
-    limits = Limits(num_samples, max_proposals, max_seconds, min_acceptance)
-    with torch.no_grad(), seeded(seed, generator) as key, Bar(num_samples, on=progress) as bar:
-        run = Run(draws, bound, limits, num_samples, key)
-        stopped = run.sample(pilot, batch_size, bar)
-        return run.result(stopped, return_partial)
-
-
-def _count(name: str, value: int, least: int) -> int:
-    if integer_argument(name, value) < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return value
-
-
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a float, got {type(value).__name__}")
-    if not value > 0.0:
-        raise ValueError(f"{name} must be above 0, got {value}")
-    return float(value)
+    options = SamplingOptions(
+        num_samples=num_samples,
+        pilot=pilot,
+        batch_size=batch_size,
+        max_proposals=max_proposals,
+        max_seconds=max_seconds,
+        min_acceptance=min_acceptance,
+        return_partial=return_partial,
+    )
+    source, bound = DrawSource(log_prob, proposal), Bound(log_M, on_violation)
+    bar = ProgressBar(num_samples, PROGRESS_TEXTS, on=progress, rate="–", log_M=math.nan)
+    with torch.no_grad(), seeded(seed, generator) as key, bar:
+        run = SamplingRun(source, bound, options, key)
+        return run.result(run.sample(bar))

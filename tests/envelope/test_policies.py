@@ -4,12 +4,12 @@ import json
 import math
 import re
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from rskernels import _core
 from rskernels.envelope.envelope import Envelope, EnvelopeViolation, NoFiniteM
 
 NAN = math.nan
@@ -165,10 +165,22 @@ def test_report_against_numpy():
     assert "groups" not in report.to_dict(groups=False)
 
 
-def test_counts_ask_for_counts_alone():
+def test_counts_and_tallies_ask_for_no_M_and_no_tail(monkeypatch):
     envelope = Envelope("tail", groups=2)
     envelope.update(ratios(1.0, NAN, 2.0), torch.tensor([0, 0, 1]))
-    envelope._held = SimpleNamespace(tallies=envelope._held.tallies)
+    reported = envelope.report().groups
+
+    def refuse(*arguments):
+        raise AssertionError("a tail would be fitted, or a state copied")
+
+    for name in ("log_M", "report", "state"):
+        monkeypatch.setattr(_core.Envelope, name, refuse)
+    with pytest.raises(AssertionError, match="a tail would be fitted"):
+        envelope.report()
+    tallies = envelope.tallies()
+    assert set(reported) - set(tallies) == {"log_M", "pareto_k", "tv_bound"}
+    for name, column in tallies.items():
+        torch.testing.assert_close(column, reported[name], rtol=0, atol=0, equal_nan=True)
     assert envelope.seen.tolist() == [2, 1]
     assert envelope.invalid.tolist() == [1, 0]
     assert envelope.violations.tolist() == [0, 0]

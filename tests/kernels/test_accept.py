@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import rskernels
+from rskernels.law.decision import Law
 
 # Both sides of a vector of 16, of the step of 64, of the CPU's parts up to 512 and 2048, of the
 # GPU's chunk of 4096, and two blocks and more.
@@ -203,7 +204,7 @@ def test_public_functions_are_the_kernels(draw_case, same_bits, name):
     decide = getattr(rskernels, name)
     mask = getattr(rskernels, f"{name}_mask")
     got = decide(logits, log_p, 0.3, targets=targets, **law)
-    want = cpu.decide(logits, targets, log_p, 0.3, -5, 17, 0.8, True, name == "verify", 7)
+    want = cpu.decide(logits, targets, Law(log_p, 0.3, -5, 17, 0.8, True, name == "verify", 7))
     assert same_bits(got, want)
     assert same_bits(mask(logits, log_p, 0.3, targets=targets, **law), want[0])
     # M=None is M = 1 in either space.
@@ -222,9 +223,10 @@ def test_reference_states_the_law(model_is_target):
     logits, targets = [[0.5, -1.0, 2.0], [3.0, 3.0, -4.0]] * 50, [2, 0] * 50
     density, M, T = 0.4, 1.7, 0.6
     mask, log_prob, log_ratio, counts, excess = reference.decide(
-        torch.tensor(logits), torch.tensor(targets), density, M, 12, 34, T, False,
-        model_is_target, -100,
-    )  # fmt: skip
+        torch.tensor(logits),
+        torch.tensor(targets),
+        Law(density, M, 12, 34, T, model_is_target=model_is_target),
+    )
     u = rskernels.uniforms(100, seed=12, row_offset=34).tolist()
     r = []
     for n, (z, target) in enumerate(zip(logits, targets, strict=True)):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import rskernels
+from rskernels.law.decision import Law
 
 WIDTHS = [1, 2, 10, 15, 16, 17, 63, 64, 65, 4095, 4096, 4097, 8193]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -144,6 +145,6 @@ def test_public_functions_are_the_kernels(draw_case, same_bits, name):
     law = {"temperature": 0.8, "log_space": True, "seed": -5, "row_offset": 17}
     decide = getattr(rskernels, name)
     mask = getattr(rskernels, f"{name}_mask")
-    want = cpu.decide(logits, None, log_p, 0.3, -5, 17, 0.8, True, name == "verify", -100)
+    want = cpu.decide(logits, None, Law(log_p, 0.3, -5, 17, 0.8, True, name == "verify"))
     assert same_bits(decide(logits, log_p, 0.3, targets=None, **law), want)
     assert same_bits(mask(logits, log_p, 0.3, targets=None, **law), want[0])

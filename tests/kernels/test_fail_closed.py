@@ -219,6 +219,7 @@ GUARDED = """
 import ctypes, mmap, sys
 import numpy as np, torch
 from rskernels.kernels import {name} as kernels
+from rskernels.law.decision import Law
 
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
@@ -241,23 +242,22 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
             logits = guarded(torch.randn(2, V).to(dtype), at_end)
             targets = guarded(torch.tensor([0, V - 1]), at_end)
             density = guarded(torch.rand(2), at_end)
-            law = (1.0, 7, 0, 1.0, False, False, -100)
-            kernels.decide(logits, targets, density, *law)
+            kernels.decide(logits, targets, Law(density, 1.0, 7))
             for shape in ((2, V), (V,)):
-                kernels.decide(logits, None, guarded(torch.rand(shape), at_end), *law)
+                kernels.decide(logits, None, Law(guarded(torch.rand(shape), at_end), 1.0, 7))
             # Of a row that is soon rejected, and of one that never is.
             q_hat = guarded(torch.tensor([1.0, 1e-9]), at_end)
-            lazy = (1.0, 7, 0, 1.0, False, True, -100, True)
+            lazy = Law(q_hat, 1.0, 7, model_is_target=True), True
             order = guarded(torch.arange(-(-V // 1024)).flip(0), at_end)
-            kernels.mask(logits, targets, q_hat, *lazy)
-            kernels.mask(logits, targets, q_hat, *lazy, order)
-            kernels.mask(logits[:, ::2], targets * 0, q_hat, *lazy)
+            kernels.mask(logits, targets, *lazy)
+            kernels.mask(logits, targets, *lazy, order)
+            kernels.mask(logits[:, ::2], targets * 0, *lazy)
             kernels.bernoulli(guarded(torch.randn(V).to(dtype), at_end), 1.0, 7, 0, 0, False)
             log_prob, totals = kernels.target_log_prob(logits, targets, 1.0, -100)
             upstream = guarded(torch.ones(2, dtype=log_prob.dtype), at_end)
             kernels.target_log_prob_backward(upstream, logits, targets, totals, 1.0, -100)
-            kernels.decide(logits[:, V // 2 :], targets * 0, density, *law)
-            kernels.decide(logits[:, ::2], targets * 0, density, *law)
+            kernels.decide(logits[:, V // 2 :], targets * 0, Law(density, 1.0, 7))
+            kernels.decide(logits[:, ::2], targets * 0, Law(density, 1.0, 7))
 print("unharmed")
 """
 

@@ -16,15 +16,16 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 RUN = """
 import torch
 from rskernels.kernels import cpu, reference
+from rskernels.law.decision import Law
 
 def check(operation, name):
     dtype = getattr(torch, name)
     logits = torch.randn(3, 100, generator=torch.Generator().manual_seed(0)).to(dtype)
     targets = torch.tensor([0, 50, 99])
-    law = (0.02, 1.0, 5, 0, 1.0, False, False, -100)
+    law = Law(0.02, 1.0, 5)
     if operation in ("target", "dense"):
         form = targets if operation == "target" else None
-        got, want = cpu.decide(logits, form, *law), reference.decide(logits, form, *law)
+        got, want = cpu.decide(logits, form, law), reference.decide(logits, form, law)
         assert torch.equal(got[0], want[0]), (operation, name)
         got, want = got[1], want[1]
     else:

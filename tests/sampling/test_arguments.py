@@ -69,9 +69,9 @@ RESULTS = [
 
 @pytest.mark.parametrize(("change", "kind", "message"), ARGUMENTS + RESULTS)
 def test_what_is_refused(change, kind, message):
-    given = {"log_prob": Normal(0.0, 1.0), "proposal": Laplace(0.0, 1.0), "num_samples": 5}
+    arguments = {"log_prob": Normal(0.0, 1.0), "proposal": Laplace(0.0, 1.0), "num_samples": 5}
     with pytest.raises(kind, match=message):
-        rejection_sample(**{**given, "pilot": 64, **change})
+        rejection_sample(**{**arguments, "pilot": 64, **change})
 
 
 @pytest.mark.parametrize(

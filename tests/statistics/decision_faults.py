@@ -134,9 +134,7 @@ DECISION = [
     Fault(
         "the model's roles are swapped",
         rate_of_targets,
-        reference=(
-            (REFERENCE, "(log_prob, log_density) if model", "(log_prob, log_density) if not model"),
-        ),
+        reference=((REFERENCE, "if law.model_is_target:", "if not law.model_is_target:"),),
         cpu=SWAPPED,
     ),
     Fault(

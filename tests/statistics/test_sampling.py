@@ -26,7 +26,7 @@ from torch.distributions import (
 )
 
 from rskernels import Envelope, rejection_sample
-from rskernels.envelope.envelope import EnvelopeViolation
+from rskernels.envelope import EnvelopeViolation
 
 SEED = int(os.environ.get("RSKERNELS_TEST_SEED", "0"))
 

@@ -5,6 +5,7 @@ import torch
 
 import rskernels
 from rskernels.kernels import reference
+from rskernels.law.decision import Law
 
 from .intervals import assert_inside, flips
 
@@ -24,7 +25,8 @@ def check_flips(subject, seed, form="target", dtype=torch.float32, shape=(10_000
         log_q = log_q.gather(-1, targets[:, None])[:, 0]
     log_p = log_q - torch.rand(log_q.shape, generator=generator, dtype=torch.float64)
     got = subject.decide(logits, targets, log_p, LOG_M, seed=seed, log_space=True)
-    mask, _, log_ratio, _, _ = reference.decide(logits, targets, log_p, LOG_M, seed, log_space=True)
+    law = Law(log_p, LOG_M, seed, log_space=True)
+    mask, _, log_ratio, _, _ = reference.decide(logits, targets, law)
     r, r_hat = ((seen.double() - LOG_M).exp().clamp(max=1) for seen in (got.log_ratio, log_ratio))
     flipped = got.mask != mask
     expected = (r - r_hat).abs().sum().item()

@@ -171,7 +171,7 @@ ROWS = [
     Fault(
         "row_offset is ignored for targets",
         keys_of_targets,
-        reference=((REFERENCE, "row_offset + torch.arange(row_is_bad", "torch.arange(row_is_bad"),),
+        reference=((REFERENCE, "law.row_offset + torch.arange(", "torch.arange("),),
         cpu=((DECIDE, "row_words(row_offset + start, 0", "row_words(start, 0"),),
         nightly=("cpu",),
     ),
@@ -193,8 +193,8 @@ ROWS = [
         reference=(
             (
                 REFERENCE,
-                "row_uniforms(rows, 0, seed, ACCEPT_STREAM)",
-                "row_uniforms((1e6 * log_q[..., 0]).long(), 0, seed, ACCEPT_STREAM)",
+                "row_uniforms(rows, 0, law.seed, ACCEPT_STREAM)",
+                "row_uniforms((1e6 * log_q[..., 0]).long(), 0, law.seed, ACCEPT_STREAM)",
             ),
         ),
     ),

@@ -15,6 +15,7 @@ from rskernels.kernels.cpu.gradient import gradient_rows, log_prob_rows
 from rskernels.kernels.cpu.softmax import BF16, F16, F32, F64, I32, I64, NONE
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import as_rows, per_row, wide_dtype
+from rskernels.law.decision import Law
 
 CODE = {
     torch.float32: F32,
@@ -36,26 +37,16 @@ Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.T
 def decide(
     logits: torch.Tensor,
     targets: torch.Tensor | None,
-    density: torch.Tensor | float,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int = 0,
-    temperature: float = 1.0,
-    log_space: bool = False,
-    model_is_target: bool = False,
-    ignore_index: int = -100,
+    law: Law,
 ) -> Decision:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
-    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
     shape = logits.shape if targets is None else targets.shape
     log_prob = torch.empty(shape, dtype=wide_dtype(logits))
     log_ratio = torch.empty_like(log_prob)
     if targets is None:
-        mask, summaries = _run_entries(logits, *law, log_prob, log_ratio)
+        mask, summaries = _run_entries(logits, law, log_prob, log_ratio)
     else:
-        mask, summaries = _run_targets(
-            logits, targets, *law, ignore_index, False, None, log_prob, log_ratio
-        )
+        mask, summaries = _run_targets(logits, targets, law, False, None, log_prob, log_ratio)
     summary = summaries.sum(0)
     return mask, log_prob, log_ratio, summary[:4].long(), summary[4:6].clone()
 
@@ -63,14 +54,7 @@ def decide(
 def mask(
     logits: torch.Tensor,
     targets: torch.Tensor | None,
-    density: torch.Tensor | float,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int = 0,
-    temperature: float = 1.0,
-    log_space: bool = False,
-    model_is_target: bool = False,
-    ignore_index: int = -100,
+    law: Law,
     is_lazy: bool = False,
     order: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -80,13 +64,8 @@ def mask(
     valid where the model is the proposal. ``order`` is int64 [blocks], the order of its blocks.
     """
     if targets is None:
-        return _run_entries(
-            logits, density, M, seed, row_offset, temperature, log_space, model_is_target
-        )[0]
-    return _run_targets(
-        logits, targets, density, M, seed, row_offset, temperature, log_space,
-        model_is_target, ignore_index, is_lazy, order,
-    )[0]  # fmt: skip
+        return _run_entries(logits, law)[0]
+    return _run_targets(logits, targets, law, is_lazy, order)[0]
 
 
 def bernoulli(
@@ -180,10 +159,8 @@ def raise_outside(targets: torch.Tensor, V: int, ignore_index: int) -> None:
     )
 
 
-def _run_targets(
-    logits, targets, density, M, seed, row_offset, temperature, log_space,
-    model_is_target, ignore_index, is_lazy, order, log_prob=None, log_ratio=None,
-):  # fmt: skip
+def _run_targets(logits, targets, law, is_lazy, order, log_prob=None, log_ratio=None):
+    density, M, seed, row_offset, temperature, log_space, model_is_target, ignore_index = law
     # Copies are named, so that they live until the kernel returns. What `_row_scalars`, `_seed` and
     # `_units` do for numbers is written out: on few rows a call of Python is felt.
     targets = targets.contiguous()
@@ -218,10 +195,8 @@ def _run_targets(
     return mask, summaries
 
 
-def _run_entries(
-    logits, density, M, seed, row_offset, temperature, log_space,
-    model_is_target, log_prob=None, log_ratio=None,
-):  # fmt: skip
+def _run_entries(logits, law, log_prob=None, log_ratio=None):
+    density, M, seed, row_offset, temperature, log_space, model_is_target, _ = law
     mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
     density, M, log_space = _within_float32(density, M, log_space, logits)
     density, density_is_log = _shared_logs(density, logits, log_space)

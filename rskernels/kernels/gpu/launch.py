@@ -21,6 +21,7 @@ from rskernels.kernels.gpu.decide import (
 )
 from rskernels.kernels.gpu.softmax import _gradient_kernel, _log_prob_kernel, _partials_kernel
 from rskernels.kernels.layout import Rows, as_rows, per_row, wide_dtype
+from rskernels.law.decision import Law
 
 CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
 FEW_ROWS = 256  # below this, a program a chunk fills the device better than a program a row
@@ -35,23 +36,13 @@ Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.T
 def decide(
     logits: torch.Tensor,
     targets: torch.Tensor | None,
-    density: torch.Tensor | float,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int = 0,
-    temperature: float = 1.0,
-    log_space: bool = False,
-    model_is_target: bool = False,
-    ignore_index: int = -100,
+    law: Law,
 ) -> Decision:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
-    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
     if targets is None:
-        mask, log_prob, log_ratio, summary = _decide_entries(logits, *law, True)
+        mask, log_prob, log_ratio, summary = _decide_entries(logits, law, True)
     else:
-        mask, log_prob, log_ratio, summary = _decide_targets(
-            logits, targets, *law, ignore_index, True
-        )
+        mask, log_prob, log_ratio, summary = _decide_targets(logits, targets, law, True)
     sums = summary.sum(0)
     return mask, log_prob, log_ratio, sums[:4].long(), sums[4:].clone()
 
@@ -59,14 +50,7 @@ def decide(
 def mask(
     logits: torch.Tensor,
     targets: torch.Tensor | None,
-    density: torch.Tensor | float,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int = 0,
-    temperature: float = 1.0,
-    log_space: bool = False,
-    model_is_target: bool = False,
-    ignore_index: int = -100,
+    law: Law,
     is_lazy: bool = False,
     order: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -75,10 +59,9 @@ def mask(
     Where ``is_lazy``, a row is read until its decision is certain: what follows is taken to be
     valid where the model is the proposal. ``order`` is int64 [blocks], the order of its blocks.
     """
-    law = (density, M, seed, row_offset, temperature, log_space, model_is_target)
     if targets is None:
-        return _decide_entries(logits, *law, False)[0]
-    return _decide_targets(logits, targets, *law, ignore_index, False, is_lazy, order)[0]
+        return _decide_entries(logits, law, False)[0]
+    return _decide_targets(logits, targets, law, False, is_lazy, order)[0]
 
 
 def bernoulli(
@@ -147,10 +130,8 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return words
 
 
-def _decide_targets(
-    logits, targets, density, M, seed, row_offset, temperature, log_space,
-    model_is_target, ignore_index, has_outputs, is_lazy=False, order=None,
-):  # fmt: skip
+def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None):
+    density, M, seed, row_offset, temperature, log_space, model_is_target, ignore_index = law
     rows = as_rows(logits)
     N, device = rows.length, logits.device
     mask = torch.empty(targets.shape, dtype=torch.bool, device=device)
@@ -180,9 +161,8 @@ def _decide_targets(
     return mask, log_prob, log_ratio, summary
 
 
-def _decide_entries(
-    logits, density, M, seed, row_offset, temperature, log_space, model_is_target, has_outputs
-):  # fmt: skip
+def _decide_entries(logits, law, has_outputs):
+    density, M, seed, row_offset, temperature, log_space, model_is_target, _ = law
     # All three share one pair of leading dimensions, so that one row number serves them.
     full = [value.expand(logits.shape) for value in (density, M) if isinstance(value, torch.Tensor)]
     rows = as_rows(logits, *full)

@@ -11,6 +11,7 @@ import math
 
 import torch
 
+from rskernels.law.decision import Law
 from rskernels.law.philox import ACCEPT_STREAM, philox4x32, row_uniforms
 
 Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -19,36 +20,30 @@ Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.T
 def decide(
     logits: torch.Tensor,  # [..., V]
     targets: torch.Tensor | None,  # [...]
-    density: torch.Tensor | float,  # broadcasts to the decisions: [...] with targets, else [..., V]
-    M: torch.Tensor | float,  # likewise
-    seed: torch.Tensor | int,
-    row_offset: int = 0,
-    temperature: float = 1.0,
-    log_space: bool = False,
-    model_is_target: bool = False,
-    ignore_index: int = -100,
+    law: Law,
 ) -> Decision:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
-    log_q, row_is_bad = log_softmax(logits, temperature)
-    rows = row_offset + torch.arange(row_is_bad.numel(), device=logits.device)
+    log_q, row_is_bad = log_softmax(logits, law.temperature)
+    rows = law.row_offset + torch.arange(row_is_bad.numel(), device=logits.device)
     rows = rows.view(row_is_bad.shape)
     if targets is None:
-        u = row_uniforms(
-            rows[..., None], torch.arange(logits.shape[-1], device=logits.device), seed, 0
-        )
+        columns = torch.arange(logits.shape[-1], device=logits.device)
+        u = row_uniforms(rows[..., None], columns, law.seed, ACCEPT_STREAM)
         log_prob, undefined = log_q, row_is_bad[..., None].expand_as(log_q)
         ignored = torch.zeros_like(undefined)
     else:
-        u = row_uniforms(rows, 0, seed, ACCEPT_STREAM)
-        ignored = targets == ignore_index
+        u = row_uniforms(rows, 0, law.seed, ACCEPT_STREAM)
+        ignored = targets == law.ignore_index
         outside = (targets < 0) | (targets >= logits.shape[-1])
         index = torch.where(outside, 0, targets).long()
         log_prob = log_q.gather(-1, index[..., None]).squeeze(-1)
         undefined = (row_is_bad | outside) & ~ignored
 
-    log_density = natural_log(density, log_space, log_prob)
-    log_M = natural_log(M, log_space, log_prob)
-    numerator, denominator = (log_prob, log_density) if model_is_target else (log_density, log_prob)
+    log_density = natural_log(law.density, law.log_space, log_prob)
+    log_M = natural_log(law.M, law.log_space, log_prob)
+    numerator, denominator = log_density, log_prob
+    if law.model_is_target:
+        numerator, denominator = log_prob, log_density
     log_ratio = torch.where(numerator == -math.inf, -math.inf, numerator - denominator)
     # A density of NaN or +inf fails the comparisons below, whichever side of the ratio it is on.
     valid = ~(undefined | ignored) & (log_density < math.inf) & (log_prob < math.inf)
@@ -68,14 +63,7 @@ def decide(
 def mask(
     logits: torch.Tensor,
     targets: torch.Tensor | None,
-    density: torch.Tensor | float,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int = 0,
-    temperature: float = 1.0,
-    log_space: bool = False,
-    model_is_target: bool = False,
-    ignore_index: int = -100,
+    law: Law,
     is_lazy: bool = False,
     order: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -84,18 +72,7 @@ def mask(
     Where ``is_lazy``, a kernel reads a row until its decision is certain, and where an ``order``
     of its blocks is given, int64 [blocks], it reads them in that order. Neither is seen here.
     """
-    return decide(
-        logits,
-        targets,
-        density,
-        M,
-        seed,
-        row_offset,
-        temperature,
-        log_space,
-        model_is_target,
-        ignore_index,
-    )[0]
+    return decide(logits, targets, law)[0]
 
 
 def bernoulli(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rskernels.sampling.rejection import RejectionResult, rejection_sample
+from rskernels.sampling import RejectionResult, rejection_sample
 
 
 def draw_rows(log_ratio: Tensor, num_samples: int, **options: Any) -> RejectionResult:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from rskernels.envelope.envelope import Envelope
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.proposals import DefensiveProposal
+from rskernels.sampling import rejection_sample
 from rskernels.sampling.draws import Target
-from rskernels.sampling.rejection import rejection_sample
 
 
 class Round(NamedTuple):

@@ -1,0 +1,1 @@
+"""This tree beside an earlier revision of it, in one pair of processes that take turns."""

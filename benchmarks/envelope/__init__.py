@@ -1,0 +1,1 @@
+"""``Envelope.update`` beside NumPy, and how M follows ratios that drift."""

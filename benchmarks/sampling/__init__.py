@@ -1,0 +1,1 @@
+"""``rejection_sample`` beside sbi's sampler, and beside torch's draws alone."""

@@ -1,0 +1,1 @@
+"""Whether the harness measures what it says."""
