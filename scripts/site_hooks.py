@@ -58,7 +58,7 @@ def command_options() -> Iterator[str]:
     from rskernels.cli.app import app
 
     command = typer.main.get_command(app)
-    for name, subcommand in sorted(command.commands.items()):  # type: ignore[attr-defined]
+    for name, subcommand in command.commands.items():  # type: ignore[attr-defined]
         yield f"\n## rskernels {name}\n\n{subcommand.help}\n"
         panels: dict[str, list[Any]] = {}
         for option in subcommand.params:
