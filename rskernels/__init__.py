@@ -1,10 +1,10 @@
 """Rejection sampling as a fused, exact PyTorch operation."""
 
-from rskernels.envelope.envelope import Envelope, estimate_M
-from rskernels.law.philox import philox4x32, uniforms
-from rskernels.ops.columns import ColumnOrder
-from rskernels.ops.decide import (
+from rskernels.envelope import Envelope, estimate_M
+from rskernels.law import philox4x32, uniforms
+from rskernels.ops import (
     Acceptance,
+    ColumnOrder,
     accept,
     accept_mask,
     bernoulli_mask,

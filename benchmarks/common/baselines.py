@@ -173,9 +173,10 @@ def full(case: Case) -> Function:
     is_target = case.operation == "verify_mask"
 
     def form(logits: Tensor, density: Tensor, M: float, targets: Tensor) -> Tensor:
-        law = (None, 0.0, 0, 1.0, False, is_target, -100, False)
         seed = torch.randint(2**62, (), device="cpu").item()
-        return torch.ops.rskernels.mask(logits, targets, density, M, None, seed, *law)
+        return torch.ops.rskernels.mask(
+            logits, targets, density, M_value=M, seed_value=seed, model_is_target=is_target
+        )
 
     return form
 

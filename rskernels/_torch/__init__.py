@@ -1,4 +1,24 @@
 """Torch's side of the operations: operators, autograd, transforms, and the way past the dispatcher.
 
-Nothing outside of this folder defines an operator or asks torch's private queries.
+``schemas`` declares the operators; ``devices``, ``fakes``, ``autograd``, ``transforms`` and
+``dynamic`` implement them; ``operations`` has what ``rskernels.ops`` calls. Nothing outside of this
+folder defines an operator or asks torch's private queries.
 """
+
+# Whoever calls an operator needs all that registers for it.
+from rskernels._torch import autograd, devices, fakes, transforms
+from rskernels._torch.operations import BERNOULLI, DECIDE, LOG_PROB, MASK, Call, Decision, Operation
+
+__all__ = [
+    "BERNOULLI",
+    "DECIDE",
+    "LOG_PROB",
+    "MASK",
+    "Call",
+    "Decision",
+    "Operation",
+    "autograd",
+    "devices",
+    "fakes",
+    "transforms",
+]

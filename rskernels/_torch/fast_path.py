@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 # Looked up once; a call decides in microseconds.
-_is_compiling = torch.compiler.is_compiling
-_is_transforming = torch._C._are_functorch_transforms_active
+is_compiling = torch.compiler.is_compiling
+is_transforming = torch._C._are_functorch_transforms_active
 _count_modes = torch._C._len_torch_dispatch_stack
 _count_function_modes = torch._C._len_torch_function_stack
 _is_tracing = torch._C._is_tracing
@@ -21,8 +21,8 @@ def is_idle() -> bool:
     Observers of all threads at once, and kernels registered over this library's, do not count.
     """
     return not (
-        _is_compiling()
-        or _is_transforming()
+        is_compiling()
+        or is_transforming()
         or _count_modes()
         or _count_function_modes()
         or _is_tracing()
@@ -30,19 +30,17 @@ def is_idle() -> bool:
     )
 
 
-def is_plain(*tensors: Tensor | None) -> bool:
+def is_plain(*values: Tensor | float | None) -> bool:
     """Say whether the dispatcher would hand tensors, where given, to the CPU kernels as they are.
 
     Not a subclass, nor one that it would first negate, unwrap or give memory.
     """
     try:
-        for tensor in tensors:
-            if tensor is not None and (
-                type(tensor) is not Tensor
-                or not tensor.is_cpu
-                or tensor.is_neg()
-                or tensor.data_ptr() == 0
-            ):
+        for value in values:
+            if type(value) is Tensor:
+                if not value.is_cpu or value.is_neg() or value.data_ptr() == 0:
+                    return False
+            elif value is not None and type(value) is not float and type(value) is not int:
                 return False
     except RuntimeError:
         # A tensor without storage, such as a transform of torch.func leaves behind.

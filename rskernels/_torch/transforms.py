@@ -1,6 +1,7 @@
-"""``target_log_prob`` under torch.func's transforms, which ``register_autograd`` does not serve.
+"""The operations under torch.func's transforms: ``target_log_prob`` alone has derivatives.
 
-Only a call under a transform comes here: the operators' own autograd costs less.
+``register_autograd`` does not serve these transforms. Only a call under one comes here, since the
+operators' own autograd costs less.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
-from rskernels._torch.library import keep_for_backward, no_second_derivative, no_vmap
+from rskernels._torch.autograd import keep_for_backward, no_second_derivative
+from rskernels._torch.fast_path import is_compiling
+from rskernels._torch.schemas import LIBRARY, SCHEMAS, operator
+
+_log_prob = operator("target_log_prob")
+_gradient = operator("target_log_prob_backward")
 
 
 def target_log_prob(
     logits: Tensor, targets: Tensor, temperature: float, ignore_index: int
 ) -> Tensor:
     """Return log q of the target [...], differentiable by torch.func.grad, vjp and jacrev."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         raise NotImplementedError(
             "torch.compile does not trace torch.func's transforms of target_log_prob; "
             "apply them outside of what is compiled"
@@ -28,22 +35,40 @@ def target_log_prob(
     return outputs[0]
 
 
-def no_forward_derivative(ctx: Any = None, *tangents: Any) -> NoReturn:
-    """Raise what a forward-mode derivative raises."""
+def refuse_tangent(logits: Tensor) -> None:
+    """Raise if logits carry a tangent, outside of torch.func too."""
+    if unpack_dual(logits).tangent is not None:
+        _no_forward_derivative()
+
+
+def _no_forward_derivative(ctx: Any = None, *tangents: Any) -> NoReturn:
     raise NotImplementedError(
         "target_log_prob has no forward-mode derivative; "
         "use torch.log_softmax(...).gather(...) for it"
     )
 
 
+def _no_vmap(info: Any, in_dims: Any, *arguments: Any) -> NoReturn:
+    # A loop over slices would start every slice at the same row id: one draw used many times.
+    raise NotImplementedError(
+        "rskernels operations take any leading shape and have no vmap; "
+        "call them on the batched tensor"
+    )
+
+
+for _name in SCHEMAS:
+    torch.library.register_vmap(f"rskernels::{_name}", _no_vmap, lib=LIBRARY)
+    torch.library.register_vmap(f"rskernels::dynamic_{_name}", _no_vmap, lib=LIBRARY)
+
+
 class _LogProb(torch.autograd.Function):
     setup_context = staticmethod(keep_for_backward)
-    vmap = staticmethod(no_vmap)
-    jvp = staticmethod(no_forward_derivative)
+    vmap = staticmethod(_no_vmap)
+    jvp = staticmethod(_no_forward_derivative)
 
     @staticmethod
-    def forward(*given: Any) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = torch.ops.rskernels.target_log_prob(*given)
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = _log_prob(*arguments)
         return result
 
     @staticmethod
@@ -56,13 +81,13 @@ class _LogProb(torch.autograd.Function):
 
 
 class _Gradient(torch.autograd.Function):
-    vmap = staticmethod(no_vmap)
+    vmap = staticmethod(_no_vmap)
     jvp = staticmethod(no_second_derivative)
     backward = staticmethod(no_second_derivative)
 
     @staticmethod
-    def forward(*given: Any) -> Tensor:
-        result: Tensor = torch.ops.rskernels.target_log_prob_backward(*given)
+    def forward(*arguments: Any) -> Tensor:
+        result: Tensor = _gradient(*arguments)
         return result
 
     @staticmethod

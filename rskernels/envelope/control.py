@@ -58,8 +58,8 @@ def thin(
     shape = check_rows(log_ratio, groups, envelope.groups)
     # What log_M without rows returns is on the host.
     log_M = log_M.to(log_ratio.device) if isinstance(log_M, Tensor) else log_M
-    given, number = density_argument("log_M", log_M, log_ratio.device, torch.Size(shape), True)
+    log_M = density_argument("log_M", log_M, log_ratio.device, torch.Size(shape), True)
     ratios = log_ratio.detach().double()
     now = (ratios - envelope.log_M(groups).to(ratios.device)).clamp(max=0.0)
-    then = (ratios - (number if given is None else given)).clamp(max=0.0)
+    then = (ratios - log_M).clamp(max=0.0)
     return ops.bernoulli_mask(now - then, stream=THIN_STREAM, **draws)

@@ -112,12 +112,12 @@ def estimate_M(
     shape = check_logits(logits)
     check_values("logits hold", logits)
     if targets is not None:
-        check_targets(targets, logits, shape[:-1])
+        check_targets(targets, shape[:-1], logits.device)
         check_values("targets hold", targets)
     shape = logits.shape if targets is None else targets.shape
-    density, value = density_argument("p_hat", p_hat, logits.device, shape, log_space)
-    if density is None:
-        density = torch.tensor(value, dtype=torch.float64, device=logits.device)
+    density = density_argument("p_hat", p_hat, logits.device, shape, log_space)
+    if not isinstance(density, Tensor):
+        density = torch.tensor(density, dtype=torch.float64, device=logits.device)
     check_values("p_hat holds", density)
     estimate = _estimate_on_cpu if logits.is_cpu else _estimate_on_cuda
     log_M, valid, invalid, ignored = estimate(

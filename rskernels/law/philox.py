@@ -7,12 +7,12 @@ so a draw does not depend on batch, order, launch or device.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 
 import torch
 
-from rskernels._torch.fast_path import is_idle
+from rskernels.law.seeds import check_row_offset, check_seed, check_stream
+from rskernels.law.streams import Stream
 
 ROUNDS = 10
 MULTIPLIER_0 = 0xD2511F53
@@ -21,10 +21,7 @@ WEYL_0 = 0x9E3779B9
 WEYL_1 = 0xBB67AE85
 WORD = 0xFFFFFFFF
 
-_CPU = torch.device("cpu")
-
 ACCEPT_STREAM = 0
-SEEDS = 2**63 - 1  # how many seeds a generator is asked for
 
 # Up to this word the 65-bit numerator of u fits an int64; above it w0 and a sticky bit decide.
 SMALL_WORD = 1 << 26
@@ -108,92 +105,12 @@ def row_uniforms(
     return word_uniform(words[..., 0], words[..., 1])
 
 
-def check_seed(seed: int | torch.Tensor) -> int | torch.Tensor:
-    """Return a seed that kernels accept: an int wrapped to int64, or a one-element int64 tensor.
-
-    Raises
-    ------
-    TypeError
-        If the seed is neither an int nor an int64 tensor.
-    ValueError
-        If the int does not fit 64 bits or the tensor has not exactly one element.
-    """
-    if isinstance(seed, torch.Tensor):
-        if seed.dtype != torch.int64:
-            raise TypeError(f"a seed tensor must be int64, got {seed.dtype}")
-        if seed.numel() != 1:
-            raise ValueError(f"a seed tensor must have one element, got shape {list(seed.shape)}")
-        return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be an int or an int64 tensor, got {type(seed).__name__}")
-    if not -(1 << 63) <= seed < 1 << 64:
-        raise ValueError(f"seed must fit 64 bits (-2**63 to 2**64 - 1), got {seed}")
-    return seed - (1 << 64) if seed >= 1 << 63 else seed
-
-
-def check_stream(stream: int) -> int:
-    """Return ``stream`` if it is an int in ``[0, 2**32)``."""
-    if isinstance(stream, bool) or not isinstance(stream, int):
-        raise TypeError(f"stream must be an int, got {type(stream).__name__}")
-    if not 0 <= stream <= WORD:
-        raise ValueError(f"stream must be in [0, 2**32), got {stream}")
-    return stream
-
-
-def draw_seed(
-    generator: torch.Generator | None, device: torch.device, idle: bool | None = None
-) -> int | torch.Tensor:
-    """Draw a 63-bit seed from a generator, or from torch's default one of the device.
-
-    On a CUDA device the seed is a tensor that stays there, so nothing waits and a CUDA graph draws
-    afresh at every replay. ``idle`` is what ``is_idle`` returns, where it is known.
-
-    Raises
-    ------
-    TypeError
-        If ``generator`` is not a torch.Generator.
-    ValueError
-        If ``generator`` lives on another device.
-    NotImplementedError
-        If a graph is traced, which cannot hold a generator.
-    """
-    if generator is None:
-        if device == _CPU and (is_idle() if idle is None else idle):
-            return _draw_number()
-        return torch.randint(SEEDS, (1,), device=device)
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-    if generator.device.type != device.type:
-        raise ValueError(f"generator is on {generator.device}, the draw is on {device}")
-    if torch.compiler.is_compiling():
-        raise NotImplementedError(
-            "torch.compile and torch.export cannot trace a draw from a generator; "
-            "draw an int64 tensor from it outside of the graph and give that as the seed"
-        )
-    return torch.randint(SEEDS, (1,), device=device, generator=generator)
-
-
-_drawn = threading.local()
-
-
-def _draw_number() -> int:
-    """Draw into a tensor of this thread's own: half the time of making one."""
-    try:
-        number = _drawn.number
-    except AttributeError:
-        with torch.inference_mode(False):
-            number = _drawn.number = torch.empty((), dtype=torch.int64, device="cpu")
-    # What randint draws, so that a compiled or exported call decides as this one.
-    drawn: int = number.random_(SEEDS).item()
-    return drawn
-
-
 def uniforms(
     shape: int | tuple[int, ...] | torch.Size,
     *,
     seed: int | torch.Tensor,
     row_offset: int = 0,
-    stream: int = 0,
+    stream: int = Stream.ACCEPT,
     columns: int | None = None,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
@@ -242,12 +159,3 @@ def uniforms(
     ids = torch.arange(columns, dtype=torch.int64, device=device)
     values = row_uniforms(rows[:, None], ids, seed, stream)
     return values.to(torch.float64).reshape(*size, columns)
-
-
-def check_row_offset(row_offset: int) -> int:
-    """Return ``row_offset`` if it is an int of at least 0 that fits an int64."""
-    if type(row_offset) is not int and not isinstance(row_offset, torch.SymInt):
-        raise TypeError(f"row_offset must be an int, got {type(row_offset).__name__}")
-    if not 0 <= row_offset < 1 << 63:
-        raise ValueError(f"row_offset must be in [0, 2**63), got {row_offset}")
-    return row_offset

@@ -9,7 +9,7 @@ class Stream(IntEnum):
     """The last word of a Philox counter, below 2**31 (see ``rskernels.uniforms``)."""
 
     ACCEPT = 0
-    """Decisions of the masks and, unless told otherwise, of ``bernoulli_mask``."""
+    """Decisions of the masks and, by default, of ``bernoulli_mask``."""
     THIN = 1
     """Which earlier acceptances ``Envelope.thin`` keeps."""
     SAMPLE = 2

@@ -1,19 +1,15 @@
-"""The public operations: they check what they are given and call the torch operators.
+"""The public operations: they check their arguments and call the torch operators.
 
-``decide`` has the masks and decisions, ``arguments`` what they accept, ``columns`` is
-``ColumnOrder``. Nothing is computed here.
+``decide`` has the masks of logits, ``bernoulli`` decisions about given ratios, ``log_prob`` the
+differentiable log-probability; ``arguments`` says what they accept, ``bind`` puts it in order.
+Nothing is computed here.
 """
 
+from rskernels.ops.acceptance import Acceptance
+from rskernels.ops.bernoulli import bernoulli_mask
 from rskernels.ops.columns import ColumnOrder
-from rskernels.ops.decide import (
-    Acceptance,
-    accept,
-    accept_mask,
-    bernoulli_mask,
-    target_log_prob,
-    verify,
-    verify_mask,
-)
+from rskernels.ops.decide import accept, accept_mask, verify, verify_mask
+from rskernels.ops.log_prob import target_log_prob
 
 __all__ = [
     "Acceptance",

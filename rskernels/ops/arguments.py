@@ -1,4 +1,8 @@
-"""What the public operations accept, checked without reading device memory."""
+"""What the public operations accept, checked without reading device memory.
+
+``device`` is where a tensor must be. None says that all are plain tensors of the CPU, as
+``is_plain`` has found: on few rows even these checks are felt.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from rskernels.law.philox import check_seed, draw_seed
+from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.ops.columns import ColumnOrder
 
 FLOAT_DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
+INDEX_DTYPES = frozenset((torch.int64, torch.int32))
 FLOAT_NAMES = "float32, float64, bfloat16 or float16"
 
 
@@ -22,8 +27,8 @@ def check_floating(name: str, value: Tensor) -> None:
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
     if value.layout is not torch.strided or value.is_nested:
-        given = "a nested one" if value.is_nested else value.layout
-        raise TypeError(f"{name} must be a strided tensor, got {given}")
+        layout = "a nested one" if value.is_nested else value.layout
+        raise TypeError(f"{name} must be a strided tensor, got {layout}")
     if not (value.is_cpu or value.is_cuda or value.is_meta):
         raise ValueError(
             f"{name} is on {value.device}; there are kernels for CPU and CUDA (or ROCm) tensors"
@@ -40,71 +45,75 @@ def check_logits(logits: Tensor) -> torch.Size:
 
 
 def check_targets(
-    targets: Tensor, logits: Tensor, leading: torch.Size, accepted: str = "a torch.Tensor or None"
+    targets: Tensor,
+    leading: torch.Size,
+    device: torch.device | None,
+    accepted: str = "a torch.Tensor or None",
 ) -> None:
     """Raise unless ``targets`` is an index tensor that names one class of each row."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be {accepted}, got {type(targets).__name__}")
-    if targets.dtype != torch.int64 and targets.dtype != torch.int32:
+    if targets.dtype not in INDEX_DTYPES:
         raise TypeError(f"targets must be int64 or int32, got {targets.dtype}")
     if targets.shape != leading:
         raise ValueError(
             f"targets must have the logits' leading shape {list(leading)}, "
             f"got {list(targets.shape)}"
         )
-    if targets.device != logits.device:
-        raise ValueError(f"targets are on {targets.device}, logits on {logits.device}")
+    if device is not None and targets.device != device:
+        raise ValueError(f"targets are on {targets.device}, logits on {device}")
 
 
 def density_argument(
-    name: str, value: Tensor | float, device: torch.device, shape: torch.Size, log_space: bool
-) -> tuple[Tensor | None, float]:
-    """Return a density as (tensor, unused) or (None, number)."""
-    if isinstance(value, Tensor):
-        return _tensor(name, value, device, shape), 0.0
+    name: str,
+    value: Tensor | float,
+    device: torch.device | None,
+    shape: torch.Size,
+    log_space: bool,
+) -> Tensor | float:
+    """Return a density."""
+    if type(value) is not float and isinstance(value, Tensor):
+        return _tensor(name, value, device, shape)
     number = _number(name, value)
     # Comparisons that a NaN fails; torch.compile does not trace math.isnan of a changing number.
     if not (number < math.inf and (log_space or number >= 0.0)):
         accepted = "below +inf" if log_space else "a finite number of at least 0"
         raise ValueError(f"{name} must be {accepted}, got {number}")
-    return None, number
+    return number
 
 
 def M_argument(
-    value: Tensor | float | None, device: torch.device, shape: torch.Size, log_space: bool
-) -> tuple[Tensor | None, float]:
-    """Return the envelope constant as (tensor, unused) or (None, number); None is M = 1."""
+    value: Tensor | float | None, device: torch.device | None, shape: torch.Size, log_space: bool
+) -> Tensor | float:
+    """Return the envelope constant; None is M = 1."""
     if type(value) is float and 0.0 < value < math.inf:
-        return None, value
+        return value
     if value is None:
-        return None, 0.0 if log_space else 1.0
+        return 0.0 if log_space else 1.0
     if isinstance(value, Tensor):
-        return _tensor("M", value, device, shape), 0.0
+        return _tensor("M", value, device, shape)
     number = _number("M", value)
     if not number > (-math.inf if log_space else 0.0):
         accepted = "the logarithm of a number above 0" if log_space else "above 0"
         raise ValueError(f"M must be {accepted}, got {number}")
-    return None, number
+    return number
 
 
 def seed_argument(
     seed: int | Tensor | None,
     generator: torch.Generator | None,
     device: torch.device,
-    idle: bool | None = None,
-) -> tuple[Tensor | None, int]:
-    """Return a seed as (tensor, unused) or (None, number); draw one where none is given."""
+    is_idle: bool,
+) -> Tensor | int:
+    """Return a seed; draw one where none is given."""
     if seed is None:
-        drawn = draw_seed(generator, device, idle)
-        return (None, drawn) if isinstance(drawn, int) else (drawn, 0)
+        return draw_seed(generator, device, is_idle)
     if generator is not None:
         raise ValueError("seed and generator are both given; at most one of them is accepted")
-    checked = check_seed(seed)
-    if isinstance(checked, Tensor):
-        if checked.device != device:
-            raise ValueError(f"the seed tensor is on {checked.device}, the logits on {device}")
-        return checked, 0
-    return None, checked
+    seed = check_seed(seed)
+    if type(seed) is not int and isinstance(seed, Tensor) and seed.device != device:
+        raise ValueError(f"the seed tensor is on {seed.device}, the logits on {device}")
+    return seed
 
 
 def order_argument(
@@ -126,16 +135,19 @@ def order_argument(
 
 def temperature_argument(temperature: float) -> float:
     """Return the temperature as a float in [1e-30, 1e30]."""
-    number = _number("temperature", temperature, "a number")
+    if type(temperature) is not float:
+        temperature = _number("temperature", temperature, "a number")
     # Beyond, the scale 1/T of a float32 logit overflows or vanishes.
-    if not 1e-30 <= number <= 1e30:
-        raise ValueError(f"temperature must be in [1e-30, 1e30], got {number}")
-    return number
+    if not 1e-30 <= temperature <= 1e30:
+        raise ValueError(f"temperature must be in [1e-30, 1e30], got {temperature}")
+    return temperature
 
 
 def integer_argument(name: str, value: int) -> int:
     """Return an int that fits 64 bits."""
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+    if type(value) is not int and (
+        isinstance(value, bool) or not isinstance(value, (int, torch.SymInt))
+    ):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} must fit 64 bits, got {value}")
@@ -150,18 +162,19 @@ def _number(name: str, value: object, accepted: str = "a number or a tensor") ->
     try:
         return float(value)
     except OverflowError:
-        given = type(value).__name__
-        given = f"an int of {value.bit_length()} bits" if isinstance(value, int) else given
-        raise ValueError(f"{name} must fit a float64, got {given}") from None
+        kind = type(value).__name__
+        kind = f"an int of {value.bit_length()} bits" if isinstance(value, int) else kind
+        raise ValueError(f"{name} must fit a float64, got {kind}") from None
 
 
-def _tensor(name: str, value: Tensor, device: torch.device, shape: torch.Size) -> Tensor:
+def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.Size) -> Tensor:
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
-    if value.layout is not torch.strided:
-        raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
-    if value.device != device:
-        raise ValueError(f"{name} is on {value.device}, the decisions on {device}")
+    if device is not None:
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
+        if value.device != device:
+            raise ValueError(f"{name} is on {value.device}, the decisions on {device}")
     if value.shape != shape:
         missing = len(shape) - value.dim()
         if missing < 0 or any(

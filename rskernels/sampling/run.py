@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rskernels.law.streams import Stream
-from rskernels.ops.decide import bernoulli_mask
+from rskernels.ops import bernoulli_mask
 from rskernels.sampling.bound import Bound
 from rskernels.sampling.draws import DrawSource, ScoredDraws
 from rskernels.sampling.limits import Limits, SamplingCounts

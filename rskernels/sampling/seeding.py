@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rskernels.law.philox import check_seed, draw_seed, philox4x32, seed_words
+from rskernels.law.philox import philox4x32, seed_words
+from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.law.streams import Stream
 
 

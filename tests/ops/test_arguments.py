@@ -292,12 +292,12 @@ def test_a_missing_compiler_says_what_to_install(python, package, load, advice):
     code = f"""
 import sys
 sys.modules[{package!r}] = None
-from rskernels._torch import library
+from rskernels._torch import devices
 try:
-    library.{load}()
+    devices.{load}()
 except ImportError as error:
     print(error)
 """
-    said = python(code)
-    assert package.capitalize() in said
-    assert advice in said
+    message = python(code)
+    assert package.capitalize() in message
+    assert advice in message

@@ -1,5 +1,6 @@
 """Calls that torch's dispatcher would only pass on: whoever listens to this thread still hears."""
 
+import dataclasses
 import warnings
 
 import pytest
@@ -9,14 +10,18 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rskernels
-from rskernels._torch import library
+from rskernels._torch import devices
 from rskernels._torch.fast_path import is_idle, is_plain
+from rskernels.ops import bernoulli, decide
 
 N, V = 64, 5
 CALLS = {
     "mask": lambda z, targets: rskernels.accept_mask(z, 0.2, 1.5, targets=targets, seed=3),
     "decide": lambda z, targets: rskernels.accept(z, 0.2, 1.5, targets=targets, seed=3).mask,
+    "bernoulli": lambda z, targets: rskernels.bernoulli_mask(z, 1.5, seed=3),
 }
+# Where the record of each operation is looked up.
+MODULES = {"mask": decide, "decide": decide, "bernoulli": bernoulli}
 
 
 class DispatchMode(TorchDispatchMode):
@@ -76,10 +81,11 @@ def test_a_traced_graph_holds_the_operator(operator, batch):
 
 def test_without_listeners_the_kernels_are_called_directly(operator, batch, monkeypatch):
     called = []
-    kernels = library.cpu_kernels()
+    kernels = devices.cpu_kernels()
     kernel = getattr(kernels, operator)
     monkeypatch.setattr(kernels, operator, lambda *given: called.append(given) or kernel(*given))
-    monkeypatch.setattr(rskernels.ops.decide, f"_{operator}", None)
+    module, name = MODULES[operator], operator.upper()
+    monkeypatch.setattr(module, name, dataclasses.replace(getattr(module, name), eager=None))
     assert is_idle()
     CALLS[operator](*batch)
     assert len(called) == 1

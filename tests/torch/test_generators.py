@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import rskernels
-from rskernels.law.philox import draw_seed
+from rskernels.law.seeds import draw_seed
 
 LOG_RATIO = torch.full((256,), -0.7)
 LOGITS, TARGETS = torch.zeros(256, 2), torch.arange(256) % 2

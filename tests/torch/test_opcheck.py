@@ -24,11 +24,13 @@ def test_decisions(draw_inputs, op, form, kind, layout, dtype):
     density = torch.full(decisions, 0.2, dtype=logits.dtype)
     head = (logits, targets if form == "target" else None)
     if kind == "numbers":
-        check(op, *head, None, -1.0, None, 3, None, -2.0, 5, 0.7, True, False, -1)
+        values = (None, -2.0, None, -1.0, None, 3)
+        check(op, *head, *values, 5, 0.7, True, False, -1)
     elif kind == "tensors":
         M, seed = torch.tensor(2.0), torch.tensor([3])
         lazy = (-100, True, torch.tensor([0])) if (op, form) == ("mask", "target") else ()
-        check(op, *head, density, 0.0, seed, 0, M, 0.0, 5, 0.7, False, True, *lazy)
+        values = (density, 0.0, M, 0.0, seed, 0)
+        check(op, *head, *values, 5, 0.7, False, True, *lazy)
     else:
         check(op, *head, density)
 
@@ -37,12 +39,13 @@ def test_decisions(draw_inputs, op, form, kind, layout, dtype):
 def test_bernoulli(draw_inputs, kind, layout, dtype):
     log_ratio, _ = draw_inputs(layout, DTYPES[dtype])
     if kind == "numbers":
-        check("bernoulli", log_ratio, None, None, 2.0, 3, 5, 1, False)
+        given = (None, 2.0, None, 3, 5, 1, False)
     elif kind == "defaults":
-        check("bernoulli", log_ratio, None, torch.tensor(3), 1.0, 0, 0, 0, False)
+        given = (None, 1.0, torch.tensor(3), 0, 0, 0, False)
     else:
         M = torch.full(log_ratio.shape, 0.5)
-        check("bernoulli", log_ratio, M, torch.tensor([3]), 0.0, 0, 5, 1, True)
+        given = (M, 0.0, torch.tensor([3]), 0, 5, 1, True)
+    check("bernoulli", log_ratio, *given)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,9 +64,9 @@ def test_target_log_prob(draw_inputs, layout, dtype):
 @pytest.mark.parametrize("op", ["dynamic_mask", "dynamic_decide"])
 def test_decisions_of_dynamic_numbers(draw_inputs, op, form, where):
     logits, targets = draw_inputs(where)
-    numbers = torch.tensor([2.0, 0.2, 0.7], dtype=torch.float64)
+    numbers = torch.tensor([0.2, 2.0, 0.7], dtype=torch.float64)
     targets = targets if form == "target" else None
-    rest = (None, 1.0, None, 3, None, 1.0, 5, 1.0, False, False, -100)
+    rest = (None, 1.0, None, 1.0, None, 3, 5, 1.0, False, False, -100)
     lazy = (False, None) if op == "dynamic_mask" else ()
     check(op, numbers, logits, targets, *rest, *lazy)
 
@@ -71,7 +74,8 @@ def test_decisions_of_dynamic_numbers(draw_inputs, op, form, where):
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
 def test_bernoulli_of_a_dynamic_number(draw_inputs, where):
     numbers = torch.tensor([0.7], dtype=torch.float64)
-    check("dynamic_bernoulli", numbers, draw_inputs(where)[0], None, None, 1.0, 3, 5, 1, False)
+    rest = (None, 1.0, None, 3, 5, 1, False)
+    check("dynamic_bernoulli", numbers, draw_inputs(where)[0], *rest)
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])

@@ -1,0 +1,90 @@
+"""Which kernels serve which device: those that the torch operators call on CPU and CUDA tensors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from rskernels._torch.schemas import LIBRARY
+from rskernels.law.decision import Law
+
+
+@functools.cache
+def cpu_kernels() -> Any:
+    """Return the module of the CPU kernels, which is imported at the first call."""
+    try:
+        from rskernels.kernels import cpu
+    except ImportError as error:
+        raise ImportError(
+            f"the CPU kernels need Numba, which failed to import ({error}); "
+            "install it with: pip install numba"
+        ) from error
+    return cpu
+
+
+@functools.cache
+def gpu_kernels() -> Any:
+    """Return the module of the GPU kernels, which is imported at the first call."""
+    try:
+        from rskernels.kernels import gpu
+    except ImportError as error:
+        raise ImportError(
+            f"the GPU kernels need Triton, which failed to import ({error}); "
+            "install it with: pip install triton"
+        ) from error
+    return gpu
+
+
+def _decision(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
+    # A trailing argument that equals its default is left out by torch.
+    def decision(
+        logits: Tensor,
+        targets: Tensor | None,
+        density: Tensor | None,
+        density_value: float = 1.0,
+        M: Tensor | None = None,
+        M_value: float = 1.0,
+        seed: Tensor | None = None,
+        seed_value: int = 0,
+        *rest: Any,
+    ) -> Any:
+        law = Law(
+            density_value if density is None else density,
+            M_value if M is None else M,
+            seed_value if seed is None else seed,
+            *rest[:5],
+        )
+        return getattr(kernels(), name)(logits, targets, law, *rest[5:])
+
+    return decision
+
+
+def _bernoulli(kernels: Callable[[], Any]) -> Callable[..., Any]:
+    def bernoulli(
+        log_ratio: Tensor,
+        M: Tensor | None,
+        M_value: float,
+        seed: Tensor | None,
+        seed_value: int,
+        *rest: Any,
+    ) -> Any:
+        return kernels().bernoulli(
+            log_ratio, M_value if M is None else M, seed_value if seed is None else seed, *rest
+        )
+
+    return bernoulli
+
+
+def _log_prob(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
+    return lambda *arguments: getattr(kernels(), name)(*arguments)
+
+
+for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
+    LIBRARY.impl("mask", _decision("mask", _kernels), _device)
+    LIBRARY.impl("decide", _decision("decide", _kernels), _device)
+    LIBRARY.impl("bernoulli", _bernoulli(_kernels), _device)
+    for _name in ("target_log_prob", "target_log_prob_backward"):
+        LIBRARY.impl(_name, _log_prob(_name, _kernels), _device)

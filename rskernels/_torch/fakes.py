@@ -1,0 +1,52 @@
+"""What the operators return of tensors without values: shapes, dtypes and devices alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rskernels._torch.schemas import LIBRARY
+from rskernels.kernels.layout import wide_dtype
+
+
+@torch.library.register_fake("rskernels::mask", lib=LIBRARY)
+def _(logits: Tensor, targets: Tensor | None, *rest: Any) -> Tensor:
+    return logits.new_empty(_decisions(logits, targets), dtype=torch.bool)
+
+
+@torch.library.register_fake("rskernels::decide", lib=LIBRARY)
+def _(logits: Tensor, targets: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    shape = _decisions(logits, targets)
+    dtype = wide_dtype(logits)
+    return (
+        logits.new_empty(shape, dtype=torch.bool),
+        logits.new_empty(shape, dtype=dtype),
+        logits.new_empty(shape, dtype=dtype),
+        logits.new_empty(4, dtype=torch.int64),
+        logits.new_empty(2, dtype=torch.float64),
+    )
+
+
+@torch.library.register_fake("rskernels::bernoulli", lib=LIBRARY)
+def _(log_ratio: Tensor, *rest: Any) -> Tensor:
+    return log_ratio.new_empty(log_ratio.shape, dtype=torch.bool)
+
+
+@torch.library.register_fake("rskernels::target_log_prob", lib=LIBRARY)
+def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    shape = logits.shape[:-1]
+    return (
+        logits.new_empty(shape, dtype=wide_dtype(logits)),
+        logits.new_empty((*shape, 2), dtype=torch.float64),
+    )
+
+
+@torch.library.register_fake("rskernels::target_log_prob_backward", lib=LIBRARY)
+def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _decisions(logits: Tensor, targets: Tensor | None) -> torch.Size:
+    return logits.shape if targets is None else logits.shape[:-1]

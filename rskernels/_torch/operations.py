@@ -1,0 +1,82 @@
+"""The operations as records: each knows its kernel, its operator and its operator in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from rskernels._torch.devices import cpu_kernels
+from rskernels._torch.dynamic import DYNAMIC, Dynamic
+from rskernels._torch.fast_path import is_compiling
+from rskernels._torch.schemas import NUMBER, operator, split
+from rskernels.law.decision import Law
+
+
+class Call(NamedTuple):
+    """What a decision is called with, once it is checked."""
+
+    arguments: tuple[Any, ...]
+    """Of the function of this decision in every backend."""
+    is_direct: bool
+    """Whether torch's dispatcher would only pass them on to the CPU kernels."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The torch operators of an operation, which take the same fields."""
+
+    eager: Any
+    traced: Dynamic
+
+
+@dataclass(frozen=True)
+class Decision(Operation):
+    """An operation without gradient, which may run without torch's dispatcher."""
+
+    kernel: str
+    """Name of the function in every backend."""
+    fields: Callable[..., tuple[Any, ...]]
+    """Makes of the kernel's arguments those of the torch operators."""
+
+    def __call__(self, call: Call) -> Any:
+        """Call the CPU kernel where that is all that would happen, else the torch operator."""
+        arguments, is_direct = call
+        # Where a graph breaks, a call that was bound outside of it may be traced.
+        if is_compiling():
+            return self.traced(*self.fields(*arguments))
+        if is_direct:
+            return getattr(cpu_kernels(), self.kernel)(*arguments)
+        return self.eager(*self.fields(*arguments))
+
+
+def _row_fields(logits: Tensor, targets: Tensor | None, law: Law, *reading: Any) -> tuple[Any, ...]:
+    # `split` written out, which halves the time.
+    density, M, seed = law[:3]
+    is_number, M_is_number = isinstance(density, NUMBER), isinstance(M, NUMBER)
+    seed_is_number = isinstance(seed, NUMBER)
+    return (
+        logits.detach() if logits.requires_grad else logits, targets,
+        None if is_number else density, density if is_number else 1.0,
+        None if M_is_number else M, M if M_is_number else 1.0,
+        None if seed_is_number else seed, seed if seed_is_number else 0,
+        *law[3:], *reading,
+    )  # fmt: skip
+
+
+def _bernoulli_fields(
+    log_ratio: Tensor, M: Tensor | float, seed: Tensor | int, *rest: Any
+) -> tuple[Any, ...]:
+    return (log_ratio.detach(), *split(M, 1.0), *split(seed, 0), *rest)
+
+
+def _decision(name: str, fields: Callable[..., tuple[Any, ...]]) -> Decision:
+    return Decision(operator(name), DYNAMIC[name], name, fields)
+
+
+MASK = _decision("mask", _row_fields)
+DECIDE = _decision("decide", _row_fields)
+BERNOULLI = _decision("bernoulli", _bernoulli_fields)
+LOG_PROB = Operation(operator("target_log_prob"), DYNAMIC["target_log_prob"])

@@ -1,0 +1,100 @@
+"""The schemas of the torch operators, made of one list of fields for each operation.
+
+Operators take checked arguments (see ``rskernels.ops``). What may be a tensor or a number has two
+fields: a tensor or None, and the number that counts where there is no tensor. Each operation has
+two operators: the one of its name, and ``dynamic_`` with the numbers in a tensor (see ``dynamic``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T", int, float)
+
+_REQUIRED = object()
+# Asked of a number, this is twice as fast as whether it is a tensor.
+NUMBER = (float, int, torch.SymFloat, torch.SymInt)
+
+
+class Field(NamedTuple):
+    """One argument of an operator."""
+
+    type: str
+    name: str
+    default: Any = _REQUIRED
+
+    def __str__(self) -> str:
+        default = "" if self.default is _REQUIRED else f"={self.default}"
+        return f"{self.type} {self.name}{default}"
+
+
+class Schema(NamedTuple):
+    """The arguments and results of an operation."""
+
+    fields: tuple[Field, ...]
+    returns: str
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Places of the fields that a compiled graph may change without being compiled anew."""
+        return tuple(at for at, field in enumerate(self.fields) if field.type == "float")
+
+
+_ROWS = (Field("Tensor", "logits"), Field("Tensor?", "targets"))
+# A trailing argument that equals its default is not converted to Python, which saves time.
+_LAW = (
+    Field("Tensor?", "density"),
+    Field("float", "density_value", 1.0),
+    Field("Tensor?", "M", None),
+    Field("float", "M_value", 1.0),
+    Field("Tensor?", "seed", None),
+    Field("SymInt", "seed_value", 0),
+    Field("SymInt", "row_offset", 0),
+    Field("float", "temperature", 1.0),
+    Field("bool", "log_space", False),
+    Field("bool", "model_is_target", False),
+    Field("int", "ignore_index", -100),
+)
+_READING = (Field("bool", "is_lazy", False), Field("Tensor?", "order", None))
+_RATIOS = (
+    Field("Tensor", "log_ratio"),
+    Field("Tensor?", "M"),
+    Field("float", "M_value"),
+    Field("Tensor?", "seed"),
+    Field("SymInt", "seed_value"),
+    Field("SymInt", "row_offset"),
+    Field("int", "stream"),
+    Field("bool", "log_space"),
+)
+_TARGETS = (Field("Tensor", "logits"), Field("Tensor", "targets"))
+_SOFTMAX = (Field("float", "temperature"), Field("int", "ignore_index"))
+_GRADIENT = (Field("Tensor", "upstream"), *_TARGETS, Field("Tensor", "totals"), *_SOFTMAX)
+
+SCHEMAS = {
+    "mask": Schema((*_ROWS, *_LAW, *_READING), "Tensor"),
+    "decide": Schema((*_ROWS, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor)"),
+    "bernoulli": Schema(_RATIOS, "Tensor"),
+    "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),
+    "target_log_prob_backward": Schema(_GRADIENT, "Tensor"),
+}
+
+LIBRARY = torch.library.Library("rskernels", "DEF")
+
+for _name, (_fields, _returns) in SCHEMAS.items():
+    LIBRARY.define(f"{_name}({', '.join(map(str, _fields))}) -> {_returns}")
+    # Without defaults, so that an implementation is given every argument.
+    _bare = ", ".join(f"{field.type} {field.name}" for field in _fields)
+    LIBRARY.define(f"dynamic_{_name}(Tensor numbers, {_bare}) -> {_returns}")
+
+
+def operator(name: str) -> Any:
+    """Return the torch operator of a name."""
+    return getattr(torch.ops.rskernels, name).default
+
+
+def split(value: Tensor | T, unused: T) -> tuple[Tensor | None, T]:
+    """Return the two fields of what is a tensor or a number."""
+    return (None, value) if isinstance(value, NUMBER) else (value, unused)

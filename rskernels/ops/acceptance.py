@@ -1,0 +1,30 @@
+"""What ``accept`` and ``verify`` return."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Acceptance(NamedTuple):
+    """What was decided and seen; nothing in it carries a gradient (see ``target_log_prob``).
+
+    ``...`` is the shape of the decisions: ``logits.shape[:-1]`` with targets, else
+    ``logits.shape``.
+    """
+
+    mask: Tensor
+    """bool ``[...]``: which were accepted."""
+    log_prob: Tensor
+    """``[...]``: log q of the model, at most 0; NaN where the row has no softmax or is ignored.
+    float64 for float64 logits, else float32."""
+    log_ratio: Tensor
+    """``[...]``: log p - log q, before M; NaN where invalid or ignored. dtype as ``log_prob``, to
+    which log M is rounded too before the two are compared."""
+    counts: Tensor
+    """int64 ``[4]``: how many were accepted, violated M (log ratio > log M), were invalid, were
+    ignored."""
+    excess: Tensor
+    """float64 ``[2]``: the sums of (w/M - 1)+ and of w/M with w = p/q. Their quotient estimates
+    the excess mass, which bounds the total variation between p and the accepted law."""

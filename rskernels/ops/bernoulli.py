@@ -1,0 +1,58 @@
+"""Decisions about ratios that are given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rskernels._torch import BERNOULLI, Call
+from rskernels._torch.fast_path import is_idle, is_plain
+from rskernels.law.seeds import CPU, check_row_offset, check_stream
+from rskernels.law.streams import Stream
+from rskernels.ops.arguments import M_argument, check_floating, seed_argument
+
+
+def bernoulli_mask(
+    log_ratio: Tensor,
+    M: Tensor | float | None = None,
+    *,
+    log_space: bool = False,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    row_offset: int = 0,
+    stream: int = Stream.ACCEPT,
+) -> Tensor:
+    """Accept with probability min(1, exp(log_ratio) / M).
+
+    Parameters
+    ----------
+    log_ratio : Tensor
+        log p - log q, floating ``[...]``; NaN and +inf are rejected, -inf is a ratio of 0.
+    M : Tensor, float or None
+        Envelope constant, above 0; broadcasts to ``log_ratio``. None is 1.
+    log_space : bool
+        Whether ``M`` is a natural logarithm.
+    seed, generator, row_offset
+        As in ``accept_mask``; element n in row-major order has row id ``row_offset + n``.
+    stream : int
+        Which use of randomness, in ``[0, 2**32)``; stream 0 is what the masks use.
+
+    Returns
+    -------
+    Tensor
+        bool ``[...]``, without gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument's type, dtype, shape, device or Python number is not as above.
+    """
+    check_floating("log_ratio", log_ratio)
+    idle = is_idle()
+    is_direct = idle and is_plain(log_ratio, M, seed)
+    device = None if is_direct else log_ratio.device
+    M = M_argument(M, device, log_ratio.shape, log_space)
+    seed = seed_argument(seed, generator, device or CPU, idle)
+    numbers = (check_row_offset(row_offset), check_stream(stream), bool(log_space))
+    mask: Tensor = BERNOULLI(Call((log_ratio, M, seed, *numbers), is_direct))
+    return mask

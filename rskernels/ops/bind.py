@@ -1,0 +1,65 @@
+"""Binding: the arguments of a decision, checked once and put in order for what runs it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rskernels._torch import Call
+from rskernels._torch.fast_path import is_idle, is_plain
+from rskernels.law.decision import Law
+from rskernels.law.seeds import CPU, check_row_offset
+from rskernels.ops.arguments import (
+    M_argument,
+    check_logits,
+    check_targets,
+    density_argument,
+    integer_argument,
+    order_argument,
+    seed_argument,
+    temperature_argument,
+)
+from rskernels.ops.columns import ColumnOrder
+
+
+def bind(
+    name: str,
+    logits: Tensor,
+    density: Tensor | float,
+    M: Tensor | float | None,
+    *,
+    targets: Tensor | None,
+    temperature: float,
+    log_space: bool,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    row_offset: int,
+    ignore_index: int,
+    model_is_target: bool,
+    is_lazy: bool = False,
+    order: ColumnOrder | None = None,
+) -> Call:
+    """Return a decision's call, ready to run.
+
+    ``name`` is what errors call the density. In the call's law, ``density`` and ``M`` are a float
+    and ``seed`` an int, or they are detached tensors of a dtype, device and shape that kernels
+    take.
+    """
+    shape = check_logits(logits)
+    blocks = order_argument(order, logits, targets)
+    idle = is_idle()
+    is_direct = idle and is_plain(logits, targets, density, M, seed, blocks)
+    device = None if is_direct else logits.device
+    if targets is not None:
+        shape = shape[:-1]
+        check_targets(targets, shape, device)
+    density = density_argument(name, density, device, shape, log_space)
+    M = M_argument(M, device, shape, log_space)
+    seed = seed_argument(seed, generator, device or CPU, idle)
+    law = Law(
+        density, M, seed, check_row_offset(row_offset), temperature_argument(temperature),
+        bool(log_space), model_is_target, integer_argument("ignore_index", ignore_index),
+    )  # fmt: skip
+    if is_lazy or blocks is not None:
+        return Call((logits, targets, law, is_lazy, blocks), is_direct)
+    return Call((logits, targets, law), is_direct)

@@ -1,0 +1,61 @@
+"""The differentiable log-probability of the targets."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rskernels._torch import LOG_PROB, transforms
+from rskernels._torch.fast_path import is_compiling, is_transforming
+from rskernels.ops.arguments import (
+    check_logits,
+    check_targets,
+    integer_argument,
+    temperature_argument,
+)
+
+
+def target_log_prob(
+    logits: Tensor, targets: Tensor, *, temperature: float = 1.0, ignore_index: int = -100
+) -> Tensor:
+    """Return log softmax(logits/T) at the targets, differentiable with respect to the logits.
+
+    One pass over the logits; the backward pass reads them again and writes their gradient, so
+    that nothing of shape ``[..., V]`` is kept.
+
+    Parameters
+    ----------
+    logits : Tensor
+        float32, float64, bfloat16 or float16 ``[..., V]``.
+    targets : Tensor
+        int64 or int32 ``logits.shape[:-1]``.
+    temperature : float
+        T in [1e-30, 1e30].
+    ignore_index : int
+        Rows with this target give 0 and no gradient.
+
+    Returns
+    -------
+    Tensor
+        ``logits.shape[:-1]``, at most 0; float64 for float64 logits, else float32. NaN where the
+        row has a NaN or +inf logit or only -inf.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument's type, dtype, shape, device or Python number is not as above.
+    IndexError
+        If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
+    NotImplementedError
+        For a second or a forward-mode derivative, under torch.func.vmap, and for torch.func's
+        transforms inside torch.compile.
+    """
+    check_targets(targets, check_logits(logits)[:-1], logits.device, "a torch.Tensor")
+    temperature = temperature_argument(temperature)
+    ignore_index = integer_argument("ignore_index", ignore_index)
+    arguments = (logits, targets, temperature, ignore_index)
+    if is_transforming():
+        return transforms.target_log_prob(*arguments)
+    if is_compiling():
+        return LOG_PROB.traced(*arguments)[0]
+    transforms.refuse_tangent(logits)
+    return LOG_PROB.eager(*arguments)[0]

@@ -1,0 +1,99 @@
+"""Binding: the arguments of a decision leave it checked, once, as every backend takes them."""
+
+import pytest
+import torch
+
+import rskernels
+from rskernels._torch.fast_path import is_plain
+from rskernels.law import Law
+from rskernels.ops.bind import bind
+
+LOGITS, TARGETS = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+REST = {
+    "targets": TARGETS,
+    "temperature": 1,
+    "log_space": 0,
+    "seed": 2**64 - 1,
+    "generator": None,
+    "row_offset": 2,
+    "ignore_index": -1,
+    "model_is_target": True,
+}
+
+
+def call(density=0.5, M=None, **changes):
+    return bind("p_hat", changes.pop("logits", LOGITS), density, M, **(REST | changes))
+
+
+def test_numbers_become_the_law():
+    (logits, targets, law), is_direct = call()
+    assert (logits is LOGITS, targets is TARGETS, is_direct) == (True, True, True)
+    assert law == Law(0.5, 1.0, -1, 2, 1.0, False, True, -1)
+    assert [type(value) for value in law] == [float, float, int, int, float, bool, bool, int]
+
+
+def test_tensors_stay_and_are_detached():
+    density = torch.rand(4, requires_grad=True)
+    M, seed = torch.tensor(2.0), torch.tensor([3])
+    law = call(density, M, seed=seed).arguments[2]
+    assert law.density.data_ptr() == density.data_ptr()
+    assert not law.density.requires_grad
+    assert law.M is M
+    assert law.seed is seed
+
+
+def test_a_seed_is_drawn_where_none_is_given():
+    torch.manual_seed(0)
+    first, second = (call(seed=None).arguments[2].seed for _ in range(2))
+    torch.manual_seed(0)
+    assert isinstance(first, int)
+    assert first == call(seed=None).arguments[2].seed
+    assert first != second
+
+
+def test_how_a_row_is_read_is_left_out_where_it_is_read_whole():
+    assert len(call().arguments) == 3
+    assert call(is_lazy=True).arguments[3:] == (True, None)
+    order = rskernels.ColumnOrder(torch.tensor([0]), 5)
+    assert call(order=order).arguments[3:] == (False, order.blocks)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"logits": torch.nn.Parameter(LOGITS)},
+        {"targets": torch.nn.Parameter(TARGETS, requires_grad=False)},
+        {"density": torch.nn.Parameter(torch.rand(4))},
+        {"M": torch.nn.Parameter(torch.tensor(2.0))},
+        {"seed": torch.nn.Parameter(torch.tensor(3), requires_grad=False)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_is_no_plain_tensor_goes_to_the_dispatcher(changes):
+    assert not call(**changes).is_direct
+
+
+@pytest.mark.parametrize("value", [True, "1", 1j, torch.float32, [1.0]])
+def test_only_numbers_and_nothing_stand_beside_plain_tensors(value):
+    assert is_plain(LOGITS, None, 1.0, 3)
+    assert not is_plain(LOGITS, value)
+
+
+SPARSE = torch.rand(4).to_sparse()
+ELSEWHERE = torch.empty(4, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"density": SPARSE}, TypeError, "p_hat must be a strided tensor"),
+        ({"M": SPARSE}, TypeError, "M must be a strided tensor"),
+        ({"density": ELSEWHERE}, ValueError, "p_hat is on meta, the decisions on cpu"),
+        ({"M": ELSEWHERE}, ValueError, "M is on meta, the decisions on cpu"),
+        ({"targets": ELSEWHERE.long()}, ValueError, "targets are on meta, logits on cpu"),
+        ({"seed": ELSEWHERE[:1].long()}, ValueError, "the seed tensor is on meta"),
+    ],
+)
+def test_a_tensor_elsewhere_is_refused_beside_plain_ones(changes, error, message):
+    with pytest.raises(error, match=message):
+        call(**changes)

@@ -1,0 +1,80 @@
+"""The schemas of the torch operators: arguments in reading order, and two operators of each."""
+
+import pytest
+import torch
+
+import rskernels
+from rskernels._torch.schemas import SCHEMAS, split
+
+OPS = torch.ops.rskernels
+DECLARED = {
+    "mask": (
+        "(Tensor logits, Tensor? targets, Tensor? density, float density_value=1., "
+        "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "
+        "SymInt row_offset=0, float temperature=1., bool log_space=False, "
+        "bool model_is_target=False, int ignore_index=-100, bool is_lazy=False, "
+        "Tensor? order=None) -> Tensor"
+    ),
+    "decide": (
+        "(Tensor logits, Tensor? targets, Tensor? density, float density_value=1., "
+        "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "
+        "SymInt row_offset=0, float temperature=1., bool log_space=False, "
+        "bool model_is_target=False, int ignore_index=-100) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+    "bernoulli": (
+        "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
+        "SymInt row_offset, int stream, bool log_space) -> Tensor"
+    ),
+    "target_log_prob": (
+        "(Tensor logits, Tensor targets, float temperature, int ignore_index) -> (Tensor, Tensor)"
+    ),
+    "target_log_prob_backward": (
+        "(Tensor upstream, Tensor logits, Tensor targets, Tensor totals, float temperature, "
+        "int ignore_index) -> Tensor"
+    ),
+}
+
+
+def test_every_operation_is_declared():
+    assert set(SCHEMAS) == set(DECLARED)
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_arguments_stand_in_reading_order(name):
+    assert str(getattr(OPS, name).default._schema) == f"rskernels::{name}{DECLARED[name]}"
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_the_dynamic_operator_takes_the_same_after_its_numbers(name):
+    static = getattr(OPS, name).default._schema
+    dynamic = getattr(OPS, f"dynamic_{name}").default._schema
+    numbers, *rest = dynamic.arguments
+    assert (numbers.name, str(numbers.type)) == ("numbers", "Tensor")
+    assert [(one.name, str(one.type)) for one in rest] == [
+        (one.name, str(one.type)) for one in static.arguments
+    ]
+    assert not any(one.has_default_value() for one in rest)
+    assert [str(one.type) for one in dynamic.returns] == [str(one.type) for one in static.returns]
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_what_may_be_dynamic_is_every_float(name):
+    names = [SCHEMAS[name].fields[place].name for place in SCHEMAS[name].numbers]
+    floats = [one.name for one in getattr(OPS, name).default._schema.arguments]
+    assert names == [one for one in floats if one in ("density_value", "M_value", "temperature")]
+
+
+def test_a_number_and_a_tensor_have_fields_of_their_own():
+    tensor = torch.tensor(2.0)
+    assert split(0.5, 1.0) == (None, 0.5)
+    assert split(7, 0) == (None, 7)
+    assert split(tensor, 1.0) == (tensor, 1.0)
+
+
+def test_an_operator_that_is_left_its_defaults_takes_them():
+    logits, targets = torch.randn(40, 5), torch.arange(40) % 5
+    density = torch.full((40,), 0.3)
+    mask = OPS.mask(logits, targets, density)
+    assert torch.equal(mask, rskernels.accept_mask(logits, density, 1.0, targets=targets, seed=0))
+    assert 0 < mask.sum() < 40
