@@ -22,10 +22,11 @@ def test_what_a_page_outside_of_the_site_links_to_exists(name):
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
-def test_the_folders_that_readme_and_contributing_name_exist():
-    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+def test_what_the_maps_of_the_house_name_exists():
+    maps = ("README.md", "CONTRIBUTING.md", "docs/design/architecture.md")
+    text = "".join((ROOT / name).read_text() for name in maps)
     named = re.findall(r"`((?:rskernels|csrc|docs|tests|benchmarks|examples)/[\w/.]+)`", text)
-    assert len(named) > 15
+    assert len(named) > 25
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
