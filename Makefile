@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick test test-fast nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check lint types ctest sanitize clean help
 
 demo: $(READY) $(KERNELS) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
@@ -21,15 +21,24 @@ compare: $(READY) $(KERNELS) ## methods against baselines, ten seeds each, half 
 	$(BIN)/rskernels compare --jobs 2 --report docs/results
 
 compare-quick: $(READY) $(KERNELS) ## the same code in two minutes, too short to conclude anything
-	$(BIN)/rskernels compare --quick --overwrite --out build/compare
+	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
+
+# A worker a core, four at most, for each holds torch; who runs out of tests takes another's.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# What more to tell pytest: make test ARGS='-k lazy'
+ARGS ?=
 
 test: $(READY) $(KERNELS) ## prove the library
-	$(BIN)/python -m pytest
+	$(PYTEST) $(ARGS)
+
+SLOW_ROOMS := $(addprefix --ignore=tests/,cli docs experiments rsft statistics) --ignore=benchmarks
+test-fast: $(READY) $(KERNELS) ## while you write: no interpreter, statistics, training or processes
+	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
 nightly: $(READY) $(KERNELS) ## the tests with fresh draws, and the slow ones
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) --maxprocesses 2 -m '' $(ARGS)
 
 bench: $(READY) $(KERNELS) ## measure the CPU kernels and the envelope
 	$(BIN)/python -m benchmarks.cpu.run

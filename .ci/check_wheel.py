@@ -20,6 +20,7 @@ SDIST_NEEDS = (
     "rskernels/experiments/multimodal/spoken_digits.npz",
     "scripts/make_spoken_digits.py",
     "tests/conftest.py",
+    "tests/support/backends.py",
 )
 WHEEL_NEEDS = (
     "rskernels/__init__.py",

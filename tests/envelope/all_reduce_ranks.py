@@ -1,6 +1,11 @@
-"""One rank of test_envelope_all_reduce.py, started by torchrun."""
+"""The ranks of test_all_reduce.py: ``all_reduce_ranks.py COUNT`` forks as many and runs each."""
 
+import datetime
 import math
+import os
+import sys
+import tempfile
+import traceback
 
 import pytest
 import torch
@@ -85,7 +90,6 @@ def refuse(envelope):
 
 
 def main():
-    dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
     for options in OPTIONS:
         envelope, whole = fill(options, rank), fill(options)
@@ -159,8 +163,29 @@ def main():
             envelope.all_reduce()
     assert envelope.to_bytes() == before
     dist.barrier()
-    dist.destroy_process_group()
+
+
+def start(rank, ranks, store):
+    """Fork a rank, so that all have torch from one import, and return its process."""
+    if child := os.fork():
+        return child
+    status = 1
+    try:
+        limit = datetime.timedelta(seconds=120)
+        dist.init_process_group("gloo", store, limit, ranks, rank)
+        main()
+        dist.destroy_process_group()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":
-    main()
+    count = int(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        children = [start(rank, count, f"file://{folder}/store") for rank in range(count)]
+        statuses = [os.waitpid(child, 0)[1] for child in children]
+    sys.exit(any(statuses))

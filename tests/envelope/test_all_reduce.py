@@ -10,16 +10,16 @@ import torch.distributed as dist
 
 from rskernels.envelope.envelope import Envelope
 
-RANK = Path(__file__).with_name("all_reduce_ranks.py")
+RANKS = Path(__file__).with_name("all_reduce_ranks.py")
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_every_rank_ends_with_what_one_process_would_hold(ranks):
-    paths = [str(RANK.parents[2]), os.environ.get("PYTHONPATH", "")]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    paths = [str(RANKS.parents[2]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [*torchrun, f"--nproc-per-node={ranks}", str(RANK)],
+        [sys.executable, str(RANKS), str(ranks)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -7,11 +7,13 @@ import torch
 
 import rskernels
 
+from ..support.cases import draw_case
+
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 @pytest.fixture(params=["target", "dense"])
-def batch(request, draw_case):
+def batch(request):
     def draw(N, V, dtype=torch.float32):
         return draw_case((N, V), dtype, dense=request.param == "dense", seed=5)
 
@@ -77,7 +79,7 @@ def test_an_envelope_taken_from_the_ratios_is_not_violated(
 @pytest.mark.parametrize("dense", [False, True])
 def test_an_M_that_equals_the_ratio_is_met_and_not_violated(kernel, dtype, dense):
     # Of one column q is 1, so that p = M q.
-    N = kernel.rows(4000, slow=300)
+    N = kernel.rows(4000, slow=24)
     p = torch.rand(N, generator=torch.Generator().manual_seed(2)) * 3 + 0.1
     targets = None if dense else torch.zeros(N, dtype=torch.long)
     given = p[:, None] if dense else p

@@ -9,6 +9,11 @@ import torch
 import rskernels
 from rskernels.law.decision import Law
 
+from ..support.bits import same_bits
+from ..support.cases import draw_case
+from ..support.lawful import assert_lawful
+from ..support.layouts import layouts
+
 # Both sides of a vector of 16, of the step of 64, of the CPU's parts up to 512 and 2048, of the
 # GPU's chunk of 4096, and two blocks and more.
 WIDTHS = [
@@ -20,7 +25,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("V", WIDTHS)
-def test_every_width_and_dtype(kernel, draw_case, assert_lawful, V, dtype):
+def test_every_width_and_dtype(kernel, V, dtype):
     logits, targets, log_p = draw_case((kernel.rows(33, slow=2), V), dtype, seed=V)
     got = assert_lawful(kernel, logits, targets, log_p, 0.4, seed=V, log_space=True)
     assert got.counts[2:].tolist() == [0, 0]
@@ -28,7 +33,7 @@ def test_every_width_and_dtype(kernel, draw_case, assert_lawful, V, dtype):
 
 @pytest.mark.parametrize("model_is_target", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_decisions_are_mixed_and_lawful(kernel, draw_case, assert_lawful, dtype, model_is_target):
+def test_decisions_are_mixed_and_lawful(kernel, dtype, model_is_target):
     N = kernel.rows(10_000, slow=24)
     logits, targets, log_p = draw_case((N, 10), dtype)
     law = {"log_space": True, "model_is_target": model_is_target}
@@ -39,7 +44,7 @@ def test_decisions_are_mixed_and_lawful(kernel, draw_case, assert_lawful, dtype,
 
 # A unit of the CPU kernel is 246 rows of 10 classes.
 @pytest.mark.parametrize("N", [0, 1, 2, 33, 245, 246, 247, 493])
-def test_every_number_of_rows(backend, draw_case, assert_lawful, N):
+def test_every_number_of_rows(backend, N):
     if backend.is_slow and N > 33:
         pytest.skip("interpreted Triton takes milliseconds a row")
     logits, targets, log_p = draw_case((N, 10))
@@ -49,9 +54,7 @@ def test_every_number_of_rows(backend, draw_case, assert_lawful, N):
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (2, 0, 4), (1, 1), (2, 1, 3)])
 @pytest.mark.parametrize("layout", ["sliced", "stepped", "transposed"])
-def test_leading_shapes_and_layouts(
-    kernel, draw_case, layouts, assert_lawful, same_bits, shape, layout
-):
+def test_leading_shapes_and_layouts(kernel, shape, layout):
     logits, targets, log_p = draw_case((*shape, 37))
     law = {"seed": 3, "row_offset": 11, "log_space": True}
     want = assert_lawful(kernel, logits, targets, log_p, 0.1, **law)
@@ -75,7 +78,7 @@ def test_leading_shapes_and_layouts(
     ids=["next-token", "swapped", "one", "one-row", "one-class", "steps", "size-1", "reversed"],
 )
 @pytest.mark.parametrize("V", [19, 4100])
-def test_views_are_read_where_they_lie(kernel, draw_case, assert_lawful, same_bits, V, view):
+def test_views_are_read_where_they_lie(kernel, V, view):
     logits = view(draw_case((3, 4, 19))[0] if V == 19 else draw_case((2, 2, V))[0])
     if logits.shape[:-1].numel() > 100 and kernel.is_slow:
         pytest.skip("interpreted Triton takes milliseconds a row")
@@ -84,7 +87,7 @@ def test_views_are_read_where_they_lie(kernel, draw_case, assert_lawful, same_bi
     assert same_bits(kernel.decide(logits.contiguous(), targets, 0.1, 1.0, seed=4), got)
 
 
-def test_targets_densities_and_M_of_any_layout(kernel, draw_case, assert_lawful):
+def test_targets_densities_and_M_of_any_layout(kernel):
     logits, targets, log_p = draw_case((3, 4, 9))
     spaced = torch.full((4, 3, 2), 8)
     spaced[..., 1] = targets.T
@@ -97,9 +100,7 @@ def test_targets_densities_and_M_of_any_layout(kernel, draw_case, assert_lawful)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 1), (2, 3)])
-def test_densities_broadcast_and_keep_their_precision(
-    kernel, draw_case, assert_lawful, shape, dtype
-):
+def test_densities_broadcast_and_keep_their_precision(kernel, shape, dtype):
     logits, targets, _ = draw_case((2, 3, 9))
     generator = torch.Generator().manual_seed(1)
     density = torch.rand(shape, generator=generator).to(dtype)
@@ -108,7 +109,7 @@ def test_densities_broadcast_and_keep_their_precision(
     assert_lawful(kernel, logits, targets, density, 1.5, seed=2, model_is_target=True)
 
 
-def test_float64_densities_are_not_rounded(kernel, assert_lawful):
+def test_float64_densities_are_not_rounded(kernel):
     # As float32 both would be 0.
     tiny = torch.tensor([1e-60, 3e-60], dtype=torch.float64)
     logits, targets = torch.zeros(2, 4), torch.tensor([0, 3])
@@ -117,7 +118,7 @@ def test_float64_densities_are_not_rounded(kernel, assert_lawful):
     assert got.excess[1].item() == pytest.approx(2.0, rel=1e-5)
 
 
-def test_a_layout_of_three_strides_is_copied_and_kept(kernel, draw_case, assert_lawful, same_bits):
+def test_a_layout_of_three_strides_is_copied_and_kept(kernel):
     # Freed too early, the copy would be overwritten by the memory of the results.
     for V in (1, 2, 33):
         logits, targets, log_p = draw_case((4, 3, 2, V))
@@ -134,14 +135,14 @@ def test_a_layout_of_three_strides_is_copied_and_kept(kernel, draw_case, assert_
 
 @pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, -(2**63), torch.tensor([77])])
 @pytest.mark.parametrize("row_offset", [0, 2**31 - 3, 2**32 - 3, 2**63 - 9])
-def test_seeds_and_row_ids(kernel, draw_case, assert_lawful, seed, row_offset):
+def test_seeds_and_row_ids(kernel, seed, row_offset):
     logits, targets, log_p = draw_case((6, 5))
     law = {"seed": seed, "row_offset": row_offset, "log_space": True}
     assert_lawful(kernel, logits, targets, log_p, 0.0, **law)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_target_dtypes(kernel, draw_case, assert_lawful, same_bits, dtype):
+def test_target_dtypes(kernel, dtype):
     logits, targets, log_p = draw_case((5, 4097))
     targets[0], targets[1], targets[2] = 0, 4095, 4096
     want = assert_lawful(kernel, logits, targets, log_p, log_space=True)
@@ -150,7 +151,7 @@ def test_target_dtypes(kernel, draw_case, assert_lawful, same_bits, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["large", "ascending", "late", "sparse", "flat", "spike"])
-def test_awkward_rows(kernel, draw_case, assert_lawful, kind, dtype):
+def test_awkward_rows(kernel, kind, dtype):
     logits, targets, _ = draw_case((6, 8193), torch.float64, spread=1.0)
     if kind == "large":
         logits = 1e4 * torch.sin(1e3 * logits)
@@ -180,12 +181,12 @@ def test_awkward_rows(kernel, draw_case, assert_lawful, kind, dtype):
 
 @pytest.mark.parametrize("temperature", [0.05, 0.7, 1.0, 3.0, 20.0, 1e-30, 1e30])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_temperatures(kernel, draw_case, assert_lawful, dtype, temperature):
+def test_temperatures(kernel, dtype, temperature):
     case = draw_case((kernel.rows(6, slow=2), 4100), dtype, temperature=max(temperature, 0.05))
     assert_lawful(kernel, *case, 0.3, seed=9, temperature=temperature, log_space=True)
 
 
-def test_log_prob_is_at_most_0_where_one_class_has_everything(kernel, assert_lawful):
+def test_log_prob_is_at_most_0_where_one_class_has_everything(kernel):
     generator = torch.Generator().manual_seed(3)
     logits = torch.full((6, 4097), -1e4)
     targets = torch.tensor([0, 15, 16, 63, 4095, 4096])
@@ -196,7 +197,7 @@ def test_log_prob_is_at_most_0_where_one_class_has_everything(kernel, assert_law
 
 
 @pytest.mark.parametrize("name", ["accept", "verify"])
-def test_public_functions_are_the_kernels(draw_case, same_bits, name):
+def test_public_functions_are_the_kernels(name):
     from rskernels.kernels import cpu
 
     logits, targets, log_p = draw_case((4, 3, 50))
@@ -242,7 +243,7 @@ def test_reference_states_the_law(model_is_target):
 
 
 @pytest.mark.parametrize("strides", [(2**31 + 64, 1), (7, 2**30 + 64)])
-def test_elements_beyond_32_bits(kernel, draw_case, same_bits, strides):
+def test_elements_beyond_32_bits(kernel, strides):
     if kernel.device.type == "cuda":
         pytest.skip("takes 17 GB of a device")
     # Only the pages that are touched take memory, and none is reserved.

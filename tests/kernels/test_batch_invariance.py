@@ -6,6 +6,10 @@ All comparisons are of bits: masks, log-probabilities and log ratios.
 import pytest
 import torch
 
+from ..support.bits import same_bits
+from ..support.cases import draw_case
+from ..support.layouts import layouts
+
 LAW = {"seed": 21, "log_space": True}
 
 
@@ -28,7 +32,7 @@ class Batch:
 
 
 @pytest.fixture(params=["target", "dense"])
-def draw_batch(request, draw_case):
+def draw_batch(request):
     def draw(N, V, dtype=torch.float32):
         logits, targets, log_p = draw_case(
             (N, V), dtype, dense=request.param == "dense", seed=N + V
@@ -45,7 +49,7 @@ def rows_of(seen, rows):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("V", [1, 17, 100, 4097])
-def test_alone_and_in_a_batch_of_989(kernel, draw_batch, same_bits, V, dtype):
+def test_alone_and_in_a_batch_of_989(kernel, draw_batch, V, dtype):
     if kernel.is_slow and (V > 100 or dtype == torch.float16):
         pytest.skip("interpreted Triton takes milliseconds a row")
     N = kernel.rows(989, slow=7)
@@ -57,7 +61,7 @@ def test_alone_and_in_a_batch_of_989(kernel, draw_batch, same_bits, V, dtype):
 
 
 @pytest.mark.parametrize("V", [10, 4100])
-def test_permuted_rows(kernel, draw_batch, same_bits, V):
+def test_permuted_rows(kernel, draw_batch, V):
     N = kernel.rows(200)
     batch = draw_batch(N, V)
     together = batch.decide(kernel)
@@ -73,7 +77,7 @@ def test_permuted_rows(kernel, draw_batch, same_bits, V):
 
 @pytest.mark.parametrize("V", [10, 4100])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_split_in_two_with_row_offset(kernel, draw_batch, same_bits, V, share):
+def test_split_in_two_with_row_offset(kernel, draw_batch, V, share):
     N = kernel.rows(500)
     batch, cut = draw_batch(N, V), int(N * share)
     whole = batch.decide(kernel, row_offset=2**32 - 1 - N // 2)
@@ -83,7 +87,7 @@ def test_split_in_two_with_row_offset(kernel, draw_batch, same_bits, V, share):
 
 
 @pytest.mark.parametrize("V", [10, 37, 4100])
-def test_a_row_does_not_feel_its_neighbours(kernel, draw_batch, same_bits, V):
+def test_a_row_does_not_feel_its_neighbours(kernel, draw_batch, V):
     N = kernel.rows(100)
     batch, other = draw_batch(N, V), draw_batch(N, V)
     kept = torch.arange(0, N, 2)
@@ -94,7 +98,7 @@ def test_a_row_does_not_feel_its_neighbours(kernel, draw_batch, same_bits, V):
 
 @pytest.mark.parametrize("V", [37, 48, 4100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_strides_and_alignment(kernel, draw_batch, layouts, same_bits, V, dtype):
+def test_strides_and_alignment(kernel, draw_batch, V, dtype):
     batch = draw_batch(kernel.rows(50, slow=2), V, dtype)
     want = batch.decide(kernel)
     for view in vars(layouts(batch.logits)).values():
@@ -107,7 +111,7 @@ def test_strides_and_alignment(kernel, draw_batch, layouts, same_bits, V, dtype)
 
 
 @pytest.mark.parametrize("V", [100, 4097])
-def test_threads(cpu, draw_batch, same_bits, threads, V):
+def test_threads(cpu, draw_batch, threads, V):
     batch = draw_batch(8000 if V == 100 else 300, V)
     seen = []
     for count in (1, 2, 3, 7):
@@ -116,7 +120,7 @@ def test_threads(cpu, draw_batch, same_bits, threads, V):
     assert all(same_bits(one, seen[0]) for one in seen)
 
 
-def test_sums_do_not_depend_on_threads(cpu, draw_batch, same_bits, threads):
+def test_sums_do_not_depend_on_threads(cpu, draw_batch, threads):
     batch = draw_batch(8000, 100)
     seen = []
     for count in (1, 2, 5):
@@ -127,17 +131,17 @@ def test_sums_do_not_depend_on_threads(cpu, draw_batch, same_bits, threads):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("V", [4097, 12288])
-def test_both_launches_give_the_same_bits(gpu, draw_batch, same_bits, monkeypatch, V, dtype):
+def test_both_launches_give_the_same_bits(gpu, draw_batch, monkeypatch, V, dtype):
     # A program a chunk where rows are few, a program a row where they are many.
     batch = draw_batch(3, V, dtype)
-    monkeypatch.setattr(gpu.kernels, "FEW_ROWS", 1 << 30)
+    monkeypatch.setattr(gpu.launch, "FEW_ROWS", 1 << 30)
     few = batch.decide(gpu)
-    monkeypatch.setattr(gpu.kernels, "FEW_ROWS", 0)
+    monkeypatch.setattr(gpu.launch, "FEW_ROWS", 0)
     assert same_bits(batch.decide(gpu), few)
 
 
 @pytest.mark.parametrize("name", ["log_prob", "gradient"])
-def test_target_log_prob(kernel, draw_case, same_bits, name):
+def test_target_log_prob(kernel, name):
     N = kernel.rows(500)
     logits, targets, _ = draw_case((N, 200))
     upstream = torch.linspace(-1, 1, N)

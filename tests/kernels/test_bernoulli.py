@@ -7,6 +7,9 @@ import torch
 
 import rskernels
 
+from ..support.cases import draw_case
+from ..support.layouts import layouts
+
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -45,7 +48,7 @@ def test_shapes_are_rows_in_order(backend, shape):
     assert torch.equal(backend.bernoulli(log_ratio, seed=1), flat.view(shape))
 
 
-def test_layouts(backend, layouts):
+def test_layouts(backend):
     log_ratio = unit_spread((6, 7))
     want = backend.bernoulli(log_ratio, seed=1)
     for view in vars(layouts(log_ratio)).values():
@@ -98,7 +101,7 @@ def test_streams_seeds_and_rows_are_separate(backend):
             assert 400 < (one ^ other).sum() < 624
 
 
-def test_public_function(same_bits):
+def test_public_function():
     log_ratio = unit_spread((30, 4)).requires_grad_()
     mask = rskernels.bernoulli_mask(log_ratio, 1.5, seed=3, row_offset=2, stream=1)
     u = rskernels.uniforms((30, 4), seed=3, row_offset=2, stream=1)
@@ -112,7 +115,7 @@ def test_public_function(same_bits):
     assert torch.equal(plain, rskernels.bernoulli_mask(log_ratio, 1.0, seed=3))
 
 
-def test_the_masks_use_stream_0(draw_case):
+def test_the_masks_use_stream_0():
     logits, targets, log_p = draw_case((50, 9))
     seen = rskernels.accept(logits, log_p, 0.2, targets=targets, log_space=True, seed=6)
     alone = rskernels.bernoulli_mask(seen.log_ratio, 0.2, log_space=True, seed=6)

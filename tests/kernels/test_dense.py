@@ -8,13 +8,18 @@ import torch
 import rskernels
 from rskernels.law.decision import Law
 
+from ..support.bits import same_bits
+from ..support.cases import draw_case
+from ..support.lawful import assert_lawful
+from ..support.layouts import layouts
+
 WIDTHS = [1, 2, 10, 15, 16, 17, 63, 64, 65, 4095, 4096, 4097, 8193]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("V", WIDTHS)
-def test_every_width_and_dtype(kernel, draw_case, assert_lawful, V, dtype):
+def test_every_width_and_dtype(kernel, V, dtype):
     logits, _, log_p = draw_case((kernel.rows(9, slow=1), V), dtype, seed=V, dense=True)
     got = assert_lawful(kernel, logits, None, log_p, 0.4, seed=V, log_space=True)
     assert got.mask.shape == logits.shape
@@ -22,13 +27,13 @@ def test_every_width_and_dtype(kernel, draw_case, assert_lawful, V, dtype):
 
 
 @pytest.mark.parametrize("V", [32000])
-def test_wide_rows(kernel, draw_case, assert_lawful, V):
+def test_wide_rows(kernel, V):
     logits, _, log_p = draw_case((2, V), dense=True)
     assert_lawful(kernel, logits, None, log_p, 0.4, log_space=True, model_is_target=True)
 
 
 @pytest.mark.parametrize("N", [0, 1, 2, 33, 245, 246, 247, 493])
-def test_every_number_of_rows(kernel, draw_case, assert_lawful, N):
+def test_every_number_of_rows(kernel, N):
     if kernel.is_slow and N > 33:
         pytest.skip("interpreted Triton takes milliseconds a row")
     logits, _, log_p = draw_case((N, 10), dense=True)
@@ -38,7 +43,7 @@ def test_every_number_of_rows(kernel, draw_case, assert_lawful, N):
 
 @pytest.mark.parametrize("model_is_target", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_decisions_are_mixed_and_lawful(kernel, draw_case, assert_lawful, dtype, model_is_target):
+def test_decisions_are_mixed_and_lawful(kernel, dtype, model_is_target):
     logits, _, log_p = draw_case((kernel.rows(200), 100), dtype, dense=True)
     law = {"log_space": True, "model_is_target": model_is_target}
     counts = assert_lawful(kernel, logits, None, log_p, 0.2, **law).counts
@@ -48,9 +53,7 @@ def test_decisions_are_mixed_and_lawful(kernel, draw_case, assert_lawful, dtype,
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1, 2), (2, 0, 4)])
 @pytest.mark.parametrize("layout", ["sliced", "stepped", "transposed"])
-def test_leading_shapes_and_layouts(
-    kernel, draw_case, layouts, assert_lawful, same_bits, shape, layout
-):
+def test_leading_shapes_and_layouts(kernel, shape, layout):
     logits, _, log_p = draw_case((*shape, 37), dense=True)
     log_p = log_p.float()
     law = {"seed": 3, "row_offset": 11, "log_space": True}
@@ -65,7 +68,7 @@ def test_leading_shapes_and_layouts(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (1,), (19,), (3, 1), (2, 1, 1), (2, 3, 1), (2, 3, 19)])
-def test_densities_and_M_broadcast(kernel, draw_case, assert_lawful, shape, dtype):
+def test_densities_and_M_broadcast(kernel, shape, dtype):
     logits, _, _ = draw_case((2, 3, 19), dense=True)
     generator = torch.Generator().manual_seed(1)
     density = (0.1 * torch.rand(shape, generator=generator)).to(dtype)
@@ -76,7 +79,7 @@ def test_densities_and_M_broadcast(kernel, draw_case, assert_lawful, shape, dtyp
 
 
 @pytest.mark.parametrize("V", [17, 4100])
-def test_a_row_of_V_decides_its_columns(kernel, draw_case, assert_lawful, V):
+def test_a_row_of_V_decides_its_columns(kernel, V):
     # Long-tail class frequencies: one density a class, shared by all rows.
     logits, _, _ = draw_case((3, V))
     density = torch.linspace(1, 2, V) / V
@@ -86,7 +89,7 @@ def test_a_row_of_V_decides_its_columns(kernel, draw_case, assert_lawful, V):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["large", "ascending", "late", "sparse"])
-def test_awkward_rows(kernel, draw_case, assert_lawful, kind, dtype):
+def test_awkward_rows(kernel, kind, dtype):
     rows = kernel.rows(2, slow=1)
     logits = draw_case((rows, 8193), torch.float64, spread=1.0)[0]
     if kind == "large":
@@ -108,20 +111,20 @@ def test_awkward_rows(kernel, draw_case, assert_lawful, kind, dtype):
 
 @pytest.mark.parametrize("temperature", [0.05, 0.7, 3.0, 20.0, 1e-30, 1e30])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_temperatures(kernel, draw_case, assert_lawful, dtype, temperature):
+def test_temperatures(kernel, dtype, temperature):
     logits, _, log_p = draw_case((2, 100), dtype, dense=True, temperature=max(temperature, 0.05))
     assert_lawful(kernel, logits, None, log_p, 0.3, temperature=temperature, log_space=True)
 
 
 @pytest.mark.parametrize("seed", [0, -1, -(2**63), torch.tensor([2**62 + 77])])
 @pytest.mark.parametrize("row_offset", [0, 2**32 - 1, 2**63 - 9])
-def test_seeds_and_row_ids(kernel, draw_case, assert_lawful, seed, row_offset):
+def test_seeds_and_row_ids(kernel, seed, row_offset):
     logits, _, log_p = draw_case((3, 21), dense=True)
     law = {"seed": seed, "row_offset": row_offset, "log_space": True}
     assert_lawful(kernel, logits, None, log_p, 0.0, **law)
 
 
-def test_column_0_is_the_decision_of_target_0(backend, draw_case):
+def test_column_0_is_the_decision_of_target_0(backend):
     # The same draw decides both forms.
     logits, _, log_p = draw_case((20, 5), torch.float64, dense=True)
     dense = backend.mask(logits, None, log_p, 0.0, seed=6, log_space=True)
@@ -130,7 +133,7 @@ def test_column_0_is_the_decision_of_target_0(backend, draw_case):
     assert torch.equal(dense[:, 0], single)
 
 
-def test_tiny_densities_with_a_tiny_M(kernel, assert_lawful):
+def test_tiny_densities_with_a_tiny_M(kernel):
     # As float32 both would be 0.
     tiny = torch.full((2, 4), 1e-60, dtype=torch.float64)
     got = assert_lawful(kernel, torch.zeros(2, 4), None, tiny, 8 * tiny)
@@ -138,7 +141,7 @@ def test_tiny_densities_with_a_tiny_M(kernel, assert_lawful):
 
 
 @pytest.mark.parametrize("name", ["accept", "verify"])
-def test_public_functions_are_the_kernels(draw_case, same_bits, name):
+def test_public_functions_are_the_kernels(name):
     from rskernels.kernels import cpu
 
     logits, _, log_p = draw_case((4, 3, 50), dense=True)

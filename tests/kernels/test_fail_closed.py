@@ -7,6 +7,10 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
+from ..support.cases import draw_case
+from ..support.processes import run_python
+
 NAN, INF = math.nan, math.inf
 # Of a row of 8193: the first lanes of a block, its last, the block after, and the tail of the row.
 PLACES = [0, 1, 15, 16, 63, 4095, 4096, 8191, 8192]
@@ -24,7 +28,7 @@ def decide(backend, logits, targets, **change):
     return seen
 
 
-def assert_only_row_1_is_rejected(seen, before, same_bits):
+def assert_only_row_1_is_rejected(seen, before):
     assert not seen.mask[1].any()
     assert seen.log_ratio[1].isnan().all()
     rejected = seen.mask[1].numel()
@@ -37,7 +41,7 @@ def assert_only_row_1_is_rejected(seen, before, same_bits):
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("form", ["target", "dense"])
-def test_nan_and_inf_logits_anywhere(backend, draw_case, same_bits, form, place, bad):
+def test_nan_and_inf_logits_anywhere(backend, form, place, bad):
     if backend.is_slow and place not in (0, 4095, 4096, 8192):
         pytest.skip("interpreted Triton takes milliseconds a row")
     for dtype in DTYPES if backend.name == "cpu" else DTYPES[:1]:
@@ -47,21 +51,21 @@ def test_nan_and_inf_logits_anywhere(backend, draw_case, same_bits, form, place,
         assert before.mask.all()
         logits[1, place] = bad
         seen = decide(backend, logits, targets)
-        assert_only_row_1_is_rejected(seen, before, same_bits)
+        assert_only_row_1_is_rejected(seen, before)
         assert seen.log_prob[1].isnan().all()
 
 
 @pytest.mark.parametrize("V", [1, 16, 17, 4097])
 @pytest.mark.parametrize("fill", [NAN, INF, -INF])
 @pytest.mark.parametrize("form", ["target", "dense"])
-def test_rows_of_nothing_else(backend, draw_case, same_bits, form, fill, V):
+def test_rows_of_nothing_else(backend, form, fill, V):
     if backend.is_slow and V in (1, 16):
         pytest.skip("interpreted Triton takes milliseconds a row")
     logits, targets, _ = draw_case((3, V), spread=1.0)
     targets = targets if form == "target" else None
     before = decide(backend, logits, targets)
     logits[1] = fill
-    assert_only_row_1_is_rejected(decide(backend, logits, targets), before, same_bits)
+    assert_only_row_1_is_rejected(decide(backend, logits, targets), before)
 
 
 @pytest.mark.parametrize("form", ["target", "dense"])
@@ -71,9 +75,7 @@ def test_rows_of_nothing_else(backend, draw_case, same_bits, form, fill, V):
     ("bad", "log_space"), [(NAN, False), (-1e-3, False), (-INF, False), (INF, False),
                            (NAN, True), (INF, True)],
 )  # fmt: skip
-def test_densities_that_are_none(
-    backend, draw_case, same_bits, form, model_is_target, dtype, bad, log_space
-):
+def test_densities_that_are_none(backend, form, model_is_target, dtype, bad, log_space):
     if backend.is_slow and dtype != torch.float32:
         pytest.skip("interpreted Triton takes milliseconds a row")
     logits, targets, _ = draw_case((3, 18), spread=1.0)
@@ -88,7 +90,7 @@ def test_densities_that_are_none(
     assert before.mask.all()
     density[1] = bad
     seen = decide(backend, logits, targets, density=density, model_is_target=model_is_target, **law)
-    assert_only_row_1_is_rejected(seen, before, same_bits)
+    assert_only_row_1_is_rejected(seen, before)
     # The model's own log-probability is still told.
     assert same_bits(seen.log_prob, before.log_prob)
 
@@ -99,7 +101,7 @@ def test_densities_that_are_none(
     [(NAN, False), (0.0, False), (-0.0, False), (-2.0, False), (-INF, False),
      (NAN, True), (-INF, True)],
 )  # fmt: skip
-def test_envelopes_that_are_none(backend, draw_case, same_bits, form, bad, log_space):
+def test_envelopes_that_are_none(backend, form, bad, log_space):
     logits, targets, _ = draw_case((3, 18), spread=1.0)
     shape = (3, 1) if form == "dense" else (3,)
     targets = targets if form == "target" else None
@@ -108,7 +110,7 @@ def test_envelopes_that_are_none(backend, draw_case, same_bits, form, bad, log_s
     before = decide(backend, logits, targets, M=M, **law)
     M[1] = bad
     seen = decide(backend, logits, targets, M=M, **law)
-    assert_only_row_1_is_rejected(seen, before, same_bits)
+    assert_only_row_1_is_rejected(seen, before)
 
 
 @pytest.mark.parametrize("form", ["target", "dense"])
@@ -160,7 +162,7 @@ def test_a_proposal_density_of_0_is_invalid(backend, form, model_is_target):
 
 
 @pytest.mark.parametrize("target", [-1, -101, 5, 6, 2**31, -(2**63), 2**63 - 1])
-def test_targets_outside_the_row(backend, same_bits, target):
+def test_targets_outside_the_row(backend, target):
     logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 1, 4])
     before = decide(backend, logits, targets)
@@ -173,12 +175,12 @@ def test_targets_outside_the_row(backend, same_bits, target):
             backend.log_prob(logits, targets)
     else:
         seen = decide(backend, logits, targets)
-        assert_only_row_1_is_rejected(seen, before, same_bits)
+        assert_only_row_1_is_rejected(seen, before)
         assert seen.log_prob[1].isnan()
 
 
 @pytest.mark.parametrize("ignore_index", [-100, -1, 2, 5, 2**40])
-def test_ignored_rows_are_counted_apart(backend, same_bits, ignore_index):
+def test_ignored_rows_are_counted_apart(backend, ignore_index):
     logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 1, 4, 3])
     before = decide(backend, logits, targets)
@@ -262,13 +264,14 @@ print("unharmed")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "widths"),
     [("cpu", (1, 2, 15, 16, 17, 63, 64, 65, 511, 513, 2049, 4095, 4096, 4097, 8191, 8193)),
      ("gpu", (17, 4097))],
 )  # fmt: skip
-def test_no_memory_outside_a_tensor_is_read(python, name, widths):
+def test_no_memory_outside_a_tensor_is_read(name, widths):
     if name == "gpu" and torch.cuda.is_available():
         pytest.skip("protects the CPU's memory")
     code = GUARDED.format(name=name, widths=widths)
-    assert python(code, TRITON_INTERPRET="1").strip() == "unharmed"
+    assert run_python(code, TRITON_INTERPRET="1").strip() == "unharmed"

@@ -9,6 +9,8 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
+
 FAR = 2**30 + 50  # two steps of it are beyond 2**31 elements
 N, V = 70_000, 32_000  # 2.24e9 logits
 LAW = {"seed": 21, "row_offset": 2**32 - 2}
@@ -46,7 +48,7 @@ def far(request):
     return spread(near, steps), near
 
 
-def test_decisions_of_targets(kernel, far, same_bits):
+def test_decisions_of_targets(kernel, far):
     logits, near = far
     targets = torch.arange(near.shape[:-1].numel()).view(near.shape[:-1]) % near.shape[-1]
     law = {"M": 1.5, **LAW}
@@ -56,7 +58,7 @@ def test_decisions_of_targets(kernel, far, same_bits):
     assert torch.equal(mask, got.mask)
 
 
-def test_dense_decisions(kernel, far, same_bits):
+def test_dense_decisions(kernel, far):
     logits, near = far
     steps = logits.stride()
     density, M = near.float().softmax(-1).bfloat16(), near.abs() + 0.5
@@ -64,7 +66,7 @@ def test_dense_decisions(kernel, far, same_bits):
     assert same_bits(got, kernel.decide(near, None, density, M, **LAW))
 
 
-def test_gradients(kernel, far, same_bits):
+def test_gradients(kernel, far):
     logits, near = far
     targets = torch.arange(near.shape[:-1].numel()).view(near.shape[:-1]) % near.shape[-1]
     assert same_bits(kernel.log_prob(logits, targets), kernel.log_prob(near, targets))
@@ -73,14 +75,14 @@ def test_gradients(kernel, far, same_bits):
     assert same_bits(got, kernel.gradient(upstream, near, targets))
 
 
-def test_each_row_as_a_program(gpu, far, same_bits, monkeypatch):
+def test_each_row_as_a_program(gpu, far, monkeypatch):
     # Few rows are a program a chunk.
-    monkeypatch.setattr(gpu.kernels, "FEW_ROWS", 0)
-    test_decisions_of_targets(gpu, far, same_bits)
-    test_gradients(gpu, far, same_bits)
+    monkeypatch.setattr(gpu.launch, "FEW_ROWS", 0)
+    test_decisions_of_targets(gpu, far)
+    test_gradients(gpu, far)
 
 
-def test_two_thousand_million_logits(same_bits):
+def test_two_thousand_million_logits():
     logits, targets = untouched(N, V), torch.arange(N) % V
     ends = [0, 1, 65_535, 65_536, 67_108, 67_109, N - 1]  # 2**31 logits end in row 67,108
     logits[ends] = draw(len(ends), V)
@@ -106,7 +108,7 @@ def test_two_thousand_million_logits(same_bits):
 
 
 @pytest.mark.parametrize("form", ["target", "dense"])
-def test_four_million_rows(form, same_bits):
+def test_four_million_rows(form):
     count = 2**22 + 5
     logits = draw(7, 5).repeat(count // 7 + 1, 1)[:count]
     targets = torch.arange(count) % 5 if form == "target" else None

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from ..support.bits import same_bits
+
 N, V = 70_000, 32_768  # 2**31 logits end in row 65,535
 ENDS = [0, 1, 65_534, 65_535, 65_536, N - 1]
 LAW = {"seed": 21, "row_offset": 2**32 - 2}
@@ -48,11 +50,11 @@ def logits():
 
 
 def chunks_of(gpu, rows):
-    count = -(-V // gpu.kernels.CHUNK)
+    count = -(-V // gpu.launch.CHUNK)
     return {row * count + chunk for row in rows for chunk in (0, count - 1)}
 
 
-def test_decisions_of_targets(gpu, launched, logits, same_bits):
+def test_decisions_of_targets(gpu, launched, logits):
     targets = torch.arange(N) % V
     launched.update(ENDS)
     got = gpu.decide(logits, targets, 1 / V, 1.5, **LAW)
@@ -64,7 +66,7 @@ def test_decisions_of_targets(gpu, launched, logits, same_bits):
         assert mask[n] == alone.mask[0]
 
 
-def test_dense_decisions(gpu, launched, logits, same_bits):
+def test_dense_decisions(gpu, launched, logits):
     M = torch.linspace(0.5, 2, N)[:, None]
     launched.update(ENDS, chunks_of(gpu, ENDS))
     got = gpu.decide(logits, None, 1 / V, M, **LAW)
@@ -76,7 +78,7 @@ def test_dense_decisions(gpu, launched, logits, same_bits):
                 assert same_bits(part[n, columns], want[0, columns])
 
 
-def test_gradients(gpu, launched, logits, same_bits):
+def test_gradients(gpu, launched, logits):
     targets, upstream = torch.arange(N) % V, torch.linspace(-1, 1, N)
     launched.update(ENDS, chunks_of(gpu, ENDS))
     got = gpu.gradient(upstream, logits, targets)
@@ -87,9 +89,9 @@ def test_gradients(gpu, launched, logits, same_bits):
             assert same_bits(got[n, columns], want[columns])
 
 
-def test_partials(gpu, launched, logits, same_bits, monkeypatch):
+def test_partials(gpu, launched, logits, monkeypatch):
     # As many rows as these are never split into chunks by themselves.
-    monkeypatch.setattr(gpu.kernels, "FEW_ROWS", 1 << 30)
+    monkeypatch.setattr(gpu.launch, "FEW_ROWS", 1 << 30)
     launched.update(ENDS)
     launched.update({row * 8 + chunk for row in ENDS for chunk in range(8)})
     targets = torch.arange(N) % V
@@ -101,7 +103,7 @@ def test_partials(gpu, launched, logits, same_bits, monkeypatch):
 def test_bernoulli(gpu, launched):
     count = 2**31 + 2048
     log_ratio = untouched(count)
-    last = (count - 1) // gpu.kernels.BLOCK
+    last = (count - 1) // gpu.launch.BLOCK
     launched.update((0, last - 1, last))
     log_ratio[-2048:] = torch.linspace(-3, 0, 2048)
     log_ratio[:1024] = torch.linspace(-2, 0, 1024)

@@ -5,6 +5,8 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
+
 
 def many_strides():
     """Return logits [4, 5, 6, 300] whose leading dimensions do not merge, and targets."""
@@ -15,7 +17,7 @@ def many_strides():
 
 @pytest.mark.parametrize("repeat", range(5))  # memory freed too early is not always reused
 @pytest.mark.parametrize("form", ["target", "dense"])
-def test_four_dimensions(form, repeat, same_bits):
+def test_four_dimensions(form, repeat):
     logits, targets = many_strides()
     law = {"targets": targets if form == "target" else None, "seed": 3}
     want = rskernels.accept(logits.contiguous(), 1 / 300, 1.5, **law)
@@ -24,7 +26,7 @@ def test_four_dimensions(form, repeat, same_bits):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_a_density_and_an_M_that_are_expanded(kernel, same_bits, dtype):
+def test_a_density_and_an_M_that_are_expanded(kernel, dtype):
     N, V = kernel.rows(60, slow=6), 40
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(N, V, generator=generator).to(dtype)
@@ -37,7 +39,7 @@ def test_a_density_and_an_M_that_are_expanded(kernel, same_bits, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("V", [1, 40])
-def test_a_density_and_an_M_that_all_rows_share(kernel, same_bits, V, dtype):
+def test_a_density_and_an_M_that_all_rows_share(kernel, V, dtype):
     # Logarithms that are taken once have the bits of those that each row takes.
     N = kernel.rows(60, slow=6)
     generator = torch.Generator().manual_seed(5)

@@ -93,7 +93,7 @@ def test_a_million_lazy_decisions_are_those_of_the_full_pass(cpu, dtype):
 def a_row_a_program(kernel, monkeypatch):
     """Let a GPU read few rows as it reads many: only then may a row be left."""
     if kernel.name == "gpu":
-        monkeypatch.setattr(kernel.kernels, "FEW_ROWS", 0)
+        monkeypatch.setattr(kernel.launch, "FEW_ROWS", 0)
 
 
 @pytest.mark.usefixtures("a_row_a_program")
@@ -192,7 +192,7 @@ def test_an_order_of_columns_is_as_invariant_as_none(kernel, monkeypatch, is_laz
     blocks, V = BLOCKS
     order = torch.randperm(blocks, generator=torch.Generator().manual_seed(3))
     if kernel.name == "gpu":
-        monkeypatch.setattr(kernel.kernels, "FEW_ROWS", 6)
+        monkeypatch.setattr(kernel.launch, "FEW_ROWS", 6)
     logits, targets, log_prob, log_r = draw(noise, torch.float32, 4, V, kernel.rows(66, 3), 6)
     logits, targets, log_r = logits.reshape(-1, V), targets.reshape(-1), log_r.reshape(-1)
     density = log_prob.reshape(-1) - log_r

@@ -8,9 +8,14 @@ import ast
 import itertools
 from pathlib import Path
 
+import pytest
+
 from rskernels import kernels
 
+from ..support.processes import run_python
+
 OPERATIONS = ("target", "dense", "log_prob", "gradient")
+QUICK = ("log_prob", "gradient")  # to compile
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 RUN = """
@@ -43,27 +48,33 @@ def check(operation, name):
 for operation, name in {order}:
     check(operation, name)
 
-from rskernels.kernels.cpu import decide, dense, gradient
-entries = (decide.target_rows, dense.dense_rows,
-           gradient.log_prob_rows, gradient.gradient_rows)
+from rskernels.kernels.cpu.decide import target_rows
+from rskernels.kernels.cpu.dense import dense_rows
+from rskernels.kernels.cpu.gradient import gradient_rows, log_prob_rows
+entries = (target_rows, dense_rows, log_prob_rows, gradient_rows)
 print(sum(sum(entry.stats.cache_misses.values()) for entry in entries))
 """
 
 
-def test_kernels_of_other_processes_are_the_right_ones(python, tmp_path):
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "operations", [QUICK, pytest.param(OPERATIONS, marks=pytest.mark.slow)], ids=["two", "all"]
+)
+def test_kernels_of_other_processes_are_the_right_ones(tmp_path, operations):
     def misses(pairs):
         code = RUN.replace("{order}", repr(list(pairs)))
-        return int(python(code, NUMBA_CACHE_DIR=str(tmp_path)))
+        return int(run_python(code, NUMBA_CACHE_DIR=str(tmp_path)))
 
     # Each compiles alone, so that all number their functions alike.
-    for operation in OPERATIONS:
+    for operation in operations:
         assert misses(itertools.product([operation], DTYPES)) == 1
-    assert misses(itertools.product(OPERATIONS[::-1], DTYPES)) == 0
+    assert misses(itertools.product(operations[::-1], DTYPES)) == 0
 
 
 def test_every_function_made_in_a_factory_is_named_apart():
     # Closures that share a name and argument types may be taken for each other.
-    for path in Path(kernels.__path__[0]).glob("cpu*.py"):
+    compiled = 0
+    for path in Path(kernels.__path__[0]).glob("cpu/*.py"):
         for factory in ast.walk(ast.parse(path.read_text())):
             if not isinstance(factory, ast.FunctionDef):
                 continue
@@ -72,4 +83,6 @@ def test_every_function_made_in_a_factory_is_named_apart():
                     continue
                 decorators = [ast.unparse(decorator) for decorator in inner.decorator_list]
                 if any(text.startswith("njit") for text in decorators):
+                    compiled += 1
                     assert any("named(" in text for text in decorators), f"{path}: {inner.name}"
+    assert compiled > 3

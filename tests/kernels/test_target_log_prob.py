@@ -7,6 +7,10 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
+from ..support.cases import draw_case
+from ..support.layouts import layouts
+
 WIDTHS = [1, 2, 15, 16, 17, 64, 65, 4095, 4096, 4097, 8193]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # Of the gradient's own size; bfloat16 and float16 hold 8 and 11 bits.
@@ -41,7 +45,7 @@ def assert_gradient(kernel, got, want, dtype, exponents=1.0):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("V", WIDTHS)
-def test_every_width_and_dtype(kernel, draw_case, V, dtype):
+def test_every_width_and_dtype(kernel, V, dtype):
     logits, targets, _ = draw_case((kernel.rows(9), V), dtype, seed=V)
     leaf, want = truth(logits, targets)
     got = kernel.log_prob(logits, targets)
@@ -57,7 +61,7 @@ def test_every_width_and_dtype(kernel, draw_case, V, dtype):
 
 @pytest.mark.parametrize("temperature", [0.05, 0.7, 20.0])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_temperatures(kernel, draw_case, dtype, temperature):
+def test_temperatures(kernel, dtype, temperature):
     logits, targets, _ = draw_case((4, 100), dtype)
     leaf, want = truth(logits, targets, temperature)
     got = kernel.log_prob(logits, targets, temperature)
@@ -68,7 +72,7 @@ def test_temperatures(kernel, draw_case, dtype, temperature):
     assert_gradient(kernel, gradient, want_gradient, dtype, exponents=20 / temperature)
 
 
-def test_not_less_exact_than_torch_in_the_same_dtype(kernel, draw_case):
+def test_not_less_exact_than_torch_in_the_same_dtype(kernel):
     logits, targets, _ = draw_case((4, 8193))
     want = truth(logits, targets)[1].detach()
     same = torch.log_softmax(logits, -1).gather(-1, targets[..., None])[..., 0]
@@ -78,7 +82,7 @@ def test_not_less_exact_than_torch_in_the_same_dtype(kernel, draw_case):
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1, 3), (2, 0, 3)])
 @pytest.mark.parametrize("layout", ["sliced", "stepped", "transposed"])
-def test_leading_shapes_and_layouts(kernel, draw_case, layouts, same_bits, shape, layout):
+def test_leading_shapes_and_layouts(kernel, shape, layout):
     logits, targets, _ = draw_case((*shape, 37))
     want = kernel.log_prob(logits, targets)
     upstream = torch.linspace(-1, 1, max(targets.numel(), 1))[: targets.numel()].view(shape)
@@ -108,7 +112,7 @@ def test_ignored_rows_give_0_and_no_gradient(backend):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("at", [0, 17, 4095, 4096])
-def test_a_bad_row_is_nan_and_its_neighbours_are_as_before(kernel, draw_case, same_bits, bad, at):
+def test_a_bad_row_is_nan_and_its_neighbours_are_as_before(kernel, bad, at):
     logits, targets, _ = draw_case((3, 4097))
     upstream = torch.tensor([1.0, 2.0, 3.0])
     before = kernel.log_prob(logits, targets), kernel.gradient(upstream, logits, targets)
@@ -136,7 +140,7 @@ def test_minus_inf_classes_have_no_gradient(kernel):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
-def test_autograd(draw_case, layout):
+def test_autograd(layout):
     logits, targets, _ = draw_case((3, 4, 7), torch.float64)
     if layout == "transposed":
         logits = logits.transpose(0, 2).contiguous().transpose(0, 2)
@@ -147,7 +151,7 @@ def test_autograd(draw_case, layout):
     )
 
 
-def test_autograd_through_sums_and_products(draw_case):
+def test_autograd_through_sums_and_products():
     logits, targets, _ = draw_case((6, 50))
     logits.requires_grad_()
     before = logits.detach().clone()
@@ -161,7 +165,7 @@ def test_autograd_through_sums_and_products(draw_case):
     assert torch.equal(logits.detach(), before)
 
 
-def test_backward_twice_gives_the_same_and_changes_nothing(draw_case, same_bits):
+def test_backward_twice_gives_the_same_and_changes_nothing():
     logits, targets, _ = draw_case((6, 50))
     logits.requires_grad_()
     upstream = torch.arange(6.0)

@@ -7,6 +7,9 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
+from ..support.processes import run_python
+
 # Above the work that is shared among threads.
 N, V = 6000, 200
 
@@ -33,7 +36,7 @@ def all_results(logits, targets):
     )
 
 
-def test_one_thread_and_all_give_the_same_bits(threads, same_bits):
+def test_one_thread_and_all_give_the_same_bits(threads):
     given = batch()
     threads(1)
     alone = all_results(*given)
@@ -42,7 +45,7 @@ def test_one_thread_and_all_give_the_same_bits(threads, same_bits):
         assert same_bits(all_results(*given), alone)
 
 
-def test_concurrent_callers(threads, same_bits):
+def test_concurrent_callers(threads):
     threads(2)
     batches = [batch(seed) for seed in range(5)]
     want = [all_results(*given) for given in batches]
@@ -102,8 +105,9 @@ print(rskernels.accept_mask(logits, 0.01, 1.0, targets=targets, seed=1).sum().it
 """
 
 
-def test_first_call_with_any_number_of_threads(python):
-    said = {python(FRESH.format(count=count)) for count in (1, 2)}
+@pytest.mark.process
+def test_first_call_with_any_number_of_threads():
+    said = {run_python(FRESH.format(count=count)) for count in (1, 2)}
     assert len(said) == 1
 
 
@@ -140,11 +144,13 @@ print("done")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("used", [False, True])
-def test_fork(python, used):
-    assert python(FORK.format(used=used), timeout=60).strip() == "done"
+def test_fork(used):
+    assert run_python(FORK.format(used=used), timeout=60).strip() == "done"
 
 
+@pytest.mark.process
 def test_dataloader_workers():
     class Rows(torch.utils.data.Dataset):
         def __len__(self):

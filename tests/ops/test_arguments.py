@@ -8,6 +8,8 @@ import torch
 
 import rskernels
 
+from ..support.processes import run_python
+
 LOGITS = torch.zeros(2, 3, 5)
 TARGETS = torch.zeros(2, 3, dtype=torch.int64)
 SPARSE = torch.ones(2, 3).to_sparse()
@@ -281,6 +283,7 @@ def test_a_device_without_kernels_is_named():
         rskernels.accept_mask(elsewhere, 0.5, 1.0)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("package", "load", "advice"),
     [
@@ -288,7 +291,7 @@ def test_a_device_without_kernels_is_named():
         ("triton", "gpu_kernels", "pip install triton"),
     ],
 )
-def test_a_missing_compiler_says_what_to_install(python, package, load, advice):
+def test_a_missing_compiler_says_what_to_install(package, load, advice):
     code = f"""
 import sys
 sys.modules[{package!r}] = None
@@ -298,6 +301,6 @@ try:
 except ImportError as error:
     print(error)
 """
-    message = python(code)
+    message = run_python(code)
     assert package.capitalize() in message
     assert advice in message

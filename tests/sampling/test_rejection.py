@@ -10,6 +10,8 @@ from rskernels import Envelope, rejection_sample
 from rskernels.envelope import EnvelopeViolation, NoFiniteM
 from rskernels.sampling.run import SamplingRun
 
+from ..support.bits import same_bits
+
 NEEDED = 500
 
 
@@ -35,7 +37,7 @@ ENVELOPES = {
 
 @pytest.mark.parametrize("reaction", ["thin", "cap", "control"])
 @pytest.mark.parametrize("kind", ENVELOPES)
-def test_batches_change_nothing(table, same_bits, kind, reaction):
+def test_batches_change_nothing(table, kind, reaction):
     results = {}
     for batch_size in (None, 1, 7, 64, 1000, 3000):
         result = table.draw(**ENVELOPES[kind](reaction), batch_size=batch_size)

@@ -9,6 +9,7 @@ import os
 import pytest
 import torch
 
+from ..support.backends import backend_of
 from .public import Public
 
 ON_GPU = torch.cuda.is_available()
@@ -17,7 +18,13 @@ RUN_SEED = int(os.environ.get("RSKERNELS_TEST_SEED", "0"))
 KINDS = [
     "reference",
     "cpu",
-    pytest.param("interpreted", marks=pytest.mark.skipif(ON_GPU, reason="Triton runs on the GPU")),
+    pytest.param(
+        "interpreted",
+        marks=[
+            pytest.mark.triton,
+            pytest.mark.skipif(ON_GPU, reason="Triton runs on the GPU"),
+        ],
+    ),
     pytest.param(
         "gpu",
         marks=[
@@ -29,13 +36,18 @@ KINDS = [
 ]
 
 
+@pytest.fixture(name="backend_of")
+def _backend_of():
+    return backend_of
+
+
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
 
 
 @pytest.fixture
-def subject(kind, backend_of):
+def subject(kind):
     """Who decides: a backend's module, or the public functions where they reach that backend."""
     if kind in ("cpu", "gpu"):
         return Public(backend_of(kind))

@@ -5,6 +5,8 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
+
 AUTOCAST = [torch.bfloat16, torch.float16]
 
 
@@ -34,7 +36,7 @@ def decide(logits, targets):
     )
 
 
-def test_logits_made_under_autocast(model, dtype, same_bits):
+def test_logits_made_under_autocast(model, dtype):
     inputs, targets = batch()
     with torch.autocast("cpu", dtype=dtype), torch.no_grad():
         logits = model(inputs)
@@ -47,7 +49,7 @@ def test_logits_made_under_autocast(model, dtype, same_bits):
 
 
 @pytest.mark.parametrize("given", [torch.float32, torch.float64])
-def test_wider_logits_are_not_cast(dtype, given, same_bits):
+def test_wider_logits_are_not_cast(dtype, given):
     logits = torch.randn(64, 50, dtype=given, generator=torch.Generator().manual_seed(2))
     targets = torch.arange(64) % 50
     want = decide(logits, targets)
@@ -57,7 +59,7 @@ def test_wider_logits_are_not_cast(dtype, given, same_bits):
     assert not torch.equal(seen[1], decide(logits.to(dtype), targets)[1])
 
 
-def test_densities_and_M_are_not_cast(dtype, same_bits):
+def test_densities_and_M_are_not_cast(dtype):
     logits, targets = torch.zeros(64, 50), torch.arange(64) % 50
     # Beside 1 in 16 bits, and told apart in 32.
     p_hat, M = torch.linspace(0.02, 0.0201, 64), torch.tensor(1.0001)
@@ -82,7 +84,7 @@ def test_training_under_autocast(model, dtype):
     torch.testing.assert_close(got, want, rtol=0.05, atol=0.05)
 
 
-def test_compiled_under_autocast(model, compiled, same_bits):
+def test_compiled_under_autocast(model, compiled):
     def step(inputs, targets):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(inputs)

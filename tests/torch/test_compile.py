@@ -5,13 +5,15 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
+
 
 @pytest.fixture(params=["inductor", "aot_eager"])
 def backend(request):
     return request.param
 
 
-def test_masks_are_the_eager_ones(compiled, draw_inputs, backend, same_bits):
+def test_masks_are_the_eager_ones(compiled, draw_inputs, backend):
     def decide(logits, targets, p_hat, M, seed):
         # The graph goes on to use the mask and the log-probabilities.
         seen = rskernels.accept(logits * 2, p_hat, M, targets=targets, seed=9, row_offset=4)
@@ -28,7 +30,7 @@ def test_masks_are_the_eager_ones(compiled, draw_inputs, backend, same_bits):
         assert same_bits(fast(*given), decide(*given))
 
 
-def test_layouts(compiled, draw_inputs, layout, same_bits):
+def test_layouts(compiled, draw_inputs, layout):
     def decide(logits, targets):
         seen = rskernels.accept(logits, 0.2, 1.5, targets=targets, seed=9)
         dense = rskernels.accept(logits, 0.2, 1.5, seed=9)
@@ -105,7 +107,7 @@ CHANGING = [
 
 
 @pytest.mark.parametrize(("name", "values", "log_space"), CHANGING)
-def test_changing_numbers(counted, draw_inputs, same_bits, name, values, log_space):
+def test_changing_numbers(counted, draw_inputs, name, values, log_space):
     def decide(logits, targets, number):
         law = {"p_hat": -1.5 if log_space else 0.2, "M": 1.0, "seed": 1, name: number}
         law["log_space"] = log_space
@@ -122,7 +124,7 @@ def test_changing_numbers(counted, draw_inputs, same_bits, name, values, log_spa
     assert counter.frame_count <= 1 + len(signs)
 
 
-def test_all_numbers_change_at_once(counted, draw_inputs, same_bits):
+def test_all_numbers_change_at_once(counted, draw_inputs):
     def decide(logits, targets, q_hat, M, temperature, seed):
         law = {"targets": targets, "temperature": temperature, "seed": seed}
         seen = rskernels.verify(logits, q_hat, M, **law)
@@ -137,7 +139,7 @@ def test_all_numbers_change_at_once(counted, draw_inputs, same_bits):
     assert counter.frame_count == 1
 
 
-def test_other_arguments_may_change(compiled, draw_inputs, same_bits):
+def test_other_arguments_may_change(compiled, draw_inputs):
     def decide(logits, targets, ignore_index, seed):
         law = {"targets": targets, "ignore_index": ignore_index, "seed": seed}
         return rskernels.accept(logits, 0.2, 1.0, **law)[3:]

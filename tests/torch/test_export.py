@@ -7,6 +7,8 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
+
 FEATURES, CLASSES = 8, 10
 
 
@@ -50,7 +52,7 @@ def export(module, given, strict):
 
 @pytest.mark.parametrize("seed", [7, None])
 @pytest.mark.parametrize("strict", [False, True])
-def test_the_program_decides_as_the_module(strict, seed, same_bits):
+def test_the_program_decides_as_the_module(strict, seed):
     torch.manual_seed(0)
     module = Step(seed)
     program = export(module, batch(16), strict)

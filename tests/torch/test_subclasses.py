@@ -6,6 +6,8 @@ from torch.utils._pytree import tree_map_only
 
 import rskernels
 
+from ..support.bits import same_bits
+
 TARGETS = torch.tensor([3, 0, 6, 2])
 
 
@@ -77,7 +79,7 @@ def unwrapped(parts):
     ]
 
 
-def test_parameters(same_bits):
+def test_parameters():
     parameter = torch.nn.Parameter(draw_logits())
     seen = call_all(parameter)
     assert same_bits(seen, call_all(draw_logits()))
@@ -90,7 +92,7 @@ def test_parameters(same_bits):
 
 
 @pytest.mark.parametrize("kind", [Named, Logged])
-def test_subclasses_that_keep_memory(kind, same_bits):
+def test_subclasses_that_keep_memory(kind):
     seen = call_all(draw_logits().as_subclass(kind))
     assert all(type(part) is kind for part in seen)
     assert same_bits(unwrapped(seen), call_all(draw_logits()))
@@ -108,7 +110,7 @@ def test_torch_function_sees_the_operators():
         assert f"rskernels.{name}.default" in Logged.calls
 
 
-def test_torch_dispatch_sees_the_operators(same_bits):
+def test_torch_dispatch_sees_the_operators():
     Wrapped.calls = ()
     seen = call_all(Wrapped(draw_logits()))
     assert all(type(part) is Wrapped for part in seen)
@@ -118,7 +120,7 @@ def test_torch_dispatch_sees_the_operators(same_bits):
 
 
 @pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed"])
-def test_a_wrapper_among_the_other_arguments(name, same_bits):
+def test_a_wrapper_among_the_other_arguments(name):
     value = {"targets": TARGETS, "seed": torch.tensor(3)}.get(name, torch.tensor(0.3))
     law = {"p_hat": 0.2, "M": 1.5, "seed": 3, "targets": TARGETS}
     got = rskernels.accept(draw_logits(), **{**law, name: Wrapped(value)})
@@ -126,7 +128,7 @@ def test_a_wrapper_among_the_other_arguments(name, same_bits):
     assert same_bits(unwrapped(got), want)
 
 
-def test_the_gradient_of_a_wrapper(same_bits):
+def test_the_gradient_of_a_wrapper():
     leaf = Wrapped(draw_logits()).requires_grad_()
     (got,) = torch.autograd.grad(rskernels.target_log_prob(leaf, TARGETS).sum(), leaf)
     plain = draw_logits().requires_grad_()

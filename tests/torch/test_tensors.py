@@ -6,6 +6,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import rskernels
 
+from ..support.bits import same_bits
+
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -49,13 +51,13 @@ def test_fake_tensors_have_the_shapes_and_dtypes_of_results(draw_inputs, layout)
         assert_alike(call_all(logits, targets), shaped)
 
 
-def test_a_device_context_does_not_move_the_results(draw_inputs, same_bits):
+def test_a_device_context_does_not_move_the_results(draw_inputs):
     given = draw_inputs()
     with torch.device("meta"):
         assert same_bits(call_all(*given), call_all(*given))
 
 
-def test_a_default_dtype_does_not_change_the_results(draw_inputs, same_bits):
+def test_a_default_dtype_does_not_change_the_results(draw_inputs):
     given = draw_inputs()
     want = call_all(*given)
     torch.set_default_dtype(torch.float64)
@@ -65,7 +67,7 @@ def test_a_default_dtype_does_not_change_the_results(draw_inputs, same_bits):
         torch.set_default_dtype(torch.float32)
 
 
-def test_int32_and_int64_targets_decide_alike(draw_inputs, layout, same_bits):
+def test_int32_and_int64_targets_decide_alike(draw_inputs, layout):
     logits, targets = draw_inputs(layout)
     narrow = targets.int()
     assert same_bits(call_all(logits, narrow), call_all(logits, targets))
@@ -92,7 +94,7 @@ def test_masks_carry_no_gradient(draw_inputs):
     assert rskernels.target_log_prob(logits, targets).requires_grad
 
 
-def test_inputs_are_not_changed(draw_inputs, same_bits):
+def test_inputs_are_not_changed(draw_inputs):
     logits, targets = draw_inputs()
     p_hat, M, seed = torch.full(targets.shape, 0.2), torch.tensor([1.5]), torch.tensor([3])
     given = (logits, targets, p_hat, M, seed)
@@ -111,7 +113,7 @@ def test_results_do_not_share_memory(draw_inputs):
     assert len(places) == len(seen)
 
 
-def test_negated_views_are_read_as_what_they_are(same_bits):
+def test_negated_views_are_read_as_what_they_are():
     # The imaginary part of a conjugate is a view whose sign is held aside.
     logits = torch.randn(6, 5, dtype=torch.complex64).conj().imag
     assert logits.is_neg()
@@ -119,7 +121,7 @@ def test_negated_views_are_read_as_what_they_are(same_bits):
     assert same_bits(call_all(logits, targets), call_all(logits.resolve_neg().clone(), targets))
 
 
-def test_the_same_seed_gives_the_same_mask(draw_inputs, same_bits):
+def test_the_same_seed_gives_the_same_mask(draw_inputs):
     given = draw_inputs()
     want = call_all(*given, seed=5)
     for seed in (5, torch.tensor(5), torch.tensor([[5]]), torch.tensor([4, 5])[1:]):
@@ -127,7 +129,7 @@ def test_the_same_seed_gives_the_same_mask(draw_inputs, same_bits):
     assert not same_bits(call_all(*given, seed=6), want)
 
 
-def test_inference_mode(draw_inputs, same_bits):
+def test_inference_mode(draw_inputs):
     logits, targets = draw_inputs()
     want = call_all(logits, targets)
     leaf = logits.clone().requires_grad_()

@@ -1,6 +1,6 @@
 """Compile, for a GPU that need not be present, every kernel as ``gpu.py`` launches it.
 
-    python tests/compile_ahead.py sm_90 [--dtype bfloat16]
+    python tests/kernels/gpu/compile_ahead.py sm_90 [--dtype bfloat16]
 
 prints a JSON list: an object a launch, with what the compiler made of it. The host code runs on
 CPU tensors, and Triton's argument specialisation sees their addresses and strides; only the
@@ -28,6 +28,7 @@ from triton.runtime.jit import JITFunction
 
 from rskernels.kernels.gpu import launch as gpu
 from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
+from rskernels.law.decision import Law
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -104,17 +105,20 @@ def of_logits(logits: torch.Tensor) -> dict[str, Callable[[], Any]]:
     targets, seed = torch.empty(N, dtype=torch.int64), torch.empty(1, dtype=torch.int64)
     value, entry = torch.empty(N, dtype=wide), torch.empty(V, dtype=wide).expand(N, V)
     totals = torch.empty(N, 2, dtype=torch.float64)
-    verify = {"log_space": True, "model_is_target": True}
+    given = Law(value, value, seed)
+    verify = given._replace(log_space=True, model_is_target=True)
+    numbers = Law(0.5, 2.0, 7)
     order = torch.empty(-(-V // ORDER_BLOCK), dtype=torch.int64)
-    lazy = partial(gpu.mask, logits, targets, value, value, seed, is_lazy=True)
     return {
-        "mask": partial(gpu.mask, logits, targets, 0.5, 2.0, 7),
-        "lazy mask": lazy,
-        "lazy mask in order": partial(lazy, model_is_target=True, order=order),
-        "decide": partial(gpu.decide, logits, targets, value, value, seed, **verify),
+        "mask": partial(gpu.mask, logits, targets, numbers),
+        "lazy mask": partial(gpu.mask, logits, targets, given, is_lazy=True),
+        "lazy mask in order": partial(
+            gpu.mask, logits, targets, given._replace(model_is_target=True), True, order
+        ),
+        "decide": partial(gpu.decide, logits, targets, verify),
         "target_log_prob": partial(gpu.target_log_prob, logits, targets, 1.0, -100),
-        "dense mask": partial(gpu.mask, logits, None, 0.5, 2.0, 7),
-        "dense decide": partial(gpu.decide, logits, None, entry, entry, seed, **verify),
+        "dense mask": partial(gpu.mask, logits, None, numbers),
+        "dense decide": partial(gpu.decide, logits, None, verify._replace(density=entry, M=entry)),
         "gradient": partial(
             gpu.target_log_prob_backward, value, logits, targets, totals, 1.0, -100
         ),

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 DTYPES = {"bfloat16", "float16", "float32", "float64"}

@@ -10,6 +10,10 @@ import torch
 
 import rskernels
 
+from ...support.bits import same_bits
+from ...support.cases import draw_case
+from ...support.lawful import assert_lawful
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device"),
@@ -40,7 +44,7 @@ def log_prob(logits, targets):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("N", "V"), [(1, 151936), (64, 128256), (512, 32000), (300, 50257)])
-def test_decisions_are_the_references(gpu, draw_case, assert_lawful, N, V, dtype):
+def test_decisions_are_the_references(gpu, N, V, dtype):
     logits, targets, log_p = draw_case((N, V), dtype, seed=N)
     law = {"seed": 5, "log_space": True, "row_offset": 2**32 - 7}
     assert_lawful(gpu, logits, targets, log_p, 0.2, **law)
@@ -49,14 +53,14 @@ def test_decisions_are_the_references(gpu, draw_case, assert_lawful, N, V, dtype
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("N", "V"), [(2, 151936), (300, 1000)])
-def test_dense_decisions_are_the_references(gpu, draw_case, assert_lawful, N, V, dtype):
+def test_dense_decisions_are_the_references(gpu, N, V, dtype):
     logits, _, log_p = draw_case((N, V), dtype, seed=N, dense=True)
     assert_lawful(gpu, logits, None, log_p, 0.2, seed=5, log_space=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("V", [32000, 50257])
-def test_a_row_is_the_same_bits_in_every_layout_and_launch(same_bits, V, dtype):
+def test_a_row_is_the_same_bits_in_every_layout_and_launch(V, dtype):
     logits, targets, log_p, _ = draw(600, V, dtype)
     law = {"log_space": True, "seed": 3}
     want = rskernels.accept(logits, log_p, 0.7, targets=targets, **law)[:3]
@@ -99,7 +103,7 @@ def test_lazy_decisions_are_the_full_passs(dtype, acceptance):
     assert full.any()
 
 
-def test_elements_and_rows_beyond_32_and_16_bits(same_bits):
+def test_elements_and_rows_beyond_32_and_16_bits():
     V = 151936
     N = 2**31 // V + 50
     if torch.cuda.mem_get_info()[0] < 7 * 10**9:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from .intervals import assert_inside, distance, waiting
+from ..intervals import assert_inside, distance, waiting
 
 LAWS = {
     # name: (target, proposal, M)

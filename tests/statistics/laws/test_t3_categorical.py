@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from .forms import row_blocks
-from .intervals import assert_inside, binomial, waiting
+from ..forms import row_blocks
+from ..intervals import assert_inside, binomial, waiting
 
 CELLS = 64
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from .forms import FORMS, decisions, row_blocks
-from .intervals import assert_inside, binomial, fair_sum
+from ..forms import FORMS, decisions, row_blocks
+from ..intervals import assert_inside, binomial, fair_sum
 
 NEAR = 128
 SEEDS = (1, -1, 2**31, 2**32, 2**33, -(2**62))

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from . import test_t9_fresh_ratio as t9
+from ..laws import test_t9_fresh_ratio as t9
 from .decision_faults import DECISION
 from .mutants import plant
 from .uniform_faults import ROWS, UNIFORM_LAW

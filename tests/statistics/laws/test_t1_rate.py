@@ -2,8 +2,8 @@
 
 import pytest
 
-from .forms import FORMS, LONG_FORMS, accepts
-from .intervals import assert_inside, binomial
+from ..forms import FORMS, LONG_FORMS, accepts
+from ..intervals import assert_inside, binomial
 
 RATIO = 5 / 16
 

@@ -2,6 +2,14 @@
 
 from functools import partial
 
+from ..laws.test_ends import check_upper_end
+from ..laws.test_t1_rate import check_rate
+from ..laws.test_t3_categorical import check_cells
+from ..laws.test_t4_waiting_time import check_waiting
+from ..laws.test_t5_continuous_law import check_law
+from ..laws.test_t8_violated_envelope import check_violated
+from ..laws.test_t9_fresh_ratio import check_law_of_batches
+from ..laws.test_t10_reference import check_flips, check_uniforms
 from .fault import (
     COMPARISON,
     DECIDE,
@@ -14,14 +22,6 @@ from .fault import (
     Fault,
     of_bernoulli,
 )
-from .test_ends import check_upper_end
-from .test_t1_rate import check_rate
-from .test_t3_categorical import check_cells
-from .test_t4_waiting_time import check_waiting
-from .test_t5_continuous_law import check_law
-from .test_t8_violated_envelope import check_violated
-from .test_t9_fresh_ratio import check_law_of_batches
-from .test_t10_reference import check_flips, check_uniforms
 
 # At sizes that the float64 reference and the Triton interpreter decide in about a second.
 rate = partial(check_rate, form="bernoulli", draws=1 << 16)

@@ -2,6 +2,11 @@
 
 from functools import partial
 
+from ..laws.test_ends import check_lower_end, check_upper_end
+from ..laws.test_t2_tiny_rate import check_resolution, check_tiny_rate
+from ..laws.test_t6_independence import check_keys
+from ..laws.test_t7_content import check_content
+from ..laws.test_t10_reference import check_flips, check_uniforms
 from .fault import (
     DECIDE,
     DENSE,
@@ -16,11 +21,6 @@ from .fault import (
     of_bernoulli,
     of_uniform,
 )
-from .test_ends import check_lower_end, check_upper_end
-from .test_t2_tiny_rate import check_resolution, check_tiny_rate
-from .test_t6_independence import check_keys
-from .test_t7_content import check_content
-from .test_t10_reference import check_flips, check_uniforms
 
 # At sizes that the float64 reference and the Triton interpreter decide in about a second.
 keys = partial(check_keys, form="bernoulli", draws=1 << 13)

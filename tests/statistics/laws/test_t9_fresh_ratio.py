@@ -8,7 +8,7 @@ import torch
 
 import rskernels
 
-from .intervals import assert_inside, binomial, distance
+from ..intervals import assert_inside, binomial, distance
 from .test_t5_continuous_law import distance_from
 
 PILOTS = 99

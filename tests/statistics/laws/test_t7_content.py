@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from .intervals import assert_inside, hypergeometric
+from ..intervals import assert_inside, hypergeometric
 
 RATIO = 0.25
 KINDS = torch.tensor([[0.0, math.log(2.0)], [5.0, -8.0]])

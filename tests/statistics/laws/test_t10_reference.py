@@ -7,7 +7,7 @@ import rskernels
 from rskernels.kernels import reference
 from rskernels.law.decision import Law
 
-from .intervals import assert_inside, flips
+from ..intervals import assert_inside, flips
 
 LOG_M = 0.3
 LARGEST_EXPECTED = 4.0  # flips

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from .forms import FORMS, decisions
-from .intervals import assert_inside, waiting
+from ..forms import FORMS, decisions
+from ..intervals import assert_inside, waiting
 
 M = 4.0
 

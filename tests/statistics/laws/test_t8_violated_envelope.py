@@ -7,8 +7,8 @@ q is uniform on 64 cells, w = p/q is 2.5 on 16 of them and 0.5 on 48, and M = 2:
 import pytest
 import torch
 
-from .forms import row_blocks
-from .intervals import assert_inside, binomial
+from ..forms import row_blocks
+from ..intervals import assert_inside, binomial
 
 M, HEAVY, LIGHT = 2.0, 2.5, 0.5
 CELLS, WIDTH = 64, 1 << 12

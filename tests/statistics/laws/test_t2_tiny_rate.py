@@ -7,8 +7,8 @@ import torch
 
 import rskernels
 
-from .forms import FORMS, accepts
-from .intervals import assert_inside, binomial
+from ..forms import FORMS, accepts
+from ..intervals import assert_inside, binomial
 
 TINY = 2.0**-26
 FIRST, STEP = 2.0**-12, 2.0**-32
