@@ -39,14 +39,10 @@ Self = TypeVar("Self", bound="Envelope")
 class Envelope(StoredState):
     """The envelope constant M of one or more groups, learnt from the log ratios seen so far.
 
-    Decide a batch with :meth:`M` or :meth:`log_M`, and :meth:`update` with its ratios afterwards.
-    Keep this order: an M that has seen the rows it decides biases what is accepted. For the first
-    batch take M from :func:`estimate_M`, or update with rows that are not decided, a pilot.
-
-    A row whose ratio w = p/q is above the M in force is a violation. :meth:`report` says how many
-    there were and how large the bias is that they leave.
-
-    The policies, which say how M follows from the ratios:
+    Decide a batch with :meth:`M` or :meth:`log_M`, and :meth:`update` with its ratios afterwards:
+    an M that has seen the rows it decides biases what is accepted. For the first batch take M from
+    :func:`estimate_M`, or update with rows that are not decided, a pilot. A row whose ratio w = p/q
+    is above the M in force is a violation; :meth:`report` says what violations cost.
 
     ``fixed``
         M is given. Nothing is learnt; violations and bias are reported.
