@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -26,36 +27,43 @@ using rskernels::Envelope;
 using rskernels::EnvelopeOptions;
 using rskernels::EnvelopeReport;
 using rskernels::OnViolation;
-using rskernels::PolicyKind;
+using rskernels::PolicyOptions;
 using rskernels::Tally;
 
-// In the order of the enumerations.
-constexpr std::array kPolicies = {"max",     "quantile", "fixed", "leave_one_out",
-                                  "decayed", "budget",   "tail"};
+// In the order of the enumeration.
 constexpr std::array kReactions = {"cap", "raise", "thin", "control"};
+static_assert(kReactions.size() == rskernels::kOnViolationCount);
 
-template <class Enum, std::size_t kCount>
-Enum parse(const std::array<const char*, kCount>& names, const std::string& name,
-           const char* what) {
-  for (std::size_t i = 0; i < kCount; ++i) {
-    if (name == names[i]) return static_cast<Enum>(i);
+OnViolation parse_reaction(const std::string& name) {
+  const auto reaction = std::ranges::find(kReactions, name);
+  if (reaction == kReactions.end()) throw std::invalid_argument("unknown reaction " + name);
+  return static_cast<OnViolation>(reaction - kReactions.begin());
+}
+
+// The policy of this name with these numbers, all of which it must have.
+PolicyOptions parse_policy(const std::string& name, const py::kwargs& numbers) {
+  for (PolicyOptions policy : rskernels::default_policies()) {
+    if (name != rskernels::name_of(policy)) continue;
+    std::size_t used = 0;
+    rskernels::for_each_number(policy, [&](const char* number, auto& value) {
+      if (!numbers.contains(number)) return;
+      value = numbers[number].cast<double>();
+      ++used;
+    });
+    if (used < numbers.size()) {
+      throw std::invalid_argument("the policy " + name + " does not have all of these numbers");
+    }
+    return policy;
   }
-  throw std::invalid_argument(std::string("unknown ") + what + " " + name);
+  throw std::invalid_argument("unknown policy " + name);
 }
 
 std::unique_ptr<Envelope> make_envelope(const std::string& policy, std::int64_t groups,
-                                        double level, std::optional<double> confidence,
-                                        std::optional<double> half_life, double rate, double M,
-                                        const std::string& on_violation) {
-  EnvelopeOptions options;
-  options.policy = parse<PolicyKind>(kPolicies, policy, "policy");
-  options.on_violation = parse<OnViolation>(kReactions, on_violation, "reaction");
-  options.groups = groups;
-  options.level = level;
-  options.confidence = confidence;
-  options.half_life = half_life;
-  options.rate = rate;
-  options.M = M;
+                                        const std::string& on_violation,
+                                        const py::kwargs& numbers) {
+  const EnvelopeOptions options{.policy = parse_policy(policy, numbers),
+                                .on_violation = parse_reaction(on_violation),
+                                .groups = groups};
   const py::gil_scoped_release release;
   return std::make_unique<Envelope>(options);
 }
@@ -195,31 +203,34 @@ std::unique_ptr<Envelope> from_bytes(std::string_view bytes) {
   return envelope;
 }
 
-py::dict options(const Envelope& envelope) {
+// Name, groups, reaction, and the numbers by name, without those that are left out.
+py::tuple options(const Envelope& envelope) {
   const EnvelopeOptions& options = envelope.options();
-  py::dict values;
-  values["policy"] = kPolicies[static_cast<std::size_t>(options.policy)];
-  values["groups"] = options.groups;
-  values["level"] = options.level;
-  values["confidence"] = options.confidence;
-  values["half_life"] = options.half_life;
-  values["rate"] = options.rate;
-  values["M"] = options.M;
-  values["on_violation"] = kReactions[static_cast<std::size_t>(options.on_violation)];
-  return values;
+  py::dict numbers;
+  rskernels::for_each_number(options.policy, [&](const char* name, const auto& number) {
+    const std::optional<double> value = number;
+    if (value) numbers[name] = *value;
+  });
+  return py::make_tuple(rskernels::name_of(options.policy), options.groups,
+                        kReactions[static_cast<std::size_t>(options.on_violation)], numbers);
 }
 
 }  // namespace
 
 void bind_envelope(py::module_& module) {
+  py::list counts;
+  for (const auto& count : rskernels::kCountFields) counts.append(count.name);
+  module.attr("TALLY_COUNTS") = py::tuple(counts);
+  py::dict sums;
+  for (const auto& sum : rskernels::kSumFields) sums[sum.name] = sum.power;
+  module.attr("TALLY_SUMS") = sums;
+
   py::register_exception<rskernels::NoFiniteM>(module, "NoFiniteM", PyExc_ValueError);
   py::class_<Batch>(module, "Batch")
       .def(py::init(&make_batch), py::arg("log_ratio"), py::arg("dtype"), py::arg("count"),
            py::arg("group_ids") = 0, py::arg("ids_are_int32") = false);
   py::class_<Envelope>(module, "Envelope")
-      .def(py::init(&make_envelope), py::arg("policy"), py::arg("groups"), py::arg("level"),
-           py::arg("confidence"), py::arg("half_life"), py::arg("rate"), py::arg("M"),
-           py::arg("on_violation"))
+      .def(py::init(&make_envelope), py::arg("policy"), py::arg("groups"), py::arg("on_violation"))
       .def("update", &Envelope::update, py::arg("batch"), py::arg("threads"),
            py::call_guard<py::gil_scoped_release>())
       .def("observe", &observe, py::arg("accepted").noconvert(), py::arg("batch"))

@@ -5,7 +5,6 @@
 #include <string>
 #include <tuple>
 
-#include "arrays.hpp"
 #include "bindings.hpp"
 #include "rows/log_ratio.hpp"
 
@@ -41,19 +40,6 @@ RatioOptions make_options(double temperature, bool log_space, bool with_histogra
   return {temperature, log_space, with_histogram, threads};
 }
 
-RatioSummary target_log_ratios(const MatrixView& logits, const Array<std::int64_t>& targets,
-                               const Array<double>& p_hat, std::int64_t ignore_index,
-                               double temperature, bool log_space, bool with_histogram,
-                               int threads) {
-  if (targets.size() != logits.rows || p_hat.size() != logits.rows) {
-    throw std::invalid_argument("targets and p_hat need one element a row");
-  }
-  const RatioOptions options = make_options(temperature, log_space, with_histogram, threads);
-  const py::gil_scoped_release release;
-  return rskernels::target_log_ratios(logits, as_span(targets), as_span(p_hat), ignore_index,
-                                      options);
-}
-
 RatioSummary dense_log_ratios(const MatrixView& logits, const MatrixView& p_hat, double temperature,
                               bool log_space, bool with_histogram, int threads) {
   if (p_hat.rows != logits.rows || p_hat.columns != logits.columns) {
@@ -83,7 +69,6 @@ void bind_log_ratio(py::module_& module) {
       .def_readonly("max_log_ratio", &RatioSummary::max_log_ratio)
       .def_readonly("valid", &RatioSummary::valid)
       .def_readonly("invalid", &RatioSummary::invalid)
-      .def_readonly("ignored", &RatioSummary::ignored)
       .def(
           "quantile",
           [](const RatioSummary& summary, double level) {
@@ -91,10 +76,6 @@ void bind_log_ratio(py::module_& module) {
           },
           py::arg("level"));
 
-  module.def("target_log_ratios", &target_log_ratios, py::arg("logits"),
-             py::arg("targets").noconvert(), py::arg("p_hat").noconvert(), py::kw_only(),
-             py::arg("ignore_index"), py::arg("temperature"), py::arg("log_space"),
-             py::arg("with_histogram"), py::arg("threads"));
   module.def("dense_log_ratios", &dense_log_ratios, py::arg("logits"), py::arg("p_hat"),
              py::kw_only(), py::arg("temperature"), py::arg("log_space"), py::arg("with_histogram"),
              py::arg("threads"));

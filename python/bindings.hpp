@@ -9,5 +9,5 @@
 void bind_envelope(pybind11::module_& module);
 void bind_log_ratio(pybind11::module_& module);
 
-// By the name that torch gives it.
+// Returns the element type that torch calls so. Throws std::invalid_argument for others.
 rskernels::DType parse_dtype(const std::string& name);

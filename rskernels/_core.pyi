@@ -12,6 +12,12 @@ _DType = Literal["float32", "float64", "bfloat16", "float16"]
 _Policy = Literal["max", "quantile", "fixed", "leave_one_out", "decayed", "budget", "tail"]
 _Reaction = Literal["cap", "raise", "thin", "control"]
 
+TALLY_COUNTS: tuple[str, ...]
+"""The columns of a state that count rows, an int64 a group."""
+TALLY_SUMS: dict[str, int]
+"""The columns that are sums over rows, a float64 a group, by the power of 2^exponent that is their
+unit; the exponent is that of the group's largest ratio."""
+
 class MatrixView:
     """Memory as a matrix; ``layout`` is (inner_rows, outer, inner and column stride)."""
 
@@ -26,8 +32,6 @@ class RatioSummary:
     def valid(self) -> int: ...
     @property
     def invalid(self) -> int: ...
-    @property
-    def ignored(self) -> int: ...
     def quantile(self, level: float) -> float: ...
 
 class NoFiniteM(ValueError): ...
@@ -45,16 +49,10 @@ class Batch:
     ) -> None: ...
 
 class Envelope:
+    """A policy, with its numbers by name, over so many groups."""
+
     def __init__(
-        self,
-        policy: _Policy,
-        groups: int,
-        level: float,
-        confidence: float | None,
-        half_life: float | None,
-        rate: float,
-        M: float,
-        on_violation: _Reaction,
+        self, policy: _Policy, groups: int, on_violation: _Reaction, **numbers: float
     ) -> None: ...
     def update(self, batch: Batch, threads: int) -> int: ...
     def observe(self, accepted: NDArray[np.bool_], batch: Batch) -> None: ...
@@ -72,19 +70,8 @@ class Envelope:
     def to_bytes(self) -> bytes: ...
     @staticmethod
     def from_bytes(data: bytes) -> Envelope: ...
-    def options(self) -> dict[str, object]: ...
+    def options(self) -> tuple[_Policy, int, _Reaction, dict[str, float]]: ...
 
-def target_log_ratios(
-    logits: MatrixView,
-    targets: _Ints,
-    p_hat: _Floats,
-    *,
-    ignore_index: int,
-    temperature: float,
-    log_space: bool,
-    with_histogram: bool,
-    threads: int,
-) -> RatioSummary: ...
 def dense_log_ratios(
     logits: MatrixView,
     p_hat: MatrixView,

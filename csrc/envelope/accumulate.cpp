@@ -137,9 +137,9 @@ RSKERNELS_INLINE bool has_above(const Real* x, std::int64_t count, double thresh
   // Rounded down, so that none is missed.
   Real least = static_cast<Real>(threshold);
   if (least > threshold) least = std::nextafter(least, -std::numeric_limits<Real>::infinity());
-  Int found = 0;
-  for (std::int64_t i = 0; i < count; ++i) found |= x[i] > least ? 1 : 0;
-  return found != 0;
+  Int any = 0;
+  for (std::int64_t i = 0; i < count; ++i) any |= x[i] > least ? 1 : 0;
+  return any != 0;
 }
 
 RSKERNELS_TARGET_CLONES
@@ -272,7 +272,7 @@ void accumulate(const Batch& batch, std::int64_t begin, std::int64_t end, const 
 void check_group_ids(const Batch& batch, std::int64_t groups, int threads) {
   if (batch.group_ids == nullptr) return;
   constexpr std::int64_t kChunk = 1 << 18;
-  std::atomic<bool> found{false};
+  std::atomic<bool> any_bad{false};
   ThreadPool::instance().parallel_for(
       batch.count, kChunk, threads, [&](std::int64_t begin, std::int64_t end) {
         const bool bad = batch.ids_are_int32
@@ -280,9 +280,9 @@ void check_group_ids(const Batch& batch, std::int64_t groups, int threads) {
                                        end - begin, groups)
                              : outside(static_cast<const std::int64_t*>(batch.group_ids) + begin,
                                        end - begin, groups);
-        if (bad) found.store(true, std::memory_order_relaxed);
+        if (bad) any_bad.store(true, std::memory_order_relaxed);
       });
-  if (!found) return;
+  if (!any_bad) return;
   for (std::int64_t row = 0; row < batch.count; ++row) {
     const std::int64_t id = batch.group(row);
     if (id < 0 || id >= groups) {

@@ -2,6 +2,8 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
+#include <map>
 #include <string_view>
 #include <type_traits>
 
@@ -108,12 +110,59 @@ class Reader {
   std::span<const std::byte> bytes_;
 };
 
-template <class Enum>
-Enum checked(std::uint32_t value, Enum last, const char* what) {
-  if (value > static_cast<std::uint32_t>(last)) {
+std::uint32_t get_below(Reader& reader, std::size_t count, const char* what) {
+  const auto index = reader.get<std::uint32_t>();
+  if (index >= count) {
     throw std::invalid_argument(std::string("the bytes name an unknown ") + what);
   }
-  return static_cast<Enum>(value);
+  return index;
+}
+
+using Numbers = std::map<std::string, std::optional<double>>;
+
+// Every policy writes the numbers of all: these in place of those that it does not have.
+const Numbers& unused_numbers() {
+  static const Numbers numbers = {{"level", 1.0},
+                                  {"confidence", std::nullopt},
+                                  {"half_life", std::nullopt},
+                                  {"rate", 1.0},
+                                  {"M", 1.0}};
+  return numbers;
+}
+
+void put_policy(Writer& writer, const PolicyOptions& policy) {
+  Numbers numbers = unused_numbers();
+  for_each_number(policy, [&](const char* name, const auto& number) { numbers.at(name) = number; });
+  writer.put(*numbers.at("level"));
+  writer.put(numbers.at("confidence"));
+  writer.put(numbers.at("half_life"));
+  writer.put(*numbers.at("rate"));
+  writer.put(*numbers.at("M"));
+}
+
+PolicyOptions get_policy(Reader& reader, std::uint32_t index) {
+  Numbers numbers;
+  numbers["level"] = reader.get<double>();
+  numbers["confidence"] = reader.get_optional();
+  numbers["half_life"] = reader.get_optional();
+  numbers["rate"] = reader.get<double>();
+  numbers["M"] = reader.get<double>();
+  PolicyOptions policy = default_policies()[index];
+  for_each_number(policy, [&](const char* name, auto& number) {
+    std::optional<double>& value = numbers.at(name);
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(number)>, double>) {
+      // No policy accepts NaN.
+      number = value.value_or(std::numeric_limits<double>::quiet_NaN());
+    } else {
+      number = value;
+    }
+    value = unused_numbers().at(name);
+  });
+  if (numbers != unused_numbers()) {
+    throw std::invalid_argument(std::string("the bytes hold a number that the policy ") +
+                                name_of(policy) + " does not have");
+  }
+  return policy;
 }
 
 }  // namespace
@@ -121,14 +170,10 @@ Enum checked(std::uint32_t value, Enum last, const char* what) {
 std::string encode(const Snapshot& snapshot) {
   const EnvelopeOptions& options = snapshot.options;
   Writer body;
-  body.put(static_cast<std::uint32_t>(options.policy));
+  body.put(static_cast<std::uint32_t>(options.policy.index()));
   body.put(static_cast<std::uint32_t>(options.on_violation));
   body.put(options.groups);
-  body.put(options.level);
-  body.put(options.confidence);
-  body.put(options.half_life);
-  body.put(options.rate);
-  body.put(options.M);
+  put_policy(body, options.policy);
   body.put_columns(snapshot.columns.ints);
   body.put_columns(snapshot.columns.doubles);
   return with_header(body.take());
@@ -167,15 +212,11 @@ Snapshot decode(std::span<const std::byte> bytes) {
   Reader body(content);
   Snapshot snapshot;
   EnvelopeOptions& options = snapshot.options;
-  options.policy = checked(body.get<std::uint32_t>(), PolicyKind::kTail, "policy");
+  const std::uint32_t policy = get_below(body, kPolicyCount, "policy");
   options.on_violation =
-      checked(body.get<std::uint32_t>(), OnViolation::kControl, "reaction to violations");
+      static_cast<OnViolation>(get_below(body, kOnViolationCount, "reaction to violations"));
   options.groups = body.get<std::int64_t>();
-  options.level = body.get<double>();
-  options.confidence = body.get_optional();
-  options.half_life = body.get_optional();
-  options.rate = body.get<double>();
-  options.M = body.get<double>();
+  options.policy = get_policy(body, policy);
   body.get_columns(snapshot.columns.ints);
   body.get_columns(snapshot.columns.doubles);
   if (!body.at_end()) throw std::invalid_argument("the envelope has bytes after its end");

@@ -4,8 +4,8 @@
 #include <span>
 #include <string>
 
-#include "envelope/columns.hpp"
 #include "policies/policy.hpp"
+#include "sketches/columns.hpp"
 
 namespace rskernels {
 
@@ -13,6 +13,7 @@ inline constexpr std::uint32_t kByteFormVersion = 1;
 // Magic, version, length and checksum.
 inline constexpr std::size_t kHeaderBytes = 28;
 
+// Everything that makes an envelope.
 struct Snapshot {
   EnvelopeOptions options;
   Columns columns;
@@ -20,14 +21,14 @@ struct Snapshot {
   bool operator==(const Snapshot&) const = default;
 };
 
-// "RSKENVEL", then little-endian: version (32 bits), length of what follows the checksum (64), its
-// FNV-1a checksum (64), the options, and the columns with their names and lengths.
+// Writes "RSKENVEL", then little-endian: version (32 bits), length of what follows the checksum
+// (64), its FNV-1a checksum (64), the options, and the columns with their names and lengths.
 std::string encode(const Snapshot& snapshot);
 
-// What `encode` puts before the options and columns, and those.
+// Puts the header of `encode` before content that holds the options and columns.
 std::string with_header(const std::string& content);
 
-// Throws std::invalid_argument that says what is wrong with the bytes.
+// Reads what `encode` wrote. Throws std::invalid_argument, which says what is wrong with the bytes.
 Snapshot decode(std::span<const std::byte> bytes);
 
 }  // namespace rskernels

@@ -12,19 +12,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-constexpr std::pair<const char*, std::int64_t Tally::*> kInts[] = {
-    {"seen", &Tally::seen},         {"invalid", &Tally::invalid},
-    {"decided", &Tally::decided},   {"violations", &Tally::violations},
-    {"observed", &Tally::observed}, {"accepted", &Tally::accepted},
-};
-constexpr std::pair<const char*, double Tally::*> kSums[] = {
-    {"weight", &Tally::weight},
-    {"square", &Tally::square},
-    {"decided_weight", &Tally::decided_weight},
-    {"excess", &Tally::excess},
-    {"expected", &Tally::expected},
-};
-
 void check_size(std::size_t size, std::size_t groups) {
   if (size == groups) return;
   throw std::invalid_argument("the state holds " + std::to_string(size) +
@@ -46,11 +33,11 @@ void check_tally(const Tally& tally, std::size_t group) {
   // No weight is above one unit, but for rounding.
   const double most =
       tally.max_log_ratio > -kInfinity ? static_cast<double>(tally.valid()) * (1.0 + 1e-6) : 0.0;
-  for (const auto& [name, sum] : kSums) {
-    const double limit =
-        sum == &Tally::expected ? static_cast<double>(tally.decided) * (1.0 + 1e-6) : most;
-    if (!(tally.*sum >= 0.0 && tally.*sum <= limit)) {
-      reject_group(group, std::string(name) + " does not fit the counts");
+  for (const SumField& sum : kSumFields) {
+    // What has no unit is a sum over the decided rows, of probabilities.
+    const double limit = sum.power == 0 ? static_cast<double>(tally.decided) * (1.0 + 1e-6) : most;
+    if (!(tally.*sum.member >= 0.0 && tally.*sum.member <= limit)) {
+      reject_group(group, std::string(sum.name) + " does not fit the counts");
     }
   }
 }
@@ -86,55 +73,57 @@ std::set<std::string> names(const Columns& columns) {
 
 }  // namespace
 
-Columns Envelope::save(const Held& held) {
+Columns Envelope::save(const Groups& groups) {
   Columns state;
-  for (const auto& [name, count] : kInts) {
-    auto& column = state.ints[name];
-    for (const GroupTally& group : held.groups) column.push_back(group.tally.*count);
+  for (const CountField& count : kCountFields) {
+    auto& column = state.ints[count.name];
+    for (const GroupTally& group : groups.tallies) column.push_back(group.tally.*count.member);
   }
-  for (const auto& [name, sum] : kSums) {
-    auto& column = state.doubles[name];
-    for (const GroupTally& group : held.groups) column.push_back(group.tally.*sum);
+  for (const SumField& sum : kSumFields) {
+    auto& column = state.doubles[sum.name];
+    for (const GroupTally& group : groups.tallies) column.push_back(group.tally.*sum.member);
   }
   auto& max_log_ratio = state.doubles["max_log_ratio"];
-  for (const GroupTally& group : held.groups) max_log_ratio.push_back(group.tally.max_log_ratio);
-  state.doubles["tail"] = held.tail.largest();
+  for (const GroupTally& group : groups.tallies) {
+    max_log_ratio.push_back(group.tally.max_log_ratio);
+  }
+  state.doubles["tail"] = groups.tail.largest();
   auto& start = state.ints["group_tail_start"];
   auto& ratios = state.doubles["group_tail"];
   start.push_back(0);
-  for (const Tail& tail : held.tails) {
+  for (const Tail& tail : groups.tails) {
     const std::vector<double> largest = tail.largest();
     ratios.insert(ratios.end(), largest.begin(), largest.end());
     start.push_back(static_cast<std::int64_t>(ratios.size()));
   }
-  held.policy->save(state);
+  if (groups.row_policy != nullptr) groups.row_policy->save(state);
   return state;
 }
 
 Columns Envelope::state() const {
   const std::lock_guard lock(mutex_);
-  return save(held_);
+  return save(groups_);
 }
 
-std::vector<Tally> Envelope::load_tallies(const Columns& state, Held& held) {
-  const std::size_t count = held.groups.size();
-  for (const auto& [name, member] : kInts) {
-    const auto& column = state.int_column(name);
+std::vector<Tally> Envelope::load_tallies(const Columns& state, Groups& groups) {
+  const std::size_t count = groups.count();
+  for (const CountField& field : kCountFields) {
+    const auto& column = state.int_column(field.name);
     check_size(column.size(), count);
-    for (std::size_t g = 0; g < count; ++g) held.groups[g].tally.*member = column[g];
+    for (std::size_t g = 0; g < count; ++g) groups.tallies[g].tally.*field.member = column[g];
   }
   const auto& max_log_ratio = state.double_column("max_log_ratio");
   check_size(max_log_ratio.size(), count);
-  for (std::size_t g = 0; g < count; ++g) held.groups[g].tally.raise_to(max_log_ratio[g]);
-  for (const auto& [name, member] : kSums) {
-    const auto& column = state.double_column(name);
+  for (std::size_t g = 0; g < count; ++g) groups.tallies[g].tally.raise_to(max_log_ratio[g]);
+  for (const SumField& field : kSumFields) {
+    const auto& column = state.double_column(field.name);
     check_size(column.size(), count);
-    for (std::size_t g = 0; g < count; ++g) held.groups[g].tally.*member = column[g];
+    for (std::size_t g = 0; g < count; ++g) groups.tallies[g].tally.*field.member = column[g];
   }
   std::vector<Tally> tallies;
   RowLimit rows;
   for (std::size_t g = 0; g < count; ++g) {
-    const Tally& tally = held.groups[g].tally;
+    const Tally& tally = groups.tallies[g].tally;
     rows.add(tally, g);
     if (tally.max_log_ratio != max_log_ratio[g]) {
       reject_group(g, "max_log_ratio does not fit the counts");
@@ -145,51 +134,51 @@ std::vector<Tally> Envelope::load_tallies(const Columns& state, Held& held) {
   return tallies;
 }
 
-void Envelope::load_part(const Columns& part, Held& held) const {
-  held.tail = read_tail(part.double_column("tail"), held.tail.capacity(), "");
+void Envelope::load_part(const Columns& part, Groups& groups) const {
+  groups.tail = read_tail(part.double_column("tail"), groups.tail.capacity(), "");
   const auto& start = part.int_column("group_tail_start");
   const auto& ratios = part.double_column("group_tail");
-  if (start.size() != held.tails.size() + 1 || start.front() != 0 ||
+  if (start.size() != groups.tails.size() + 1 || start.front() != 0 ||
       start.back() != static_cast<std::int64_t>(ratios.size()) || !std::ranges::is_sorted(start)) {
     throw std::invalid_argument("group_tail_start and group_tail do not fit each other");
   }
-  for (std::size_t g = 0; g < held.tails.size(); ++g) {
+  for (std::size_t g = 0; g < groups.tails.size(); ++g) {
     const auto begin = static_cast<std::size_t>(start[g]);
     const auto length = static_cast<std::size_t>(start[g + 1]) - begin;
-    held.tails[g] =
-        read_tail(std::span(ratios).subspan(begin, length), held.tails[g].capacity(), label(g));
+    groups.tails[g] =
+        read_tail(std::span(ratios).subspan(begin, length), groups.tails[g].capacity(), label(g));
   }
-  held.policy->load(part);
+  if (groups.row_policy != nullptr) groups.row_policy->load(part);
 }
 
 void Envelope::restore(const Columns& state) {
-  if (names(state) != names(save(make_held()))) {
+  if (names(state) != names(save(make_groups()))) {
     throw std::invalid_argument("the state has other columns than the policy");
   }
   restore(state, {&state, 1});
 }
 
 void Envelope::restore(const Columns& state, std::span<const Columns> parts) {
-  Held held = make_held();
-  const std::vector<Tally> tallies = load_tallies(state, held);
+  Groups groups = make_groups();
+  const std::vector<Tally> tallies = load_tallies(state, groups);
   Tally overall;
   for (const Tally& tally : tallies) overall.merge(tally);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     if (i == 0) {
-      load_part(parts[i], held);
+      load_part(parts[i], groups);
       continue;
     }
-    Held part = make_held();
+    Groups part = make_groups();
     load_part(parts[i], part);
-    merge_rest(held, part);
+    merge_rest(groups, part);
   }
-  check_tail(held.tail, overall, "");
-  for (std::size_t g = 0; g < held.tails.size(); ++g) {
-    check_tail(held.tails[g], tallies[g], label(g));
+  check_tail(groups.tail, overall, "");
+  for (std::size_t g = 0; g < groups.tails.size(); ++g) {
+    check_tail(groups.tails[g], tallies[g], label(g));
   }
-  held.policy->check_fits(tallies);
+  if (groups.row_policy != nullptr) groups.row_policy->check_fits(tallies);
   const std::lock_guard lock(mutex_);
-  held_ = std::move(held);
+  groups_ = std::move(groups);
 }
 
 }  // namespace rskernels

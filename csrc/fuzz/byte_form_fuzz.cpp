@@ -29,14 +29,12 @@ using Random = std::mt19937;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr std::array kNames = {"max",     "quantile", "fixed", "leave_one_out",
-                               "decayed", "budget",   "tail"};
 constexpr std::int64_t kManyRows = std::int64_t{1} << 50;
 // Fewer runs may miss a policy by chance.
 constexpr std::uint64_t kEnoughRuns = 2000;
 
 std::uint64_t runs = 0;
-std::array<std::uint64_t, kNames.size()> restored{};
+std::array<std::uint64_t, kPolicyCount> restored{};
 
 void check(bool holds, const char* what) {
   if (holds) return;
@@ -69,10 +67,10 @@ Snapshot with_one_zero(Snapshot snapshot) {
 
 void check_holds(const Envelope& envelope, const Snapshot& snapshot) {
   const Snapshot held = with_one_zero({envelope.options(), envelope.state()});
-  const Snapshot given = with_one_zero(snapshot);
-  if (encode(held) == encode(given)) return;
-  print_differing(held.columns.ints, given.columns.ints);
-  print_differing(held.columns.doubles, given.columns.doubles);
+  const Snapshot read = with_one_zero(snapshot);
+  if (encode(held) == encode(read)) return;
+  print_differing(held.columns.ints, read.columns.ints);
+  print_differing(held.columns.doubles, read.columns.doubles);
   check(false, "an envelope holds what it was read from");
 }
 
@@ -84,28 +82,21 @@ std::size_t below(Random& random, std::size_t end) { return random() % end; }
 
 EnvelopeOptions draw_options(Random& random) {
   EnvelopeOptions options;
-  options.policy = static_cast<PolicyKind>(below(random, kNames.size()));
-  options.on_violation = static_cast<OnViolation>(below(random, 4));
+  options.policy = default_policies()[below(random, kPolicyCount)];
+  options.on_violation = static_cast<OnViolation>(below(random, kOnViolationCount));
   options.groups = below(random, 2) == 0 ? 1 : 3;
   const bool forgets = below(random, 2) == 0;
-  switch (options.policy) {
-    case PolicyKind::kQuantile:
-      options.level = 0.9;
-      if (forgets) options.half_life = 8.0;
-      if (!forgets && below(random, 2) == 0) options.confidence = 0.95;
-      break;
-    case PolicyKind::kBudget:
-      options.rate = 0.5;
-      if (forgets) options.half_life = 8.0;
-      break;
-    case PolicyKind::kDecayed:
-      options.half_life = 8.0;
-      break;
-    case PolicyKind::kFixed:
-      options.M = 2.0;
-      break;
-    default:
-      break;
+  if (auto* quantile = std::get_if<QuantileOptions>(&options.policy)) {
+    quantile->level = 0.9;
+    if (forgets) quantile->half_life = 8.0;
+    if (!forgets && below(random, 2) == 0) quantile->confidence = 0.95;
+  } else if (auto* budget = std::get_if<BudgetOptions>(&options.policy)) {
+    budget->rate = 0.5;
+    if (forgets) budget->half_life = 8.0;
+  } else if (auto* decayed = std::get_if<DecayedOptions>(&options.policy)) {
+    decayed->half_life = 8.0;
+  } else if (auto* fixed = std::get_if<FixedOptions>(&options.policy)) {
+    fixed->M = 2.0;
   }
   return options;
 }
@@ -232,8 +223,9 @@ void use(Envelope& envelope, Random& random) {
 
 void print_restored() {
   std::fprintf(stderr, "restored, of %llu runs:", static_cast<unsigned long long>(runs));
-  for (std::size_t i = 0; i < kNames.size(); ++i) {
-    std::fprintf(stderr, " %s %llu", kNames[i], static_cast<unsigned long long>(restored[i]));
+  for (std::size_t i = 0; i < kPolicyCount; ++i) {
+    std::fprintf(stderr, " %s %llu", name_of(default_policies()[i]),
+                 static_cast<unsigned long long>(restored[i]));
   }
   std::fprintf(stderr, "\n");
   const bool all = std::ranges::all_of(restored, [](std::uint64_t count) { return count > 0; });
@@ -288,7 +280,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   Envelope envelope(snapshot.options);
   envelope.restore(snapshot.columns);
-  ++restored[static_cast<std::size_t>(snapshot.options.policy)];
+  ++restored[snapshot.options.policy.index()];
   check(encode(snapshot) == bytes, "what was read is written as it was");
   check_holds(envelope, snapshot);
   Random random(static_cast<Random::result_type>(size));

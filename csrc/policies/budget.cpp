@@ -3,14 +3,15 @@
 #include <limits>
 
 #include "policies/policy.hpp"
-#include "sketches/sketch.hpp"
+#include "sketches/group_histograms.hpp"
 
 namespace rskernels {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-// The controller moves log M by at most this from what the sketch says, and counts no error larger.
+// The controller moves log M by at most this from what the histogram says, and counts no error
+// larger.
 constexpr double kMaxBias = 2.0;
 constexpr double kMaxError = 1.0;
 
@@ -21,12 +22,12 @@ double log_add(double a, double b) {
 
 // log M with sum of count * min(1, w/M) = rate * sum of count over the atoms. Where the atoms of
 // ratio 0 leave less than that, the largest M that accepts every other one.
-double solve(const std::vector<Sketch::Atom>& atoms, double rate) {
+double solve(const std::vector<GroupHistograms::Atom>& atoms, double rate) {
   if (atoms.empty()) return kNaN;
   double total = 0.0;
   std::vector<double> log_weight;             // of an atom's samples together
   std::vector<double> log_below{-kInfinity};  // of the atoms before each
-  for (const Sketch::Atom& atom : atoms) {
+  for (const GroupHistograms::Atom& atom : atoms) {
     total += atom.count;
     log_weight.push_back(atom.mass > 0.0 ? atom.edge + std::log(atom.mass) : -kInfinity);
     log_below.push_back(log_add(log_below.back(), log_weight.back()));
@@ -46,22 +47,20 @@ double solve(const std::vector<Sketch::Atom>& atoms, double rate) {
 }
 
 // The optimal budgeted rule: accept with min(1, c w), c solving E[min(1, c w)] = rate; M = 1/c.
-// With a half-life an integral controller removes what the sketch lags behind by.
-class BudgetPolicy final : public Policy {
+// With a half-life an integral controller removes what the histogram lags behind by.
+class BudgetPolicy final : public RowPolicy {
  public:
-  explicit BudgetPolicy(const EnvelopeOptions& options)
+  BudgetPolicy(const BudgetOptions& options, std::int64_t groups)
       : rate_(options.rate),
         half_life_(options.half_life),
-        sketch_(options, true),
-        bias_(static_cast<std::size_t>(options.groups), 0.0) {}
-
-  bool reads_rows() const override { return true; }
+        histograms_(groups, options.half_life, GroupHistograms::Holds::kCountsAndMasses),
+        bias_(static_cast<std::size_t>(groups), 0.0) {}
 
   void observe(std::size_t group, std::span<const double> ratios) override {
-    sketch_.observe(group, ratios);
+    histograms_.observe(group, ratios);
   }
 
-  void settle(std::size_t group, double rows, double expected) override {
+  void end_batch(std::size_t group, double rows, double expected) override {
     if (!half_life_ || !(rows > 0.0)) return;
     const double error = expected > 0.0 ? std::log(expected / (rows * rate_)) : -kMaxError;
     const double gain = rows / (rows + *half_life_);
@@ -70,21 +69,21 @@ class BudgetPolicy final : public Policy {
   }
 
   double log_M(std::size_t group, const Tally&, const Tail&) const override {
-    return solve(sketch_.atoms(group), rate_) + bias_[group];
+    return solve(histograms_.atoms(group), rate_) + bias_[group];
   }
 
-  void merge(const Policy& other) override {
+  void merge(const RowPolicy& other) override {
     const auto& theirs = static_cast<const BudgetPolicy&>(other);
     for (std::size_t g = 0; g < bias_.size(); ++g) {
-      const double ours = sketch_.total(g);
-      const double more = theirs.sketch_.total(g);
+      const double ours = histograms_.total(g);
+      const double more = theirs.histograms_.total(g);
       if (more > 0.0) bias_[g] = (ours * bias_[g] + more * theirs.bias_[g]) / (ours + more);
     }
-    sketch_.merge(theirs.sketch_);
+    histograms_.merge(theirs.histograms_);
   }
 
   void save(Columns& columns) const override {
-    sketch_.save(columns);
+    histograms_.save(columns);
     columns.doubles["bias"] = bias_;
   }
 
@@ -98,23 +97,25 @@ class BudgetPolicy final : public Policy {
         reject_group(g, "bias is not what a controller moves log M by");
       }
     }
-    sketch_.load(columns);
+    histograms_.load(columns);
     bias_ = bias;
   }
 
-  void check_fits(std::span<const Tally> tallies) const override { sketch_.check_fits(tallies); }
+  void check_fits(std::span<const Tally> tallies) const override {
+    histograms_.check_fits(tallies);
+  }
 
  private:
   double rate_;
   std::optional<double> half_life_;
-  Sketch sketch_;
+  GroupHistograms histograms_;
   std::vector<double> bias_;
 };
 
 }  // namespace
 
-std::unique_ptr<Policy> make_budget(const EnvelopeOptions& options) {
-  return std::make_unique<BudgetPolicy>(options);
+std::unique_ptr<Policy> make_policy(const BudgetOptions& options, std::int64_t groups) {
+  return std::make_unique<BudgetPolicy>(options, groups);
 }
 
 }  // namespace rskernels

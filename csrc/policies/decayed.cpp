@@ -11,13 +11,11 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 // M halves over each half-life of valid samples, and is never below the newest ratio:
 // log M <- max(log M - ln 2 / half_life, log ratio).
-class DecayedPolicy final : public Policy {
+class DecayedPolicy final : public RowPolicy {
  public:
-  explicit DecayedPolicy(const EnvelopeOptions& options)
-      : step_(0x1.62e42fefa39efp-1 / *options.half_life),
-        log_M_(static_cast<std::size_t>(options.groups), kNaN) {}
-
-  bool reads_rows() const override { return true; }
+  DecayedPolicy(const DecayedOptions& options, std::int64_t groups)
+      : step_(0x1.62e42fefa39efp-1 / options.half_life),
+        log_M_(static_cast<std::size_t>(groups), kNaN) {}
 
   void observe(std::size_t group, std::span<const double> ratios) override {
     // NaN, the M of no rows, loses every comparison.
@@ -34,7 +32,7 @@ class DecayedPolicy final : public Policy {
   }
 
   // The newest samples of both count as equally old.
-  void merge(const Policy& other) override {
+  void merge(const RowPolicy& other) override {
     const auto& theirs = static_cast<const DecayedPolicy&>(other).log_M_;
     for (std::size_t g = 0; g < log_M_.size(); ++g) log_M_[g] = std::fmax(log_M_[g], theirs[g]);
   }
@@ -65,8 +63,8 @@ class DecayedPolicy final : public Policy {
 
 }  // namespace
 
-std::unique_ptr<Policy> make_decayed(const EnvelopeOptions& options) {
-  return std::make_unique<DecayedPolicy>(options);
+std::unique_ptr<Policy> make_policy(const DecayedOptions& options, std::int64_t groups) {
+  return std::make_unique<DecayedPolicy>(options, groups);
 }
 
 }  // namespace rskernels

@@ -17,7 +17,7 @@ class FixedPolicy final : public Policy {
 
 }  // namespace
 
-std::unique_ptr<Policy> make_fixed(const EnvelopeOptions& options) {
+std::unique_ptr<Policy> make_policy(const FixedOptions& options, std::int64_t) {
   return std::make_unique<FixedPolicy>(std::log(options.M));
 }
 

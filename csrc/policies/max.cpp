@@ -14,6 +14,12 @@ class MaxPolicy final : public Policy {
 
 }  // namespace
 
-std::unique_ptr<Policy> make_max(const EnvelopeOptions&) { return std::make_unique<MaxPolicy>(); }
+std::unique_ptr<Policy> make_policy(const MaxOptions&, std::int64_t) {
+  return std::make_unique<MaxPolicy>();
+}
+
+std::unique_ptr<Policy> make_policy(const LeaveOneOutOptions&, std::int64_t) {
+  return std::make_unique<MaxPolicy>();
+}
 
 }  // namespace rskernels

@@ -1,49 +1,17 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <stdexcept>
-#include <string>
-#include <vector>
 
-#include "envelope/columns.hpp"
+#include "policies/options.hpp"
+#include "sketches/columns.hpp"
 #include "sketches/tail.hpp"
 #include "sketches/tally.hpp"
 
 namespace rskernels {
-
-enum class PolicyKind : std::uint32_t {
-  kMax,
-  kQuantile,
-  kFixed,
-  kLeaveOneOut,
-  kDecayed,
-  kBudget,
-  kTail,
-};
-
-// What the caller does about rows above M; it travels with the state, the core does not act on it.
-enum class OnViolation : std::uint32_t { kCap, kRaise, kThin, kControl };
-
-struct EnvelopeOptions {
-  PolicyKind policy = PolicyKind::kMax;
-  OnViolation on_violation = OnViolation::kCap;
-  std::int64_t groups = 1;
-  // Of the quantile.
-  double level = 1.0;
-  // That M is at least the quantile; empty: M is the sample's.
-  std::optional<double> confidence = std::nullopt;
-  // Valid samples after which one weighs, or a maximum is, half; empty: nothing is forgotten.
-  std::optional<double> half_life = std::nullopt;
-  // The acceptance of a budget.
-  double rate = 1.0;
-  // Of a fixed M.
-  double M = 1.0;
-
-  bool operator==(const EnvelopeOptions&) const = default;
-};
 
 // No finite M bounds the ratios, as far as the sample tells.
 class NoFiniteM : public std::runtime_error {
@@ -51,44 +19,49 @@ class NoFiniteM : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// How log M of every group follows from the ratios it has been shown.
+// How log M of every group follows from its tally and its largest ratios, which the envelope holds
+// whatever the policy.
 class Policy {
  public:
   virtual ~Policy() = default;
 
-  // Whether `observe` is to be called with the valid ratios of every batch, in order.
-  virtual bool reads_rows() const { return false; }
-  virtual void observe(std::size_t, std::span<const double>) {}
-  // After a batch that brought `rows` valid rows and the sum `expected` of min(1, w/M).
-  virtual void settle(std::size_t, double /*rows*/, double /*expected*/) {}
-
-  // NaN where there is no M yet, or none at all.
+  // Returns NaN where there is no M yet, or none at all.
   virtual double log_M(std::size_t group, const Tally& tally, const Tail& tail) const = 0;
-  // Throws NoFiniteM where the ratios exclude a finite M.
-  virtual void check(std::size_t, const Tally&, const Tail&) const {}
-
-  virtual void merge(const Policy&) {}
-  virtual void save(Columns&) const {}
-  // Throws std::invalid_argument if the columns fit no policy of these options.
-  virtual void load(const Columns&) {}
-  // Throws std::invalid_argument if what was loaded fits no such tallies.
-  virtual void check_fits(std::span<const Tally>) const {}
+  // Throws NoFiniteM if `log_M` is NaN because the ratios exclude a finite M.
+  virtual void check_finite(std::size_t /*group*/, const Tally&, const Tail&) const {}
 };
 
-// Throws std::invalid_argument for options that fit no policy.
-void check_options(const EnvelopeOptions& options);
+// A policy with a state of its own for each group, made of all of its ratios.
+class RowPolicy : public Policy {
+ public:
+  // Takes in the valid ratios of a group, in the order of their rows.
+  virtual void observe(std::size_t group, std::span<const double> ratios) = 0;
+  // Ends a batch that brought `rows` valid rows that met an M, and the sum `expected` of
+  // min(1, w/M) over them.
+  virtual void end_batch(std::size_t /*group*/, double /*rows*/, double /*expected*/) {}
 
-std::unique_ptr<Policy> make_policy(const EnvelopeOptions& options);
-std::unique_ptr<Policy> make_fixed(const EnvelopeOptions& options);
-std::unique_ptr<Policy> make_max(const EnvelopeOptions& options);
-std::unique_ptr<Policy> make_decayed(const EnvelopeOptions& options);
-std::unique_ptr<Policy> make_quantile(const EnvelopeOptions& options);
-std::unique_ptr<Policy> make_budget(const EnvelopeOptions& options);
-std::unique_ptr<Policy> make_tail(const EnvelopeOptions& options);
+  // Adds the state of a policy of the same options.
+  virtual void merge(const RowPolicy& other) = 0;
+  virtual void save(Columns& columns) const = 0;
+  // Replaces the state. Throws std::invalid_argument if no policy of these options has such
+  // columns.
+  virtual void load(const Columns& columns) = 0;
+  // Throws std::invalid_argument if the state is not one of rows with these tallies.
+  virtual void check_fits(std::span<const Tally> tallies) const = 0;
+};
 
-// Whether the tail of the largest ratios itself decides M.
-inline bool fits_tail(const EnvelopeOptions& options) {
-  return options.policy == PolicyKind::kTail;
+// Make the policy of these options for a number of groups.
+std::unique_ptr<Policy> make_policy(const MaxOptions& options, std::int64_t groups);
+std::unique_ptr<Policy> make_policy(const QuantileOptions& options, std::int64_t groups);
+std::unique_ptr<Policy> make_policy(const FixedOptions& options, std::int64_t groups);
+std::unique_ptr<Policy> make_policy(const LeaveOneOutOptions& options, std::int64_t groups);
+std::unique_ptr<Policy> make_policy(const DecayedOptions& options, std::int64_t groups);
+std::unique_ptr<Policy> make_policy(const BudgetOptions& options, std::int64_t groups);
+std::unique_ptr<Policy> make_policy(const TailOptions& options, std::int64_t groups);
+
+inline std::unique_ptr<Policy> make_policy(const EnvelopeOptions& options) {
+  return std::visit([&](const auto& policy) { return make_policy(policy, options.groups); },
+                    options.policy);
 }
 
 }  // namespace rskernels

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "policies/policy.hpp"
-#include "sketches/sketch.hpp"
+#include "sketches/group_histograms.hpp"
 
 namespace rskernels {
 namespace {
@@ -26,44 +26,46 @@ double upper_rank(double n, double level, double confidence) {
   return rank + 1.0;
 }
 
-class QuantilePolicy final : public Policy {
+class QuantilePolicy final : public RowPolicy {
  public:
-  explicit QuantilePolicy(const EnvelopeOptions& options)
-      : level_(options.level), confidence_(options.confidence), sketch_(options, false) {}
-
-  bool reads_rows() const override { return true; }
+  QuantilePolicy(const QuantileOptions& options, std::int64_t groups)
+      : level_(options.level),
+        confidence_(options.confidence),
+        histograms_(groups, options.half_life, GroupHistograms::Holds::kCounts) {}
 
   void observe(std::size_t group, std::span<const double> ratios) override {
-    sketch_.observe(group, ratios);
+    histograms_.observe(group, ratios);
   }
 
   double log_M(std::size_t group, const Tally& tally, const Tail&) const override {
-    if (!confidence_ || tally.valid() == 0) return sketch_.counts(group).quantile(level_);
+    if (!confidence_ || tally.valid() == 0) return histograms_.counts(group).quantile(level_);
     const double n = static_cast<double>(tally.valid());
     const double rank = upper_rank(n, level_, *confidence_);
-    return sketch_.counts(group).at_rank(std::min(rank, n));
+    return histograms_.counts(group).at_rank(std::min(rank, n));
   }
 
-  void merge(const Policy& other) override {
-    sketch_.merge(static_cast<const QuantilePolicy&>(other).sketch_);
+  void merge(const RowPolicy& other) override {
+    histograms_.merge(static_cast<const QuantilePolicy&>(other).histograms_);
   }
 
-  void save(Columns& columns) const override { sketch_.save(columns); }
+  void save(Columns& columns) const override { histograms_.save(columns); }
 
-  void load(const Columns& columns) override { sketch_.load(columns); }
+  void load(const Columns& columns) override { histograms_.load(columns); }
 
-  void check_fits(std::span<const Tally> tallies) const override { sketch_.check_fits(tallies); }
+  void check_fits(std::span<const Tally> tallies) const override {
+    histograms_.check_fits(tallies);
+  }
 
  private:
   double level_;
   std::optional<double> confidence_;
-  Sketch sketch_;
+  GroupHistograms histograms_;
 };
 
 }  // namespace
 
-std::unique_ptr<Policy> make_quantile(const EnvelopeOptions& options) {
-  return std::make_unique<QuantilePolicy>(options);
+std::unique_ptr<Policy> make_policy(const QuantileOptions& options, std::int64_t groups) {
+  return std::make_unique<QuantilePolicy>(options, groups);
 }
 
 }  // namespace rskernels

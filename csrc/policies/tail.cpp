@@ -11,14 +11,14 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // The upper bound of the end of the generalised Pareto law of the largest ratios.
 class TailPolicy final : public Policy {
  public:
-  explicit TailPolicy(const EnvelopeOptions& options) : grouped_(options.groups > 1) {}
+  explicit TailPolicy(std::int64_t groups) : grouped_(groups > 1) {}
 
   double log_M(std::size_t, const Tally& tally, const Tail& tail) const override {
     const double upper = bound(tally, tail).upper;
     return upper < kInfinity ? upper : std::numeric_limits<double>::quiet_NaN();
   }
 
-  void check(std::size_t group, const Tally& tally, const Tail& tail) const override {
+  void check_finite(std::size_t group, const Tally& tally, const Tail& tail) const override {
     const Endpoint end = bound(tally, tail);
     if (!(end.upper == kInfinity)) return;
     const std::string where = grouped_ ? "group " + std::to_string(group) + ": " : "";
@@ -47,8 +47,8 @@ class TailPolicy final : public Policy {
 
 }  // namespace
 
-std::unique_ptr<Policy> make_tail(const EnvelopeOptions& options) {
-  return std::make_unique<TailPolicy>(options);
+std::unique_ptr<Policy> make_policy(const TailOptions&, std::int64_t groups) {
+  return std::make_unique<TailPolicy>(groups);
 }
 
 }  // namespace rskernels

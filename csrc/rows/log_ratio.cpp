@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
-#include <stdexcept>
-#include <string>
 
 #include "rows/block.hpp"
 #include "rows/elementary.hpp"
@@ -82,18 +80,6 @@ void add_dense_row(const MatrixView& logits, const MatrixView& p_hat, std::int64
   }
 }
 
-void check_targets(std::span<const std::int64_t> targets, std::int64_t columns,
-                   std::int64_t ignore_index) {
-  for (std::size_t row = 0; row < targets.size(); ++row) {
-    const std::int64_t target = targets[row];
-    if (target != ignore_index && (target < 0 || target >= columns)) {
-      throw std::out_of_range("target " + std::to_string(target) + " of row " +
-                              std::to_string(row) + " is outside [0, " + std::to_string(columns) +
-                              ") and is not ignore_index (" + std::to_string(ignore_index) + ")");
-    }
-  }
-}
-
 // Sums are of integers and maxima, so it does not matter which thread adds which rows.
 template <class AddRow>
 RatioSummary summarize(const MatrixView& logits, int threads, const AddRow& add_row) {
@@ -120,32 +106,7 @@ void RatioSummary::merge(const RatioSummary& other) {
   max_log_ratio = std::max(max_log_ratio, other.max_log_ratio);
   valid += other.valid;
   invalid += other.invalid;
-  ignored += other.ignored;
   histogram.merge(other.histogram);
-}
-
-RatioSummary target_log_ratios(const MatrixView& logits, std::span<const std::int64_t> targets,
-                               std::span<const double> p_hat, std::int64_t ignore_index,
-                               const RatioOptions& options) {
-  check_targets(targets, logits.columns, ignore_index);
-  return summarize(logits, options.threads, [&](std::int64_t row, RatioSummary& summary) {
-    const auto index = static_cast<std::size_t>(row);
-    if (targets[index] == ignore_index) {
-      ++summary.ignored;
-      return;
-    }
-    const RowSum row_sum = row_sum_exp(logits, row, options.temperature);
-    if (!row_sum.is_distribution()) {
-      ++summary.invalid;
-      return;
-    }
-    const double z = load(logits, row, targets[index]);
-    const double log_q = (z - row_sum.max) * inverse(options.temperature) - std::log(row_sum.sum);
-    const double log_p_hat = options.log_space ? p_hat[index] : natural_log(p_hat[index]);
-    const double ratio = log_ratio(log_p_hat, log_q);
-    add_block(&ratio, 1, summary);
-    if (options.with_histogram) add_to_histogram(&ratio, 1, summary);
-  });
 }
 
 RatioSummary dense_log_ratios(const MatrixView& logits, const MatrixView& p_hat,

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <limits>
-#include <span>
 
 #include "rows/matrix_view.hpp"
 #include "sketches/histogram.hpp"
@@ -23,19 +22,13 @@ struct RatioSummary {
   double max_log_ratio = -std::numeric_limits<double>::infinity();
   std::int64_t valid = 0;
   std::int64_t invalid = 0;
-  std::int64_t ignored = 0;
   Histogram histogram;
 
   void merge(const RatioSummary& other);
 };
 
-// One ratio a row, that of its target. Throws std::out_of_range for a target that is neither in
-// [0, columns) nor ignore_index.
-RatioSummary target_log_ratios(const MatrixView& logits, std::span<const std::int64_t> targets,
-                               std::span<const double> p_hat, std::int64_t ignore_index,
-                               const RatioOptions& options);
-
-// One ratio an entry; p_hat has the shape of logits.
+// Summarises the ratio of every entry; p_hat has the shape of logits. The result does not depend on
+// the number of threads.
 RatioSummary dense_log_ratios(const MatrixView& logits, const MatrixView& p_hat,
                               const RatioOptions& options);
 

@@ -96,13 +96,6 @@ RowSum row_sum_exp(const MatrixView& logits, std::int64_t row, double temperatur
   return row_sum_f32(logits.row<float>(row), stride, columns, temperature);
 }
 
-double load(const MatrixView& matrix, std::int64_t row, std::int64_t column) {
-  return dispatch(matrix.dtype, [&](auto* element) -> double {
-    using Element = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
-    return widen(matrix.row<Element>(row)[column * matrix.column_stride]);
-  });
-}
-
 void load(const MatrixView& matrix, std::int64_t row, std::int64_t begin, std::int64_t count,
           double* values) {
   const std::int64_t stride = matrix.column_stride;

@@ -11,16 +11,14 @@ struct RowSum {
   double max;
   double sum;
 
-  // False for a row with NaN or +inf, or of -inf alone.
+  // Says whether the row has a softmax; one with NaN or +inf, or of -inf alone, has none.
   bool is_distribution() const;
 };
 
+// Sums a row in a fixed order; stops where it can have no softmax.
 RowSum row_sum_exp(const MatrixView& logits, std::int64_t row, double temperature);
 
-// Element `column` of a row, widened.
-double load(const MatrixView& matrix, std::int64_t row, std::int64_t column);
-
-// Columns [begin, begin + count) of a row, widened.
+// Widens columns [begin, begin + count) of a row.
 void load(const MatrixView& matrix, std::int64_t row, std::int64_t begin, std::int64_t count,
           double* values);
 

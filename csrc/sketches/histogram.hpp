@@ -19,19 +19,23 @@ class Histogram {
     double count;
   };
 
-  // log_ratio is neither NaN nor +inf.
+  // Adds a ratio, which is neither NaN nor +inf.
   void add(double log_ratio, double weight = 1.0);
+  // Adds the counts of another, times `weight`.
   void merge(const Histogram& other, double weight = 1.0);
+  // Multiplies every count.
   void scale(double factor);
 
-  // The smallest upper edge below which at least `level` of the weight lies; NaN when empty.
+  // Returns the smallest upper edge below which at least `level` of the weight lies; NaN when
+  // empty.
   double quantile(double level) const;
-  // The smallest upper edge below which at least this much weight lies.
+  // Returns the smallest upper edge below which at least this much weight lies; NaN when empty.
   double at_rank(double rank) const;
 
-  // The occupied bins in ascending order.
+  // Returns the occupied bins in ascending order.
   std::vector<Bin> bins() const;
 
+  // Returns the upper edge of the bin of a ratio.
   static double upper_edge(double log_ratio);
 
  private:

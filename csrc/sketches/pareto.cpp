@@ -118,10 +118,10 @@ Exceedances exceedances(const Tail& tail, std::int64_t valid) {
   Exceedances result;
   const std::vector<double> largest = tail.largest();
   if (largest.size() < 2) return result;
-  const auto wanted = static_cast<std::size_t>(tail_length(valid));
-  const std::size_t whole = std::min(wanted, tail.capacity() - 1);
+  const auto needed = static_cast<std::size_t>(tail_length(valid));
+  const std::size_t whole = std::min(needed, tail.capacity() - 1);
   result.is_atom = whole >= kFewest && largest.size() >= whole && largest[whole - 1] == largest[0];
-  const std::size_t length = std::min(wanted, largest.size() - 1);
+  const std::size_t length = std::min(needed, largest.size() - 1);
   result.max_log_ratio = largest.front();
   result.threshold = std::exp(largest[length] - largest.front());
   for (std::size_t i = length; i-- > 0;) {

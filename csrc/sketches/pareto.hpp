@@ -17,15 +17,17 @@ struct Exceedances {
   bool is_atom = false;
 };
 
-// How many of S valid ratios make up the tail: ceil(3 sqrt S), or S/5 below 226 (Vehtari et al.
-// 2024).
+// Returns how many of S valid ratios make up the tail: ceil(3 sqrt S), or S/5 below 226 (Vehtari et
+// al. 2024).
 std::int64_t tail_length(std::int64_t valid);
 
-// Fewer than 5 values where not that many ratios are above the threshold, or they are not held.
+// Returns what the tail exceeds its threshold by: fewer than 5 values where not that many ratios
+// are above the threshold, or they are not held.
 Exceedances exceedances(const Tail& tail, std::int64_t valid);
 
-// Shape k of the generalised Pareto law of the exceedances, estimated as by Zhang & Stephens (2009)
-// with the prior of Vehtari et al. (2024), 10 observations of k = 1/2; NaN for fewer than 5.
+// Returns the shape k of the generalised Pareto law of the exceedances, estimated as by Zhang &
+// Stephens (2009) with the prior of Vehtari et al. (2024), 10 observations of k = 1/2; NaN for
+// fewer than 5.
 double pareto_shape(const Exceedances& tail);
 
 // The end of a generalised Pareto tail of shape k < 0, threshold + sigma/|k|, as log ratios:

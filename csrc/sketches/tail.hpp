@@ -10,24 +10,27 @@ namespace rskernels {
 // the order or grouping in which the values came.
 class Tail {
  public:
-  // Values up to `floor` are known not to matter.
+  // Holds `capacity` values at most. Those up to `floor` are known not to matter.
   explicit Tail(std::size_t capacity = 0, double floor = -std::numeric_limits<double>::infinity());
 
-  // Values taken in together by this many or fewer need no memory once there is room.
+  // Once there is room, values that are added together need no memory if they are no more than
+  // this.
   static constexpr std::size_t kTogether = 128;
   void make_room() { values_.reserve(2 * capacity_ + kTogether); }
 
-  // Only values above it matter.
+  // Returns what a value must exceed to be among the largest.
   double threshold() const { return threshold_; }
   std::size_t capacity() const { return capacity_; }
 
+  // Takes a finite value in, or -inf, which is dropped.
   void add(double value) {
     if (!(value > threshold_)) return;
     // The two zeros are equal, so their order would show in the bytes: one of them is kept.
     values_.push_back(value + 0.0);
     if (values_.size() >= 2 * capacity_) trim();
   }
-  // Without branches: near the threshold, which are above it is as good as a toss of a coin.
+  // Takes `count` values in; NaN and infinities are dropped. Without branches: near the threshold,
+  // which are above it is as good as a toss of a coin.
   template <class Real>
   void add(const Real* values, std::size_t count) {
     constexpr Real kTop = std::numeric_limits<Real>::infinity();
@@ -46,7 +49,7 @@ class Tail {
   }
   void merge(const Tail& other);
 
-  // Descending.
+  // Returns the values that are held in descending order.
   std::vector<double> largest() const;
 
  private:

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "envelope/columns.hpp"
+#include "sketches/columns.hpp"
 #include "sketches/weights.hpp"
 
 namespace rskernels {
@@ -34,12 +34,12 @@ InForce::InForce(double log_M) : log_M(log_M) {
   inverse = power_of_two(exponent - power) / mantissa;
 }
 
-double InForce::over_M(double weight, double of) const {
-  return weight * power_of_two(of - exponent) * inverse;
+double InForce::over_M(double weight, double unit) const {
+  return weight * power_of_two(unit - exponent) * inverse;
 }
 
-double InForce::in_units(double of) const {
-  return decides() ? power_of_two(exponent - of) / inverse : 0.0;
+double InForce::in_units(double unit) const {
+  return decides() ? power_of_two(exponent - unit) / inverse : 0.0;
 }
 
 void Tally::raise_to(double log_ratio) {
@@ -51,27 +51,16 @@ void Tally::raise_to(double log_ratio) {
   const double factor = power_of_two(exponent - raised);
   exponent = raised;
   if (is_first || factor == 1.0) return;
-  weight *= factor;
-  square *= factor * factor;
-  decided_weight *= factor;
-  excess *= factor;
+  const double factors[] = {1.0, factor, factor * factor};
+  for (const SumField& sum : kSumFields) this->*sum.member *= factors[sum.power];
 }
 
 void Tally::merge(const Tally& other) {
   raise_to(other.max_log_ratio);
   Tally theirs = other;
   theirs.raise_to(max_log_ratio);
-  seen += theirs.seen;
-  invalid += theirs.invalid;
-  decided += theirs.decided;
-  violations += theirs.violations;
-  observed += theirs.observed;
-  accepted += theirs.accepted;
-  weight += theirs.weight;
-  square += theirs.square;
-  decided_weight += theirs.decided_weight;
-  excess += theirs.excess;
-  expected += theirs.expected;
+  for (const CountField& count : kCountFields) this->*count.member += theirs.*count.member;
+  for (const SumField& sum : kSumFields) this->*sum.member += theirs.*sum.member;
 }
 
 double Tally::delta() const {

@@ -79,14 +79,14 @@ struct Weighing {
   Int zero;
 
   // NaN weighs nothing, nor does what is above `high`.
-  RSKERNELS_INLINE Real operator()(Real given) const {
-    const Real weight = unchecked(given > low ? given : low);
-    return given <= high ? weight : Real{0};
+  RSKERNELS_INLINE Real operator()(Real log_ratio) const {
+    const Real weight = unchecked(log_ratio > low ? log_ratio : low);
+    return log_ratio <= high ? weight : Real{0};
   }
 
   // NaN weighs NaN.
-  RSKERNELS_INLINE Real unchecked(Real given) const {
-    Real x = given < low ? low : given;
+  RSKERNELS_INLINE Real unchecked(Real log_ratio) const {
+    Real x = log_ratio < low ? low : log_ratio;
     // A float is in range; one that is not is not kept.
     if constexpr (sizeof(Real) == sizeof(double)) x = x > limit ? limit : x;
     Real shifted;

@@ -8,7 +8,7 @@ namespace rskernels {
 // ratios beyond this, which no power of a double tells apart, weigh as much as it.
 inline constexpr double kLogLimit = 0x1p40;
 
-// The least integer e with exp(log_ratio) <= 2^e; 0 for a ratio of 0.
+// Returns the least integer e with exp(log_ratio) <= 2^e; 0 for a ratio of 0.
 double exponent_of(double log_ratio);
 
 struct WeightSums {
@@ -36,10 +36,11 @@ BlockWeights weigh_block(const float* log_ratio, std::int64_t count, double expo
 BlockWeights weigh_block(const double* log_ratio, std::int64_t count, double exponent,
                          double* weight);
 
-// Whether the float form holds the weights of ratios up to this one to float precision.
+// Says whether the float form holds the weights of ratios up to this one to float precision.
 bool float_is_enough(double largest_log_ratio);
 
-// exp(log ratio) = fraction * 2^power, fraction in [0.7, 1.42]; no meaning for NaN and infinities.
+// Splits exp(log ratio) = fraction * 2^power with a fraction in [0.7, 1.42]. Of NaN and infinities
+// the results mean nothing.
 void split_weights(const double* log_ratio, std::int64_t count, double* fraction, double* power);
 
 }  // namespace rskernels

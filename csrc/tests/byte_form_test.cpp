@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,10 +13,7 @@ namespace rskernels {
 namespace {
 
 std::string sample() {
-  EnvelopeOptions options;
-  options.policy = PolicyKind::kQuantile;
-  options.level = 0.9;
-  options.confidence = 0.95;
+  const EnvelopeOptions options{.policy = QuantileOptions{.level = 0.9, .confidence = 0.95}};
   Envelope envelope(options);
   const std::vector<double> ratios{1.0, 2.0, 0.5, -3.0};
   Batch batch;
@@ -73,6 +71,40 @@ TEST(ByteForm, HasOneFormForEveryEnvelope) {
   std::string swapped = content;
   swapped.replace(swapped.find("invalid"), 7, "aaaaaaa");
   EXPECT_NE(message(with_header(swapped)).find("order of their names"), std::string::npos);
+}
+
+TEST(ByteForm, RefusesTheNumbersOfAnotherPolicy) {
+  for (const PolicyOptions& policy : default_policies()) {
+    const EnvelopeOptions options{.policy = policy};
+    const std::string content = encode({options, Envelope(options).state()}).substr(kHeaderBytes);
+    const std::size_t level = 4 + 4 + 8;
+    const std::size_t confidence = level + 8;
+    const std::size_t half_life = confidence + 9;
+    const std::size_t rate = half_life + 9;
+    for (const auto& [name, place] : {std::pair<std::string, std::size_t>{"level", level},
+                                      {"confidence", confidence},
+                                      {"half_life", half_life},
+                                      {"rate", rate},
+                                      {"M", rate + 8}}) {
+      std::string other = content;
+      const bool is_optional = name == "confidence" || name == "half_life";
+      const double value = name == "half_life" ? 8.0 : 0.5;
+      if (is_optional) other[place] = '\1';
+      std::memcpy(other.data() + place + (is_optional ? 1 : 0), &value, sizeof(value));
+      bool has_number = false;
+      for_each_number(policy, [&](const char* own, const auto&) { has_number |= name == own; });
+      const std::string error = message(with_header(other));
+      EXPECT_EQ(error.find("does not have") == std::string::npos, has_number)
+          << name << " of " << name_of(policy) << ": " << error;
+    }
+  }
+}
+
+TEST(ByteForm, RefusesADecayedMaximumWithoutAHalfLife) {
+  const EnvelopeOptions options{.policy = DecayedOptions{.half_life = 8.0}};
+  std::string content = encode({options, Envelope(options).state()}).substr(kHeaderBytes);
+  content.replace(4 + 4 + 8 + 8 + 9, 9, 9, '\0');
+  EXPECT_NE(message(with_header(content)).find("half_life must be finite"), std::string::npos);
 }
 
 TEST(ByteForm, SaysWhatIsWrong) {

@@ -45,7 +45,7 @@ Counts counts(const Envelope& envelope, const std::string& name) {
 }
 
 EnvelopeOptions quantile(double level, std::optional<double> half_life = std::nullopt) {
-  return {.policy = PolicyKind::kQuantile, .level = level, .half_life = half_life};
+  return {.policy = QuantileOptions{.level = level, .half_life = half_life}};
 }
 
 TEST(Envelope, MaxIsTheLargestValidRatio) {
@@ -153,9 +153,9 @@ TEST(Envelope, MergeRefusesMoreRowsThanCanBeCounted) {
 // Counts how often an M is made; its M is the largest ratio.
 class CountingPolicy final : public Policy {
  public:
-  static inline int made = 0;
+  static inline int calls = 0;
   double log_M(std::size_t, const Tally& tally, const Tail&) const override {
-    ++made;
+    ++calls;
     return tally.valid() > 0 ? tally.max_log_ratio : kNaN;
   }
 };
@@ -167,24 +167,24 @@ TEST(Envelope, MakesAnMOnlyWhereOneIsAskedFor) {
     const auto make = +[](const EnvelopeOptions&) -> std::unique_ptr<Policy> {
       return std::make_unique<CountingPolicy>();
     };
-    CountingPolicy::made = 0;
+    CountingPolicy::calls = 0;
     Envelope envelope(options, make);
     Envelope other(options, make);
     const Ids ids = groups > 1 ? Ids{0, 0, 1} : Ids{};
     update(envelope, Ratios{1.0, 2.0, 3.0}, ids);
     // The rows met the M of nothing, of the groups that they were of.
     const int met = groups > 1 ? 2 : 1;
-    EXPECT_EQ(CountingPolicy::made, met);
+    EXPECT_EQ(CountingPolicy::calls, met);
     for (int i = 0; i < 5; ++i) other.merge(envelope);
     other.restore(other.state());
     (void)other.tallies();
-    EXPECT_EQ(CountingPolicy::made, met);
+    EXPECT_EQ(CountingPolicy::calls, met);
     (void)envelope.log_M();
     (void)envelope.log_M();
     (void)envelope.report();
-    EXPECT_EQ(CountingPolicy::made, met + groups);
+    EXPECT_EQ(CountingPolicy::calls, met + groups);
     update(envelope, Ratios{1.0, 5.0, 3.0}, ids);
-    EXPECT_EQ(CountingPolicy::made, met + groups);
+    EXPECT_EQ(CountingPolicy::calls, met + groups);
     EXPECT_EQ(counts(envelope, "violations")[0], 1);
   }
 }
@@ -201,7 +201,6 @@ TEST(Envelope, RefusesBadIdsAndTakesNothingIn) {
 
 TEST(Envelope, RefusesBadOptions) {
   EXPECT_THROW(Envelope({.groups = 0}), std::invalid_argument);
-  EXPECT_THROW(Envelope({.half_life = 10.0}), std::invalid_argument);
   for (const double level : {0.0, -1.0, 1.1, kNaN}) {
     EXPECT_THROW(Envelope{quantile(level)}, std::invalid_argument);
   }

@@ -15,12 +15,7 @@ namespace {
 
 using Ratios = std::vector<double>;
 
-EnvelopeOptions of(PolicyKind policy) {
-  EnvelopeOptions options;
-  options.policy = policy;
-  if (policy == PolicyKind::kDecayed) options.half_life = 10.0;
-  return options;
-}
+EnvelopeOptions with(const PolicyOptions& policy) { return {.policy = policy}; }
 
 std::int64_t update(Envelope& envelope, const Ratios& ratios) {
   Batch batch;
@@ -31,16 +26,14 @@ std::int64_t update(Envelope& envelope, const Ratios& ratios) {
 }
 
 TEST(Policy, FixedIsGiven) {
-  EnvelopeOptions options = of(PolicyKind::kFixed);
-  options.M = 2.0;
-  Envelope envelope(options);
+  Envelope envelope(with(FixedOptions{.M = 2.0}));
   EXPECT_EQ(envelope.log_M()[0], std::log(2.0));
   EXPECT_EQ(update(envelope, {0.0, 1.0, 5.0}), 2);
   EXPECT_EQ(envelope.log_M()[0], std::log(2.0));
 }
 
 TEST(Policy, DecayedHalvesAndFollowsTheNewest) {
-  Envelope envelope(of(PolicyKind::kDecayed));
+  Envelope envelope(with(DecayedOptions{.half_life = 10.0}));
   update(envelope, {std::log(8.0)});
   update(envelope, Ratios(10, -5.0));
   EXPECT_NEAR(envelope.log_M()[0], std::log(4.0), 1e-12);
@@ -51,7 +44,7 @@ TEST(Policy, DecayedHalvesAndFollowsTheNewest) {
 }
 
 TEST(Policy, LeaveOneOutTakesTheOthers) {
-  Envelope envelope(of(PolicyKind::kLeaveOneOut));
+  Envelope envelope(with(LeaveOneOutOptions{}));
   const Ratios ratios{1.0, 3.0, 2.0, NAN};
   Batch batch;
   batch.log_ratio = ratios.data();
@@ -71,9 +64,7 @@ TEST(Policy, LeaveOneOutTakesTheOthers) {
 TEST(Policy, BudgetSolvesForTheRate) {
   // w = 2.5 on a quarter, 0.5 on the others.
   for (const double rate : {0.1, 0.25, 0.3, 0.5, 0.9, 0.999}) {
-    EnvelopeOptions options = of(PolicyKind::kBudget);
-    options.rate = rate;
-    Envelope envelope(options);
+    Envelope envelope(with(BudgetOptions{.rate = rate}));
     Ratios ratios(400, std::log(0.5));
     std::fill_n(ratios.begin(), 100, std::log(2.5));
     update(envelope, ratios);
@@ -83,9 +74,7 @@ TEST(Policy, BudgetSolvesForTheRate) {
 }
 
 TEST(Policy, BudgetBeyondThePositiveRatiosAcceptsThemAll) {
-  EnvelopeOptions options = of(PolicyKind::kBudget);
-  options.rate = 0.9;
-  Envelope envelope(options);
+  Envelope envelope(with(BudgetOptions{.rate = 0.9}));
   Ratios ratios(10, -std::numeric_limits<double>::infinity());
   ratios[0] = 0.5;
   ratios[1] = 1.5;
@@ -94,9 +83,7 @@ TEST(Policy, BudgetBeyondThePositiveRatiosAcceptsThemAll) {
 }
 
 TEST(Policy, AConfidentQuantileIsAnOrderStatistic) {
-  EnvelopeOptions options = of(PolicyKind::kQuantile);
-  options.level = 0.9;
-  options.confidence = 0.95;
+  const EnvelopeOptions options = with(QuantileOptions{.level = 0.9, .confidence = 0.95});
   Envelope envelope(options);
   Ratios ratios;
   for (int i = 1; i <= 100; ++i) ratios.push_back(i);
@@ -111,7 +98,7 @@ TEST(Policy, AConfidentQuantileIsAnOrderStatistic) {
 TEST(Policy, TailRefusesACauchyLikeLaw) {
   std::mt19937_64 generator(5);
   std::cauchy_distribution<double> cauchy;
-  Envelope envelope(of(PolicyKind::kTail));
+  Envelope envelope(with(TailOptions{}));
   Ratios ratios(5000);
   for (double& ratio : ratios) ratio = std::log(std::abs(cauchy(generator)));
   update(envelope, ratios);
@@ -124,7 +111,7 @@ TEST(Policy, TailRefusesACauchyLikeLaw) {
 }
 
 double tail_of(std::size_t rows, std::size_t positive) {
-  Envelope envelope(of(PolicyKind::kTail));
+  Envelope envelope(with(TailOptions{}));
   Ratios ratios(rows, -std::numeric_limits<double>::infinity());
   std::fill_n(ratios.begin(), positive, 0.5);
   update(envelope, ratios);
@@ -144,21 +131,22 @@ TEST(Policy, TailTakesAnAtomForTheEnd) {
   EXPECT_TRUE(std::isnan(tail_of(3'000'000, 4094)));
 }
 
-TEST(Policy, RefusesOptionsOfAnother) {
-  EnvelopeOptions options = of(PolicyKind::kDecayed);
-  options.half_life.reset();
-  EXPECT_THROW(check_options(options), std::invalid_argument);
-  options = of(PolicyKind::kMax);
-  options.confidence = 0.9;
-  EXPECT_THROW(check_options(options), std::invalid_argument);
-  options = of(PolicyKind::kBudget);
-  for (const double rate : {0.0, 1.5, std::nan("")}) {
-    options.rate = rate;
-    EXPECT_THROW(check_options(options), std::invalid_argument);
+TEST(Policy, RefusesNumbersOutsideOfWhatItAccepts) {
+  const auto is_refused = [](const PolicyOptions& policy) {
+    EXPECT_THROW(check_options(with(policy)), std::invalid_argument) << name_of(policy);
+  };
+  for (const double share : {0.0, 1.5, std::nan("")}) {
+    is_refused(BudgetOptions{.rate = share});
+    is_refused(QuantileOptions{.level = share});
+    is_refused(QuantileOptions{.level = 0.5, .confidence = share});
   }
-  options = of(PolicyKind::kFixed);
-  options.M = 0.0;
-  EXPECT_THROW(check_options(options), std::invalid_argument);
+  for (const double half_life : {0.5, std::nan("")}) {
+    is_refused(DecayedOptions{.half_life = half_life});
+    is_refused(BudgetOptions{.rate = 0.5, .half_life = half_life});
+  }
+  is_refused(FixedOptions{.M = 0.0});
+  is_refused(QuantileOptions{.level = 1.0, .confidence = 0.9});
+  is_refused(QuantileOptions{.level = 0.5, .half_life = 8.0, .confidence = 0.9});
 }
 
 }  // namespace

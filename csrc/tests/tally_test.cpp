@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "envelope/grouped.hpp"
+#include "envelope/groups.hpp"
 
 namespace rskernels {
 namespace {
@@ -94,19 +94,17 @@ TEST(Tally, GroupsAndDtypesAgree) {
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int64_t>(i % 7);
   Batch batch = batch_of(narrow);
   batch.group_ids = ids.data();
-  std::vector<GroupTally> groups(7);
-  std::vector<std::int64_t> touched;
-  Tail tail(10);
-  for (GroupTally& group : groups) group.M = InForce(2.0);
-  std::vector<GroupLine> lines;
-  for (const GroupTally& group : groups) lines.emplace_back(group, nullptr);
-  std::size_t met = 0;
-  accumulate(batch, 0, 7, [&](std::size_t) { ++met; }, groups, lines, {}, tail, touched);
-  EXPECT_EQ(met, 7u);
-  for (std::size_t g = 0; g < groups.size(); ++g) lines[g].flush(groups[g]);
-  EXPECT_EQ(touched.size(), 7u);
+  Groups groups;
+  groups.tallies.resize(7);
+  groups.lines.resize(7);
+  groups.tails.resize(7);
+  groups.policy = make_policy({.policy = FixedOptions{.M = std::exp(2.0)}, .groups = 7});
+  GroupRange range{.first = 0, .last = 7, .tail = Tail(10), .touched = {}};
+  accumulate(batch, groups, range);
+  for (std::size_t g = 0; g < 7; ++g) groups.lines[g].flush(groups.tallies[g]);
+  EXPECT_EQ(range.touched.size(), 7u);
   Tally together;
-  for (const GroupTally& group : groups) together.merge(group.tally);
+  for (const GroupTally& group : groups.tallies) together.merge(group.tally);
   const Tally single = tally_of(wide, 2.0);
   EXPECT_EQ(together.seen, single.seen);
   EXPECT_EQ(together.violations, single.violations);

@@ -1,13 +1,13 @@
-"""The envelope constant M as state, learnt from log ratios, and ``estimate_M`` from logits."""
+"""The envelope constant M: as state, learnt from log ratios, or estimated from logits.
 
-from rskernels.envelope.envelope import (
-    Envelope,
-    EnvelopeCounts,
-    EnvelopeReport,
-    EnvelopeViolation,
-    NoFiniteM,
-)
+``envelope`` decides by M and learns it, ``policies`` say how it follows from the ratios, ``report``
+what it costs; ``estimate`` takes it from logits.
+"""
+
+from rskernels._core import NoFiniteM
+from rskernels.envelope.envelope import Envelope
 from rskernels.envelope.estimate import estimate_M
+from rskernels.envelope.report import EnvelopeCounts, EnvelopeReport, EnvelopeViolation
 
 __all__ = [
     "Envelope",

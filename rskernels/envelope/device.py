@@ -1,4 +1,4 @@
-"""What the rows on a GPU amount to, kept there until it is asked for; adding rows never waits."""
+"""Rows on a GPU: what they amount to is kept there until it is asked for; adding never waits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rskernels import _core
-from rskernels.envelope.policies import Options
-from rskernels.envelope.reduce import COUNTS, LOG_LIMIT, SUMS, exponent_of, power_of_two
+from rskernels.envelope.options import Options
 from rskernels.envelope.rows import as_tensor, row_memory
+from rskernels.envelope.units import COUNTS, LOG_LIMIT, SUMS, exponent_of, unit_factors
 
 # Policies whose M follows from the counts and sums, so that it is at hand on the device.
 RUNNING = ("max", "fixed")
@@ -21,27 +21,27 @@ RUNNING = ("max", "fixed")
 MOST_WAITING = 1 << 20
 
 
-def stays_there(rows: object) -> TypeGuard[Tensor]:
+def stays_on_device(rows: object) -> TypeGuard[Tensor]:
     """Say whether rows stay on their device until they are asked for."""
     return isinstance(rows, Tensor) and rows.is_cuda
 
 
-class DeviceRows(NamedTuple):
-    """The rows of an update on their device."""
+class DeviceBatch(NamedTuple):
+    """The batch of an update, on its device."""
 
     log_ratio: Tensor  # floating [N]
     ids: Tensor | None  # int64 [N]; None: all of group 0
     accepted: Tensor | None  # bool [N]
 
 
-def device_rows(log_ratio: Tensor, groups: Any, accepted: Any) -> DeviceRows:
+def device_batch(log_ratio: Tensor, groups: Any, accepted: Any) -> DeviceBatch:
     """Return rows that `check_rows` let pass as flat tensors of the device of `log_ratio`."""
 
     def flat(values: Any) -> Tensor | None:
         return None if values is None else as_tensor(values).to(log_ratio.device).reshape(-1)
 
     ids = flat(groups)
-    return DeviceRows(
+    return DeviceBatch(
         log_ratio.detach().reshape(-1), None if ids is None else ids.long(), flat(accepted)
     )
 
@@ -57,7 +57,7 @@ class Waiting(ABC):
         return self.device == torch.empty(0, device=device).device
 
     @abstractmethod
-    def update(self, rows: DeviceRows) -> None:
+    def update(self, batch: DeviceBatch) -> None:
         """Add rows, without waiting for the device."""
 
     @abstractmethod
@@ -71,12 +71,12 @@ class Queue(Waiting):
     def __init__(self, groups: int, device: torch.device) -> None:
         super().__init__(device)
         self._groups = groups
-        self._batches: list[DeviceRows] = []
+        self._batches: list[DeviceBatch] = []
 
-    def update(self, rows: DeviceRows) -> None:
+    def update(self, batch: DeviceBatch) -> None:
         """Add copies, since the caller may write to its tensors again."""
-        copies = [None if values is None else values.clone() for values in rows]
-        self._batches.append(DeviceRows(*copies))  # type: ignore[arg-type]
+        copies = [None if values is None else values.clone() for values in batch]
+        self._batches.append(DeviceBatch(*copies))  # type: ignore[arg-type]
 
     def take_in(self, core: _core.Envelope) -> int:
         """Show the core the batches in their order, as if they had come there."""
@@ -120,7 +120,7 @@ class DeviceTally(Waiting):
     ) -> None:
         super().__init__(device)
         self._empty = empty
-        self._learns = options.policy == "max"
+        self._learns = options.policy.name == "max"
         self._groups = options.groups
 
         def column(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -138,14 +138,14 @@ class DeviceTally(Waiting):
         """Log M with all rows so far, float64 ``[groups]``."""
         return self._log_M[:-1]
 
-    def update(self, rows: DeviceRows) -> None:
+    def update(self, batch: DeviceBatch) -> None:
         """Add rows to the tensors, and to M where the policy learns."""
-        log_ratio, ids, accepted = rows
+        log_ratio, ids, accepted = batch
         if ids is not None:
             ids = torch.where((ids >= 0) & (ids < self._groups), ids, self._groups)
         log_ratio = log_ratio.double()
         valid = log_ratio < math.inf
-        log_M = _of_row(self._log_M, ids)
+        log_M = _take(self._log_M, ids)
         decided = valid & (log_M > -math.inf)
         # M = 0, which no mask takes, is met by no row and violated by none.
         above = decided & (log_ratio > log_M)
@@ -153,11 +153,11 @@ class DeviceTally(Waiting):
         counts = {"seen": every, "invalid": ~valid, "decided": decided, "violations": above}
         if accepted is not None:
             counts |= {"observed": every, "accepted": accepted}
-        for name, rows_of in counts.items():
-            _add(self._counts[name], rows_of.long(), ids)
+        for name, is_counted in counts.items():
+            _add(self._counts[name], is_counted.long(), ids)
 
         ratio = torch.where(valid, log_ratio, -math.inf)
-        unit = _of_row(self._raise(ratio, ids) * math.log(2.0), ids)
+        unit = _take(self._raise(ratio, ids) * math.log(2.0), ids)
         in_range = torch.where(ratio > -math.inf, ratio.clamp(-LOG_LIMIT, LOG_LIMIT), ratio)
         # No weight is above a unit, but for rounding.
         w = (in_range - unit).clamp(max=0.0).exp()
@@ -195,10 +195,8 @@ class DeviceTally(Waiting):
         elif len(ratio) > 0:
             self._top.narrow(0, 0, 1).clamp_(min=ratio.amax())
         exponent = exponent_of(self._top)
-        # The exponent of nothing says nothing.
-        raised = (before - exponent).clamp(max=0.0)
-        for name, power in SUMS.items():
-            self._sums[name] *= power_of_two(power * raised)
+        for name, factor in unit_factors(before, exponent).items():
+            self._sums[name] *= factor
         return exponent
 
 
@@ -208,7 +206,7 @@ class Tails:
     def __init__(self, groups: int, overall: int, capacity: int, device: torch.device) -> None:
         self._groups, self._overall, self._capacity = groups, overall, capacity
         self._largest = torch.full((overall,), -math.inf, dtype=torch.float64, device=device)
-        self._of = self._largest.new_full((groups, capacity), -math.inf)
+        self._of_group = self._largest.new_full((groups, capacity), -math.inf)
         self._rows: list[tuple[Tensor, Tensor | None]] = []
         self._waiting = 0
 
@@ -222,11 +220,12 @@ class Tails:
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return them as the state of the core has them."""
         self._keep_largest()
-        largest, of = self._largest.cpu(), self._of.cpu()
-        ends = (of > -math.inf).sum(1).cumsum(0)[: self._groups if self._groups > 1 else 0]
+        largest, of_group = self._largest.cpu(), self._of_group.cpu()
+        is_ratio = of_group > -math.inf
+        ends = is_ratio.sum(1).cumsum(0)[: self._groups if self._groups > 1 else 0]
         return {
             "tail": largest[largest > -math.inf].numpy(),
-            "group_tail": of[of > -math.inf].numpy(),
+            "group_tail": of_group[is_ratio].numpy(),
             "group_tail_start": torch.cat((ends.new_zeros(1), ends)).numpy(),
         }
 
@@ -235,12 +234,12 @@ class Tails:
         for ratio, ids in rows:
             inside = ratio if ids is None else torch.where(ids < self._groups, ratio, -math.inf)
             self._largest = torch.cat((self._largest, inside)).topk(self._overall).values
-        given = [(ratio, ids) for ratio, ids in rows if ids is not None]
-        if self._capacity == 0 or not given:
+        grouped = [(ratio, ids) for ratio, ids in rows if ids is not None]
+        if self._capacity == 0 or not grouped:
             return
-        own = torch.arange(self._groups, device=self._of.device)
-        ratio = torch.cat([self._of.view(-1), *(ratio for ratio, _ in given)])
-        ids = torch.cat([own.repeat_interleave(self._capacity), *(ids for _, ids in given)])
+        held = torch.arange(self._groups, device=self._of_group.device)
+        ratio = torch.cat([self._of_group.view(-1), *(ratio for ratio, _ in grouped)])
+        ids = torch.cat([held.repeat_interleave(self._capacity), *(ids for _, ids in grouped)])
         order = ratio.argsort(descending=True)
         order = order.take(ids.take(order).argsort(stable=True))
         ratio, ids = ratio.take(order), ids.take(order)
@@ -250,15 +249,17 @@ class Tails:
         # What is not kept goes to one place past the end.
         kept = (rank < self._capacity) & (ids < self._groups)
         place = torch.where(kept, ids * self._capacity + rank, size)
-        of = ratio.new_full((size + 1,), -math.inf).scatter_(0, place, ratio)
-        self._of = of[:-1].view(self._groups, self._capacity)
+        largest = ratio.new_full((size + 1,), -math.inf).scatter_(0, place, ratio)
+        self._of_group = largest[:-1].view(self._groups, self._capacity)
 
 
-def _of_row(column: Tensor, ids: Tensor | None) -> Tensor:
+def _take(column: Tensor, ids: Tensor | None) -> Tensor:
+    """Return the entry of each row's group."""
     return column.narrow(0, 0, 1) if ids is None else column.take(ids)
 
 
 def _add(column: Tensor, values: Tensor, ids: Tensor | None) -> None:
+    """Add the values of rows to the entries of their groups."""
     if ids is None:
         column.narrow(0, 0, 1).add_(values.sum())
     else:

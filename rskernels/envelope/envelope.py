@@ -9,34 +9,27 @@ import torch
 from torch import Tensor
 
 from rskernels import _core
-from rskernels.envelope.control import control_weights, thin
-from rskernels.envelope.device import device_rows, stays_there
-from rskernels.envelope.estimate import check_ids, estimate_M
-from rskernels.envelope.policies import check_options, parse_spec
-from rskernels.envelope.report import (
-    EnvelopeCounts,
-    EnvelopeReport,
-    EnvelopeViolation,
-    make_report,
+from rskernels.envelope.control import control_weights
+from rskernels.envelope.device import device_batch, stays_on_device
+from rskernels.envelope.options import Options
+from rskernels.envelope.policies import make_policy, parse_spec
+from rskernels.envelope.report import EnvelopeViolation
+from rskernels.envelope.rows import (
+    ArrayLike,
+    accepted_mask,
+    as_tensor,
+    check_ids,
+    check_rows,
+    row_memory,
 )
-from rskernels.envelope.rows import Rows, accepted_mask, check_rows, row_memory
-from rskernels.envelope.store import StoredState, make_core
-
-__all__ = [
-    "Envelope",
-    "EnvelopeCounts",
-    "EnvelopeReport",
-    "EnvelopeViolation",
-    "NoFiniteM",
-    "estimate_M",
-]
-
-NoFiniteM = _core.NoFiniteM
+from rskernels.envelope.state import EnvelopeState
+from rskernels.envelope.thinning import thin
+from rskernels.ops.arguments import check_floating
 
 Self = TypeVar("Self", bound="Envelope")
 
 
-class Envelope(StoredState):
+class Envelope(EnvelopeState):
     """The envelope constant M of one or more groups, learnt from the log ratios seen so far.
 
     Decide a batch with :meth:`M` or :meth:`log_M`, and :meth:`update` with its ratios afterwards:
@@ -44,43 +37,13 @@ class Envelope(StoredState):
     :func:`estimate_M`, or update with rows that are not decided, a pilot. A row whose ratio w = p/q
     is above the M in force is a violation; :meth:`report` says what violations cost.
 
-    ``fixed``
-        M is given. Nothing is learnt; violations and bias are reported.
-    ``max``
-        M is the largest ratio seen (empirical supremum, Caffo, Booth & Davison 2002). Where the
-        true supremum is finite M rises to it, and the accepted law tends to the target; a fresh
-        ratio of the same continuous law exceeds the largest of n with probability 1 / (n + 1).
-    ``leave_one_out``
-        For each row the largest of the history and of the *other* rows of its batch and group,
-        from ``log_M(groups, log_ratio=...)``: no row decides its own M, and none need wait for a
-        pilot but the only row of a first batch. A batch's largest ratio is a violation where it
-        is above the history.
-    ``decayed``
-        A maximum that forgets: M halves with every ``half_life`` valid samples and is never below
-        the newest ratio. A ratio at age t exceeds M by a factor of at most 2^(t / half_life); an
-        outlier of 2^k times the others is forgotten after k half-lives.
-    ``quantile``
-        M is the ``level`` quantile of the ratios seen, from a histogram of log ratios with bins of
-        1/256 (DDSketch, Masson, Rim & Lee 2019): at least the ratio of rank ``ceil(level * n)``
-        and less than 0.4 % above it; the rank has no error but for the samples of that one bin.
-        About a share ``1 - level`` of the rows violates the envelope, by design. With
-        ``confidence``, M is the order statistic that is at least the true quantile with that
-        probability whatever the continuous law (David & Nagaraja 2003); below the n where
-        ``1 - level**n`` reaches it, the largest ratio, which is above with that lower probability.
-    ``budget``
-        M is 1/c with E[min(1, c·w)] = ``rate`` over the ratios seen: of all rules of that
-        acceptance the one closest to p in every f-divergence (Verine et al. 2024). The histogram
-        keeps the mean ratio of each bin, so only the bin that holds M adds an error, below 1e-5.
-        Where fewer than ``rate`` of the ratios are above 0, M is the smallest of those. With
-        ``half_life`` older ratios are forgotten, and an integral controller, driven by the mean of
-        min(1, w/M), holds the rate while the ratios drift.
-    ``tail``
-        M is the upper end of the 95 % interval for the end of a generalised Pareto law fitted to
-        the largest ``ceil(3 √S)`` of S ratios (S / 5 below 226; at most 4,095), so the supremum is
-        above M with probability 2.5 % where that law holds (Coles 2001). Where one positive ratio
-        fills the whole of that tail, as with a p that is a multiple of q, it is M. NaN below 25
-        ratios, and with fewer than five above the tail's threshold otherwise; :class:`NoFiniteM`
-        where its shape is not negative or not known to be.
+    How M follows from the ratios is the policy; ``rskernels.envelope.policies`` has a class for
+    each, with its law and source:
+
+    ``"fixed"``: M is given. ``"max"``: the largest ratio. ``"leave_one_out"``: the largest of all
+    other rows. ``"decayed"``: a maximum that halves with every half-life. ``"quantile"``: a
+    quantile of the ratios. ``"budget"``: the M of an acceptance rate. ``"tail"``: an upper bound of
+    the supremum, from a law fitted to the largest ratios.
 
     Envelopes of the same options merge in any order and grouping to the same maxima, counts and,
     without ``half_life``, histograms; sums agree to rounding. Every method may be called from
@@ -115,15 +78,6 @@ class Envelope(StoredState):
     ------
     TypeError, ValueError
         If an argument is not as above.
-
-    References
-    ----------
-    Caffo, Booth & Davison, "Empirical supremum rejection sampling", Biometrika 89, 2002.
-    Masson, Rim & Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
-    guarantees", PVLDB 12, 2019. Liu, Chen & Wong, "Rejection control and sequential importance
-    sampling", JASA 93, 1998. Coles, "An Introduction to Statistical Modeling of Extreme Values",
-    2001. David & Nagaraja, "Order Statistics", 2003. Verine, Pydi, Negrevergne & Chevaleyre,
-    "Optimal budgeted rejection sampling for generative models", AISTATS 2024.
     """
 
     def __init__(
@@ -138,8 +92,10 @@ class Envelope(StoredState):
         confidence: float | None = None,
         on_violation: str = "cap",
     ) -> None:
-        options = check_options(policy, level, groups, half_life, M, rate, confidence, on_violation)
-        self._hold(make_core(options), options)
+        rule = make_policy(
+            policy, level=level, half_life=half_life, M=M, rate=rate, confidence=confidence
+        )
+        super().__init__(Options(rule, groups, on_violation))
 
     @classmethod
     def parse(
@@ -169,12 +125,12 @@ class Envelope(StoredState):
     @property
     def policy(self) -> str:
         """How M follows from the ratios, without the parameter."""
-        return self._options.policy
+        return self._options.policy.name
 
     @property
     def level(self) -> float | None:
         """The quantile's level; None for other policies."""
-        return self._options.level
+        return self._options.policy.numbers.get("level")
 
     @property
     def groups(self) -> int:
@@ -184,19 +140,23 @@ class Envelope(StoredState):
     @property
     def half_life(self) -> float | None:
         """In valid samples; None if nothing is forgotten."""
-        return self._options.half_life
+        return self._options.policy.numbers.get("half_life")
 
     @property
     def on_violation(self) -> str:
         """What rows above M lead to."""
         return self._options.on_violation
 
+    @property
+    def _options(self) -> Options:
+        return self._store.options
+
     def update(
         self,
-        log_ratio: Rows,
-        groups: Rows | None = None,
+        log_ratio: ArrayLike,
+        groups: ArrayLike | None = None,
         *,
-        accepted: Rows | None = None,
+        accepted: ArrayLike | None = None,
     ) -> Tensor | None:
         """Take in the log ratios ``log p - log q`` of a batch that has been decided.
 
@@ -235,22 +195,24 @@ class Envelope(StoredState):
             taken in: M now covers what the policy makes of it.
         """
         check_rows(log_ratio, groups, self.groups, accepted)
-        with self._lock:
-            controls = self.on_violation == "control"
-            weights = control_weights(self, log_ratio, groups) if controls else None
-            if stays_there(log_ratio) and self.on_violation != "raise":
-                self._waiting_on(log_ratio.device).update(device_rows(log_ratio, groups, accepted))
+        store = self._store
+        with store.lock:
+            weights = None
+            if self.on_violation == "control":
+                weights = control_weights(*self._ratios_and_M(log_ratio, groups))
+            if stays_on_device(log_ratio) and self.on_violation != "raise":
+                store.add_on_device(device_batch(log_ratio, groups, accepted))
                 return weights
             rows = row_memory(log_ratio, groups, self.groups)
             # Whatever raises does so before anything has been taken in.
             mask = None if accepted is None else accepted_mask(accepted)
-            violations = self._core.update(rows.batch, torch.get_num_threads())
+            violations = store.core.update(rows.batch, torch.get_num_threads())
             if mask is not None:
-                self._core.observe(mask, rows.batch)
+                store.core.observe(mask, rows.batch)
         if violations and self.on_violation == "raise":
             raise EnvelopeViolation(
                 f"{violations} of {math.prod(rows.shape)} rows had a ratio above the M that they "
-                f"met, policy {self._options.spec()}"
+                f"met, policy {self._options.policy.text}"
             )
         return weights
 
@@ -285,15 +247,11 @@ class Envelope(StoredState):
         Tensor
             bool ``[...]``.
         """
-        return thin(
-            self,
-            log_ratio,
-            log_M,
-            groups,
-            seed=seed,
-            generator=generator,
-            row_offset=row_offset,
-        )
+        check_floating("log_ratio", log_ratio)
+        check_rows(log_ratio, groups, self.groups)
+        # What log_M returns without rows is on the host.
+        now = self.log_M(groups).to(log_ratio.device)
+        return thin(log_ratio, log_M, now, seed=seed, generator=generator, row_offset=row_offset)
 
     def log_M(
         self,
@@ -333,79 +291,57 @@ class Envelope(StoredState):
         """
         if log_ratio is not None and self.policy != "leave_one_out":
             raise ValueError(f"log_ratio is for 'leave_one_out' only, got it with {self.policy!r}")
-        given = log_ratio if groups is None else groups
-        if given is None:
-            values = self._log_M_on(device or "cpu")
+        rows_of = log_ratio if groups is None else groups
+        if rows_of is None:
+            values = self._store.log_M(device or "cpu")
             return values[0] if self.groups == 1 else values
         if device is not None:
             raise ValueError(f"device is for log_M without rows, got device={device!r} with them")
         # Of the policy "tail" a group may have no answer, which is an error for its rows only.
-        if log_ratio is None and stays_there(groups) and self.policy != "tail":
+        if log_ratio is None and stays_on_device(groups) and self.policy != "tail":
             check_ids("groups", groups)
             inside = (groups >= 0) & (groups < self.groups)
-            values = self._log_M_on(groups.device).take(torch.where(inside, groups, 0).long())
+            values = self._store.log_M(groups.device).take(torch.where(inside, groups, 0).long())
             return torch.where(inside, values, math.nan)
         rows = row_memory(log_ratio, groups, self.groups)
-        values = torch.from_numpy(self._core.log_M(rows.batch))
-        return values.reshape(given.shape).to(given.device)
+        values = torch.from_numpy(self._store.core.log_M(rows.batch))
+        return values.reshape(rows_of.shape).to(rows_of.device)
+
+    def _ratios_and_M(
+        self, log_ratio: ArrayLike, groups: ArrayLike | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows that are about to be taken in as float64, and the log M that they meet."""
+        ratios = as_tensor(log_ratio).double()
+        ids = None if groups is None else as_tensor(groups).to(ratios.device)
+        if self.policy == "leave_one_out":
+            return ratios, self.log_M(ids, log_ratio=ratios)
+        try:
+            return ratios, self.log_M(ids, device=ratios.device if ids is None else None)
+        except _core.NoFiniteM:
+            # Of some groups: they have NaN in the report.
+            known = self.report().groups["log_M"].to(ratios.device)
+            return ratios, known[0] if ids is None else known[ids.long()]
 
     def M(
         self, groups: Tensor | None = None, *, device: torch.device | str | None = None
     ) -> Tensor:
         """Return M = exp(log M), rounded up so that ``M.log() >= log_M``; see :meth:`log_M`.
 
-        +inf where log M is above 709.78; use :meth:`log_M` with ``log_space=True`` there.
+        +inf where log M is above 709.78: decide with :meth:`log_M` and ``log_space=True`` there.
         """
         log_M = self.log_M(groups, device=device)
         M = log_M.exp() * (1.0 + 2.0**-50 * (1.0 + log_M.abs()))
         M = torch.nextafter(M, torch.full_like(M, math.inf))
         return torch.where(log_M == -math.inf, 0.0, M)
 
-    def tallies(self) -> dict[str, Tensor]:
-        """Return the part of a :meth:`report` that needs no M and fits no tail, hence is cheap.
-
-        Returns
-        -------
-        dict of str to Tensor
-            ``[groups]`` a name, as in ``report().groups`` without ``log_M``, ``pareto_k`` and
-            ``tv_bound``.
-        """
-        return {name: torch.from_numpy(column) for name, column in self._core.tallies().items()}
-
-    @property
-    def counts(self) -> EnvelopeCounts:
-        """Rows seen, violations and invalid rows of each group."""
-        tallies = self.tallies()
-        return EnvelopeCounts(*(tallies[name] for name in EnvelopeCounts._fields))
-
-    @property
-    def seen(self) -> Tensor:
-        """All rows, int64 ``[groups]``."""
-        return self.counts.seen
-
-    @property
-    def violations(self) -> Tensor:
-        """Rows whose ratio was above the M > 0 in force when they came, int64 ``[groups]``."""
-        return self.counts.violations
-
-    @property
-    def invalid(self) -> Tensor:
-        """Rows whose log ratio was NaN or +inf, int64 ``[groups]``."""
-        return self.counts.invalid
-
-    def report(self) -> EnvelopeReport:
-        """Return counts, bias and cost, per group and overall; printable, and ``.to_dict()``."""
-        groups, overall = self._core.report()
-        return make_report(self._options.spec(), self.on_violation, groups, overall)
-
     def __repr__(self) -> str:
-        counts, options = self.counts, self._options
+        counts, policy = self.counts, self._options.policy
         log_M = f"groups={self.groups}"
         if self.groups == 1:
             log_M = f"log_M={self.report().overall['log_M']:.6g}"
-        forgets = options.half_life is not None and options.policy != "decayed"
-        half_life = f", half_life={options.half_life:g}" if forgets else ""
+        forgets = self.half_life is not None and policy.parameter != "half_life"
+        half_life = f", half_life={self.half_life:g}" if forgets else ""
         return (
-            f"Envelope({options.spec()}{half_life}, {log_M}, seen={counts.seen.sum()}, "
+            f"Envelope({policy.text}{half_life}, {log_M}, seen={counts.seen.sum()}, "
             f"violations={counts.violations.sum()}, invalid={counts.invalid.sum()})"
         )

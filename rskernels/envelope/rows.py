@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rskernels import _core
-from rskernels.envelope.estimate import DTYPES, check_ids, check_values
 
-Rows = Tensor | NDArray[Any]
+ArrayLike = Tensor | NDArray[Any]
+
+DTYPES: dict[torch.dtype, _core._DType] = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 
 
 class RowMemory(NamedTuple):
-    """Rows as the core takes them; `owners` keep the memory alive."""
+    """A batch as the core takes it; `owners` keep the memory alive."""
 
     batch: _core.Batch
     shape: tuple[int, ...]
@@ -25,7 +31,10 @@ class RowMemory(NamedTuple):
 
 
 def check_rows(
-    log_ratio: Rows, groups: Rows | None, group_count: int, accepted: Rows | None = None
+    log_ratio: ArrayLike,
+    groups: ArrayLike | None,
+    group_count: int,
+    accepted: ArrayLike | None = None,
 ) -> tuple[int, ...]:
     """Return the shape of a batch, no value of which is read.
 
@@ -55,7 +64,9 @@ def check_rows(
     return shape
 
 
-def row_memory(log_ratio: Rows | None, groups: Rows | None, group_count: int) -> RowMemory:
+def row_memory(
+    log_ratio: ArrayLike | None, groups: ArrayLike | None, group_count: int
+) -> RowMemory:
     """Describe a batch, or the groups of one; contiguous CPU tensors and arrays are not copied.
 
     Raises
@@ -74,7 +85,7 @@ def row_memory(log_ratio: Rows | None, groups: Rows | None, group_count: int) ->
     return RowMemory(batch, shape, (owner, id_owner))
 
 
-def accepted_mask(accepted: Rows) -> NDArray[np.bool_]:
+def accepted_mask(accepted: ArrayLike) -> NDArray[np.bool_]:
     """Return which rows were accepted as a flat array.
 
     Raises
@@ -88,7 +99,7 @@ def accepted_mask(accepted: Rows) -> NDArray[np.bool_]:
     return mask
 
 
-def as_tensor(rows: Rows) -> Tensor:
+def as_tensor(rows: ArrayLike) -> Tensor:
     """Return rows as a tensor on their device."""
     if isinstance(rows, Tensor):
         return rows.detach()
@@ -97,7 +108,36 @@ def as_tensor(rows: Rows) -> Tensor:
     return torch.from_numpy(np.require(rows, native, ["C", "W"]).reshape(rows.shape))
 
 
-def _check_groups(groups: Rows | None, group_count: int) -> None:
+def check_ids(name: str, ids: Tensor) -> None:
+    """Raise TypeError if ``ids`` is no int64 or int32 tensor."""
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"{name} must be an int64 or int32 tensor, got {type(ids).__name__}")
+    if ids.layout != torch.strided or ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name} must be a strided int64 or int32 tensor, got {ids.dtype}")
+
+
+def flat(tensor: Tensor, dtype: torch.dtype) -> NDArray[Any]:
+    """Return a tensor of any device and layout as a contiguous one-dimensional array."""
+    array: NDArray[Any] = (
+        tensor.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg().numpy()
+    )
+    return array
+
+
+def check_values(what: str, tensor: Tensor) -> None:
+    """Raise ValueError if a tensor has elements but no memory that holds them."""
+    try:
+        address = tensor.data_ptr()
+    except (RuntimeError, Warning):  # a wrapper; fake tensors warn, which a filter may raise
+        address = 0
+    if address == 0 and tensor.numel() > 0:
+        raise ValueError(
+            f"{what} no values to take M from: {type(tensor).__name__} on "
+            f"{tensor.device}, without storage"
+        )
+
+
+def _check_groups(groups: ArrayLike | None, group_count: int) -> None:
     if isinstance(groups, np.ndarray):
         if groups.dtype.name not in ("int64", "int32"):
             raise TypeError(f"groups must be int64 or int32, got {groups.dtype}")
@@ -107,7 +147,7 @@ def _check_groups(groups: Rows | None, group_count: int) -> None:
         raise ValueError(f"an envelope of {group_count} groups needs the group of every row")
 
 
-def _memory(name: str, rows: Rows | None, absent: str) -> tuple[int, Any, Any]:
+def _memory(name: str, rows: ArrayLike | None, absent: str) -> tuple[int, Any, Any]:
     """Return address, dtype and owner."""
     if rows is None:
         return 0, absent, None
@@ -118,8 +158,8 @@ def _memory(name: str, rows: Rows | None, absent: str) -> tuple[int, Any, Any]:
     check_values(f"{name} has", rows)
     keeps = rows.dtype in DTYPES or not rows.is_floating_point()
     dtype = rows.dtype if keeps else torch.float32
-    flat = rows.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg()
-    return flat.data_ptr(), str(dtype).removeprefix("torch."), flat
+    values = rows.detach().to("cpu", dtype).reshape(-1).contiguous().resolve_neg()
+    return values.data_ptr(), str(dtype).removeprefix("torch."), values
 
 
 def _kind(rows: object) -> object:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 from rskernels.rsft.artifacts import checkpoint
 from rskernels.rsft.artifacts.figures import Bar, describe, draw_curves, write_summary
 from rskernels.rsft.artifacts.metrics import MetricsWriter, evaluate

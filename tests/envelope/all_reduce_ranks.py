@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from rskernels.envelope.envelope import Envelope
-from rskernels.envelope.reduce import COUNTS, SUMS
+from rskernels.envelope import Envelope
+from rskernels.envelope.store import Store
+from rskernels.envelope.units import COUNTS, SUMS
 
 ROWS = 6000
 OPTIONS = [
@@ -85,7 +86,7 @@ def assert_same_on_all_ranks(envelope):
     assert all(data == everyone[0] for data in everyone)
 
 
-def refuse(envelope):
+def refuse(store):
     raise IndexError("a group id lies outside")
 
 
@@ -158,7 +159,7 @@ def main():
     is_broken = rank == ranks - 1
     with pytest.MonkeyPatch.context() as patch:
         if is_broken:
-            patch.setattr(Envelope, "_core", property(refuse))
+            patch.setattr(Store, "core", property(refuse))
         with pytest.raises(IndexError if is_broken else RuntimeError, match=r"outside|of rank"):
             envelope.all_reduce()
     assert envelope.to_bytes() == before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 
 RANKS = Path(__file__).with_name("all_reduce_ranks.py")
 

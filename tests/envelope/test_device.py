@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rskernels.envelope import Envelope, EnvelopeViolation
 from rskernels.envelope import device as envelope_device
 from rskernels.envelope import envelope as module
-from rskernels.envelope.envelope import Envelope
 
 NAN = math.nan
 INF = math.inf
@@ -23,7 +23,7 @@ INF = math.inf
 @pytest.fixture
 def device_path(monkeypatch):
     """Send tensors of every device along the path of CUDA tensors."""
-    monkeypatch.setattr(module, "stays_there", lambda rows: isinstance(rows, torch.Tensor))
+    monkeypatch.setattr(module, "stays_on_device", lambda rows: isinstance(rows, torch.Tensor))
 
 
 OPTIONS = [
@@ -68,7 +68,7 @@ def test_the_state_is_that_of_cpu_rows(monkeypatch, options, dtype):
     for log_ratio, ids, accepted in batches(groups, dtype):
         want.update(log_ratio, ids, accepted=accepted)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "stays_there", lambda rows: isinstance(rows, torch.Tensor))
+        patch.setattr(module, "stays_on_device", lambda rows: isinstance(rows, torch.Tensor))
         for log_ratio, ids, accepted in batches(groups, dtype):
             got.update(log_ratio, ids.int(), accepted=accepted)
             # The rows are the envelope's own from here on.
@@ -83,7 +83,7 @@ def test_only_the_largest_rows_wait(monkeypatch, device_path, policy):
     got, want = Envelope.parse(policy, groups=5), Envelope.parse(policy, groups=5)
     for log_ratio, ids, _ in batches(5, count=8, rows=100):
         got.update(log_ratio, ids)
-        assert sum(len(ratio) for ratio, _ in got._waiting._tails._rows) <= 3000
+        assert sum(len(ratio) for ratio, _ in got._store._waiting._tails._rows) <= 3000
         want.update(log_ratio.numpy(), ids.numpy())
     assert_same_state(got, want)
 
@@ -91,7 +91,7 @@ def test_only_the_largest_rows_wait(monkeypatch, device_path, policy):
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("on_device", [False, True])
 def test_no_row_meets_or_violates_an_M_of_0(monkeypatch, on_device, groups):
-    monkeypatch.setattr(module, "stays_there", lambda rows: on_device)
+    monkeypatch.setattr(module, "stays_on_device", lambda rows: on_device)
     ids = torch.zeros(2, dtype=torch.int64)
     envelope = Envelope(groups=groups)
     envelope.update(torch.full((2,), -INF), ids)
@@ -120,7 +120,7 @@ def test_only_decided_rows_are_violations(options, on_device, batches):
     envelope = Envelope(**options)
     met, above = torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "stays_there", lambda rows: on_device)
+        patch.setattr(module, "stays_on_device", lambda rows: on_device)
         for batch in batches:
             values, ids = zip(*batch, strict=True) if batch else ((), ())
             log_ratio = torch.tensor(values, dtype=torch.float64)
@@ -141,9 +141,9 @@ def test_only_decided_rows_are_violations(options, on_device, batches):
 def test_cpu_and_device_rows_may_alternate(monkeypatch):
     got, want = Envelope(groups=5), Envelope(groups=5)
     for step, (log_ratio, ids, _) in enumerate(batches(5)):
-        monkeypatch.setattr(module, "stays_there", lambda rows, step=step: step % 3 > 0)
+        monkeypatch.setattr(module, "stays_on_device", lambda rows, step=step: step % 3 > 0)
         got.update(log_ratio, ids)
-        monkeypatch.setattr(module, "stays_there", lambda rows: False)
+        monkeypatch.setattr(module, "stays_on_device", lambda rows: False)
         want.update(log_ratio, ids)
     assert_same_state(got, want)
 
@@ -156,9 +156,9 @@ def test_M_is_at_hand(device_path):
     assert log_M[0, 0].item() == 2.0
     assert log_M.isnan().tolist() == [[False, True], [True, True]]
     assert envelope.log_M(device="cpu")[:1].tolist() == [1.0]
-    assert envelope._waiting is not None
+    assert envelope._store._waiting is not None
     assert envelope.report().overall["seen"] == 2
-    assert envelope._waiting is None
+    assert envelope._store._waiting is None
     with pytest.raises(ValueError, match="device is for log_M without rows, got device='cpu'"):
         envelope.log_M(ids, device="cpu")
 
@@ -183,7 +183,7 @@ def test_reactions(device_path):
     assert weights[0, :2].tolist() == [1.0, pytest.approx(math.exp(2.0))]
     assert weights[0, 2].isnan()
     strict = Envelope("fixed", M=1.0, on_violation="raise")
-    with pytest.raises(module.EnvelopeViolation, match="1 of 3 rows"):
+    with pytest.raises(EnvelopeViolation, match="1 of 3 rows"):
         strict.update(log_ratio)
 
 
@@ -196,7 +196,7 @@ def test_errors_come_at_once(device_path):
         envelope.update(log_ratio, torch.zeros(2, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"accepted must be a bool tensor or array, got torch\.int"):
         envelope.update(log_ratio, torch.zeros(3).long(), accepted=torch.zeros(3).long())
-    assert envelope._waiting is None
+    assert envelope._store._waiting is None
 
 
 def test_loading_forgets_what_waits(device_path):

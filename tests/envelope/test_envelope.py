@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 
 INF = math.inf
 NAN = math.nan

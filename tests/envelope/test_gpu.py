@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 
 pytestmark = [
     pytest.mark.gpu,

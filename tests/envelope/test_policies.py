@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rskernels import _core
-from rskernels.envelope.envelope import Envelope, EnvelopeViolation, NoFiniteM
+from rskernels.envelope import Envelope, EnvelopeViolation, NoFiniteM
 
 NAN = math.nan
 
@@ -53,6 +53,7 @@ def test_parse_is_the_inverse_of_the_reports_policy(text, policy, parameter):
             "confidence must be in (0, 1), got 1.0",
             {"policy": "quantile", "level": 0.5, "confidence": 1.0},
         ),
+        (ValueError, "policy must be one of fixed, max, leave", {"policy": ["max"]}),
         (ValueError, "on_violation must be one of cap, raise,", {"on_violation": "ignore"}),
     ],
 )

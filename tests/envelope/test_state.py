@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 
 INF = math.inf
 NAN = math.nan

@@ -90,7 +90,11 @@ def import_circles(package: Path) -> list[str]:
     """Find a circle of modules that import each other, at whatever time."""
     files = modules(package)
     graph = {
-        module: {_target(source, name, files) for _, source, name in imports(module, path)}
+        module: {
+            _target(source, name, files)
+            for _, source, name in imports(module, path)
+            if name != EXTENSION
+        }
         & set(files)
         for module, path in files.items()
     }

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rskernels.envelope.envelope import Envelope
+from rskernels.envelope import Envelope
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.proposals import DefensiveProposal
 from rskernels.sampling import rejection_sample

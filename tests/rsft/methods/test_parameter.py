@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rskernels import RejectionError
-from rskernels.envelope.envelope import EnvelopeViolation
+from rskernels.envelope import EnvelopeViolation
 from rskernels.rsft.data.samples import Samples
 from rskernels.rsft.methods.parameter import batched_loss, chain, independent
 

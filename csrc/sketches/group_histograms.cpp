@@ -1,4 +1,4 @@
-#include "sketches/sketch.hpp"
+#include "sketches/group_histograms.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -14,14 +14,14 @@ constexpr double kMaxUnit = 0x1p512;
 
 }  // namespace
 
-Sketch::Sketch(const EnvelopeOptions& options, bool with_mass)
-    : with_mass_(with_mass),
-      forgets_(options.half_life.has_value()),
-      groups_(static_cast<std::size_t>(options.groups)) {
-  if (forgets_) growth_ = std::exp2(1.0 / *options.half_life);
+GroupHistograms::GroupHistograms(std::int64_t groups, std::optional<double> half_life, Holds holds)
+    : with_mass_(holds == Holds::kCountsAndMasses),
+      forgets_(half_life.has_value()),
+      groups_(static_cast<std::size_t>(groups)) {
+  if (forgets_) growth_ = std::exp2(1.0 / *half_life);
 }
 
-void Sketch::observe(std::size_t index, std::span<const double> ratios) {
+void GroupHistograms::observe(std::size_t index, std::span<const double> ratios) {
   Group& group = groups_[index];
   for (const double ratio : ratios) {
     group.counts.add(ratio, group.unit);
@@ -35,14 +35,14 @@ void Sketch::observe(std::size_t index, std::span<const double> ratios) {
   }
 }
 
-void Sketch::rescale(Group& group) const {
+void GroupHistograms::rescale(Group& group) const {
   if (group.unit == 1.0) return;
   group.counts.scale(1.0 / group.unit);
   group.masses.scale(1.0 / group.unit);
   group.unit = 1.0;
 }
 
-void Sketch::merge(const Sketch& other) {
+void GroupHistograms::merge(const GroupHistograms& other) {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const Group& theirs = other.groups_[g];
     rescale(groups_[g]);
@@ -51,7 +51,7 @@ void Sketch::merge(const Sketch& other) {
   }
 }
 
-std::vector<Sketch::Atom> Sketch::atoms(std::size_t group) const {
+std::vector<GroupHistograms::Atom> GroupHistograms::atoms(std::size_t group) const {
   std::vector<Atom> atoms;
   const std::vector<Histogram::Bin> masses = groups_[group].masses.bins();
   auto mass = masses.begin();
@@ -62,13 +62,13 @@ std::vector<Sketch::Atom> Sketch::atoms(std::size_t group) const {
   return atoms;
 }
 
-double Sketch::total(std::size_t group) const {
+double GroupHistograms::total(std::size_t group) const {
   double total = 0.0;
   for (const Histogram::Bin& bin : groups_[group].counts.bins()) total += bin.count;
   return total / groups_[group].unit;
 }
 
-void Sketch::save(Columns& columns) const {
+void GroupHistograms::save(Columns& columns) const {
   auto& start = columns.ints["bin_start"];
   auto& unit = columns.doubles["unit"];
   auto& edge = columns.doubles["bin_edge"];
@@ -86,7 +86,7 @@ void Sketch::save(Columns& columns) const {
   if (with_mass_) columns.doubles.try_emplace("bin_mass");
 }
 
-void Sketch::load(const Columns& columns) {
+void GroupHistograms::load(const Columns& columns) {
   const auto& unit = columns.double_column("unit");
   const auto& start = columns.int_column("bin_start");
   const auto& edges = columns.double_column("bin_edge");
@@ -130,7 +130,7 @@ void Sketch::load(const Columns& columns) {
   groups_.swap(groups);
 }
 
-void Sketch::check_fits(std::span<const Tally> tallies) const {
+void GroupHistograms::check_fits(std::span<const Tally> tallies) const {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const double samples = total(g);
     const double expected = static_cast<double>(tallies[g].valid());

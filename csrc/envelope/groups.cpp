@@ -1,9 +1,10 @@
-#include "envelope/grouped.hpp"
+#include "envelope/groups.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "sketches/weights.hpp"
 
@@ -63,10 +64,9 @@ void add_unusual(double log_ratio, double fraction, double power, GroupTally& gr
 // Groups this many rows on are fetched meanwhile: they come from anywhere.
 constexpr std::int64_t kAhead = 12;
 
-void scatter(const Gathered& rows, std::int64_t count, const std::function<void(std::size_t)>& meet,
-             std::span<GroupTally> groups, std::span<GroupLine> lines, std::span<Tail> tails,
-             Tail& tail, std::vector<std::int64_t>& touched) {
-  double tail_threshold = tail.threshold();
+void scatter(const Gathered& rows, std::int64_t count, Groups& groups, GroupRange& range) {
+  const std::span<GroupLine> lines(groups.lines);
+  double tail_threshold = range.tail.threshold();
   for (std::int64_t i = 0; i < count; ++i) {
     if (i + kAhead < count) {
       __builtin_prefetch(&lines[static_cast<std::size_t>(rows.group[i + kAhead])], 1, 3);
@@ -74,10 +74,11 @@ void scatter(const Gathered& rows, std::int64_t count, const std::function<void(
     const auto id = static_cast<std::size_t>(rows.group[i]);
     GroupLine& line = lines[id];
     if (!line.touched) {
-      meet(id);
+      groups.in_force(id);
+      groups.tallies[id].begin_batch();
+      line = GroupLine(groups.tallies[id], groups.tails[id]);
       line.touched = true;
-      groups[id].remember();
-      touched.push_back(rows.group[i]);
+      range.touched.push_back(rows.group[i]);
     }
     const double log_ratio = rows.log_ratio[i];
     if (log_ratio <= line.usual) {
@@ -86,16 +87,17 @@ void scatter(const Gathered& rows, std::int64_t count, const std::function<void(
       line.weight += w;
       line.square += w * w;
     } else {
-      add_unusual(log_ratio, rows.fraction[i], rows.power[i], groups[id], line);
+      add_unusual(log_ratio, rows.fraction[i], rows.power[i], groups.tallies[id], line);
       if (!(log_ratio < kInfinity)) continue;
     }
     if (log_ratio > line.tail_threshold) {
-      tails[id].add(log_ratio);
-      line.tail_threshold = tails[id].threshold();
+      Tail& tail = groups.tails[id];
+      tail.add(log_ratio);
+      line.tail_threshold = tail.threshold();
     }
     if (log_ratio > tail_threshold) {
-      tail.add(log_ratio);
-      tail_threshold = tail.threshold();
+      range.tail.add(log_ratio);
+      tail_threshold = range.tail.threshold();
     }
   }
 }
@@ -115,10 +117,8 @@ std::int64_t gather(const Id* ids, const double* log_ratio, std::int64_t count, 
 
 }  // namespace
 
-GroupLine::GroupLine(const GroupTally& group, const Tail* tail)
-    : exponent(group.tally.exponent),
-      usual(usual_of(group)),
-      tail_threshold(tail == nullptr ? kInfinity : tail->threshold()) {}
+GroupLine::GroupLine(const GroupTally& group, const Tail& tail)
+    : exponent(group.tally.exponent), usual(usual_of(group)), tail_threshold(tail.threshold()) {}
 
 void GroupLine::flush(GroupTally& group) {
   Tally& tally = group.tally;
@@ -135,22 +135,28 @@ void GroupLine::flush(GroupTally& group) {
   square = 0.0;
 }
 
-void accumulate(const Batch& batch, std::int64_t first, std::int64_t last,
-                const std::function<void(std::size_t)>& meet, std::span<GroupTally> groups,
-                std::span<GroupLine> lines, std::span<Tail> tails, Tail& tail,
-                std::vector<std::int64_t>& touched) {
+const InForce& Groups::in_force(std::size_t group) {
+  GroupTally& held = tallies[group];
+  if (held.is_stale) held.M = InForce(policy->log_M(group, held.tally, tail_of(group)));
+  held.is_stale = false;
+  return held.M;
+}
+
+void accumulate(const Batch& batch, Groups& groups, GroupRange& range) {
   Gathered rows;
   alignas(64) double wide[kBatchBlock];
+  const auto gather_from = [&](const auto* ids, std::int64_t count) {
+    return gather(ids, wide, count, range.first, range.last, rows);
+  };
   for (std::int64_t begin = 0; begin < batch.count; begin += kBatchBlock) {
     const std::int64_t count = std::min(kBatchBlock, batch.count - begin);
     load(batch, begin, count, wide);
     const std::int64_t kept =
-        batch.ids_are_int32 ? gather(static_cast<const std::int32_t*>(batch.group_ids) + begin,
-                                     wide, count, first, last, rows)
-                            : gather(static_cast<const std::int64_t*>(batch.group_ids) + begin,
-                                     wide, count, first, last, rows);
+        batch.ids_are_int32
+            ? gather_from(static_cast<const std::int32_t*>(batch.group_ids) + begin, count)
+            : gather_from(static_cast<const std::int64_t*>(batch.group_ids) + begin, count);
     split_weights(rows.log_ratio, kept, rows.fraction, rows.power);
-    scatter(rows, kept, meet, groups, lines, tails, tail, touched);
+    scatter(rows, kept, groups, range);
   }
 }
 

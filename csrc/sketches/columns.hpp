@@ -25,9 +25,9 @@ struct Columns {
  private:
   template <class Map>
   static const typename Map::mapped_type& find(const Map& columns, const std::string& name) {
-    const auto found = columns.find(name);
-    if (found == columns.end()) throw std::invalid_argument("the state lacks " + name);
-    return found->second;
+    const auto column = columns.find(name);
+    if (column == columns.end()) throw std::invalid_argument("the state lacks " + name);
+    return column->second;
   }
 };
 

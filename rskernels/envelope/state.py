@@ -1,0 +1,160 @@
+"""What an envelope has seen: counted and reported, merged with others, stored and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rskernels.envelope.options import Options
+from rskernels.envelope.report import EnvelopeCounts, EnvelopeReport, make_report
+from rskernels.envelope.store import Store
+
+Self = TypeVar("Self", bound="EnvelopeState")
+
+
+class EnvelopeState:
+    """The state of an envelope, apart from how rows are decided by it.
+
+    Parameters
+    ----------
+    options : Options
+        Of the envelope; states of the same options can be merged.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._store = Store(options)
+
+    def tallies(self) -> dict[str, Tensor]:
+        """Return the part of a :meth:`report` that needs no M and fits no tail, hence is cheap.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``[groups]`` a name, as in ``report().groups`` without ``log_M``, ``pareto_k`` and
+            ``tv_bound``.
+        """
+        return {
+            name: torch.from_numpy(column) for name, column in self._store.core.tallies().items()
+        }
+
+    @property
+    def counts(self) -> EnvelopeCounts:
+        """Rows seen, violations and invalid rows of each group."""
+        tallies = self.tallies()
+        return EnvelopeCounts(*(tallies[name] for name in EnvelopeCounts._fields))
+
+    @property
+    def seen(self) -> Tensor:
+        """All rows, int64 ``[groups]``."""
+        return self.counts.seen
+
+    @property
+    def violations(self) -> Tensor:
+        """Rows whose ratio was above the M > 0 in force when they came, int64 ``[groups]``."""
+        return self.counts.violations
+
+    @property
+    def invalid(self) -> Tensor:
+        """Rows whose log ratio was NaN or +inf, int64 ``[groups]``."""
+        return self.counts.invalid
+
+    def report(self) -> EnvelopeReport:
+        """Return counts, bias and cost, per group and overall; printable, and ``.to_dict()``."""
+        groups, overall = self._store.core.report()
+        options = self._store.options
+        return make_report(options.policy.text, options.on_violation, groups, overall)
+
+    def merge(self: Self, other: EnvelopeState) -> Self:
+        """Add what ``other`` has seen, in place, and return self.
+
+        With ``half_life`` the newest samples of both count as equally old.
+
+        Raises
+        ------
+        TypeError
+            If ``other`` is no Envelope.
+        ValueError
+            If an option differs.
+        """
+        if not isinstance(other, EnvelopeState):
+            raise TypeError(f"only an Envelope can be merged, got {type(other).__name__}")
+        self._store.merge(other._store)
+        return self
+
+    def all_reduce(self: Self, group: dist.ProcessGroup | None = None) -> Self:
+        """Merge the envelopes of all processes, in place on each, and return self.
+
+        Every rank ends with what one process would hold that saw the rows of all: the same
+        maxima, counts and histograms, sums to rounding. As with the collectives of torch, every
+        rank of the group must call it, and a second call counts all rows again: keep what is new
+        in an envelope of its own, reduce that and :meth:`merge` it.
+
+        Two collectives, whatever the number of groups; on the GPU where the backend is NCCL. Each
+        rank receives the state of all of them for a while, of the size that :meth:`to_bytes` has.
+
+        Parameters
+        ----------
+        group : torch.distributed.ProcessGroup, optional
+            The default group if None.
+
+        Raises
+        ------
+        ValueError
+            On every rank if an option differs, such as the number of groups; if there is no
+            process group, or this process is none of the group. The envelope then stays as it was.
+        RuntimeError
+            If another rank cannot read what it was shown, such as a group id on a GPU that lies
+            outside; that rank raises what kept it from it.
+        """
+        self._store.all_reduce(group)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything in types that ``torch.load(weights_only=True)`` reads."""
+        return self._store.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replace what has been seen by a :meth:`state_dict` of an envelope of the same options.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an entry is missing, unknown, of another type or dtype, or a tensor without values
+            (on "meta"); if the options differ, or the values fit no envelope. The envelope then
+            stays as it was.
+        """
+        self._store.load_state_dict(state)
+
+    def to_bytes(self) -> bytes:
+        """Return options and state as bytes, with a version, their length and a checksum."""
+        return self._store.core.to_bytes()
+
+    @classmethod
+    def from_bytes(cls: type[Self], data: bytes) -> Self:
+        """Make the envelope that :meth:`to_bytes` wrote down.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `data` is no bytes, truncated, damaged, of another version or no envelope.
+        """
+        envelope = cls.__new__(cls)
+        envelope._store = Store.from_bytes(data)
+        return envelope
+
+    def load_bytes(self, data: bytes) -> None:
+        """Replace what has been seen by what :meth:`to_bytes` of the same options wrote down.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`from_bytes`, and if the options differ. The envelope then stays as it was.
+        """
+        self._store.load_bytes(data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_bytes, (self.to_bytes(),)
