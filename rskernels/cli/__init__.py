@@ -1,1 +1,21 @@
-"""The ``rskernels`` command."""
+"""The ``rskernels`` command, a file a subcommand.
+
+``options`` makes a command's options of a configuration, ``app`` puts the commands together.
+"""
+
+from rskernels.rsft.extras import HINT as _HINT
+
+__all__ = ["main"]
+
+NEEDED = ("rich", "typer")
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        from rskernels.cli.app import app
+    except ModuleNotFoundError as missing:
+        if missing.name not in NEEDED:
+            raise
+        raise SystemExit(f"the rskernels command needs {missing.name}: {_HINT}") from missing
+    app(prog_name="rskernels")

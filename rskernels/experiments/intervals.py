@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rskernels.experiments.runner import read_run
-from rskernels.experiments.suite import Experiment, Run
+from rskernels.experiments.suite import Experiment, ExperimentRun
 from rskernels.rsft.extras import train_extra
 
 CONFIDENCE = 0.95
@@ -93,11 +93,11 @@ def at_equal_cost(
     for seed in range(len(ours.measures[measure])):
         spent = [r.courses["gradient_samples"][seed] for r in (ours, theirs)]
         cost = max(min(spent[0][-1], spent[1][-1]), spent[0][0], spent[1][0])
-        mine, other = (
+        our_value, their_value = (
             np.interp(cost, s, r.courses[measure][seed])
             for s, r in zip(spent, (ours, theirs), strict=True)
         )
-        differences.append(mine - other)
+        differences.append(our_value - their_value)
     return t_interval(np.array(differences))
 
 
@@ -115,15 +115,15 @@ def best_at_equal_cost(ours: Result, results: Sequence[Result]) -> tuple[Result,
     return min(trained, key=lambda pair: pair[1].mean) if trained else None
 
 
-def collect(experiment: Experiment, runs: Sequence[Run], out: Path) -> list[Result]:
+def collect(experiment: Experiment, runs: Sequence[ExperimentRun], out: Path) -> list[Result]:
     """Read the finished runs of an experiment, case by case."""
     results = []
     for case in experiment.cases:
-        mine = [r for r in runs if (r.experiment, r.case) == (experiment.name, case.name)]
-        read = [read_run(r, out) for r in mine]
+        own = [r for r in runs if (r.experiment, r.case) == (experiment.name, case.name)]
+        read = [read_run(r, out) for r in own]
         summaries = [summary for summary, _ in read]
         courses = [course(records) for _, records in read]
-        rejects = mine[0].config.rule.rejects or "draw_acceptance" in summaries[0]
+        rejects = own[0].config.rule.rejects or "draw_acceptance" in summaries[0]
         results.append(
             Result(
                 case.name,
@@ -147,7 +147,7 @@ def collect(experiment: Experiment, runs: Sequence[Run], out: Path) -> list[Resu
 
 def measures_of(summaries: Sequence[dict[str, Any]]) -> dict[str, Array]:
     """Return the measures at the end of runs, ``[seeds]`` each."""
-    told = [{**s, "acceptance": s.get("draw_acceptance", s["acceptance"])} for s in summaries]
+    ends = [{**s, "acceptance": s.get("draw_acceptance", s["acceptance"])} for s in summaries]
     names = (
         *SCORES,
         "gradient_samples",
@@ -156,12 +156,12 @@ def measures_of(summaries: Sequence[dict[str, Any]]) -> dict[str, Array]:
         "gradient_ess",
         "violations_share",
     )
-    return {name: np.array([s[name] for s in told], dtype=float) for name in names}
+    return {name: np.array([s[name] for s in ends], dtype=float) for name in names}
 
 
 def course(records: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     """Return what each epoch of a run was like, from the records of its metrics."""
-    found: dict[str, list[float]] = {
+    values: dict[str, list[float]] = {
         name: []
         for name in (
             "gradient_samples",
@@ -178,13 +178,13 @@ def course(records: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
             steps.append(record)
             continue
         for name in ("gradient_samples", "balanced_accuracy", "worst_accuracy"):
-            found[name].append(record[name])
+            values[name].append(record[name])
         M = record["M"]
         if "draw_log_M" in record:
             M = math.exp(record["draw_log_M"])
         acceptance = sum(step["acceptance"] for step in steps) / len(steps)
-        found["acceptance"].append(record.get("draw_acceptance", acceptance))
-        found["M"].append(math.nan if M is None else M)
-        found["delta"].append(sum(step["delta"] for step in steps) / len(steps))
+        values["acceptance"].append(record.get("draw_acceptance", acceptance))
+        values["M"].append(math.nan if M is None else M)
+        values["delta"].append(sum(step["delta"] for step in steps) / len(steps))
         steps = []
-    return found
+    return values

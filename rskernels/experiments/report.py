@@ -63,9 +63,9 @@ number.
   modalities, as do the two cases of *accept* that say so, none under drift, and else so many that
   it uses as many gradient samples. *Target rows alone* are a tenth of the rows, and so of the
   gradient samples.
-- *accept* and *control* decide by p̂/(M·q), p̂ the balance that is wanted and q the model's
+- *accept* and *control* decide by p̂/(M·q), p̂ the balance aimed at and q the model's
   probability of the label; what follows M is the policy by which M is learnt. Under drift they, and
-  the weights, are told the priors of each epoch; the samplers count its labels.
+  the weights, know the priors of each epoch; the samplers count its labels.
 """
 
 
@@ -91,16 +91,16 @@ def write_report(compared: Compared, folder: Path, *, is_quick: bool = False) ->
             draw_envelopes(rejecting, folder / f"{experiment.name}-envelope.png")
         sections.append(section(experiment, results))
     seeds = len(compared[0][1][0].measures["seconds"])
-    made = (
+    origin = (
         f"Made by `rskernels`, {seeds} seeds, on {os.cpu_count()} CPU cores, torch "
         f"{torch.__version__.partition('+')[0]}."
     )
     if is_quick:
-        made += " A trial of the machinery: too few seeds and epochs to conclude anything."
+        origin += " A trial of the machinery: too few seeds and epochs to conclude anything."
     text = "\n\n".join(
         [
             "# Rejection against its alternatives",
-            made,
+            origin,
             overview(compared),
             EXPLAINED.rstrip(),
             *sections,
@@ -132,7 +132,7 @@ def section(experiment: Experiment, results: Sequence[Result]) -> str:
     if rejecting:
         parts += [
             "From the first epoch to the last; δ̂ bounds how far the accepted law is from the "
-            "wanted one in total variation:",
+            "one aimed at in total variation:",
             markdown(["", "M", "acceptance", "δ̂", "violations"], envelope_rows(rejecting)),
             f"![Acceptance, M and excess mass over time]({name}-envelope.png)",
         ]
@@ -141,7 +141,7 @@ def section(experiment: Experiment, results: Sequence[Result]) -> str:
 
 def sentences(results: Sequence[Result]) -> list[str]:
     """Say of each case that rejects how it does against the best baseline."""
-    said = []
+    lines = []
     for r in results:
         if r.is_baseline:
             continue
@@ -159,14 +159,14 @@ def sentences(results: Sequence[Result]) -> list[str]:
                 f" At equal gradient samples it **{equal[1].verdict}** against the best there, "
                 f"*{equal[0].name}*: {show_range(equal[1])}."
             )
-        said.append(text)
-    return said
+        lines.append(text)
+    return lines
 
 
 def frozen(results: Sequence[Result]) -> list[str]:
     """Say how an M that the pilot has fixed does against the same that goes on learning."""
     by_name = {r.name: r for r in results}
-    said = []
+    lines = []
     for r in results:
         moving = by_name.get(r.name.removesuffix(FROZEN))
         if moving is None or moving is r:
@@ -177,13 +177,13 @@ def frozen(results: Sequence[Result]) -> list[str]:
             for name in ("M", "acceptance", "delta")
         )
         difference = paired(r, moving, "balanced_accuracy")
-        said.append(
+        lines.append(
             f"`{r.name}` **{difference.verdict}** against the M that goes on learning: "
             f"{show_range(difference)}. Over the second half M is {M[0]:.3g} for {M[1]:.3g}, "
             f"acceptance {acceptance[0]:.2f} for {acceptance[1]:.2f}, δ̂ {delta[0]:.3f} for "
             f"{delta[1]:.3f}."
         )
-    return said
+    return lines
 
 
 def overview(compared: Compared) -> str:

@@ -18,19 +18,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rskernels.experiments.suite import Run
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
-from rskernels.rsft.errors import TrainingError
+from rskernels.experiments.config import GradientConfig
+from rskernels.experiments.families import run
+from rskernels.experiments.suite import ExperimentRun
+from rskernels.rsft.errors import CheckpointError, TrainingError
 from rskernels.rsft.extras import train_extra
-from rskernels.rsft.methods.config import Config
-from rskernels.rsft.methods.dispatch import run
 
 # What this process has compiled and loaded: kinds of runs of which it has made one.
-_warm: set[tuple[str, str, str]] = set()
+_warm: set[tuple[str, str, str | None]] = set()
 
 
 def run_all(
-    runs: Sequence[Run], out: Path, *, jobs: int = 1, overwrite: bool = False, progress: bool = True
+    runs: Sequence[ExperimentRun],
+    out: Path,
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> None:
     """Make the runs that `out` does not hold yet.
 
@@ -39,7 +43,7 @@ def run_all(
 
     Parameters
     ----------
-    runs : sequence of Run
+    runs : sequence of ExperimentRun
         Of distinct cases or seeds.
     out : Path
         Folder for a folder a run.
@@ -76,7 +80,7 @@ def run_all(
 
 @contextmanager
 def _results(
-    todo: Sequence[Run], out: Path, jobs: int, overwrite: bool
+    todo: Sequence[ExperimentRun], out: Path, jobs: int, overwrite: bool
 ) -> Iterator[Iterator[Path]]:
     """Yield what gives something for each run that has been made."""
     if jobs == 1:
@@ -101,7 +105,7 @@ def _results(
         pool.shutdown(cancel_futures=True)
 
 
-def make(run_: Run, out: Path, overwrite: bool) -> Path:
+def make(run_: ExperimentRun, out: Path, overwrite: bool) -> Path:
     """Make one run, or what is missing of it, and return its folder."""
     folder, config = folder_of(run_, out), run_.config
     resume = not overwrite and (folder / "checkpoint.pt").is_file()
@@ -109,7 +113,9 @@ def make(run_: Run, out: Path, overwrite: bool) -> Path:
         kind = (config.data, config.method, config.selection)
         if kind not in _warm:
             # The first run pays for compiling its kernels; time the second.
-            brief = dataclasses.replace(config, epochs=1, pretrain_epochs=1)
+            brief = dataclasses.replace(config, epochs=1)
+            if config.pretrain_epochs is not None:
+                brief = dataclasses.replace(brief, pretrain_epochs=1)
             with TemporaryDirectory() as scratch:
                 run(brief, Path(scratch), progress=False)
             _warm.add(kind)
@@ -120,7 +126,7 @@ def make(run_: Run, out: Path, overwrite: bool) -> Path:
     return folder
 
 
-def is_done(config: Config, folder: Path) -> bool:
+def is_done(config: GradientConfig, folder: Path) -> bool:
     """Say whether a folder holds this run, finished.
 
     Raises
@@ -136,11 +142,11 @@ def is_done(config: Config, folder: Path) -> bool:
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: overwrite it or name another folder") from error
     # As JSON has it, so that both have the same types.
-    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    requested = json.loads(json.dumps(dataclasses.asdict(config)))
     differing = [
-        f"{name} was {saved.get(name)!r}, is {wanted.get(name)!r}"
-        for name in sorted({*saved, *wanted})
-        if saved.get(name) != wanted.get(name)
+        f"{name} was {saved.get(name)!r}, is {requested.get(name)!r}"
+        for name in sorted({*saved, *requested})
+        if saved.get(name) != requested.get(name)
     ]
     if differing:
         raise CheckpointError(
@@ -150,14 +156,14 @@ def is_done(config: Config, folder: Path) -> bool:
     return True
 
 
-def read_run(run_: Run, out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def read_run(run_: ExperimentRun, out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the summary of a finished run, and the records of its metrics."""
     folder = folder_of(run_, out)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return json.loads((folder / "summary.json").read_text()), [json.loads(line) for line in lines]
 
 
-def folder_of(run_: Run, out: Path) -> Path:
+def folder_of(run_: ExperimentRun, out: Path) -> Path:
     """Return the folder of a run."""
     name = re.sub("[^a-z0-9.]+", "-", run_.case.lower())
     return out / run_.experiment / f"{name}-seed{run_.config.seed}"

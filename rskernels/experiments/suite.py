@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rskernels.rsft.methods.config import IMBALANCE, Config
+from rskernels.experiments.config import IMBALANCE, GradientConfig
 
 
 class Case(NamedTuple):
@@ -19,7 +19,7 @@ class Case(NamedTuple):
     name : str
         In tables and folders; no other case of the experiment has it.
     options : dict
-        Of `Config`, besides the experiment's.
+        Of `GradientConfig`, besides the experiment's.
     is_baseline : bool
         Whether it is what a practitioner would use instead of rejection.
     """
@@ -39,7 +39,7 @@ class Experiment(NamedTuple):
     title : str
         What is asked, in a line of Markdown.
     options : dict
-        Of `Config`, for all cases.
+        Of `GradientConfig`, for all cases.
     cases : tuple of Case
         The first is what the others are paired with.
     quick : dict
@@ -60,12 +60,12 @@ class Experiment(NamedTuple):
 FROZEN = ", fixed by the pilot"
 
 
-class Run(NamedTuple):
+class ExperimentRun(NamedTuple):
     """One run of an experiment: a case and a seed."""
 
     experiment: str
     case: str
-    config: Config
+    config: GradientConfig
 
 
 def accept(envelope: str, **options: Any) -> Case:
@@ -238,7 +238,7 @@ def check_names(kind: str, names: Iterable[str], accepted: Sequence[str]) -> Non
 
 def make_runs(
     experiments: Sequence[Experiment], *, seeds: int, first_seed: int = 0, quick: bool = False
-) -> list[Run]:
+) -> list[ExperimentRun]:
     """Return every run, all cases of a seed before the next seed.
 
     So a machine that is slower for a while is so for all cases, and what is there after an
@@ -250,7 +250,7 @@ def make_runs(
         If a configuration is refused.
     """
     return [
-        Run(experiment.name, case.name, _config(experiment, case, seed, quick))
+        ExperimentRun(experiment.name, case.name, _config(experiment, case, seed, quick))
         for seed, experiment in itertools.product(
             range(first_seed, first_seed + seeds), experiments
         )
@@ -258,11 +258,11 @@ def make_runs(
     ]
 
 
-def _config(experiment: Experiment, case: Case, seed: int, quick: bool) -> Config:
-    config = Config(**{**experiment.options, **case.options}, seed=seed)
+def _config(experiment: Experiment, case: Case, seed: int, quick: bool) -> GradientConfig:
+    config = GradientConfig(**{**experiment.options, **case.options}, seed=seed)
     if not quick:
         return config
     # A case that trains longer than the others still does.
-    times = config.epochs / Config(**experiment.options).epochs
+    times = config.epochs / GradientConfig(**experiment.options).epochs
     quickly = {**experiment.quick, "epochs": math.ceil(experiment.quick["epochs"] * times)}
     return dataclasses.replace(config, **quickly)

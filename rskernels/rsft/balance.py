@@ -52,7 +52,7 @@ class Balance:
         return self._modality[rows] if self._has_M and self._modality is not None else None
 
     def fewest(self, rows: int) -> int:
-        """Return the rows of the rarest group of the envelope, of the pool's so many."""
+        """Return the rows of the rarest group of the envelope, where the pool has `rows`."""
         if not self._has_M or self._modality is None:
             return rows
         return int(self._modality.bincount(minlength=self.groups).min())
@@ -82,10 +82,10 @@ class Balance:
         if mask is not None:
             self._used += self._modality[rows[mask]].bincount(minlength=len(self._names))
 
-    def told(self) -> dict[str, float]:
-        """Return what an epoch's record tells: rows used, and the last M of each that has one."""
+    def measures(self) -> dict[str, float]:
+        """Return rows used of each modality, and the last M of each that has one."""
         used = zip(self._names, self._used.tolist(), strict=True)
-        record = {f"gradient_samples_{name}": many for name, many in used}
+        record = {f"gradient_samples_{name}": count for name, count in used}
         if self._has_M:
             each = zip(self._names, self._log_M.tolist(), strict=True)
             record |= {f"log_M_{name}": value for name, value in each}

@@ -1,330 +1,271 @@
-"""The gradient loop: score a batch, select samples by a rule, step on what was selected.
+"""The gradient loop: score a batch, decide which samples are used, step on them, learn M from it.
 
-    rskernels train --data digits --method accept --envelope quantile:0.9 --seed 0 --out runs/try
-    rskernels train --data digits --method accept --envelope quantile:0.9 --seed 0 --out runs/try \
-        --resume
-
-Everything random comes from the seed; a resumed run continues bit-identically.
+`rskernels.rsft.run.train` runs it in a folder, with metrics and checkpoints.
 """
 
-import dataclasses
-import json
+from __future__ import annotations
+
 import math
 import time
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from rskernels.envelope import Envelope
-from rskernels.rsft.artifacts import checkpoint
-from rskernels.rsft.artifacts.figures import Bar, describe, draw_curves, write_summary
-from rskernels.rsft.artifacts.metrics import MetricsWriter, evaluate
+from rskernels.rsft.artifacts.metrics import evaluate
 from rskernels.rsft.balance import Balance
+from rskernels.rsft.config import LoopConfig, make_envelope
 from rskernels.rsft.errors import TrainingError
-from rskernels.rsft.methods.config import Config, make_envelope
-from rskernels.rsft.methods.gradient import make_task
-from rskernels.rsft.rules import State, log_ratio
+from rskernels.rsft.rules import Selection, State, log_ratio
+from rskernels.rsft.state import LoopState, Step, Totals
+from rskernels.rsft.task import Epoch, Task
+
+NO_ENVELOPE = "fixed:1"  # of a rule that reads no M
 
 
-def train(
-    config: Config,
-    out: Path,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Train a model and write metrics, events, checkpoint, curves and summary.
+class ScoredBatch(NamedTuple):
+    """Rows of the pool, and what the model makes of them before it is decided on them."""
+
+    rows: Tensor
+    """int64 ``[N]``."""
+    inputs: Tensor
+    labels: Tensor
+    targets: Tensor
+    """int64 ``[N]``, the column of the logits that each row is judged by."""
+    log_density: Tensor
+    logits: Tensor
+    """``[N, K]``, without autograd where the rule rejects."""
+    group: Tensor | None
+    """int64 ``[N]``, of the envelope; None for one group."""
+
+
+class DecidedBatch(NamedTuple):
+    """What a rule selected of a batch, and by which M."""
+
+    selection: Selection
+    M: float | None
+    """The largest; None for a rule that rejects nothing."""
+    delta: float
+
+
+class Loop:
+    """The algorithm: `pilot` once, then, batch by batch, score, decide, step, learn.
 
     Parameters
     ----------
-    config : Config
-        The run.
-    out : Path
-        Folder for ``metrics.jsonl``, TensorBoard events, ``checkpoint.pt``, ``curves.png`` and
-        ``summary.json``.
-    resume : bool
-        Continue from the checkpoint in `out`; of the configuration only `epochs` may differ.
-    overwrite : bool
-        Replace a run that `out` already holds.
-    progress : bool
-        Show a progress bar where the output is a terminal.
-
-    Returns
-    -------
-    dict
-        The summary: the configuration under ``"config"`` and the final measurements.
-
-    Raises
-    ------
-    DataError
-        If the data, the imbalance or the test fraction cannot be had.
-    FileExistsError
-        If `out` holds a run and neither `resume` nor `overwrite` is given.
-    CheckpointError
-        If there is no checkpoint to resume, or it is damaged or of another configuration.
-    NoFiniteM
-        If the envelope is "tail" and the ratios have no finite M.
-    TrainingError
-        If the loss, M or a ratio to it, or every logit row of a batch, is not finite.
-
-    Notes
-    -----
-    ``metrics.jsonl`` has a line for each step, of that batch alone, and a line for each epoch,
-    where every count, share and time is that of the run so far; ``delta`` is the batch's
-    Σ(w/M − 1)₊ / Σ w/M, and its mean over the steps; ``gradient_ess`` is (Σv)²/Σv² over all
-    gradient samples, v the share that each had in the gradient of its step; ``envelope`` is
-    ``Envelope.report`` of the run so far with the pilot pass, null where the rule rejects nothing.
-    A batch of which nothing is accepted is a skipped step: its loss is null and the parameters and
-    momentum stay as they are.
-
-    Where the data have several modalities, an epoch's line tells the accuracy on each and how many
-    of its rows were used. A rule that balances them raises the M of the envelope, whose report
-    stays that of its own M; ``log_M_image`` and the like are what was decided with.
+    task : Task
+        Model, data and densities.
+    config : LoopConfig
+        The rule, and how it is trained.
+    generator : torch.Generator
+        Source of the order of the rows.
     """
-    with ExitStack() as stack:
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(config.threads)
 
-        generator = torch.Generator().manual_seed(config.seed)
-        task, rule = make_task(config, generator), config.rule
-        pool, model = task.pool, task.model
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum)
-        balance = Balance(task.modality, task.modalities, has_M=rule.balances)
-        text, half_life = rule.envelope or config.envelope, config.half_life
-        envelope = make_envelope(
-            text,
-            None if rule.envelope else half_life,
-            default=balance.fewest(len(task.pilot)),
-            groups=balance.groups,
+    def __init__(self, task: Task, config: LoopConfig, generator: torch.Generator) -> None:
+        self.task, self.config, self.rule = task, config, config.rule
+        self.policy = self.rule.envelope or config.envelope or NO_ENVELOPE
+        balance = Balance(task.modality, task.modalities, has_M=self.rule.balances)
+        trained = [p for p in task.model.parameters() if p.requires_grad]
+        self.state = LoopState(
+            task.model,
+            torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum),
+            make_envelope(
+                self.policy,
+                None if self.rule.envelope else config.half_life,
+                default=balance.fewest(len(task.pilot)),
+                groups=balance.groups,
+            ),
+            balance,
+            generator,
+            Totals(),
         )
-        first_epoch = 0
-        position = 0
-        total: dict[str, Any] = {
-            "step": 0,
-            "rows": 0,
-            "gradient_samples": 0,
-            "skipped_steps": 0,
-            "violations": 0,
-            "invalid": 0,
-            "delta": 0.0,
-            "squared_weights": 0.0,
-            "seconds": 0.0,
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue from what ``state.state_dict`` returned."""
+        if self.config.freeze:
+            self.state.envelope = Envelope("fixed", M=saved["envelope"]["M"])
+        self.state.load_state_dict(saved)
+
+    def pilot(self) -> None:
+        """Learn M from the untrained model, so that the first batch does not decide its own."""
+        if not self.rule.rejects or self.rule.envelope is not None:
+            return
+        started = time.perf_counter()
+        task, state = self.task, self.state
+        with torch.no_grad():
+            ratios = torch.cat(
+                [
+                    log_ratio(
+                        state.model(task.pool.inputs[rows]),
+                        task.pool.labels[rows],
+                        task.log_density[rows],
+                    )
+                    for rows in torch.split(task.pilot, self.config.batch_size)
+                ]
+            )
+        # One update: what comes after it counts as decided with its M.
+        state.envelope.update(ratios, state.balance.group(task.pilot))
+        state.balance.update(task.pilot, ratios)
+        if self.config.freeze:
+            state.envelope = Envelope("fixed", M=float(state.envelope.M()))
+        state.totals.seconds += time.perf_counter() - started
+
+    def epoch(self, show: Callable[[Step, float], None]) -> dict[str, Any]:
+        """Pass over the rows of an epoch, and return its record.
+
+        Parameters
+        ----------
+        show : callable
+            Called after each step with what it came to, and its part of the epoch.
+        """
+        epoch = self.task.order(self.state.epoch, self.state.generator)
+        log_density = self.task.log_density if epoch.log_density is None else epoch.log_density
+        batches = torch.split(epoch.rows, self.config.batch_size)
+        steps = []
+        for rows in batches:
+            step = self.batch(rows, log_density)
+            self.state.totals.add(step)
+            show(step, 1 / len(batches))
+            steps.append(step)
+        self.state.epoch += 1
+        return self.record(epoch, steps)
+
+    def batch(self, rows: Tensor, log_density: Tensor) -> Step:
+        """Take one step: on rows of the pool, int64 ``[N]``, by log p̂ of all of it."""
+        started = time.perf_counter()
+        scored = self.score(rows, log_density)
+        decided = self.decide(scored)
+        loss, squared_weights = self.step(scored, decided.selection)
+        self.learn(scored, decided.selection)
+        accepted, violations, invalid, _ = decided.selection.counts.tolist()
+        return Step(
+            len(rows),
+            accepted,
+            violations,
+            invalid,
+            loss=loss,
+            delta=decided.delta,
+            M=decided.M,
+            squared_weights=squared_weights,
+            seconds=time.perf_counter() - started,
+        )
+
+    def score(self, rows: Tensor, log_density: Tensor) -> ScoredBatch:
+        """Gather rows of the pool, int64 ``[N]``, and run the model on them."""
+        task = self.task
+        inputs = task.pool.inputs[rows]
+        if task.logits is None:
+            # Where samples are rejected the gradient pass is of the accepted ones alone.
+            with torch.set_grad_enabled(not self.rule.rejects):
+                logits = self.state.model(inputs)
+        else:
+            logits = task.logits[rows]
+        return ScoredBatch(
+            rows,
+            inputs,
+            labels=task.pool.labels[rows],
+            targets=task.targets[rows],
+            log_density=log_density[rows],
+            logits=logits,
+            group=self.state.balance.group(rows),
+        )
+
+    def decide(self, batch: ScoredBatch) -> DecidedBatch:
+        """Select samples by the rule, with the M in force before this batch."""
+        state, ratios = self.state, None
+        if self.rule.rejects and state.envelope.policy == "leave_one_out":
+            ratios = log_ratio(batch.logits, batch.targets, batch.log_density)
+        log_M = state.envelope.log_M(batch.group, log_ratio=ratios)  # [N], or one of all
+        if batch.group is not None:
+            log_M = log_M.maximum(state.balance.log_M(state.envelope.log_M())[batch.group])
+        selection = self.rule.select(
+            batch.logits.detach(),
+            batch.targets,
+            batch.log_density,
+            State(log_M, self.config.seed, state.totals.rows),
+        )
+        M = float(log_M.max().exp()) if self.rule.rejects else None
+        self._check(selection, float(log_M.max()), M)
+        excess, mass = selection.excess.tolist()
+        return DecidedBatch(selection, M, excess / mass if mass else 0.0)
+
+    def step(self, batch: ScoredBatch, selection: Selection) -> tuple[float | None, float]:
+        """Take a gradient step on what was selected.
+
+        Returns
+        -------
+        (float or None, float)
+            The loss, None where nothing was selected, and Σv² of the samples' shares.
+        """
+        keep = selection.mask
+        if not keep.any():
+            return None, 0.0
+        logits = self.state.model(batch.inputs[keep]) if self.rule.rejects else batch.logits[keep]
+        weights = selection.weights[keep]
+        each = F.cross_entropy(logits, batch.labels[keep], reduction="none")
+        loss = (weights * each).sum() / weights.sum()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._error(f"the loss is {value}; {self._advice}")
+        self.state.optimizer.zero_grad()
+        loss.backward()
+        self.state.optimizer.step()
+        share = weights / weights.sum()
+        return value, float(share.square().sum())
+
+    def learn(self, batch: ScoredBatch, selection: Selection) -> None:
+        """Take the batch's ratios into M, after the decision: else they bias what is accepted."""
+        if self.rule.rejects:
+            self.state.envelope.update(selection.log_ratio, batch.group, accepted=selection.mask)
+        self.state.balance.update(batch.rows, selection.log_ratio, selection.mask)
+
+    def record(self, epoch: Epoch, steps: list[Step]) -> dict[str, Any]:
+        """Score the model, and return what is written of the epoch that has ended."""
+        state, totals = self.state, self.state.totals
+        scores = evaluate(state.model, self.task.test, self.task.counts)
+        losses = [step.loss for step in steps if step.loss is not None]
+        return {
+            "kind": "epoch",
+            "step": totals.steps,
+            "epoch": state.epoch,
+            "loss": sum(losses) / len(losses) if losses else None,
+            **scores._asdict(),
+            "gradient_samples": totals.gradient_samples,
+            "acceptance": totals.acceptance,
+            "skipped_steps": totals.skipped_steps,
+            "violations": totals.violations,
+            "invalid": totals.invalid,
+            "delta": totals.delta / totals.steps,
+            "gradient_ess": totals.gradient_ess,
+            "M": steps[-1].M,
+            "envelope": state.envelope.report().to_dict() if self.rule.rejects else None,
+            **state.balance.measures(),
+            **self.task.measure(state.model),
+            **epoch.measures,
+            "seconds": totals.seconds,
         }
 
-        if resume:
-            saved = checkpoint.load(
-                out / "checkpoint.pt",
-                expected=dataclasses.asdict(config),
-                free=frozenset({"epochs"}),
-                needed=frozenset(
-                    {
-                        *("model", "optimizer", "envelope", "balance"),
-                        *("generator", "epoch", "position", "total"),
-                    }
-                ),
+    def _check(self, selection: Selection, log_M: float, M: float | None) -> None:
+        """Raise TrainingError if a batch cannot be decided."""
+        if int(selection.counts[2]) == len(selection.mask):
+            raise self._error(f"no row of the logits is finite; {self._advice}")
+        if self.rule.rejects and math.isnan(log_M):
+            raise self._error(
+                f"the envelope {self.policy!r} has seen too few rows to know an M for all of "
+                "these; another policy needs fewer"
             )
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            if config.freeze:
-                envelope = Envelope("fixed", M=saved["envelope"]["M"])
-            envelope.load_state_dict(saved["envelope"])
-            balance.load_state_dict(saved["balance"])
-            generator.set_state(saved["generator"])
-            first_epoch, position, total = saved["epoch"], saved["position"], saved["total"]
-            if first_epoch > config.epochs:
-                raise checkpoint.CheckpointError(
-                    f"{out} has trained {first_epoch} epochs, more than epochs={config.epochs}"
-                )
-        else:
-            start_afresh(out, overwrite=overwrite)
-            if rule.rejects and rule.envelope is None:
-                # q of the untrained model, so that the first batch does not decide its own M.
-                started = time.perf_counter()
-                with torch.no_grad():
-                    pilot = torch.cat(
-                        [
-                            log_ratio(
-                                model(pool.inputs[rows]), pool.labels[rows], task.log_density[rows]
-                            )
-                            for rows in torch.split(task.pilot, config.batch_size)
-                        ]
-                    )
-                # One update: what comes after it counts as decided with its M.
-                envelope.update(pilot, balance.group(task.pilot))
-                balance.update(task.pilot, pilot)
-                if config.freeze:
-                    envelope = Envelope("fixed", M=float(envelope.M()))
-                total["seconds"] += time.perf_counter() - started
-
-        bar = stack.enter_context(Bar(config.epochs, done=first_epoch, on=progress))
-        writer = stack.enter_context(MetricsWriter(out, position=position, step=total["step"]))
-
-        for epoch in range(first_epoch, config.epochs):
-            losses = []
-            order, drawn, moved = task.order(epoch, generator)
-            log_densities = task.log_density if moved is None else moved
-            batches = torch.split(order, config.batch_size)
-            for rows in batches:
-                started = time.perf_counter()
-                inputs, labels = pool.inputs[rows], pool.labels[rows]
-                targets, log_density = task.targets[rows], log_densities[rows]
-                if task.logits is None:
-                    with torch.set_grad_enabled(not rule.rejects):
-                        logits = model(inputs)  # [N, C]
-                else:
-                    logits = task.logits[rows]
-                group, ratios = balance.group(rows), None
-                if rule.rejects and envelope.policy == "leave_one_out":
-                    ratios = log_ratio(logits, targets, log_density)
-                log_M = envelope.log_M(group, log_ratio=ratios)  # [N], or one of all
-                if group is not None:
-                    log_M = log_M.maximum(balance.log_M(envelope.log_M())[group])
-                state = State(log_M, config.seed, total["rows"])
-                chosen = rule.select(logits.detach(), targets, log_density, state)
-                accepted, violations, invalid, _ = chosen.counts.tolist()
-                total["step"] += 1
-                total["rows"] += len(rows)
-                if invalid == len(rows):
-                    raise TrainingError(
-                        f"step {total['step']}: no row of the logits is finite; a smaller lr than "
-                        f"{config.lr} may help"
-                    )
-                largest = float(log_M.max())
-                if rule.rejects and math.isnan(largest):
-                    raise TrainingError(
-                        f"step {total['step']}: the envelope {text!r} has seen too few rows to "
-                        "know an M for all of these; another policy needs fewer"
-                    )
-                M = float(log_M.max().exp()) if rule.rejects else None
-                over, mass = chosen.excess.tolist()
-                if not all(map(math.isfinite, (M or 0.0, over, mass))):
-                    raise TrainingError(
-                        f"step {total['step']}: training diverged: M, exp({largest:.4g}), or "
-                        f"a p̂/q of the batch is too large for a float; a smaller lr than "
-                        f"{config.lr} may help"
-                    )
-                loss = None
-                if accepted:
-                    keep = chosen.mask
-                    kept = model(inputs[keep]) if rule.rejects else logits[keep]
-                    weights = chosen.weights[keep]
-                    each = F.cross_entropy(kept, labels[keep], reduction="none")
-                    batch_loss = (weights * each).sum() / weights.sum()
-                    loss = float(batch_loss.detach())
-                    if not math.isfinite(loss):
-                        raise TrainingError(
-                            f"step {total['step']}: the loss is {loss}; a smaller lr than "
-                            f"{config.lr} may help"
-                        )
-                    optimizer.zero_grad()
-                    batch_loss.backward()
-                    optimizer.step()
-                    losses.append(loss)
-                    share = weights / weights.sum()
-                    total["squared_weights"] += float(share.square().sum())
-                if rule.rejects:
-                    # After the decision: a batch that sets its own M biases the accepted law.
-                    envelope.update(chosen.log_ratio, group, accepted=chosen.mask)
-                balance.update(rows, chosen.log_ratio, chosen.mask)
-                seconds = time.perf_counter() - started
-
-                total["gradient_samples"] += accepted
-                total["skipped_steps"] += not accepted
-                total["violations"] += violations
-                total["invalid"] += invalid
-                delta = over / mass if mass else 0.0
-                total["delta"] += delta
-                total["seconds"] += seconds
-                writer.write(
-                    {
-                        "kind": "step",
-                        "step": total["step"],
-                        "loss": loss,
-                        "acceptance": accepted / len(rows),
-                        "violations": violations,
-                        "invalid": invalid,
-                        "delta": delta,
-                        "M": M,
-                        "seconds": seconds,
-                    }
-                )
-                acceptance = total["gradient_samples"] / total["rows"]
-                bar.advance(1 / len(batches), loss=loss, acceptance=acceptance, M=M)
-
-            scores = evaluate(model, task.test, task.counts)
-            taken = total["step"] - total["skipped_steps"]
-            epoch_record = {
-                "kind": "epoch",
-                "step": total["step"],
-                "epoch": epoch + 1,
-                "loss": sum(losses) / len(losses) if losses else None,
-                **scores._asdict(),
-                "gradient_samples": total["gradient_samples"],
-                "acceptance": total["gradient_samples"] / total["rows"],
-                "skipped_steps": total["skipped_steps"],
-                "violations": total["violations"],
-                "invalid": total["invalid"],
-                "delta": total["delta"] / total["step"],
-                "gradient_ess": taken**2 / total["squared_weights"] if taken else 0.0,
-                "M": M,
-                "envelope": envelope.report().to_dict() if rule.rejects else None,
-                **balance.told(),
-                **task.tell(model),
-                **drawn,
-                "seconds": total["seconds"],
-            }
-            writer.write(epoch_record)
-            checkpoint.save(
-                out / "checkpoint.pt",
-                {
-                    "config": dataclasses.asdict(config),
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "envelope": envelope.state_dict(),
-                    "balance": balance.state_dict(),
-                    "generator": generator.get_state(),
-                    "epoch": epoch + 1,
-                    "position": writer.position(),
-                    "total": total,
-                },
+        if not all(map(math.isfinite, (M or 0.0, *selection.excess.tolist()))):
+            raise self._error(
+                f"training diverged: M, exp({log_M:.4g}), or a p̂/q of the batch is too large for a "
+                f"float; {self._advice}"
             )
 
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    last = next(record for record in reversed(records) if record["kind"] == "epoch")
-    summary = {
-        "config": dataclasses.asdict(config),
-        "pool": task.counts.tolist(),
-        **task.about,
-        "rows": total["rows"],
-        "violations_share": total["violations"] / total["rows"],
-        **{name: value for name, value in last.items() if name != "kind"},
-    }
-    draw_curves(
-        records, out / "curves.png", title=f"{describe(summary['config'])}, seed {config.seed}"
-    )
-    write_summary(summary, out)
-    return summary
+    @property
+    def _advice(self) -> str:
+        return f"a smaller lr than {self.config.lr} may help"
 
-
-def start_afresh(out: Path, *, overwrite: bool) -> None:
-    """Make `out` ready for a new run, deleting an earlier run's files only when told to."""
-    out.mkdir(parents=True, exist_ok=True)
-    names = (
-        "metrics.jsonl",
-        "checkpoint.pt",
-        "samples.pt",
-        "proposal.pt",
-        "curves.png",
-        "summary.json",
-        "events.out.tfevents.*",
-    )
-    earlier = [path for name in names for path in out.glob(name)]
-    if earlier and not overwrite:
-        raise FileExistsError(f"{out} already holds a run: resume it, overwrite it or name another")
-    for path in earlier:
-        path.unlink()
+    def _error(self, text: str) -> TrainingError:
+        return TrainingError(f"step {self.state.totals.steps + 1}: {text}")

@@ -1,9 +1,9 @@
 """Selection rules: which samples of a batch are used for the gradient, and with what weight.
 
 A rule is a pure function of the logits, the targets, the rows' other log density and a `State`.
-The model is the proposal, q its probability of the target, p̂ the other density, the wanted one, and
-w = p̂/q; but for `transfer`, whose model is the target. A rule is added to ``RULES``, and nowhere
-else: `rskernels train` then takes its name.
+The model is the proposal: q is its probability of the row's label, p̂ the density that the samples
+are to follow, and w = p̂/q; but for `transfer`, whose model is the target. A rule is added to
+``RULES``, and nowhere else: `rskernels train` then takes its name.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import rskernels
+from rskernels.ops import Acceptance, target_log_prob
+from rskernels.ops import accept as accept_rows
+from rskernels.ops import verify as verify_rows
 
 
 class State(NamedTuple):
@@ -49,7 +51,7 @@ class Selection(NamedTuple):
         int64 ``[4]``: accepted, violations (w > M), invalid, ignored.
     excess : Tensor
         float64 ``[2]``: Σ(w/M − 1)₊ and Σ w/M; their quotient δ̂ estimates the excess mass, which
-        bounds the total variation between the wanted law and the accepted one. 0, 0 for a rule
+        bounds the total variation between the law of p̂ and the accepted one. 0, 0 for a rule
         without an envelope.
     """
 
@@ -100,7 +102,7 @@ def importance(logits: Tensor, targets: Tensor, log_density: Tensor, state: Stat
 
 def accept(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
     """Use each sample with probability min(1, p̂/(M·q)), and then with weight one."""
-    result = rskernels.accept(logits, log_density, state.log_M, targets=targets, **_draws(state))
+    result = accept_rows(logits, log_density, state.log_M, targets=targets, **_draws(state))
     return _selection(result, torch.ones_like(logits[:, 0]))
 
 
@@ -110,7 +112,7 @@ def control(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) 
     Rejection control: the weighted law is exact for any M (Liu, Chen & Wong, "Rejection control and
     sequential importance sampling", JASA 93, 1998).
     """
-    result = rskernels.accept(logits, log_density, state.log_M, targets=targets, **_draws(state))
+    result = accept_rows(logits, log_density, state.log_M, targets=targets, **_draws(state))
     above = (result.log_ratio.double() - state.log_M).clamp(min=0)
     return _selection(result, torch.where(result.mask, above.exp(), 0).float())
 
@@ -121,7 +123,7 @@ def transfer(logits: Tensor, targets: Tensor, log_density: Tensor, state: State)
     p is the target domain's probability of the sample and q the source domain's; M is 1, so that
     draws of q that are used follow min(p, q), which is p where p is below q.
     """
-    result = rskernels.verify(logits, log_density, state.log_M, targets=targets, **_draws(state))
+    result = verify_rows(logits, log_density, state.log_M, targets=targets, **_draws(state))
     return _selection(result, torch.ones_like(logits[:, 0]))
 
 
@@ -137,7 +139,7 @@ RULES: dict[str, Rule] = {
 
 def log_ratio(logits: Tensor, targets: Tensor, log_density: Tensor) -> Tensor:
     """Return log w = log p̂ − log q of each sample, ``[N]``; NaN where the logits are invalid."""
-    return log_density - rskernels.target_log_prob(logits, targets)
+    return log_density - target_log_prob(logits, targets)
 
 
 def _draws(state: State) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def _draws(state: State) -> dict[str, Any]:
     return {"log_space": True, "seed": state.seed, "row_offset": state.row_offset}
 
 
-def _selection(result: rskernels.Acceptance, weights: Tensor) -> Selection:
+def _selection(result: Acceptance, weights: Tensor) -> Selection:
     return Selection(result.mask, weights, result.log_ratio, result.counts, result.excess)
 
 

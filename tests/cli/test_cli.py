@@ -1,3 +1,6 @@
+"""The command: what each subcommand takes, writes and refuses."""
+
+import dataclasses
 import json
 import subprocess
 import sys
@@ -5,9 +8,11 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+import rskernels
 from rskernels.cli.app import app
+from rskernels.cli.options import CONFIGS, flag_of
 
-TINY = ["train", "--epochs", "2", "--imbalance", "20", "--data", "digits"]
+TINY = ["train", "--epochs", "2", "--imbalance", "20", "--data", "digits", "--test-fraction", "0.8"]
 
 
 @pytest.fixture
@@ -18,17 +23,72 @@ def invoke(monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
-def test_help_lists_commands_and_choices(invoke):
-    assert all(command in invoke("--help").output for command in ("train", "compare", "demo"))
-    output = invoke("train", "--help").output
-    for word in (
-        "plain, reweight, importance, accept",
-        "parameter",
-        "digits",
-        "quantile:0.9",
-        "--resume",
-    ):
-        assert word in output
+def test_help_lists_the_commands_and_the_version_is_shown(invoke):
+    output = invoke("--help").output
+    assert all(command in output for command in (*CONFIGS, "compare", "demo", "--show-completion"))
+    assert invoke("--version").output == f"rskernels {rskernels.__version__}\n"
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_help_has_every_option_of_the_command_with_its_choices_and_no_other(invoke, command):
+    output = invoke(command, "--help").output
+    own = {field.name: field for field in dataclasses.fields(CONFIGS[command])}
+    for field in own.values():
+        option = field.metadata["option"]
+        assert f"{flag_of(field.name)} " in output
+        assert option.panel in output
+        choices = option.accepted.choices if option.accepted else ()
+        assert all(choice in output for choice in choices)
+    assert all(flag in output for flag in ("--out ", "--resume ", "--overwrite "))
+    for config in CONFIGS.values():
+        for field in dataclasses.fields(config):
+            assert field.name in own or f"{flag_of(field.name)} " not in output
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_an_option_of_another_command_is_refused_with_the_command_that_has_it(invoke, command):
+    own = {field.name for field in dataclasses.fields(CONFIGS[command])}
+    for other, config in CONFIGS.items():
+        for field in dataclasses.fields(config):
+            if field.name in own:
+                continue
+            result = invoke(command, flag_of(field.name), "1")
+            assert result.exit_code == 2
+            assert f"{flag_of(field.name)} is no option of `rskernels {command}`" in result.output
+            assert f"`rskernels {other}`" in result.output
+    unknown = invoke(command, "--nonsense", "1")
+    assert unknown.exit_code == 2
+    assert "No such option" in unknown.output
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_an_option_that_the_method_does_not_read_is_refused_with_those_that_do(invoke, command):
+    config = CONFIGS[command]
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for field in fields.values():
+        option = field.metadata["option"]
+        if option.read_by is None:
+            continue
+        selector, readers = option.read_by
+        for method in fields[selector].metadata["option"].accepted.choices:
+            if method in readers:
+                continue
+            arguments = [flag_of(selector), method, flag_of(field.name)]
+            result = invoke(command, *arguments, *([] if option.usual is False else ["5"]))
+            assert result.exit_code == 2
+            assert f"only {selector} {' or '.join(readers)} reads it" in result.output
+
+
+def test_choices_are_completed():
+    variables = {"_RSKERNELS_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
+    for words, expected in {
+        "rskernels train --method re": {"reweight"},
+        "rskernels tune --proposal c": {"coupling"},
+        "rskernels sample --data b": {"breast_cancer"},
+    }.items():
+        env = {**variables, "COMP_WORDS": words}
+        result = CliRunner().invoke(app, [], prog_name="rskernels", env=env)
+        assert set(result.output.split()) == expected
 
 
 def test_train_writes_everything(invoke, tmp_path):
@@ -83,10 +143,14 @@ def test_resume_of_a_damaged_checkpoint(invoke, tmp_path):
         (["--batch-size", "99999999999999999999"], "accepted is 1 to"),
         (["--seed", "-1"], "accepted is 0 to"),
         (["--drift", "1"], "drift=1: accepted is 2 to"),
-        (["--selection", "some"], "accepted are reject, weight, all, target"),
-        (["--selection", "weight"], "only transfer, proposal read it"),
-        (["--method", "plain", "--freeze"], "method='plain' learns no M"),
-        (["--method", "transfer", "--freeze"], "method='transfer' learns no M"),
+        (
+            ["--method", "transfer", "--selection", "some"],
+            "accepted are reject, weight, all, target",
+        ),
+        (
+            ["--selection", "weight"],
+            "only method transfer or proposal reads it, got method='accept'",
+        ),
         (["--resume", "--overwrite"], "both given"),
     ],
 )
@@ -103,7 +167,7 @@ def test_bad_arguments_are_usage_errors(invoke, tmp_path, arguments, message):
         (["--data", "npz", "--path", "absent.npz"], "absent.npz cannot be read"),
         (["--data", "mnist", "--path", "absent"], "absent is no folder"),
         (["--data", "mnist"], "needs a path"),
-        (["--data", "wine", "--method", "transfer"], "turns and blurs images"),
+        (["--data", "wine", "--method", "transfer", "--imbalance", "1"], "turns and blurs images"),
     ],
 )
 def test_data_that_are_not_to_be_had_are_usage_errors(invoke, tmp_path, arguments, message):
@@ -116,14 +180,20 @@ def test_data_that_are_not_to_be_had_are_usage_errors(invoke, tmp_path, argument
 @pytest.mark.parametrize(
     ("arguments", "measures"),
     [
-        (["control", "--data", "wine", "--imbalance", "4"], ["gradient samples", "violations"]),
-        (["parameter", "--data", "wine", "--steps", "200"], ["split R̂", "effective sample size"]),
-        (["tuned", "--data", "wine", "--rounds", "1", "--draws", "100"], ["log M at the start"]),
-        (["proposal", "--imbalance", "2", "--pretrain-epochs", "1"], ["acceptance of the draws"]),
+        (
+            ["train", "--method", "control", "--data", "wine", "--imbalance", "4", "--epochs", "1"],
+            ["gradient samples", "violations"],
+        ),
+        (
+            [*TINY, "--method", "proposal", "--imbalance", "2", "--pretrain-epochs", "1"],
+            ["acceptance of the draws"],
+        ),
+        (["sample", "--data", "wine", "--steps", "100"], ["split R̂", "effective sample size"]),
+        (["tune", "--data", "wine", "--rounds", "1", "--draws", "50"], ["log M at the start"]),
     ],
 )
-def test_a_method_tells_what_it_measures(invoke, tmp_path, arguments, measures):
-    result = invoke(*TINY[:3], "--method", *arguments, "--out", str(tmp_path))
+def test_a_method_shows_what_it_measures(invoke, tmp_path, arguments, measures):
+    result = invoke(*arguments, "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
     assert all(measure in result.output for measure in measures)
     assert str(tmp_path / "curves.png") in result.output
@@ -131,7 +201,7 @@ def test_a_method_tells_what_it_measures(invoke, tmp_path, arguments, measures):
 
 def test_draws_of_which_none_is_accepted_are_one_line(invoke, tmp_path):
     arguments = ["--data", "wine", "--form", "independent", "--tau", "1e-3"]
-    result = invoke("train", "--method", "parameter", *arguments, "--out", str(tmp_path))
+    result = invoke("sample", *arguments, "--out", str(tmp_path))
     assert result.exit_code == 1
     assert result.output.startswith("error: ")
     assert "acceptance rate" in result.output
@@ -157,7 +227,7 @@ def test_a_value_error_within_training_is_no_usage_error(invoke, tmp_path, monke
     def fail(*arguments, **options):
         raise ValueError("deep inside")
 
-    monkeypatch.setattr("rskernels.cli.app.run", fail)
+    monkeypatch.setattr("rskernels.cli.run.run", fail)
     result = invoke(*TINY, "--out", str(tmp_path))
     assert (result.exit_code, result.output) == (1, "error: deep inside\n")
 
@@ -221,7 +291,10 @@ def test_compare_says_before_it_starts_that_the_report_cannot_be_written(invoke,
 
 
 def test_command_without_its_packages_says_what_to_install():
-    code = "import sys; sys.modules['typer'] = None; import rskernels.cli"
+    code = (
+        "import runpy, sys; sys.modules['typer'] = None; "
+        "runpy.run_module('rskernels', run_name='__main__')"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert "pip install 'rskernels[train]'" in result.stderr

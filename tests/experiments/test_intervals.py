@@ -20,12 +20,12 @@ from rskernels.experiments.intervals import (
 def result(name, accuracies, *, spent=((10, 20),), courses=None, is_baseline=True):
     """Return a result whose courses are accuracies ``[seeds, epochs]`` over samples spent."""
     accuracies = np.array(accuracies, dtype=float)
-    found = {} if courses == {} else {
+    values = {} if courses == {} else {
         "gradient_samples": np.broadcast_to(np.array(spent, dtype=float), accuracies.shape),
         "balanced_accuracy": accuracies,
     }  # fmt: skip
     measures = {"balanced_accuracy": accuracies[:, -1]}
-    return Result(name, is_baseline, not is_baseline, measures, found)
+    return Result(name, is_baseline, not is_baseline, measures, values)
 
 
 def test_the_interval_is_students():
@@ -107,11 +107,11 @@ def test_a_course_is_that_of_each_epoch_alone():
         return {"kind": "epoch", "gradient_samples": spent, "M": M, **accuracies, **more}
 
     records = [step(0.5, 0.1), step(0.7, 0.3), epoch(20, 3.0), step(0.1, 0.0), epoch(25, None)]
-    found = course(records)
-    assert found["acceptance"] == pytest.approx([0.6, 0.1])
-    assert found["delta"] == pytest.approx([0.2, 0.0])
-    assert found["gradient_samples"] == [20, 25]
-    assert found["M"][0] == 3.0
-    assert math.isnan(found["M"][1])
+    values = course(records)
+    assert values["acceptance"] == pytest.approx([0.6, 0.1])
+    assert values["delta"] == pytest.approx([0.2, 0.0])
+    assert values["gradient_samples"] == [20, 25]
+    assert values["M"][0] == 3.0
+    assert math.isnan(values["M"][1])
     drawn = course([step(1.0, 0.0), epoch(9, None, draw_acceptance=0.2, draw_log_M=math.log(5))])
     assert (drawn["acceptance"], drawn["M"]) == ([0.2], [pytest.approx(5.0)])

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from rskernels.experiments.config import GradientConfig, SampleConfig, TuneConfig
+from rskernels.experiments.datasets import load_data
+from rskernels.experiments.families import run
 from rskernels.experiments.multimodal.data import load_spoken_digits, pool_counts
 from rskernels.experiments.multimodal.network import (
     NAMES,
@@ -24,11 +27,7 @@ from rskernels.experiments.multimodal.words import (
     mistype,
 )
 from rskernels.rsft.artifacts import checkpoint
-from rskernels.rsft.data.bundled import load_data
-from rskernels.rsft.data.samples import DataError
-from rskernels.rsft.errors import TrainingError
-from rskernels.rsft.methods.config import Config
-from rskernels.rsft.methods.dispatch import run
+from rskernels.rsft.errors import DataError, TrainingError
 
 QUICK = {"data": "multimodal", "epochs": 2, "test_fraction": 0.6, "imbalance": 2.0}
 
@@ -200,9 +199,9 @@ def test_encoded_words_can_be_read_back():
 
 @pytest.mark.parametrize("method", ["plain", "reweight", "importance", "accept", "control"])
 def test_every_rule_trains_and_resumes_bit_identically(tmp_path, method):
-    config = Config(**QUICK, method=method)
+    config = GradientConfig(**QUICK, method=method)
     straight = run(config, tmp_path / "a", progress=False)
-    run(Config(**{**QUICK, "epochs": 1}, method=method), tmp_path / "b", progress=False)
+    run(GradientConfig(**{**QUICK, "epochs": 1}, method=method), tmp_path / "b", progress=False)
     resumed = run(config, tmp_path / "b", resume=True, progress=False)
     assert {**resumed, "seconds": 0} == {**straight, "seconds": 0}
     first, second = (checkpoint.read(tmp_path / x / "checkpoint.pt")["model"] for x in "ab")
@@ -217,7 +216,7 @@ def test_every_rule_trains_and_resumes_bit_identically(tmp_path, method):
 
 
 def test_each_modality_has_a_group_of_the_envelope(tmp_path):
-    summary = run(Config(**QUICK, method="accept"), tmp_path, progress=False)
+    summary = run(GradientConfig(**QUICK, method="accept"), tmp_path, progress=False)
     groups = summary["envelope"]["groups"]
     # The pilot pass and two epochs.
     assert groups["seen"] == [3 * summary[f"pool_{name}"] for name in NAMES]
@@ -228,35 +227,36 @@ def test_each_modality_has_a_group_of_the_envelope(tmp_path):
 
 def test_an_envelope_that_knows_no_M_of_the_words_is_said(tmp_path):
     with pytest.raises(TrainingError, match="step 1: the envelope 'tail' has seen too few rows"):
-        run(Config(data="multimodal", envelope="tail", epochs=1), tmp_path, progress=False)
+        run(GradientConfig(data="multimodal", envelope="tail", epochs=1), tmp_path, progress=False)
 
 
 def test_plain_learns_what_there_is_most_of(tmp_path):
-    config = Config(data="multimodal", method="plain", epochs=12)
+    config = GradientConfig(data="multimodal", method="plain", epochs=8)
     summary = run(config, tmp_path, progress=False)
     assert summary["accuracy_image"] > 0.8
     assert summary["accuracy_image"] > summary["accuracy_word"]
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert sum("accuracy_speech" in record for record in records) == 12
+    assert sum("accuracy_speech" in record for record in records) == 8
 
 
 @pytest.mark.parametrize("method", ["transfer", "proposal"])
 def test_methods_of_a_shift_are_refused(tmp_path, method):
-    config = Config(**{**QUICK, "imbalance": None}, method=method)
+    config = GradientConfig(**{**QUICK, "imbalance": None}, method=method)
     with pytest.raises(DataError, match="of which 'multimodal' is made only in part"):
         run(config, tmp_path, progress=False)
 
 
-def test_parameter_and_tuned_read_the_rows_as_a_table(tmp_path):
-    chain = Config(**QUICK, method="parameter", steps=20, chains=2)
+def test_sample_and_tune_read_the_rows_as_a_table(tmp_path):
+    quick = {name: QUICK[name] for name in ("data", "test_fraction", "imbalance")}
+    chain = SampleConfig(**quick, steps=20, chains=2)
     assert run(chain, tmp_path / "chain")["parameters"] == 10 * WIDTH + 10
-    tuned = Config(**QUICK, method="tuned", draws=100, rounds=1)
+    tuned = TuneConfig(**quick, draws=100, rounds=1)
     assert run(tuned, tmp_path / "tuned")["acceptance"] > 0
 
 
 def test_the_default_imbalance_leaves_no_class_empty():
-    assert Config(data="multimodal").imbalance == 5
-    assert Config(data="digits").imbalance == 20
+    assert GradientConfig(data="multimodal").imbalance == 5
+    assert GradientConfig(data="digits").imbalance == 20
 
 
 def test_what_is_bundled_is_small_and_holds_no_objects():

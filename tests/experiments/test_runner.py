@@ -22,8 +22,7 @@ from rskernels.experiments.suite import (
     choose,
     make_runs,
 )
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
-from rskernels.rsft.errors import TrainingError
+from rskernels.rsft.errors import CheckpointError, TrainingError
 from rskernels.rsft.rules import RULES, Rule
 
 WINE = Experiment(
@@ -101,17 +100,17 @@ def test_a_comparison_interrupted_in_mid_run_ends_with_the_same_table(
         True, True, False, False, False, False,
     ]  # fmt: skip
     assert (folder_of(runs[2], tmp_path) / "checkpoint.pt").is_file()
-    made = []
+    runs_made = []
     real = compare.run
 
     def spy(config, out, **options):
-        made.append((out.name, options.get("resume")))
+        runs_made.append((out.name, options.get("resume")))
         return real(config, out, **options)
 
     monkeypatch.setattr(compare, "run", spy)
     results = make(tmp_path)
-    assert made[0] == ("accept-m-max-seed0", True)
-    assert [resume for _, resume in made[1:]] == [False] * 3
+    assert runs_made[0] == ("accept-m-max-seed0", True)
+    assert [resume for _, resume in runs_made[1:]] == [False] * 3
     assert timeless(results) == timeless(straight[1])
 
 

@@ -87,7 +87,7 @@ def test_one_modality_or_a_rule_without_balance_leaves_one_group():
         assert balance.group(torch.arange(3)) is None
         assert balance.fewest(50) == 50
     assert balance_of(torch.zeros(50)).fewest(50) == 2
-    assert Balance(None, (), has_M=True).told() == {}
+    assert Balance(None, (), has_M=True).measures() == {}
 
 
 def test_state_comes_back():
@@ -97,6 +97,6 @@ def test_state_comes_back():
     other.load_state_dict(balance.state_dict())
     zero = torch.zeros(3, dtype=torch.float64)
     assert torch.equal(other.log_M(zero), balance.log_M(zero))
-    assert other.told() == balance.told()
-    assert other.told()["gradient_samples_image"] == 3
-    assert other.told()["log_M_speech"] == other.log_M(zero)[1]
+    assert other.measures() == balance.measures()
+    assert other.measures()["gradient_samples_image"] == 3
+    assert other.measures()["log_M_speech"] == other.log_M(zero)[1]

@@ -3,24 +3,25 @@ import json
 import pytest
 import torch
 
+from rskernels.experiments import families
 from rskernels.experiments import networks as model
+from rskernels.experiments.config import GradientConfig
 from rskernels.rsft import loop
 from rskernels.rsft.artifacts import checkpoint
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
 from rskernels.rsft.artifacts.figures import draw_curves
-from rskernels.rsft.loop import TrainingError, train
-from rskernels.rsft.methods.config import Config
+from rskernels.rsft.errors import CheckpointError, TrainingError
 from rskernels.rsft.rules import RULES, Rule
 
-SMALL = Config(epochs=4, imbalance=5, test_fraction=0.8)
+OPTIONS = {"epochs": 4, "imbalance": 5, "test_fraction": 0.8}
+SMALL = GradientConfig(**OPTIONS)
 
 
 def run(out, config=SMALL, **arguments):
-    return train(config, out, progress=False, **arguments)
+    return families.run(config, out, progress=False, **arguments)
 
 
 def with_(**changes):
-    return Config(**{**SMALL.__dict__, **changes})
+    return GradientConfig(**{**OPTIONS, **changes})
 
 
 def weights(out):
@@ -136,8 +137,8 @@ def test_the_global_generator_and_thread_count_are_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("method", "envelope"),
     [
-        ("plain", "max"),
-        ("importance", "max"),
+        ("plain", None),
+        ("importance", None),
         ("accept", "max"),
         ("accept", "quantile:0.9"),
         ("accept", "budget:0.5"),
@@ -203,7 +204,7 @@ def test_an_earlier_run_is_replaced_only_when_told_to(tmp_path):
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
 
 
-def test_all_rejected_batches_are_skipped_steps(tmp_path, monkeypatch):
+def test_all_rejected_batches_are_skipped_steps(tmp_path, monkeypatch, figures):
     rule = RULES["accept"]
 
     def reject(logits, targets, log_density, state):
@@ -257,7 +258,7 @@ def test_a_diverging_run_says_so(tmp_path):
 def test_an_M_beyond_every_float_is_divergence(tmp_path, envelope, lr):
     expected = rf"step \d+: training diverged: M, exp\(.*a smaller lr than {lr} may help"
     with pytest.raises(TrainingError, match=expected) as caught:
-        run(tmp_path, Config(envelope=envelope, lr=lr, epochs=1))
+        run(tmp_path, GradientConfig(envelope=envelope, lr=lr, epochs=1))
     steps = [record["step"] for record in metrics(tmp_path)]
     assert steps == list(range(1, len(steps) + 1))
     assert f"step {len(steps) + 1}:" in str(caught.value)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from rskernels import Envelope
+from rskernels.experiments import train as task
+from rskernels.experiments.config import GradientConfig
 from rskernels.experiments.multimodal.network import MultimodalNetwork
 from rskernels.rsft import loop
 from rskernels.rsft.artifacts.metrics import Scores
 from rskernels.rsft.balance import Balance
-from rskernels.rsft.methods import gradient as task
-from rskernels.rsft.methods.config import Config
 from rskernels.rsft.rules import RULES, State, accept, control
 
 ROWS = 1 << 16
@@ -128,7 +128,7 @@ def accepted_of(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(Balance, "update", spy)
-            loop.train(config, tmp_path, overwrite=True, progress=False)
+            task.train_model(config, tmp_path, overwrite=True, progress=False)
         rows = torch.cat(used)
         made = task.make_task(config, torch.Generator().manual_seed(config.seed))
         return made.modality[rows], made.pool.labels[rows]
@@ -144,7 +144,7 @@ def test_modalities_and_classes_of_a_training_run(accepted_of, monkeypatch, seed
             return 0 * self.head.bias.expand(len(inputs), -1)
 
     monkeypatch.setattr(task, "MultimodalNetwork", Ignorant)
-    config = Config(data="multimodal", envelope="max", epochs=80, batch_size=256, seed=seed)
+    config = GradientConfig(data="multimodal", envelope="max", epochs=80, batch_size=256, seed=seed)
     modality, labels = accepted_of(config)
     assert len(labels) > 1600
     assert_shares(modality, torch.full((3,), 1 / 3, dtype=torch.float64))
@@ -155,7 +155,7 @@ def test_modalities_and_classes_of_a_training_run(accepted_of, monkeypatch, seed
 
 def test_modalities_of_a_training_run_while_the_model_learns(accepted_of, monkeypatch, seed):
     """It learns images before words, and M follows each: with one M for all the shares go."""
-    config = Config(data="multimodal", epochs=20, seed=seed)
+    config = GradientConfig(data="multimodal", epochs=20, seed=seed)
     third = torch.full((3,), 1 / 3, dtype=torch.float64)
     modality, _ = accepted_of(config)
     assert len(modality) > 400

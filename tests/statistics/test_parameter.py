@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from rskernels.rsft.methods.parameter import chain, independent
+from rskernels.rsft.methods.metropolis import chain
+from rskernels.rsft.methods.posterior import independent
 
 from .intervals import assert_inside, binomial
 

@@ -15,8 +15,8 @@ from torch.distributions import (
 )
 
 from rskernels import rejection_sample
-from rskernels.rsft.methods.tuned import tune
-from rskernels.rsft.proposals import FamilyProposal
+from rskernels.rsft.methods.proposals import FamilyProposal
+from rskernels.rsft.methods.tuning import tune
 
 SEED = int(os.environ.get("RSKERNELS_TEST_SEED", "0"))
 # The acceptance is some hundredths; 10**6 draws pass too, in half a minute.

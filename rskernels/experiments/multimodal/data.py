@@ -7,16 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rskernels.experiments.bundled import load_digits
 from rskernels.experiments.multimodal.network import pack
 from rskernels.experiments.multimodal.words import draw_words, encode
-from rskernels.rsft.data.bundled import (
-    Data,
-    load_digits,
-    long_tail_counts,
-    rows_of_each_class,
-    split_balanced,
-)
-from rskernels.rsft.data.samples import DataError, Samples
+from rskernels.rsft.data.samples import Data, Samples
+from rskernels.rsft.data.splits import long_tail_counts, rows_of_each_class, split_balanced
+from rskernels.rsft.errors import DataError
 
 # How often image, speech and word are in the pool, of each class.
 SHARES = (20, 4, 1)
@@ -40,8 +36,8 @@ class Spoken(NamedTuple):
 
 def load_spoken_digits() -> Spoken:
     """Load the bundled spoken digits: each digit six times by each of thirty synthetic speakers."""
-    found = resources.files("rskernels.experiments.multimodal") / "spoken_digits.npz"
-    with found.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    resource = resources.files("rskernels.experiments.multimodal") / "spoken_digits.npz"
+    with resource.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         features = torch.from_numpy(arrays["features"].astype(np.float32) / 255)
         labels, speakers = (
             torch.from_numpy(arrays[name].astype(np.int64)) for name in ("labels", "speakers")
@@ -68,7 +64,7 @@ def load_multimodal(*, imbalance: float, test_fraction: float, generator: torch.
     Returns
     -------
     Data
-        With rows as `rskernels.rsft.modalities` packs them.
+        With rows as `rskernels.experiments.multimodal.network` packs them.
 
     Raises
     ------
@@ -139,7 +135,7 @@ def pool_counts(available: list[int], imbalance: float) -> list[Tensor]:
 
 
 def rows_by_count(labels: Tensor, counts: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw so many rows of each class, int64; each at most once."""
+    """Draw a number of rows of each class, int64; each at most once."""
     return torch.cat(
         [
             rows[torch.randperm(len(rows), generator=generator)[:count]]

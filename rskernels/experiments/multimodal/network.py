@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rskernels.experiments.multimodal.words import LETTERS, LONGEST
 from rskernels.experiments.networks import HIDDEN, SmallCNN, SmallNetwork, initialise
 from rskernels.rsft.artifacts.metrics import evaluate
-from rskernels.rsft.data.bundled import Data
+from rskernels.rsft.data.samples import Data
 
 NAMES = ("image", "speech", "word")
 # Pixels; mel bands by stretches of time; letters by places in the word.

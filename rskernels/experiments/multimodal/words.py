@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rskernels.rsft.data.samples import DataError
+from rskernels.rsft.errors import DataError
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

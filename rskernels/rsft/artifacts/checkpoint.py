@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 
+from rskernels.rsft.errors import CheckpointError
+
 FORMAT = 1
 
 # A file is MAGIC, the SHA-256 of the rest, and the rest: what torch.save wrote.
 MAGIC = b"rskernels checkpoint\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is absent, damaged, or of another run."""
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -59,12 +57,12 @@ def load(
     free : frozenset of str
         Names of the configuration that may differ.
     needed : frozenset of str
-        Names that must have been given to `save` besides ``"config"``.
+        Names that must have been passed to `save` besides ``"config"``.
 
     Returns
     -------
     dict
-        What was given to `save`.
+        What was passed to `save`.
 
     Raises
     ------
@@ -112,6 +110,8 @@ def read(path: Path) -> dict[str, Any]:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{refusal}: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{path} has format {found}, this version reads format {FORMAT}")
+        read_format = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(
+            f"{path} has format {read_format}, this version reads format {FORMAT}"
+        )
     return state

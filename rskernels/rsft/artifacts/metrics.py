@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
 from rskernels.rsft.data.samples import Samples
+from rskernels.rsft.errors import CheckpointError
 from rskernels.rsft.extras import train_extra
 
 Record = Mapping[str, Any]
@@ -80,7 +80,7 @@ def evaluate(model: nn.Module, test: Samples, counts: Tensor, rarest: int = 3) -
 
 
 def calibration_error(logits: Tensor, labels: Tensor) -> float:
-    """Return how far the probability of the class that a model tells is from its accuracy.
+    """Return how far the probability of the predicted class is from its accuracy.
 
     The expected calibration error ``Σ_b n_b/n·|accuracy_b − confidence_b|`` over 15 bins of equal
     width, ``((b−1)/15, b/15]``, of the largest probability (Guo, Pleiss, Sun & Weinberger, "On
@@ -93,9 +93,9 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
     labels : Tensor
         int64 ``[N]``.
     """
-    confidence, told = logits.double().softmax(-1).max(-1)
+    confidence, predicted = logits.double().softmax(-1).max(-1)
     inside = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    gap = (told == labels).double() - confidence
+    gap = (predicted == labels).double() - confidence
     return float(gap.new_zeros(BINS).index_add(0, inside, gap).abs().sum() / len(labels))
 
 

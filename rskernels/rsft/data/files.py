@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rskernels.rsft.data.samples import DataError, Samples
+from rskernels.rsft.data.samples import Samples
+from rskernels.rsft.errors import DataError
 
 MNIST_NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 IDX_BYTES = 0x08  # the type code of unsigned bytes
@@ -87,15 +88,15 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
                     f"{dimensions:02x}: it is no IDX file of bytes in {dimensions} dimension(s)"
                 )
             shape = struct.unpack(f">{dimensions}I", head[4:])
-            wanted = math.prod(shape)
+            expected = math.prod(shape)
             body = file.read()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    if len(body) != wanted:
-        fault = "is truncated" if len(body) < wanted else "is too long"
+    if len(body) != expected:
+        fault = "is truncated" if len(body) < expected else "is too long"
         raise DataError(
             f"{path} {fault}: {len(body)} bytes after the header, which says "
-            f"{'×'.join(map(str, shape))} = {wanted}"
+            f"{'×'.join(map(str, shape))} = {expected}"
         )
     return np.frombuffer(body, np.uint8).reshape(shape)
 
@@ -175,7 +176,7 @@ def make_samples(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str) -> Samp
     empty = np.flatnonzero(np.bincount(y.astype(np.int64)) == 0)
     if len(empty):
         raise DataError(f"{y_name} holds no row of class {empty[0]}, but of {y.max()}")
-    with np.errstate(over="ignore"):  # an infinity is told of below
+    with np.errstate(over="ignore"):  # an infinity is refused below
         inputs = torch.from_numpy(x.astype(np.float32))
     if x.dtype == np.uint8:
         inputs /= 255

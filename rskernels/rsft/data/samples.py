@@ -1,12 +1,8 @@
-"""Labelled samples, and what is wrong with data that cannot give them."""
+"""Labelled samples, and a pool and test set of them."""
 
 from typing import NamedTuple
 
 from torch import Tensor
-
-
-class DataError(ValueError):
-    """Data that are missing or malformed, or that cannot give the imbalance or split asked for."""
 
 
 class Samples(NamedTuple):
@@ -26,3 +22,21 @@ class Samples(NamedTuple):
     def take(self, rows: Tensor) -> "Samples":
         """Return some of the rows, by their numbers, int64 ``[n]``."""
         return Samples(self.inputs[rows], self.labels[rows])
+
+
+class Data(NamedTuple):
+    """What a run trains and is judged on.
+
+    Attributes
+    ----------
+    pool : Samples
+        The training pool.
+    test : Samples
+        The test set, which shares no row with the pool: balanced, or as the files have it.
+    counts : Tensor
+        int64 ``[C]``, rows of each class in the pool.
+    """
+
+    pool: Samples
+    test: Samples
+    counts: Tensor

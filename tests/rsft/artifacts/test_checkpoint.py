@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rskernels.rsft.artifacts import checkpoint
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
+from rskernels.rsft.errors import CheckpointError
 
 CONFIG = {"seed": 0, "epochs": 2}
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from rskernels.rsft.artifacts.checkpoint import CheckpointError
 from rskernels.rsft.artifacts.metrics import MetricsWriter, calibration_error, evaluate
 from rskernels.rsft.data.samples import Samples
+from rskernels.rsft.errors import CheckpointError
 
 
 class Always(nn.Module):
@@ -87,6 +87,8 @@ def test_calibration_error_of_calibrated_draws_is_small_and_of_overconfident_one
     logits = torch.randn(100_000, 3, generator=generator)
     labels = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
     assert calibration_error(logits, labels) < 0.01
-    told = (3 * logits).softmax(-1).amax(-1).mean()
+    confidence = (3 * logits).softmax(-1).amax(-1).mean()
     accuracy = (logits.argmax(-1) == labels).double().mean()
-    assert calibration_error(3 * logits, labels) == pytest.approx(float(told - accuracy), abs=0.01)
+    assert calibration_error(3 * logits, labels) == pytest.approx(
+        float(confidence - accuracy), abs=0.01
+    )

@@ -11,31 +11,31 @@ from rskernels.rsft.data.draw import draw_rows
 DRAWS = 200_000
 
 
-def shares_within(found, wanted):
+def shares_within(drawn, shares):
     """Say whether shares of the draws are within 5σ of those wanted."""
-    seen = found.double() / found.sum()
-    return ((seen - wanted).abs() <= 5 * (wanted * (1 - wanted) / found.sum()).sqrt()).all()
+    seen = drawn.double() / drawn.sum()
+    return ((seen - shares).abs() <= 5 * (shares * (1 - shares) / drawn.sum()).sqrt()).all()
 
 
 def test_classes_come_as_often_as_wanted():
     # Two classes of 0.6 and 0.4 to halves: M = 1.25, and 0.8 of the proposals are kept.
     labels = (torch.arange(1000) >= 600).long()
     log_ratio = torch.tensor([0.5 / 0.6, 0.5 / 0.4]).log()[labels]
-    found = draw_rows(log_ratio, DRAWS, seed=1)
-    assert shares_within(labels[found.samples].bincount(), torch.tensor([0.5, 0.5]))
-    assert found.report.log_M == pytest.approx(math.log(1.25))
-    sigma = math.sqrt(0.8 * 0.2 / found.proposals)
-    assert abs(found.acceptance_rate - 0.8) <= 5 * sigma
-    assert found.report.violations == 0
+    drawn = draw_rows(log_ratio, DRAWS, seed=1)
+    assert shares_within(labels[drawn.samples].bincount(), torch.tensor([0.5, 0.5]))
+    assert drawn.report.log_M == pytest.approx(math.log(1.25))
+    sigma = math.sqrt(0.8 * 0.2 / drawn.proposals)
+    assert abs(drawn.acceptance_rate - 0.8) <= 5 * sigma
+    assert drawn.report.violations == 0
 
 
 def test_every_row_comes_by_its_ratio():
     ratio = torch.tensor([0.0, 1.0, 2.0, 5.0, math.nan, math.inf])
-    found = draw_rows(ratio.log(), DRAWS, seed=2)
-    counts = found.samples.bincount(minlength=6)
+    drawn = draw_rows(ratio.log(), DRAWS, seed=2)
+    counts = drawn.samples.bincount(minlength=6)
     assert counts[[0, 4, 5]].sum() == 0
     assert shares_within(counts[1:4], torch.tensor([1.0, 2.0, 5.0]) / 8)
-    assert found.report.invalid > 0
+    assert drawn.report.invalid > 0
 
 
 def test_another_M_may_be_asked_for():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rskernels.rsft.data.bundled import load_data
+from rskernels.experiments.datasets import load_data
 from rskernels.rsft.data.files import read_idx, read_mnist, read_npz
-from rskernels.rsft.data.samples import DataError
+from rskernels.rsft.errors import DataError
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -52,13 +52,13 @@ def test_mnist_is_read_as_it_is(mnist):
 
 
 def test_other_names_of_the_same_files(mnist):
-    wanted = read_mnist(mnist)
+    expected = read_mnist(mnist)
     for name in NAMES[:2]:
         content = (mnist / name).read_bytes()
         (mnist / name).unlink()
         (mnist / f"{name}.gz").write_bytes(gzip.compress(content))
     (mnist / NAMES[2]).rename(mnist / "t10k-images.idx3-ubyte")
-    for got, want in zip(read_mnist(mnist), wanted, strict=True):
+    for got, want in zip(read_mnist(mnist), expected, strict=True):
         assert torch.equal(got.inputs, want.inputs)
         assert torch.equal(got.labels, want.labels)
 
@@ -201,8 +201,8 @@ def test_what_is_no_npz_file(tmp_path):
 
 def test_an_npz_file_that_promises_more_than_fits_in_memory(tmp_path):
     head, path = io.BytesIO(), tmp_path / "x.npz"
-    told = {"descr": "<f4", "fortran_order": False, "shape": (1 << 50, 4)}
-    np.lib.format.write_array_header_1_0(head, told)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 50, 4)}
+    np.lib.format.write_array_header_1_0(head, header)
     with zipfile.ZipFile(path, "w") as file:
         for name in ("x.npy", "y.npy"):
             file.writestr(name, head.getvalue())

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 import rskernels
+from rskernels.experiments.bundled import load_digits
+from rskernels.experiments.config import GradientConfig
 from rskernels.experiments.networks import make_model
-from rskernels.rsft.data.bundled import load_digits
-from rskernels.rsft.data.samples import DataError
-from rskernels.rsft.errors import TrainingError
-from rskernels.rsft.methods.config import Config
-from rskernels.rsft.methods.gradient import make_task
-from rskernels.rsft.methods.transfer import fit, log_domain_densities, turn_and_blur
+from rskernels.experiments.shift import fit, turn_and_blur
+from rskernels.experiments.train import make_task
+from rskernels.rsft.data.domains import log_domain_densities
+from rskernels.rsft.errors import DataError, TrainingError
 from rskernels.rsft.rules import RULES, State, transfer
+from rskernels.rsft.run import train
 
 QUICK = {"pretrain_epochs": 3, "test_fraction": 0.8, "imbalance": 1.0}
 
@@ -67,8 +68,8 @@ def test_transfer_rejects_by_the_ratio_of_the_two_probabilities():
     targets = torch.multinomial(q, rows, replacement=True, generator=generator())
     state = State(torch.tensor(0.0), 5, 0)
     chosen = transfer(p.log(), targets, q.log()[targets], state)
-    wanted = rskernels.verify_mask(p.log(), q[targets], targets=targets, seed=5)
-    assert torch.equal(chosen.mask, wanted)
+    expected = rskernels.verify_mask(p.log(), q[targets], targets=targets, seed=5)
+    assert torch.equal(chosen.mask, expected)
     for label, keep in enumerate((0.25, 1.0, 0.75)):
         of_label = chosen.mask[targets == label].double()
         error = 5 * (keep * (1 - keep) / len(of_label)) ** 0.5
@@ -77,21 +78,12 @@ def test_transfer_rejects_by_the_ratio_of_the_two_probabilities():
 
 
 @pytest.mark.parametrize("ratio", ["models", "densities"])
-def test_only_the_new_head_is_trained(ratio, tmp_path, monkeypatch):
+def test_only_the_new_head_is_trained(ratio, tmp_path):
     """Every parameter before and after, to the bit; the head alone changes."""
-    from rskernels.rsft import loop
-
-    tasks = []
-
-    def spy(config, source):
-        task = make_task(config, source)
-        tasks.append((task, {k: v.clone() for k, v in task.model.state_dict().items()}))
-        return task
-
-    monkeypatch.setattr(loop, "make_task", spy)
-    config = Config(method="transfer", ratio=ratio, epochs=2, **QUICK)
-    summary = loop.train(config, tmp_path, progress=False)
-    [(task, before)] = tasks
+    config = GradientConfig(method="transfer", ratio=ratio, epochs=2, **QUICK)
+    task = make_task(config, generator())
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    summary = train(task, config, tmp_path, progress=False)
     after = task.model.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == {"head.weight", "head.bias"}
@@ -102,7 +94,7 @@ def test_only_the_new_head_is_trained(ratio, tmp_path, monkeypatch):
 
 def test_what_is_far_from_the_target_is_rejected_more():
     """The source are turned by up to 60°; those that look clean pass, and clean ones do."""
-    task = make_task(Config(method="transfer", ratio="densities", **QUICK), generator())
+    task = make_task(GradientConfig(method="transfer", ratio="densities", **QUICK), generator())
     log_ratio = task.logits.log_softmax(1)[:, 0] - task.log_density
     clean = 10  # one of each class, the last of the pool
     keep = log_ratio.exp().clamp(max=1)
@@ -111,23 +103,23 @@ def test_what_is_far_from_the_target_is_rejected_more():
 
 
 def test_proposal_draws_rows_by_their_ratio():
-    task = make_task(Config(method="proposal", **QUICK), generator())
+    task = make_task(GradientConfig(method="proposal", **QUICK), generator())
     source = generator(1)
     drawn = torch.cat([task.order(0, source).rows for _ in range(200)])
-    wanted = task.log_density.double().softmax(0)
-    share = drawn.bincount(minlength=len(wanted)).double() / len(drawn)
-    error = (wanted * (1 - wanted) / len(drawn)).sqrt()
-    assert ((share - wanted).abs() <= 6 * error).all()
-    rows, told, _ = task.order(0, source)
+    expected = task.log_density.double().softmax(0)
+    share = drawn.bincount(minlength=len(expected)).double() / len(drawn)
+    error = (expected * (1 - expected) / len(drawn)).sqrt()
+    assert ((share - expected).abs() <= 6 * error).all()
+    rows, measures, _ = task.order(0, source)
     assert len(rows) == len(task.pool.labels)
     ratio = task.log_density.double().exp()
-    assert told["draw_log_M"] == pytest.approx(float(task.log_density.max()))
-    assert told["draw_acceptance"] == pytest.approx(float(ratio.mean() / ratio.max()), rel=0.3)
+    assert measures["draw_log_M"] == pytest.approx(float(task.log_density.max()))
+    assert measures["draw_acceptance"] == pytest.approx(float(ratio.mean() / ratio.max()), rel=0.3)
 
 
 @pytest.mark.parametrize("method", ["transfer", "proposal"])
 def test_a_pool_without_rows_for_a_target_domain(method):
-    config = Config(**{**QUICK, "imbalance": 20.0}, method=method)
+    config = GradientConfig(**{**QUICK, "imbalance": 20.0}, method=method)
     with pytest.raises(
         DataError, match=r"imbalance=20.0 leaves \d rows to the rarest class: too few"
     ):
@@ -137,7 +129,7 @@ def test_a_pool_without_rows_for_a_target_domain(method):
 def test_a_table_has_nothing_to_turn():
     for method in ("transfer", "proposal"):
         with pytest.raises(DataError, match="turns and blurs images"):
-            make_task(Config(data="wine", method=method), generator())
+            make_task(GradientConfig(data="wine", method=method), generator())
 
 
 def test_a_new_head_has_learnt_nothing():
@@ -153,7 +145,8 @@ def test_a_new_head_has_learnt_nothing():
 def test_what_transfer_is_compared_with_has_the_same_head_and_ratio():
     reject, weight, everything, target = (
         make_task(
-            Config(method="transfer", ratio="densities", selection=selection, **QUICK), generator()
+            GradientConfig(method="transfer", ratio="densities", selection=selection, **QUICK),
+            generator(),
         )
         for selection in ("reject", "weight", "all", "target")
     )
@@ -171,7 +164,9 @@ def test_what_transfer_is_compared_with_has_the_same_head_and_ratio():
 
 def test_what_proposal_is_compared_with_uses_every_row_once():
     for selection in ("weight", "all"):
-        task = make_task(Config(method="proposal", selection=selection, **QUICK), generator())
+        task = make_task(
+            GradientConfig(method="proposal", selection=selection, **QUICK), generator()
+        )
         rows = task.order(0, generator()).rows
         assert torch.equal(rows.sort().values, torch.arange(len(task.pool.labels)))
 
@@ -181,4 +176,4 @@ def test_what_proposal_is_compared_with_uses_every_row_once():
     [("reject", "transfer"), ("weight", "reweight"), ("all", "plain"), ("target", "plain")],
 )
 def test_the_rule_of_a_selection(selection, rule):
-    assert Config(method="transfer", selection=selection).rule is RULES[rule]
+    assert GradientConfig(method="transfer", selection=selection).rule is RULES[rule]

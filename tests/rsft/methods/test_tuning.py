@@ -15,9 +15,9 @@ from torch.distributions import (
 
 from rskernels import RejectionError, rejection_sample
 from rskernels.rsft.errors import TrainingError
-from rskernels.rsft.methods import tuned as tuned_module
-from rskernels.rsft.methods.tuned import minimise_kl, tune
-from rskernels.rsft.proposals import CouplingProposal, DefensiveProposal, FamilyProposal
+from rskernels.rsft.methods import tuning
+from rskernels.rsft.methods.proposals import CouplingProposal, DefensiveProposal, FamilyProposal
+from rskernels.rsft.methods.tuning import minimise_kl, tune
 
 TARGET = MixtureSameFamily(
     Categorical(torch.tensor([0.3, 0.7])),
@@ -106,9 +106,9 @@ def test_minimising_kl_finds_the_moments():
     proposal = wide_normal(1.0)
     generator = torch.Generator().manual_seed(0)
     loss = minimise_kl(proposal, samples, 400, 512, 0.05, generator)
-    found = proposal.distribution().base_dist
-    torch.testing.assert_close(found.loc, samples.mean(0), atol=0.05, rtol=0)
-    torch.testing.assert_close(found.scale, samples.std(0), atol=0.05, rtol=0)
+    result = proposal.distribution().base_dist
+    torch.testing.assert_close(result.loc, samples.mean(0), atol=0.05, rtol=0)
+    torch.testing.assert_close(result.scale, samples.std(0), atol=0.05, rtol=0)
     best = Independent(Normal(samples.mean(0), samples.std(0)), 1)
     assert loss == pytest.approx(-best.log_prob(samples).mean().item(), abs=0.01)
 
@@ -129,18 +129,18 @@ def test_tuning_lowers_M_and_leaves_what_was_given_alone():
     assert all(torch.equal(before[name], value) for name, value in proposal.state_dict().items())
     assert not any(p.requires_grad for p in tuned.proposal.parameters())
     # The envelope is the one of the best proposal.
-    found = rejection_sample(
+    result = rejection_sample(
         TARGET, (tuned.proposal.sample, tuned.proposal.log_prob), 500, log_M=tuned.envelope, seed=1
     )
-    assert found.report.pilot == 0
-    assert found.acceptance_rate == pytest.approx(best.acceptance_rate, rel=0.3)
+    assert result.report.pilot == 0
+    assert result.acceptance_rate == pytest.approx(best.acceptance_rate, rel=0.3)
 
 
 def test_a_network_on_top_of_a_base_gains_too():
     base = Independent(Normal(torch.zeros(2), torch.full((2,), 3.0)), 1)
     generator = torch.Generator().manual_seed(0)
     proposal = CouplingProposal(base, width=16, generator=generator)
-    tuned = quick(proposal, rounds=3, draws=400, steps=200)
+    tuned = quick(proposal, rounds=2, draws=300, steps=150)
     assert tuned.gain > 1.5
     assert tuned.rounds[-1].cross_entropy < -base.log_prob(tuned.samples).mean()
 
@@ -151,7 +151,7 @@ def test_a_worse_proposal_is_taken_back(monkeypatch):
             proposal.free["loc"].add_(2.0)
         return 0.0
 
-    monkeypatch.setattr(tuned_module, "minimise_kl", worsen)
+    monkeypatch.setattr(tuning, "minimise_kl", worsen)
     tuned = quick(rounds=3)
     assert [r.is_kept for r in tuned.rounds] == [True, False, False, False]
     assert tuned.gain == 1.0

@@ -1,7 +1,6 @@
-"""``rskernels train --method tuned``: a proposal fine-tuned to draw what the data look like.
+"""``rskernels tune``: a proposal fine-tuned to draw what the data look like."""
 
-rskernels train --data digits --method tuned --proposal coupling --out runs/tuned
-"""
+from __future__ import annotations
 
 import dataclasses
 import math
@@ -12,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from rskernels.experiments.config import TuneConfig
+from rskernels.rsft import run
 from rskernels.rsft.artifacts import checkpoint
-from rskernels.rsft.artifacts.figures import describe, draw_trace, write_summary
+from rskernels.rsft.artifacts.figures import draw_trace
 from rskernels.rsft.artifacts.metrics import MetricsWriter
-from rskernels.rsft.data.bundled import rows_of_each_class
 from rskernels.rsft.data.samples import Samples
-from rskernels.rsft.loop import start_afresh
-from rskernels.rsft.methods.config import Config, load
-from rskernels.rsft.methods.tuned import Round, tune
-from rskernels.rsft.proposals import CouplingProposal, FamilyProposal
+from rskernels.rsft.data.splits import rows_of_each_class
+from rskernels.rsft.errors import CheckpointError
+from rskernels.rsft.methods.proposals import CouplingProposal, FamilyProposal
+from rskernels.rsft.methods.tuning import Round, Tuned, tune
 
 COMPONENTS = 5
 # Of the first proposal, as multiples of the target's.
@@ -29,77 +29,38 @@ SPREAD = 2.0
 SHRUNK = 0.2
 
 
-def run_tuned(
-    config: Config, out: Path, *, resume: bool = False, overwrite: bool = False
+def tune_proposal(
+    config: TuneConfig, out: Path, *, resume: bool = False, overwrite: bool = False
 ) -> dict[str, Any]:
     """Fine-tune a proposal towards the density of the data, and write what came of it.
 
     The target is a mixture of a normal for each class of the pool, in the space of its first
-    principal components.
-
-    Parameters
-    ----------
-    config : Config
-        Of method "tuned".
-    out : Path
-        Folder for ``metrics.jsonl``, TensorBoard events, ``checkpoint.pt``, ``proposal.pt``,
-        ``curves.png`` and ``summary.json``.
-    resume : bool
-        Continue after the last round in `out`; of the configuration only `rounds` may differ.
-    overwrite : bool
-        Replace a run that `out` already holds, once the data are there.
-
-    Returns
-    -------
-    dict
-        The summary: the configuration under ``"config"``, and M, acceptance and draws per second
-        at the start and at the end.
-
-    Raises
-    ------
-    DataError
-        If the data, the imbalance or the test fraction cannot be had.
-    FileExistsError
-        If `out` holds a run and neither `resume` nor `overwrite` is given.
-    CheckpointError
-        If there is no checkpoint to resume, or it is damaged or of another configuration.
-    RejectionError, TrainingError
-        As :func:`rskernels.rsft.tuned.tune`.
+    principal components. Arguments and errors are those of `rskernels.experiments.families.run`;
+    of a run that is resumed only ``rounds`` may differ. The summary has M, acceptance and draws per
+    second at the start and at the end.
     """
     saved: dict[str, Any] = {"position": 0, "state": None}
     done = 0
     if resume:
-        saved = checkpoint.load(
-            out / "checkpoint.pt",
-            expected=dataclasses.asdict(config),
-            free=frozenset({"rounds"}),
-            needed=frozenset(saved),
-        )
+        saved = run.restore(config, out, needed=frozenset(saved), free=frozenset({"rounds"}))
         done = len(saved["state"]["rounds"]) - 1
         if done > config.rounds:
-            raise checkpoint.CheckpointError(
+            raise CheckpointError(
                 f"{out} has tuned {done} rounds, more than rounds={config.rounds}"
             )
     generator = torch.Generator().manual_seed(config.seed)
-    data = load(config, generator)
+    data = config.load(generator)
     if not resume:
-        start_afresh(out, overwrite=overwrite)
+        run.start_afresh(out, overwrite=overwrite)
     target = class_mixture(data.pool)
     start = first_proposal(target, config.proposal, generator)
     with MetricsWriter(out, position=saved["position"], step=done) as writer:
 
         def keep(state: dict[str, Any]) -> None:
-            record = Round(*state["rounds"][-1])._asdict()
-            told = {k: None if math.isnan(float(v)) else v for k, v in record.items()}
-            writer.write({"kind": "round", "step": len(state["rounds"]) - 1, **told})
-            checkpoint.save(
-                out / "checkpoint.pt",
-                {
-                    "config": dataclasses.asdict(config),
-                    "state": state,
-                    "position": writer.position(),
-                },
-            )
+            measures = Round(*state["rounds"][-1])._asdict()
+            record = {k: None if math.isnan(float(v)) else v for k, v in measures.items()}
+            writer.write({"kind": "round", "step": len(state["rounds"]) - 1, **record})
+            run.save(config, out, {"state": state, "position": writer.position()})
 
         tuned = tune(
             target.log_prob,
@@ -110,11 +71,16 @@ def run_tuned(
             resume=saved["state"],
             keep=keep,
         )
+    return finish(config, tuned, data.counts, out)
+
+
+def finish(config: TuneConfig, tuned: Tuned, counts: Tensor, out: Path) -> dict[str, Any]:
+    """Write the proposal, the curves and the summary, and return the latter."""
     first = tuned.rounds[0]
     best = max((r for r in tuned.rounds if r.is_kept), key=lambda r: r.acceptance_rate)
     summary: dict[str, Any] = {
         "config": dataclasses.asdict(config),
-        "pool": data.counts.tolist(),
+        "pool": counts.tolist(),
         "log_M_start": first.log_M,
         "log_M": best.log_M,
         "acceptance_start": first.acceptance_rate,
@@ -128,10 +94,10 @@ def run_tuned(
         out / "proposal.pt",
         {"config": summary["config"], "proposal": tuned.proposal.state_dict()},
     )
-    title = f"{describe(summary['config'])}, seed {config.seed}"
+    title = f"{config.title}, seed {config.seed}"
     trace = torch.tensor([[r.acceptance_rate] for r in tuned.rounds])
-    draw_trace(trace, out / "curves.png", title=title, label="acceptance rate", axis="round")
-    write_summary(summary, out)
+    draw_trace(trace, out / run.CURVES, title=title, label="acceptance rate", axis="round")
+    run.write_summary(summary, out)
     return summary
 
 

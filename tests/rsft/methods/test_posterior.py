@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from rskernels import RejectionError
 from rskernels.envelope import EnvelopeViolation
 from rskernels.rsft.data.samples import Samples
-from rskernels.rsft.methods.parameter import batched_loss, chain, independent
+from rskernels.rsft.methods.metropolis import chain
+from rskernels.rsft.methods.posterior import batched_loss, independent
 
 
 def quadratic(theta):
@@ -27,8 +28,8 @@ def test_the_loss_of_many_models_is_that_of_each():
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
     samples = Samples(torch.randn(30, 5), torch.randint(3, (30,)))
     theta = torch.randn(7, sum(p.numel() for p in model.parameters()))
-    found = batched_loss(model, samples, chunk=3)(theta)
-    for row, value in zip(theta, found, strict=True):
+    result = batched_loss(model, samples, chunk=3)(theta)
+    for row, value in zip(theta, result, strict=True):
         nn.utils.vector_to_parameters(row, model.parameters())
         torch.testing.assert_close(F.cross_entropy(model(samples.inputs), samples.labels), value)
 
@@ -38,22 +39,24 @@ def test_the_loss_falls_without_a_gradient():
     x = torch.randn(100, 2)
     samples = Samples(x, (x[:, 0] > 0).long())
     loss = batched_loss(nn.Linear(2, 2), samples)
-    found = chain(loss, torch.zeros(4, 6), steps=400, burn_in=400, acceptance=0.3, tau=0.02)
-    assert found.losses.mean() < 0.3 < math.log(2)
-    assert not found.samples.requires_grad
+    result = chain(loss, torch.zeros(4, 6), steps=200, burn_in=300, acceptance=0.3, tau=0.02)
+    assert result.losses.mean() < 0.3 < math.log(2)
+    assert not result.samples.requires_grad
 
 
-@pytest.mark.parametrize("wanted", [0.234, 0.44, 0.7])
+@pytest.mark.parametrize("requested", [0.234, 0.44, 0.7])
 @pytest.mark.parametrize("sigma", [1e-3, 30.0])
-def test_sigma_is_tuned_to_the_acceptance_in_the_burn_in_alone(sigma, wanted):
+def test_sigma_is_tuned_to_the_acceptance_in_the_burn_in_alone(sigma, requested):
     start = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
-    found = walk(start, burn_in=300, sigma=sigma, acceptance=wanted, steps=200)
-    assert found.acceptance_rate == pytest.approx(wanted, abs=0.03)
-    assert walk(start, burn_in=300, sigma=sigma, acceptance=wanted, steps=20).sigma == found.sigma
+    result = walk(start, burn_in=300, sigma=sigma, acceptance=requested, steps=200)
+    assert result.acceptance_rate == pytest.approx(requested, abs=0.03)
+    assert (
+        walk(start, burn_in=300, sigma=sigma, acceptance=requested, steps=20).sigma == result.sigma
+    )
     # The same σ, given from the start, is the same walk from there on.
-    left_alone = walk(start, burn_in=300, sigma=found.sigma, steps=200)
-    assert left_alone.sigma == found.sigma
-    assert left_alone.acceptance_rate == pytest.approx(found.acceptance_rate, abs=0.02)
+    left_alone = walk(start, burn_in=300, sigma=result.sigma, steps=200)
+    assert left_alone.sigma == result.sigma
+    assert left_alone.acceptance_rate == pytest.approx(result.acceptance_rate, abs=0.02)
 
 
 def test_sigma_stays_a_number_whatever_the_loss():
@@ -124,9 +127,9 @@ def test_a_proposal_without_a_loss_is_never_accepted():
     def loss(theta):
         return quadratic(theta).where(theta[:, 0] > 0, torch.nan)
 
-    found = chain(loss, torch.ones(50, 1), steps=200, sigma=1.0)
-    assert (found.samples > 0).all()
-    assert found.losses.isfinite().all()
+    result = chain(loss, torch.ones(50, 1), steps=200, sigma=1.0)
+    assert (result.samples > 0).all()
+    assert result.losses.isfinite().all()
     drawn = independent(loss, 1000, centre=torch.zeros(1), prior=1.0)
     assert (drawn.samples > 0).all()
     assert drawn.report.invalid > 0

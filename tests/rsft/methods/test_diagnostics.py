@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rskernels.rsft.diagnostics import effective_sample_size, split_r_hat
+from rskernels.rsft.methods.diagnostics import effective_sample_size, split_r_hat
 
 
 def autoregression(rho, draws=2000, chains=8, seed=0):

@@ -1,11 +1,8 @@
-import sys
-
 import pytest
 import torch
 
-from rskernels.rsft.data.bundled import (
-    load_data,
-    load_digits,
+from rskernels.experiments.bundled import load_digits
+from rskernels.rsft.data.splits import (
     log_class_balance,
     long_tail_counts,
     make_long_tailed,
@@ -15,15 +12,6 @@ from rskernels.rsft.data.bundled import (
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def test_digits_are_the_1797_real_images():
-    images, labels = load_digits()
-    assert images.shape == (1797, 1, 8, 8)
-    assert images.dtype == torch.float32
-    assert images.min() == 0
-    assert images.max() == 1
-    assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
 def test_split_is_disjoint_complete_and_balanced():
@@ -55,16 +43,6 @@ def test_impossible_imbalance_is_refused(imbalance):
         long_tail_counts(104, 10, imbalance)
 
 
-def test_pool_is_long_tailed_and_shares_no_image_with_the_test_set():
-    pool, test, counts = load_data("digits", imbalance=20, test_fraction=0.4, generator=generator())
-    assert counts.max() / counts.min() == 20
-    assert pool.labels.bincount().tolist() == counts.tolist()
-    assert test.labels.bincount().tolist() == [70] * 10
-    # Digits has no two equal images, so equal pixels would mean a shared row.
-    rows = torch.cat([pool.inputs, test.inputs]).flatten(1)
-    assert len(rows.unique(dim=0)) == len(rows)
-
-
 def test_which_class_is_rare_depends_on_the_seed():
     labels = load_digits().labels
     rarest = {
@@ -74,31 +52,20 @@ def test_which_class_is_rare_depends_on_the_seed():
     assert len(rarest) > 3
 
 
-def test_unknown_data_set_is_refused_with_the_accepted_ones():
-    with pytest.raises(ValueError, match="'cifar': accepted are digits, wine, breast_cancer"):
-        load_data("cifar", imbalance=20, test_fraction=0.4, generator=generator())
-
-
 def test_class_balance_is_wanted_over_pool_share():
     counts = torch.tensor([60, 30, 10])
     assert log_class_balance(counts).exp().tolist() == pytest.approx([5 / 9, 10 / 9, 10 / 3])
-    wanted = torch.tensor([6.0, 3.0, 1.0])
-    assert log_class_balance(counts, wanted).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    shares = torch.tensor([6.0, 3.0, 1.0])
+    assert log_class_balance(counts, shares).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     assert log_class_balance(counts, torch.tensor([1.0, 0, 0]))[1] == -torch.inf
 
 
-@pytest.mark.parametrize("wanted", [[1.0, 1.0], [1.0, -1.0, 1.0], [0.0] * 3, [float("nan")] * 3])
-def test_class_balance_refuses_what_is_no_density(wanted):
-    with pytest.raises(ValueError, match="wanted must hold 3 non-negative numbers"):
-        log_class_balance(torch.tensor([60, 30, 10]), torch.tensor(wanted))
+@pytest.mark.parametrize("shares", [[1.0, 1.0], [1.0, -1.0, 1.0], [0.0] * 3, [float("nan")] * 3])
+def test_class_balance_refuses_what_is_no_density(shares):
+    with pytest.raises(ValueError, match="shares must hold 3 non-negative numbers"):
+        log_class_balance(torch.tensor([60, 30, 10]), torch.tensor(shares))
 
 
 def test_class_balance_refuses_an_empty_class():
     with pytest.raises(ValueError, match="every class needs a row"):
         log_class_balance(torch.tensor([60, 0]))
-
-
-def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ModuleNotFoundError, match=r"sklearn.*pip install 'rskernels\[train\]'"):
-        load_digits()

@@ -1,4 +1,4 @@
-"""Proposals with parameters: what :func:`rskernels.rsft.tuned.tune` fine-tunes.
+"""Proposals with parameters: what :func:`rskernels.rsft.tune` fine-tunes.
 
 A proposal is a ``torch.nn.Module`` with ``sample(n)``, which returns ``[n, *event]``, and
 ``log_prob(x)``, which returns ``[n]`` and is differentiable in the parameters.
@@ -41,7 +41,7 @@ class FamilyProposal(nn.Module):
     Raises
     ------
     ValueError
-        If the family does not constrain a parameter of that name, or what is made has a batch
+        If the family does not constrain a parameter of that name, or the distribution has a batch
         shape.
     """
 
@@ -73,8 +73,10 @@ class FamilyProposal(nn.Module):
     def distribution(self) -> Distribution:
         """Return the distribution of the present parameters."""
         values = {name: transform_to(self._constraints[name])(v) for name, v in self.free.items()}
-        made = self.family(**values)
-        return torch.distributions.Independent(made, self.independent) if self.independent else made
+        family = self.family(**values)
+        if not self.independent:
+            return family
+        return torch.distributions.Independent(family, self.independent)
 
     def sample(self, n: int) -> Tensor:
         """Return n draws ``[n, *event]``."""

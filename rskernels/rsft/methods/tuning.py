@@ -2,7 +2,7 @@
 
 Every accepted draw is one of the target, whatever the proposal was when it came. So all of them
 together are the sample on which the proposal's parameters minimise KL(p‖q) = const − E_p[log q],
-and none need be thrown away when q changes. M belongs to one q: the Envelope is made anew for each.
+and none need be thrown away when q changes. M belongs to one q: each has an Envelope of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rskernels.envelope import Envelope
 from rskernels.rsft.errors import TrainingError
-from rskernels.rsft.proposals import DefensiveProposal
+from rskernels.rsft.methods.proposals import DefensiveProposal
 from rskernels.sampling import rejection_sample
 from rskernels.sampling.draws import Target
 
@@ -49,11 +49,11 @@ class Tuned(NamedTuple):
     samples: Tensor
     """``[rounds * draws, *event]``: every accepted draw, each one of the target."""
     rounds: tuple[Round, ...]
-    """The first is the proposal as it was given."""
+    """The first is that of the proposal before it was tuned."""
 
     @property
     def gain(self) -> float:
-        """How many times the acceptance rate of the start the best has."""
+        """Acceptance rate of the best over that of the start."""
         best = max(r.acceptance_rate for r in self.rounds if r.is_kept)
         return best / self.rounds[0].acceptance_rate
 
@@ -104,8 +104,8 @@ def tune(
     seed : int
         In [0, 2**62). Decides all draws and the order of the gradient steps.
     resume : mapping, optional
-        What ``keep`` was given, by a call of the same arguments but for fewer ``rounds``, perhaps:
-        the call continues there, bit-identically.
+        What ``keep`` was called with, by a call of the same arguments, or of fewer ``rounds``: the
+        call continues there, bit-identically.
     keep : callable, optional
         Called with the state after the draws of each round: tensors, numbers and containers of
         them, under ``"rounds"`` a ``Round`` for each, as a tuple.
@@ -136,61 +136,95 @@ def tune(
         raise ValueError(f"share must be in [0, 1), got {share}")
     if not lr > 0.0:
         raise ValueError(f"lr must be above 0, got {lr}")
-    generator = torch.Generator().manual_seed(seed)
-    start = copy.deepcopy(proposal).requires_grad_(False)
-    tuned = copy.deepcopy(proposal).requires_grad_(True)
-    best: tuple[DefensiveProposal, Envelope, float] | None = None
-    history: list[Round] = []
-    pool: list[Tensor] = []
-    loss = math.nan
+    state = _State(proposal, share, seed)
     if resume is not None:
-        current, envelope = _defensive(tuned, start, share), Envelope("max", on_violation="thin")
-        current.tuned.load_state_dict(resume["best"])
-        envelope.load_state_dict(resume["envelope"])
-        best = current, envelope, resume["acceptance_rate"]
-        tuned.load_state_dict(resume["tuned"])
-        generator.set_state(resume["generator"])
-        history, pool = [Round(*r) for r in resume["rounds"]], list(resume["pool"])
-    for number in range(len(history), rounds + 1):
+        state.load_state_dict(resume)
+    limits = {"pilot": pilot, "min_acceptance": min_acceptance}
+    for number in range(len(state.rounds), rounds + 1):
+        loss = math.nan
         if number > 0:
-            loss = minimise_kl(tuned, torch.cat(pool), steps, batch_size, lr, generator)
-        current, envelope = _defensive(tuned, start, share), Envelope("max", on_violation="thin")
+            pool = torch.cat(state.pool)
+            loss = minimise_kl(state.tuned, pool, steps, batch_size, lr, state.generator)
+        state.draw(log_prob, draws, loss, limits)
+        if keep is not None:
+            keep(state.state_dict())
+    assert state.best is not None
+    return Tuned(
+        state.best.proposal, state.best.envelope, torch.cat(state.pool), tuple(state.rounds)
+    )
+
+
+class _Best(NamedTuple):
+    """The proposal of the highest acceptance rate so far."""
+
+    proposal: DefensiveProposal
+    envelope: Envelope
+    acceptance_rate: float
+
+
+class _State:
+    """What changes from round to round, saved and restored whole."""
+
+    def __init__(self, proposal: nn.Module, share: float, seed: int) -> None:
+        self.start = copy.deepcopy(proposal).requires_grad_(False)
+        self.share = share
+        self.tuned = copy.deepcopy(proposal).requires_grad_(True)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.best: _Best | None = None
+        self.rounds: list[Round] = []
+        self.pool: list[Tensor] = []
+
+    def draw(self, log_prob: Target, draws: int, loss: float, limits: dict[str, Any]) -> None:
+        """Draw from the target by the present proposal, and keep it if it is the best so far."""
+        proposal, envelope = self._candidate()
         begin = time.perf_counter()
-        found = rejection_sample(
+        result = rejection_sample(
             log_prob,
-            (current.sample, current.log_prob),
+            (proposal.sample, proposal.log_prob),
             draws,
             log_M=envelope,
-            pilot=pilot,
-            min_acceptance=min_acceptance,
-            generator=generator,
+            generator=self.generator,
+            **limits,
         )
         rate = draws / (time.perf_counter() - begin)
-        pool.append(found.samples)
-        is_kept = best is None or found.acceptance_rate > best[2]
-        history.append(Round(found.report.log_M, found.acceptance_rate, rate, loss, is_kept))
-        if best is None or is_kept:
-            best = current, envelope, found.acceptance_rate
+        self.pool.append(result.samples)
+        is_kept = self.best is None or result.acceptance_rate > self.best.acceptance_rate
+        log_M, acceptance_rate = result.report.log_M, result.acceptance_rate
+        self.rounds.append(Round(log_M, acceptance_rate, rate, loss, is_kept))
+        if self.best is None or is_kept:
+            self.best = _Best(proposal, envelope, acceptance_rate)
         else:
-            tuned.load_state_dict(best[0].tuned.state_dict())
-        if keep is not None:
-            keep(
-                {
-                    "best": best[0].tuned.state_dict(),
-                    "envelope": best[1].state_dict(),
-                    "acceptance_rate": best[2],
-                    "tuned": copy.deepcopy(tuned.state_dict()),
-                    "generator": generator.get_state(),
-                    "rounds": [tuple(r) for r in history],
-                    "pool": list(pool),
-                }
-            )
-    assert best is not None
-    return Tuned(best[0], best[1], torch.cat(pool), tuple(history))
+            self.tuned.load_state_dict(self.best.proposal.tuned.state_dict())
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and containers of them."""
+        assert self.best is not None
+        return {
+            "best": self.best.proposal.tuned.state_dict(),
+            "envelope": self.best.envelope.state_dict(),
+            "acceptance_rate": self.best.acceptance_rate,
+            "tuned": copy.deepcopy(self.tuned.state_dict()),
+            "generator": self.generator.get_state(),
+            "rounds": [tuple(r) for r in self.rounds],
+            "pool": list(self.pool),
+        }
 
-def _defensive(tuned: nn.Module, start: nn.Module, share: float) -> DefensiveProposal:
-    return DefensiveProposal(copy.deepcopy(tuned).requires_grad_(False), start, share)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        proposal, envelope = self._candidate()
+        proposal.tuned.load_state_dict(state["best"])
+        envelope.load_state_dict(state["envelope"])
+        self.best = _Best(proposal, envelope, state["acceptance_rate"])
+        self.tuned.load_state_dict(state["tuned"])
+        self.generator.set_state(state["generator"])
+        self.rounds = [Round(*r) for r in state["rounds"]]
+        self.pool = list(state["pool"])
+
+    def _candidate(self) -> tuple[DefensiveProposal, Envelope]:
+        """Return a copy of the proposal as it is now, and an Envelope that has seen nothing."""
+        tuned = copy.deepcopy(self.tuned).requires_grad_(False)
+        proposal = DefensiveProposal(tuned, self.start, self.share)
+        return proposal, Envelope("max", on_violation="thin")
 
 
 def minimise_kl(

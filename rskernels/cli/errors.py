@@ -1,0 +1,40 @@
+"""What can go wrong, as a message and an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from rskernels.rsft.errors import CheckpointError, DataError, TrainingError
+from rskernels.sampling import RejectionError
+
+ERRORS = (
+    OSError,
+    ValueError,
+    CheckpointError,
+    ModuleNotFoundError,
+    RejectionError,
+    TrainingError,
+)
+
+
+@contextmanager
+def usage_errors(kind: type[ValueError]) -> Iterator[None]:
+    """Report errors of a kind as options that are refused."""
+    try:
+        yield
+    except kind as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Turn what can go wrong in a run into a message and an exit status."""
+    try:
+        with usage_errors(DataError):
+            yield
+    except ERRORS as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,34 @@
+"""The report of finished runs, in a folder and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from rskernels.cli.tables import make_table
+from rskernels.experiments.intervals import collect
+from rskernels.experiments.report import table, write_report
+from rskernels.experiments.suite import Experiment, ExperimentRun
+
+
+def show_report(
+    experiments: Sequence[Experiment],
+    runs: Sequence[ExperimentRun],
+    out: Path,
+    report: Path,
+    *,
+    is_quick: bool = False,
+) -> None:
+    """Write the report of finished runs, and print its tables."""
+    compared = [(experiment, collect(experiment, runs, out)) for experiment in experiments]
+    console = Console()
+    if not console.is_terminal:
+        console.width = 150
+    for experiment, results in compared:
+        console.print(f"\n{experiment.title}")
+        headings, rows = table(results)
+        console.print(make_table(rows, headings))
+    typer.echo(f"report: {write_report(compared, report, is_quick=is_quick)}")

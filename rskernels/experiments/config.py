@@ -1,0 +1,223 @@
+"""The options of the three families of runs: `train`, `tune` and `sample`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from rskernels.experiments.datasets import DATASETS, check_source, load_data
+from rskernels.rsft.config import METHOD, LoopConfig, RunConfig
+from rskernels.rsft.data.resample import RESAMPLERS
+from rskernels.rsft.data.samples import Data
+from rskernels.rsft.options import INSIDE_ONE, POSITIVE, one_of, option, whole
+from rskernels.rsft.rules import RULES, Rule
+
+# Methods of a shift of the inputs, whose pool is balanced unless an imbalance is given.
+SHIFTED = ("transfer", "proposal")
+METHODS = (*RULES, *RESAMPLERS, "proposal")
+WITH_PRIORS = tuple(name for name in METHODS if name not in SHIFTED)
+IMBALANCE = 20.0
+MULTIMODAL_IMBALANCE = 5.0  # where a class of the rarest modality has 1 to 5 rows
+LEAST_STEPS = 7  # of a chain, of which 4 count, so that its halves can be compared
+
+DATA = "Data"
+SHIFT = f"Shift of the inputs (--method {', '.join(SHIFTED)})"
+PROPOSAL = "Proposal"
+POSTERIOR = "Posterior"
+CHAIN = "Metropolis chains (--form chain)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(RunConfig):
+    """The data of a run."""
+
+    data: str = option("digits", "Data set.", DATA, accepted=one_of(DATASETS))
+    path: str | None = option(
+        None, "Where the data are: of mnist the folder, of npz the file.", DATA
+    )
+    imbalance: float | None = option(
+        None,
+        "Most frequent class of the training pool over its rarest.",
+        DATA,
+        shown=f"{IMBALANCE:g}; {MULTIMODAL_IMBALANCE:g} for multimodal",
+    )
+    test_fraction: float = option(0.4, "Share of the smallest class that is held out.", DATA)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_source(self.data, self.path)
+        if self.imbalance is None:
+            object.__setattr__(self, "imbalance", self.usual_imbalance)
+
+    @property
+    def usual_imbalance(self) -> float:
+        """The imbalance where none is given."""
+        return MULTIMODAL_IMBALANCE if self.data == "multimodal" else IMBALANCE
+
+    @property
+    def pool_imbalance(self) -> float:
+        """The imbalance of the pool that is loaded."""
+        assert self.imbalance is not None
+        return self.imbalance
+
+    def load(self, generator: torch.Generator) -> Data:
+        """Load the data; errors are those of `load_data`."""
+        return load_data(
+            self.data,
+            path=self.path,
+            imbalance=self.pool_imbalance,
+            test_fraction=self.test_fraction,
+            generator=generator,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientConfig(LoopConfig, DataConfig):
+    """A model trained by the gradient loop: two runs of equal configuration are bit-identical."""
+
+    method: str = option(
+        "accept",
+        "How samples are selected, and with what weight.",
+        METHOD,
+        accepted=one_of(METHODS),
+    )
+    imbalance: float | None = option(
+        None,
+        "Most frequent class of the training pool over its rarest.",
+        DATA,
+        shown=f"{IMBALANCE:g}; 1 for {' and '.join(SHIFTED)}; {MULTIMODAL_IMBALANCE:g} for "
+        "multimodal",
+    )
+    drift: int | None = option(
+        None,
+        "Epochs over which the class priors move from the long tail to its reverse: an epoch's "
+        "rows are then drawn by its priors from a balanced pool.",
+        DATA,
+        accepted=whole(2),
+        read_by=("method", WITH_PRIORS),
+        shown="they stay",
+    )
+    pretrain_epochs: int | None = option(
+        10,
+        "Passes over the shifted images, before what is then fine-tuned.",
+        SHIFT,
+        accepted=whole(1),
+        read_by=("method", SHIFTED),
+    )
+    selection: str | None = option(
+        "reject",
+        "How rows are chosen: reject is the method; weight, all and target are what it is compared "
+        "with: weighed by the same ratio, all used, or those of the target domain alone.",
+        SHIFT,
+        accepted=one_of(("reject", "weight", "all", "target")),
+        read_by=("method", SHIFTED),
+    )
+    ratio: str | None = option(
+        "models",
+        "transfer: the two probabilities are those of two models, or of two densities.",
+        SHIFT,
+        accepted=one_of(("models", "densities")),
+        read_by=("method", ("transfer",)),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.selection == "target" and self.method == "proposal":
+            raise ValueError("selection='target': 'proposal' has no labels of the target domain")
+        if self.drift is not None and self.data == "multimodal":
+            raise ValueError(f"drift={self.drift}: the priors of 'multimodal' stay")
+        if self.freeze and self.data == "multimodal":
+            raise ValueError("freeze: 'multimodal' has an M for each modality, which is kept even")
+
+    @property
+    def usual_imbalance(self) -> float:
+        """The imbalance where none is given: methods of a shift have a balanced pool."""
+        return 1.0 if self.method in SHIFTED else super().usual_imbalance
+
+    @property
+    def pool_imbalance(self) -> float:
+        """The imbalance of the pool: where the priors move it is the stream that is long-tailed."""
+        return 1.0 if self.drift is not None else super().pool_imbalance
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that samples are selected by; "proposal" selects where it draws."""
+        if self.selection == "weight":
+            return RULES["reweight"]
+        if self.selection in ("all", "target"):
+            return RULES["plain"]
+        return RULES.get(self.method, RULES["plain"])
+
+    @property
+    def title(self) -> str:
+        """The method, and what else tells this run from others."""
+        ratio = "" if self.ratio is None else f", {self.ratio}"
+        selection = "" if self.selection in (None, "reject") else f", {self.selection}"
+        return f"{super().title}{ratio}{selection}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(DataConfig):
+    """A proposal fine-tuned on the draws that it had accepted, towards the density of the data."""
+
+    proposal: str = option(
+        "normal",
+        "The first proposal: a normal, or a coupling network on top of it.",
+        PROPOSAL,
+        accepted=one_of(("normal", "coupling")),
+    )
+    rounds: int = option(3, "Times that it is tuned.", PROPOSAL, accepted=whole(1, 1000))
+    draws: int = option(1000, "Draws accepted in each round.", PROPOSAL, accepted=whole(1))
+
+    @property
+    def title(self) -> str:
+        """What tells this run from others."""
+        return f"tune, {self.proposal}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(DataConfig):
+    """Parameters of a softmax regression drawn from its posterior, without gradients."""
+
+    form: str = option(
+        "chain",
+        "chain, by random-walk Metropolis, or independent draws, by rejection.",
+        POSTERIOR,
+        accepted=one_of(("chain", "independent")),
+    )
+    steps: int = option(
+        4000,
+        "Proposals of each chain, half of them burn-in; or independent draws that are accepted.",
+        POSTERIOR,
+        accepted=whole(1),
+    )
+    tau: float = option(
+        0.05,
+        "Temperature of the posterior, exp(-L/tau) times the prior, L the mean loss.",
+        POSTERIOR,
+        accepted=POSITIVE,
+    )
+    prior: float = option(
+        1.0, "Standard deviation of the normal prior about 0.", POSTERIOR, accepted=POSITIVE
+    )
+    chains: int | None = option(
+        8, "Chains side by side.", CHAIN, accepted=whole(1, 2**20), read_by=("form", ("chain",))
+    )
+    acceptance: float | None = option(
+        0.3,
+        "Acceptance rate that the step length is tuned to in the burn-in.",
+        CHAIN,
+        accepted=INSIDE_ONE,
+        read_by=("form", ("chain",)),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form == "chain" and self.steps < LEAST_STEPS:
+            raise ValueError(f"steps={self.steps}: a chain needs {LEAST_STEPS}, half are burn-in")
+
+    @property
+    def title(self) -> str:
+        """What tells this run from others."""
+        return f"sample, {self.form}"

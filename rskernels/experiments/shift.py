@@ -1,0 +1,219 @@
+"""A shift of the inputs: clean images turned and blurred, and the tasks of adapting to it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rskernels.experiments.config import GradientConfig
+from rskernels.experiments.networks import SmallNetwork, make_model
+from rskernels.rsft.artifacts.metrics import evaluate
+from rskernels.rsft.data.domains import log_domain_densities
+from rskernels.rsft.data.draw import draw_rows
+from rskernels.rsft.data.samples import Data, Samples
+from rskernels.rsft.data.splits import split_balanced
+from rskernels.rsft.errors import DataError, TrainingError
+from rskernels.rsft.task import Epoch, Task, shuffled
+
+# Share of the pool's smallest class that is of the target domain.
+TARGET_SHARE = 0.1
+LARGEST_ANGLE = math.pi / 3
+LARGEST_BLUR = 1.0  # standard deviation, in pixels
+RADIUS = 3
+
+
+def transfer(config: GradientConfig, data: Data, generator: torch.Generator) -> Task:
+    """Return the task of a new head on a backbone that stays as the source domain left it.
+
+    The source are turned and blurred images, the target a few clean ones; all are in the pool. With
+    ``ratio="models"`` the two probabilities are those of a row's label by the model of the source,
+    and by a copy fine-tuned on the target; with "densities" they are the two domains' densities at
+    its features. With ``selection="target"`` the pool are the few clean ones alone, and with
+    "weight" the log density is the log ratio, so that `reweight` weighs by it.
+    """
+    source, target = shifted(config, data, generator)
+    pool = Samples(*map(torch.cat, zip(source, target, strict=True)))
+    model = make_model(pool.inputs, len(data.counts), generator)
+    settings = fit_settings(config, generator)
+    fit(model, source, **settings)
+    before = scores_before(model, data)
+    if config.ratio == "models":
+        adapted = copy.deepcopy(model)
+        fit(adapted, target, **settings)
+        logits, targets = in_batches(adapted, pool.inputs), pool.labels
+        log_q = in_batches(model, pool.inputs).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    else:
+        logits = domain_densities(model, source, target, pool)
+        targets, log_q = torch.zeros_like(pool.labels), logits[:, 1]
+    model.renew_head(generator)
+    log_density, read = log_q, logits if config.selection == "reject" else None
+    if config.selection == "weight":
+        log_density = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0] - log_q
+    if config.selection != "reject":
+        targets = pool.labels
+    rows = torch.arange(len(targets))
+    if config.selection == "target":
+        rows = rows[-len(target.labels) :]
+    return Task.from_samples(
+        pool.take(rows),
+        data.test,
+        model,
+        log_density[rows],
+        targets=targets[rows],
+        logits=read,
+        before=before,
+    )
+
+
+def proposal(config: GradientConfig, data: Data, generator: torch.Generator) -> Task:
+    """Return the task of adapting a model to clean images, of which no label is known.
+
+    The pool are turned and blurred images, q their density, and p that of a few clean ones: an
+    epoch's rows are drawn from p by rejection from the pool, or weighed by p/q, or all used.
+    """
+    source, target = shifted(config, data, generator)
+    model = make_model(source.inputs, len(data.counts), generator)
+    fit(model, source, **fit_settings(config, generator))
+    before = scores_before(model, data)
+    densities = domain_densities(model, source, target, source)
+    log_ratio = densities[:, 0] - densities[:, 1]
+    labels = source.labels
+
+    def drawn(epoch: int, generator: torch.Generator) -> Epoch:
+        seed = int(torch.randint(1 << 62, (), generator=generator))
+        draws = draw_rows(log_ratio, len(labels), seed=seed)
+        measures = {
+            "draw_acceptance": draws.acceptance_rate,
+            "draw_log_M": draws.report.log_M,
+            "distinct_rows": len(draws.samples.unique()),
+        }
+        return Epoch(draws.samples, measures)
+
+    order = drawn if config.selection == "reject" else shuffled(len(labels))
+    return Task.from_samples(source, data.test, model, log_ratio, order=order, before=before)
+
+
+def shifted(
+    config: GradientConfig, data: Data, generator: torch.Generator
+) -> tuple[Samples, Samples]:
+    """Split a pool of clean images into a source, turned and blurred, and a small target."""
+    if config.data == "multimodal":
+        raise DataError(
+            f"method={config.method!r} turns and blurs images, of which 'multimodal' is made only "
+            "in part"
+        )
+    check_images(data.pool.inputs, config.method)
+    smallest = int(data.pool.labels.bincount().min())
+    if not round(TARGET_SHARE * smallest):
+        raise DataError(
+            f"imbalance={config.imbalance} leaves {smallest} rows to the rarest class: too few for "
+            f"method={config.method!r}, whose target domain takes a share of {TARGET_SHARE}"
+        )
+    rest, few = split_balanced(data.pool.labels, TARGET_SHARE, generator)
+    source, target = data.pool.take(rest), data.pool.take(few)
+    return Samples(turn_and_blur(source.inputs, generator), source.labels), target
+
+
+def domain_densities(
+    model: SmallNetwork, source: Samples, target: Samples, pool: Samples
+) -> Tensor:
+    """Return the log densities of target and source at a pool's features, ``[rows, 2]``."""
+    return log_domain_densities(
+        *(in_batches(model.features, samples.inputs) for samples in (source, target, pool))
+    )
+
+
+def scores_before(model: SmallNetwork, data: Data) -> dict[str, float]:
+    """Return the scores on the test set, named as those before the fine-tuning."""
+    scores = evaluate(model, data.test, data.counts)
+    return {f"{name}_before": value for name, value in scores._asdict().items()}
+
+
+def fit_settings(config: GradientConfig, generator: torch.Generator) -> dict[str, Any]:
+    """Return how a model is trained before it is fine-tuned."""
+    return {
+        "epochs": config.pretrain_epochs,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "momentum": config.momentum,
+        "generator": generator,
+    }
+
+
+def turn_and_blur(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn each image by an angle in ±60° and blur it by a Gaussian of up to one pixel.
+
+    Parameters
+    ----------
+    images : Tensor
+        float32 ``[N, C, H, W]``.
+    generator : torch.Generator
+        Draws the angles and widths, uniform.
+
+    Returns
+    -------
+    Tensor
+        float32 ``[N, C, H, W]``; what turns in from outside is 0.
+    """
+    n, channels = images.shape[:2]
+    angle = LARGEST_ANGLE * (2 * torch.rand(n, generator=generator) - 1)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(n)
+    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(n, 2, 3)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    turned = F.grid_sample(images, grid, align_corners=False)
+    width = (LARGEST_BLUR * torch.rand(n, generator=generator)).clamp(min=1e-3)
+    offset = torch.arange(-RADIUS, RADIUS + 1)
+    line = torch.softmax(-((offset / width[:, None]) ** 2) / 2, dim=1)  # [N, 7]
+    kernel = (line[:, :, None] * line[:, None, :]).repeat_interleave(channels, dim=0)
+    flat = turned.reshape(1, n * channels, *turned.shape[2:])
+    blurred = F.conv2d(flat, kernel[:, None], padding=RADIUS, groups=n * channels)
+    return blurred.view(images.shape)
+
+
+def fit(
+    model: nn.Module,
+    samples: Samples,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float,
+    generator: torch.Generator,
+) -> None:
+    """Train a model plainly, in place: what comes before the fine-tuning.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite.
+    """
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(samples.labels), generator=generator).split(batch_size):
+            loss = F.cross_entropy(model(samples.inputs[rows]), samples.labels[rows])
+            if not loss.isfinite():
+                raise TrainingError(
+                    f"before the fine-tuning, the loss is {float(loss.detach())}; "
+                    f"a smaller lr than {lr} may help"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+@torch.no_grad()
+def in_batches(function: Callable[[Tensor], Tensor], inputs: Tensor, rows: int = 1024) -> Tensor:
+    """Return a function of inputs ``[N, ...]``, taken a few rows at a time, without gradient."""
+    return torch.cat([function(part) for part in inputs.split(rows)])
+
+
+def check_images(inputs: Tensor, method: str) -> None:
+    """Raise DataError if the inputs cannot be turned and blurred."""
+    if inputs.dim() != 4:
+        raise DataError(f"method={method!r} turns and blurs images, the data are a table")

@@ -1,0 +1,43 @@
+"""Data sets by their name: what they hold, how they are split, and what is refused."""
+
+import sys
+
+import pytest
+import torch
+
+from rskernels.experiments.bundled import load_digits
+from rskernels.experiments.datasets import load_data
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_digits_are_the_1797_real_images():
+    images, labels = load_digits()
+    assert images.shape == (1797, 1, 8, 8)
+    assert images.dtype == torch.float32
+    assert images.min() == 0
+    assert images.max() == 1
+    assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_pool_is_long_tailed_and_shares_no_image_with_the_test_set():
+    pool, test, counts = load_data("digits", imbalance=20, test_fraction=0.4, generator=generator())
+    assert counts.max() / counts.min() == 20
+    assert pool.labels.bincount().tolist() == counts.tolist()
+    assert test.labels.bincount().tolist() == [70] * 10
+    # Digits has no two equal images, so equal pixels would mean a shared row.
+    rows = torch.cat([pool.inputs, test.inputs]).flatten(1)
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_unknown_data_set_is_refused_with_the_accepted_ones():
+    with pytest.raises(ValueError, match="'cifar': accepted are digits, wine, breast_cancer"):
+        load_data("cifar", imbalance=20, test_fraction=0.4, generator=generator())
+
+
+def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ModuleNotFoundError, match=r"sklearn.*pip install 'rskernels\[train\]'"):
+        load_digits()

@@ -1,0 +1,86 @@
+"""The gradient loop on a model and data of one's own, and its state."""
+
+import pytest
+import torch
+from torch import nn
+
+from rskernels import rsft
+from rskernels.rsft.artifacts import checkpoint
+from rskernels.rsft.loop import Loop
+from rskernels.rsft.state import Step, Totals
+
+PRIOR = torch.tensor([0.9, 0.1])
+
+
+def make_task(seed=0):
+    """Return two classes of points, one of which is rare, a linear model, and p̂ even."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.multinomial(PRIOR, 200, replacement=True, generator=generator)
+    inputs = labels[:, None] * 2 - 1 + torch.randn(200, 3, generator=generator)
+    pool, test = (
+        rsft.Samples(inputs[part], labels[part]) for part in (slice(150), slice(150, 200))
+    )
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.zero_()
+    counts = pool.labels.bincount()
+    return rsft.Task.from_samples(pool, test, model, rsft.log_class_balance(counts)[pool.labels])
+
+
+def config(**options):
+    return rsft.LoopConfig(**{"epochs": 3, "batch_size": 25, "envelope": "max", **options})
+
+
+def test_a_model_of_ones_own_is_trained_and_resumed(tmp_path):
+    straight = rsft.train(make_task(), config(), tmp_path / "a", progress=False)
+    assert straight["rows"] == 450
+    assert 0 < straight["gradient_samples"] < 450
+    assert straight["balanced_accuracy"] > 0.7
+    rsft.train(make_task(), config(epochs=1), tmp_path / "b", progress=False)
+    resumed = rsft.train(make_task(), config(), tmp_path / "b", resume=True, progress=False)
+    assert {**resumed, "seconds": 0} == {**straight, "seconds": 0}
+
+
+def test_the_state_is_saved_and_restored_whole(tmp_path):
+    first = Loop(make_task(), config(), torch.Generator().manual_seed(3))
+    first.pilot()
+    first.epoch(lambda step, part: None)
+    checkpoint.save(tmp_path / "state", first.state.state_dict())
+    second = Loop(make_task(), config(), torch.Generator().manual_seed(4))
+    second.load_state_dict(checkpoint.read(tmp_path / "state"))
+    records = [loop.epoch(lambda step, part: None) for loop in (first, second)]
+    assert all(record.pop("seconds") > 0 for record in records)
+    assert records[0] == records[1]
+    assert records[0]["epoch"] == 2
+    for one, other in zip(
+        *(loop.state.model.parameters() for loop in (first, second)), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_the_steps_of_the_loop_by_hand():
+    """Score, decide, step and learn: plain uses every row, and the loss is their mean."""
+    task = make_task()
+    loop = Loop(task, rsft.LoopConfig(method="plain", lr=0.1), torch.Generator())
+    batch = loop.score(torch.arange(10), task.log_density)
+    decided = loop.decide(batch)
+    assert decided.selection.mask.all()
+    assert decided.M is None
+    loss, squared_weights = loop.step(batch, decided.selection)
+    assert loss == pytest.approx(torch.tensor(2.0).log())
+    assert squared_weights == pytest.approx(1 / 10)
+    gradient = (0.5 - nn.functional.one_hot(batch.labels, 2).float()).mean(0)
+    torch.testing.assert_close(task.model.bias.detach(), -0.1 * gradient)
+
+
+def test_totals_are_sums_of_the_steps():
+    totals = Totals()
+    first = Step(10, 5, 1, 2, loss=0.7, delta=0.25, M=3.0, squared_weights=0.2, seconds=1.5)
+    totals.add(first)
+    totals.add(first._replace(accepted=0, violations=0, invalid=0, loss=None, squared_weights=0.0))
+    assert (totals.steps, totals.rows, totals.gradient_samples) == (2, 20, 5)
+    assert (totals.skipped_steps, totals.violations, totals.invalid) == (1, 1, 2)
+    assert (totals.delta, totals.seconds) == (0.5, 3.0)
+    assert totals.acceptance == 0.25
+    assert totals.gradient_ess == pytest.approx(1 / 0.2)
