@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
+DOCS := $(VENV)/.docs
 KERNELS := $(VENV)/.kernels
 NATIVE := CMakeLists.txt $(shell find csrc python -type f)
 PRESET ?= release
@@ -11,17 +12,15 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test test-fast nightly bench bench-gpu bench-compile wheel lint types ctest sanitize clean
+.PHONY: demo compare compare-quick test test-fast nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check lint types ctest sanitize clean help
 
-demo: $(READY) $(KERNELS)
+demo: $(READY) $(KERNELS) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
 
-# About half an hour on two cores; interrupted, it continues.
-compare: $(READY) $(KERNELS)
+compare: $(READY) $(KERNELS) ## methods against baselines, ten seeds each, half an hour; continues if interrupted
 	$(BIN)/rskernels compare --jobs 2 --report docs/results
 
-# The same code in two minutes, for too few seeds and epochs to conclude anything.
-compare-quick: $(READY) $(KERNELS)
+compare-quick: $(READY) $(KERNELS) ## the same code in two minutes, too short to conclude anything
 	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
 
 # A worker a core, four at most, for each holds torch; who runs out of tests takes another's.
@@ -29,45 +28,53 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # What more to tell pytest: make test ARGS='-k lazy'
 ARGS ?=
 
-test: $(READY) $(KERNELS)
+test: $(READY) $(KERNELS) ## prove the library
 	$(PYTEST) $(ARGS)
 
-# What tells at once while writing: no interpreter, statistics, training or processes.
-SLOW_ROOMS := $(addprefix --ignore=tests/,cli experiments rsft statistics) --ignore=benchmarks
-test-fast: $(READY) $(KERNELS)
+SLOW_ROOMS := $(addprefix --ignore=tests/,cli docs experiments rsft statistics) --ignore=benchmarks
+test-fast: $(READY) $(KERNELS) ## while you write: no interpreter, statistics, training or processes
 	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
-# With fresh draws, and with what an ordinary run leaves out.
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
-nightly: $(READY) $(KERNELS)
+nightly: $(READY) $(KERNELS) ## the tests with fresh draws, and the slow ones
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
 	$(PYTEST) --maxprocesses 2 -m '' $(ARGS)
 
-bench: $(READY) $(KERNELS)
+bench: $(READY) $(KERNELS) ## measure the CPU kernels and the envelope
 	$(BIN)/python -m benchmarks.cpu.run
 	$(BIN)/python -m benchmarks.envelope.run
 
-# This tree beside an earlier revision, in turns: make bench-base BASE=main ARGS=--quick
-.PHONY: bench-base
-bench-base: $(READY) $(KERNELS)
+# For instance make bench-base BASE=main ARGS=--quick.
+bench-base: $(READY) $(KERNELS) ## measure this tree and an earlier revision in turns, BASE=REVISION
 	$(BIN)/python -m benchmarks.base.run $(or $(BASE),$(error say which revision: make bench-base BASE=REVISION)) $(ARGS)
 
-bench-gpu: $(READY) $(KERNELS)
+bench-gpu: $(READY) $(KERNELS) ## test and measure the kernels on a GPU
 	$(BIN)/python -m benchmarks.gpu.run
 
-# What the compiler makes of the GPU kernels; needs no GPU.
-bench-compile: $(READY) $(KERNELS)
+bench-compile: $(READY) $(KERNELS) ## compile the GPU kernels ahead of time, and list their registers; needs no GPU
 	$(BIN)/python -m benchmarks.gpu.compile_ahead
 
-# The sdist, the wheel built from it, the repaired wheel, and the tests against that.
-wheel: $(TOOLS)
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(DOCS) ## build the site into build/site; needs no network
+	$(BIN)/python -m mkdocs build --quiet
+
+docs-serve: export NO_MKDOCS_2_WARNING := 1
+docs-serve: $(DOCS) ## show the site on localhost while you write it
+	$(BIN)/python -m mkdocs serve
+
+docs-check: export RSKERNELS_SITE := build/site
+docs-check: docs ## look at every page in Chromium; leaves build/screenshots
+	@command -v chromedriver >/dev/null || { echo 'this needs a browser: apt-get install chromium chromium-driver'; exit 1; }
+	$(BIN)/python -m pytest -m site tests/docs/test_site.py
+
+wheel: $(TOOLS) ## sdist and wheel, and the tests against the wheel
 	rm -rf dist wheelhouse
 	$(BIN)/python -m build
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
 	$(BIN)/python .ci/check_wheel.py dist/*.tar.gz wheelhouse/*.whl
 	PYTHON=$(BIN)/python bash .ci/test_wheel wheelhouse/*.whl
 
-lint: $(TOOLS)
+lint: $(TOOLS) ## style of Python, C++ and configuration
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find csrc python -name '*.[ch]pp' -exec $(BIN)/clang-format --dry-run -Werror {} +
@@ -75,18 +82,17 @@ lint: $(TOOLS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github/workflows
 
-types: $(TOOLS)
+types: $(TOOLS) ## mypy, and the stub of the C++ core
 	$(BIN)/mypy
 	$(BIN)/stubtest --allowlist .ci/stubtest-allowlist rskernels._core
 
-ctest: $(TOOLS)
+ctest: $(TOOLS) ## the C++ tests
 	$(BIN)/cmake --preset $(PRESET) $(CMAKE_FLAGS)
 	$(BIN)/cmake --build --preset $(PRESET) --parallel $(shell nproc)
 	$(BIN)/ctest --preset $(PRESET)
 
-# The C++ tests under the sanitizers, and the byte form fuzzed for a while, with clang.
 FUZZ_SECONDS ?= 30
-sanitize: $(TOOLS)
+sanitize: $(TOOLS) ## the C++ tests under sanitizers, and the byte form fuzzed; needs clang
 	$(MAKE) ctest PRESET=asan-ubsan
 	$(MAKE) ctest PRESET=tsan
 	@command -v clang++ >/dev/null || { echo 'libFuzzer comes with clang: apt-get install clang libclang-rt-dev'; exit 1; }
@@ -94,9 +100,12 @@ sanitize: $(TOOLS)
 	$(BIN)/cmake --build --preset fuzz --parallel $(shell nproc)
 	build/fuzz/csrc/fuzz/byte_form_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -print_final_stats=1
 
-clean:
+clean: ## delete everything that was made
 	rm -rf $(VENV) build dist wheelhouse
 	find rskernels tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## list these
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rskernels needs Python 3.10 or later, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
@@ -109,6 +118,10 @@ $(READY): pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 
 $(TOOLS): $(READY)
 	$(BIN)/python -m pip install --quiet -e '.[train,test,dev]'
+	@touch $@
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet -e '.[train,test,docs]'
 	@touch $@
 
 # Numba's cache sees an edit of a kernel's own file, but not of a file that it imports.

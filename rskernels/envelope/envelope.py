@@ -32,9 +32,10 @@ Self = TypeVar("Self", bound="Envelope")
 class Envelope(EnvelopeState):
     """The envelope constant M of one or more groups, learnt from the log ratios seen so far.
 
-    Decide a batch with :meth:`log_M`, then :meth:`update` with its ratios: an M that has seen the
-    rows it decides biases what is accepted. The first batch needs a pilot, or :func:`estimate_M`.
-    Ratios w = p/q above the M in force count as violations; :meth:`report` says what they cost.
+    Decide a batch with :meth:`M` or :meth:`log_M`, and :meth:`update` with its ratios afterwards:
+    an M that has seen the rows it decides biases what is accepted. For the first batch take M from
+    :func:`estimate_M`, or update with rows that are not decided, a pilot. A row whose ratio w = p/q
+    is above the M in force is a violation; :meth:`report` says what violations cost.
 
     How M follows from the ratios is the policy; ``rskernels.envelope.policies`` has a class for
     each, with its law and source:
@@ -68,9 +69,10 @@ class Envelope(EnvelopeState):
     confidence : float, optional
         In (0, 1); for "quantile" with a level below 1 and no half-life.
     on_violation : {"cap", "raise", "thin", "control"}
-        "cap": nothing, but that it is reported. "raise": :meth:`update` takes the batch in and
-        raises. "thin": as "cap", and :meth:`thin` brings earlier acceptances to the M of now.
-        "control": :meth:`update` returns the weights that make the accepted law exact.
+        What violations lead to. "cap": they are reported, and no more. "raise": :meth:`update`
+        takes the batch in and raises. "thin": as "cap", and :meth:`thin` says which earlier
+        acceptances today's M would have kept. "control": :meth:`update` returns weights that make
+        the accepted law exact.
 
     Raises
     ------
@@ -163,10 +165,10 @@ class Envelope(EnvelopeState):
         log_ratio : Tensor or array
             Floating point, any shape, natural logarithms. NaN and +inf count as invalid, -inf is
             the valid ratio 0. Contiguous CPU tensors and arrays are read where they lie, with
-            ``torch.get_num_threads()`` threads. What a CUDA tensor brings stays on the device,
-            for which this does not wait unless ``on_violation`` is "raise": with "max" and "fixed"
-            as counts, sums and largest ratios, else as a copy of the rows. Whatever needs it later
-            takes it in, and waits. An envelope's updates belong on one stream.
+            ``torch.get_num_threads()`` threads. Rows on a CUDA device stay there, and this does
+            not wait for it unless ``on_violation`` is "raise": "max" and "fixed" keep counts, sums
+            and largest ratios there, other policies a copy of the rows. The first call that needs
+            them on the host waits. An envelope's updates belong on one stream.
         groups : Tensor or array, optional
             int64 or int32 of the same shape, ids in ``[0, groups)``. May be left out where there
             is one group.
@@ -224,7 +226,7 @@ class Envelope(EnvelopeState):
         generator: torch.Generator | None = None,
         row_offset: int = 0,
     ) -> Tensor:
-        """Say which earlier acceptances to keep, so that they are as if decided by the M of now.
+        """Say which earlier acceptances to keep, as if today's M had decided them.
 
         A row accepted with probability min(1, w/M₀) is kept with min(1, w/M) / min(1, w/M₀), which
         is one or less where M has grown. Draws are those of stream 1, apart from the acceptances'.

@@ -40,7 +40,8 @@ def accept_mask(
     logits : Tensor
         float32, float64, bfloat16 or float16 ``[..., V]``, any strides, CPU or CUDA.
     p_hat : Tensor or float
-        Target density, at least 0; broadcasts to the decisions.
+        Target density: the probability that is wanted of each decision, at least 0, normalised or
+        not. Broadcasts to the decisions.
     M : Tensor, float or None
         Envelope constant, above 0; broadcasts to the decisions. None is 1.
     targets : Tensor, optional
@@ -61,10 +62,10 @@ def accept_mask(
     ignore_index : int
         Rows with this target are rejected, and counted apart.
     assume_finite : bool
-        Take logits to hold neither NaN nor +inf, nor to differ by more T than a float64 holds. With
-        targets, a row is then accepted as soon as what has been read of it makes that certain; else
-        every row that is accepted is read to its end, in search of one. Decisions about rows that
-        hold none are the same.
+        A promise that no logit is NaN or +inf, and that logits / T differ by what a float64 holds.
+        With targets, a row is then accepted as soon as that is certain. Without the promise every
+        accepted row is read to its end, since a NaN further on would have to reject it. Decisions
+        on rows that keep the promise are the same.
     order : ColumnOrder, optional
         With targets: the order in which a row is read.
 
@@ -108,10 +109,12 @@ def verify_mask(
 ) -> Tensor:
     """Accept with probability min(1, softmax(logits/T) / (M q_hat)): the model is the target.
 
-    With M = 1 this verifies draws of a draft model with density ``q_hat`` (Leviathan et al.,
-    "Fast inference from transformers via speculative decoding", 2023). ``q_hat`` must be above 0,
-    since nothing is drawn where the proposal has no density; all else is as in ``accept_mask``.
-    With targets, a row is read until its rejection is certain, which changes no decision.
+    With M = 1 this verifies tokens that a draft model drew with probability ``q_hat`` (Leviathan et
+    al., "Fast inference from transformers via speculative decoding", 2023). ``q_hat`` must be above
+    0: a proposal draws nothing where its density is 0. All else is as in ``accept_mask``.
+
+    Early exit: the softmax's denominator can only grow while a row is read. With targets, the row
+    is left as soon as that makes its rejection certain. The decision is that of a full pass.
     """
     call = bind(
         "q_hat", logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,
@@ -135,7 +138,11 @@ def accept(
     row_offset: int = 0,
     ignore_index: int = -100,
 ) -> Acceptance:
-    """Decide as ``accept_mask`` does and return all that the pass saw, as an ``Acceptance``."""
+    """Decide as ``accept_mask`` does, and return what the same pass saw as well.
+
+    That is each row's log-probability and log ratio, counts of violations and of invalid rows, and
+    the sums that estimate the bias. Parameters and errors are those of ``accept_mask``.
+    """
     call = bind(
         "p_hat", logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
@@ -157,7 +164,10 @@ def verify(
     row_offset: int = 0,
     ignore_index: int = -100,
 ) -> Acceptance:
-    """Decide as ``verify_mask`` does and return all that the pass saw, as an ``Acceptance``."""
+    """Decide as ``verify_mask`` does, and return what the same pass saw as well.
+
+    Parameters and errors are those of ``verify_mask``; the result is explained by ``Acceptance``.
+    """
     call = bind(
         "q_hat", logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,

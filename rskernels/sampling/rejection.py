@@ -62,14 +62,14 @@ def rejection_sample(
         learns from every proposal and keeps what it has learnt; while it has no M, draws of
         ``pilot`` go into it first. None is ``Envelope("max")``.
     on_violation : {"thin", "cap", "raise", "control"}
-        For ratios above M; an Envelope says it itself. "thin", the default: M rises to the ratio,
-        and earlier acceptances are taken back until they are what the larger M would have
-        accepted. "cap": accepted, and the bias reported. "raise": an error. "control": accepted,
-        with weight max(w, M)/M in ``log_weights`` (Liu, Chen & Wong 1998); where M moves, that is
-        max(w, M met)/(M at the end), so that every proposal counts alike.
+        What ratios above M lead to; with an Envelope, leave it out: its own counts. "thin", the
+        default: M rises to the ratio, and earlier acceptances are taken back until they are what
+        the larger M would have accepted. "cap": accepted, and the bias reported. "raise": an error.
+        "control": accepted, with weight max(w, M)/M in ``log_weights`` (Liu, Chen & Wong 1998);
+        where M moves, that is max(w, M met)/(M at the end), so that every proposal counts alike.
     pilot : int
-        At least 1. Draws to learn an M from, where there is none at first or a policy has lost it;
-        they are no proposals, because an M that has seen the rows it decides biases them.
+        At least 1. Draws from which M is learnt, where there is none at first or a policy has none
+        any more. They are not decided: an M that has seen the rows it decides biases them.
     batch_size : int, optional
         Proposals drawn at a time; None goes by the acceptance so far.
     max_proposals : int, optional
