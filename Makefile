@@ -5,6 +5,7 @@ READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 DOCS := $(VENV)/.docs
 KERNELS := $(VENV)/.kernels
+MODULES := $(VENV)/.modules
 NATIVE := CMakeLists.txt $(shell find csrc python -type f)
 PRESET ?= release
 # Relative, because pip splits these at spaces. The second is for builds under pip 25.3 or later.
@@ -111,7 +112,13 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rskernels needs Python 3.10 or later, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(READY): pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+# An editable install remembers where each module lies, so one that moves is installed anew.
+$(MODULES): FORCE | $(BIN)/python
+	@find rskernels -name '*.py' | sort | cmp -s - $@ || find rskernels -name '*.py' | sort > $@
+
+FORCE:
+
+$(READY): pyproject.toml constraints.txt $(NATIVE) $(MODULES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'pip>=22.3'
 	$(BIN)/python -m pip install --quiet -e '.[train,test]'
 	@touch $@

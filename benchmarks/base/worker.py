@@ -10,6 +10,7 @@ import argparse
 import gc
 import hashlib
 import importlib.machinery
+import importlib.util
 import json
 import os
 import sys
@@ -77,10 +78,10 @@ def use_site(site: Path) -> None:
     )
     sys.meta_path[:] = [finder for finder in sys.meta_path if finder in ordinary]
     sys.path.insert(0, str(site))
-    import rskernels
-
-    if not Path(rskernels.__file__).is_relative_to(site):
-        raise ImportError(f"rskernels should be that of {site}, is {rskernels.__file__}")
+    spec = importlib.util.find_spec("rskernels")
+    origin = None if spec is None else spec.origin
+    if origin is None or not Path(origin).is_relative_to(site):
+        raise ImportError(f"rskernels should be that of {site}, is {origin}")
 
 
 def digest(result: Any) -> str:
