@@ -78,7 +78,7 @@ def estimate_M(
     log_space : bool
         ``p_hat`` and the result are natural logarithms.
     ignore_index : int
-        RowLayout with this target are left out.
+        Rows with this target are left out.
 
     Returns
     -------

@@ -37,6 +37,10 @@ def as_rows(*tensors: torch.Tensor) -> RowLayout:
     shape = tensors[0].shape[:-1]
     if shape.numel() == 0:
         return RowLayout(tensors, 0, 1, (0,) * len(tensors), (0,) * len(tensors))
+    if len(shape) == 1 and shape[0] > 1:
+        # What the loop below gives as well, but on few rows it is felt.
+        N, steps_of_rows = shape[0], tuple(tensor.stride(0) for tensor in tensors)
+        return RowLayout(tensors, N, N, (0,) * len(tensors), steps_of_rows)
     strides = [tensor.stride() for tensor in tensors]
     sizes: list[int] = []
     steps: list[list[int]] = []

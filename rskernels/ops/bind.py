@@ -21,6 +21,9 @@ from rskernels.ops.arguments import (
 )
 from rskernels.ops.columns import ColumnOrder
 
+# A record from its fields, in half the time that calling its class takes.
+_record = tuple.__new__
+
 
 def bind(
     name: str,
@@ -56,10 +59,10 @@ def bind(
     density = density_argument(name, density, device, shape, log_space)
     M = M_argument(M, device, shape, log_space)
     seed = seed_argument(seed, generator, device or CPU, idle)
-    law = Law(
+    law = _record(Law, (
         density, M, seed, check_row_offset(row_offset), temperature_argument(temperature),
         bool(log_space), model_is_target, integer_argument("ignore_index", ignore_index),
-    )  # fmt: skip
-    if is_lazy or blocks is not None:
-        return Call((logits, targets, law, is_lazy, blocks), is_direct)
-    return Call((logits, targets, law), is_direct)
+    ))  # fmt: skip
+    is_read_so = is_lazy or blocks is not None
+    arguments = (logits, targets, law, is_lazy, blocks) if is_read_so else (logits, targets, law)
+    return _record(Call, (arguments, is_direct))

@@ -210,7 +210,8 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
     density, M, log_space = _within_float32(density, M, log_space, logits)
     density, density_is_log = _shared_logs(density, logits, log_space)
     M, M_is_log = _shared_logs(M, logits, log_space)
-    layout, (density, M) = entry_scalars(logits, *(_entries(v, logits) for v in (density, M)))
+    density, M = _entries(density, logits), _entries(M, logits)
+    layout, (density, M) = entry_scalars(logits, density, M)
     logits, N, V, logits_numbers = _rows_of(logits, layout)
     units, unit_rows = _units(N, ENTRY_WORK * V)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
@@ -239,8 +240,8 @@ def _units(N, V):
 def _outputs(units, mask, log_prob, log_ratio):
     """Return the units' summaries, and the addresses of all that is written."""
     summaries = torch.zeros((units, SUMMARY), dtype=torch.float64, device="cpu")
-    outputs = (mask, log_prob, log_ratio, summaries)
-    return summaries, tuple(output.data_ptr() for output in outputs)
+    places = (mask.data_ptr(), log_prob.data_ptr(), log_ratio.data_ptr(), summaries.data_ptr())
+    return summaries, places
 
 
 def _rows_of(logits, layout: RowLayout | None = None):
@@ -303,8 +304,10 @@ def _entries(value, logits):
 
 def _within_float32(density, M, log_space, logits):
     """Return (density, M, log_space), as logarithms where float32 might not hold a float64."""
-    dtypes = [v.dtype for v in (density, M) if isinstance(v, torch.Tensor)]
-    if log_space or logits.dtype == torch.float64 or torch.float64 not in dtypes:
+    if log_space or logits.dtype == torch.float64:
+        return density, M, log_space
+    dtypes = getattr(density, "dtype", None), getattr(M, "dtype", None)
+    if torch.float64 not in dtypes:
         return density, M, log_space
     density, M = (torch.as_tensor(v, dtype=torch.float64).log() for v in (density, M))
     return density, M, True
