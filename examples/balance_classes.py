@@ -33,7 +33,7 @@ def train(envelope: rskernels.Envelope | None) -> tuple[float, int]:
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     p_hat = len(y) / (CLASSES * y.bincount(minlength=CLASSES).float())  # of each class
-    if envelope:  # a pilot pass gives the first M
+    if envelope:  # a first M, of the pool that it decides: good for a budget, not for exactness
         envelope.update(p_hat[y].log() - rskernels.target_log_prob(model(x), y).detach())
     used = 0
     for step in range(STEPS):

@@ -1,7 +1,9 @@
-"""Draw from a posterior without Markov chains: exact, independent draws by rejection.
+"""Draw from a posterior without Markov chains: independent draws by rejection.
 
 The location of data with outliers: a Student-t likelihood and a normal prior, whose posterior has
-no closed form. The proposal is a wider normal around the median, and M is learnt from pilot draws.
+no closed form. The proposal is a Student-t around the median. Its tails are heavier than those of
+the posterior, so p/q is bounded and a finite M exists; a normal proposal narrower than the prior
+would have none. M is learnt from pilot draws.
 """
 
 import torch
@@ -19,7 +21,7 @@ def log_posterior(location: Tensor) -> Tensor:
     return likelihood + Normal(0.0, 5.0).log_prob(location)
 
 
-proposal = Normal(DATA.median(), torch.tensor(0.5).double())
+proposal = StudentT(torch.tensor(2.0).double(), DATA.median(), torch.tensor(0.5).double())
 result = rskernels.rejection_sample(log_posterior, proposal, 20_000, seed=0)
 low, high = result.samples.quantile(torch.tensor([0.05, 0.95]).double()).tolist()
 

@@ -71,8 +71,8 @@ class Envelope(EnvelopeState):
     on_violation : {"cap", "raise", "thin", "control"}
         What violations lead to. "cap": they are reported, and no more. "raise": :meth:`update`
         takes the batch in and raises. "thin": as "cap", and :meth:`thin` says which earlier
-        acceptances today's M would have kept. "control": :meth:`update` returns weights that make
-        the accepted law exact.
+        acceptances today's M would have kept. "control": :meth:`update` returns weights by
+        which means over the accepted law are right for any M.
 
     Raises
     ------

@@ -54,9 +54,9 @@ class EnvelopeReport:
     ``log_M``, ``max_log_ratio``
         log M now (None for all groups together) and the largest log ratio seen.
     ``delta``, ``tv_bound``
-        Excess mass δ̂ = Σ(w − M)₊ / Σw over the decided rows, and the bound that it puts on the
-        total variation between the target and what was accepted: δ̂, or 0 where the weights of
-        ``on_violation="control"`` make up for it.
+        Excess mass δ̂ = Σ(w − M)₊ / Σw over the decided rows, and what it estimates: a bound on the
+        total variation between the target and what was accepted, for an M fixed in advance. δ̂, or
+        0 where the weights of ``on_violation="control"`` make up for it.
     ``expected_acceptance``, ``observed_acceptance``
         Mean of min(1, w/M), and the share of rows accepted among those ``update`` was told of.
     ``ess``, ``chi_squared``
@@ -135,7 +135,7 @@ def meaning(shape: float) -> str:
         return "too few ratios for a Pareto shape"
     known = f"k̂ = {shape:.2f}: "
     if shape < 0.0:
-        return known + "the ratios look bounded, a finite M exists"
+        return known + "the ratios look bounded, which suggests that a finite M exists"
     if shape < 0.5:
         return known + "no finite M, but weights of finite variance; ESS and χ² can be trusted"
     if shape < 0.7:

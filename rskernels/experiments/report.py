@@ -131,8 +131,8 @@ def section(experiment: Experiment, results: Sequence[Result]) -> str:
     rejecting = [r for r in results if r.rejects]
     if rejecting:
         parts += [
-            "From the first epoch to the last; δ̂ bounds how far the accepted law is from the "
-            "one aimed at in total variation:",
+            "From the first epoch to the last; δ̂ estimates how far, at most, the accepted law is "
+            "from the one aimed at:",
             markdown(["", "M", "acceptance", "δ̂", "violations"], envelope_rows(rejecting)),
             f"![Acceptance, M and excess mass over time]({name}-envelope.png)",
         ]

@@ -27,4 +27,5 @@ class Acceptance(NamedTuple):
     ignored."""
     excess: Tensor
     """float64 ``[2]``: the sums of (w/M - 1)+ and of w/M with w = p/q. Their quotient estimates
-    the excess mass, which bounds the total variation between p and the accepted law."""
+    the excess mass, which for an M fixed in advance bounds the total variation between p and the
+    accepted law."""

@@ -51,8 +51,8 @@ class Selection(NamedTuple):
         int64 ``[4]``: accepted, violations (w > M), invalid, ignored.
     excess : Tensor
         float64 ``[2]``: Σ(w/M − 1)₊ and Σ w/M; their quotient δ̂ estimates the excess mass, which
-        bounds the total variation between the law of p̂ and the accepted one. 0, 0 for a rule
-        without an envelope.
+        for an M fixed in advance bounds the total variation between the law of p̂ and the accepted
+        one. 0, 0 for a rule without an envelope.
     """
 
     mask: Tensor

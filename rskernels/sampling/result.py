@@ -28,9 +28,10 @@ class RejectionReport(NamedTuple):
     invalid: int
     """Proposals and pilot draws whose log ratio was NaN or +inf; they are rejected."""
     tv_bound: float
-    """Bound on the total variation between the target and what was returned, from the ratios that
-    the envelope has seen: the excess mass δ̂ where ratios above M were left as they are, else 0;
-    for "control", of the weighted draws."""
+    """Estimate, from the ratios that the envelope has seen, of a bound on the total variation
+    between the target and what was returned: the excess mass δ̂ where ratios above M were left as
+    they are, else 0; for "control", of the weighted draws. Ratios not seen may be above a learnt
+    M."""
     thinned: int
     """Acceptances taken back because M rose."""
     pilot: int

@@ -1,8 +1,9 @@
 """Fine-tuning a proposal on what it had accepted, so that M falls and acceptance rises.
 
-Every accepted draw is one of the target, whatever the proposal was when it came. So all of them
-together are the sample on which the proposal's parameters minimise KL(p‖q) = const − E_p[log q],
-and none need be thrown away when q changes. M belongs to one q: each has an Envelope of its own.
+Every accepted draw is one of the target, whatever the proposal was when it came, as far as M bounds
+its ratio. So all of them together are the sample on which the proposal's parameters minimise
+KL(p‖q) = const − E_p[log q], and none need be thrown away when q changes. M belongs to one q: each
+has an Envelope of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Tuned(NamedTuple):
     envelope: Envelope
     """M of that proposal."""
     samples: Tensor
-    """``[rounds * draws, *event]``: every accepted draw, each one of the target."""
+    """``[rounds * draws, *event]``: every accepted draw. They follow the target as far
+    as the M of their round, the largest ratio seen, bounds p/q."""
     rounds: tuple[Round, ...]
     """The first is that of the proposal before it was tuned."""
 
