@@ -73,11 +73,10 @@ def command_options() -> Iterator[str]:
 def table_row(option: Any) -> str:
     """Return an option as a row of a Markdown table."""
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-    if option.param_type_name == "argument":
-        names = f"`{option.name.upper()}`"
-    default = option.show_default if isinstance(option.show_default, str) else option.default
-    shown = "" if default is None or default is False else f"`{default}`"
     if isinstance(option.show_default, str):
-        shown = default
+        default = option.show_default
+    else:
+        is_off = option.default is None or option.default is False
+        default = "" if is_off else f"`{option.default}`"
     text = (getattr(option, "help", None) or "").replace("|", "\\|")
-    return f"| {names} | {shown} | {text} |"
+    return f"| {names} | {default} | {text} |"

@@ -17,7 +17,8 @@ def compare_command(
     experiments: Annotated[
         str | None,
         typer.Option(
-            help=f"Some of {', '.join(e.name for e in EXPERIMENTS)}.", show_default="all of them"
+            help=f"Some of {', '.join(e.name for e in EXPERIMENTS)}, separated by commas.",
+            show_default="all of them",
         ),
     ] = None,
     cases: Annotated[

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-HINT = "pip install 'rskernels[train]'"
+HINT = "pip install '.[train]' in a clone of rskernels"
 
 
 @contextmanager

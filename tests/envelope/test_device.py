@@ -12,8 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rskernels.envelope import Envelope, EnvelopeViolation
-from rskernels.envelope import device as envelope_device
+from rskernels.envelope import Envelope, EnvelopeViolation, device
 from rskernels.envelope import envelope as module
 
 NAN = math.nan
@@ -79,7 +78,7 @@ def test_the_state_is_that_of_cpu_rows(monkeypatch, options, dtype):
 
 @pytest.mark.parametrize("policy", ["max", "fixed:2"])
 def test_only_the_largest_rows_wait(monkeypatch, device_path, policy):
-    monkeypatch.setattr(envelope_device, "MOST_WAITING", 3000)
+    monkeypatch.setattr(device, "MOST_WAITING", 3000)
     got, want = Envelope.parse(policy, groups=5), Envelope.parse(policy, groups=5)
     for log_ratio, ids, _ in batches(5, count=8, rows=100):
         got.update(log_ratio, ids)
@@ -230,7 +229,7 @@ def test_updates_never_wait(device_path, options):
         log_ratio = torch.randn(4, 300_000, device="meta")
         ids = torch.zeros(4, 300_000, device="meta", dtype=torch.int64)
         envelope.update(log_ratio, ids, accepted=log_ratio > 0)
-        if envelope.policy in envelope_device.RUNNING:
+        if envelope.policy in device.RUNNING:
             assert envelope.log_M(ids).device.type == "meta"
             assert envelope.log_M(device="meta").device.type == "meta"
             assert envelope.M(ids).shape == ids.shape

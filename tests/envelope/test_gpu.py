@@ -1,4 +1,4 @@
-"""Envelope on a real GPU; test_envelope_device.py runs the same path on CPU tensors."""
+"""Envelope on a real GPU; test_device.py runs the same path on CPU tensors."""
 
 import pytest
 import torch

@@ -12,6 +12,7 @@ from rskernels.experiments.config import METHODS, GradientConfig, SampleConfig, 
 from rskernels.experiments.families import run
 from rskernels.experiments.networks import SoftmaxRegression
 from rskernels.experiments.sample import Mean
+from rskernels.experiments.train import make_task
 from rskernels.experiments.tune import class_mixture
 from rskernels.rsft.artifacts import checkpoint
 from rskernels.rsft.data.resample import RESAMPLERS
@@ -53,8 +54,21 @@ def timeless(value):
     return value
 
 
-def test_every_method_is_one_of_the_loops():
-    assert set(METHODS) == {*RULES, *RESAMPLERS, "proposal"}
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_task_and_a_rule(method):
+    config = GradientConfig(**{**CASES.get(method, ("", {}))[1], "method": method})
+    generator = torch.Generator().manual_seed(0)
+    task = make_task(config, generator)
+    rows = task.order(0, generator)[0]
+    classes = task.pool.labels[rows].bincount(minlength=10)
+    if method in RESAMPLERS:
+        assert 0 < classes.max() < 3 * classes.min()  # of the pool it is 20 times
+    elif method == "proposal":
+        assert 1 < len(rows.unique()) < len(task.pool.labels)
+    else:
+        assert rows.sort()[0].equal(torch.arange(len(task.pool.labels)))
+    assert config.rule is RULES[method if method in RULES else "plain"]
+    assert task.log_density.shape == task.pool.labels.shape
 
 
 # That the couplings are reproduced shows in their resumption below.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rskernels.experiments import runner as compare
+from rskernels.experiments import runner
 from rskernels.experiments.intervals import collect
 from rskernels.experiments.report import COLUMNS, frozen, overview, sentences, table, write_report
 from rskernels.experiments.runner import folder_of, is_done, run_all
@@ -74,7 +74,7 @@ def test_the_table_is_of_the_summaries(straight):
 
 def test_what_is_finished_is_not_run_again(straight, monkeypatch):
     out, results = straight
-    monkeypatch.setattr(compare, "run", lambda *a, **k: pytest.fail("was run again"))
+    monkeypatch.setattr(runner, "run", lambda *a, **k: pytest.fail("was run again"))
     assert table(make(out)) == table(results)
 
 
@@ -90,7 +90,7 @@ def test_a_comparison_interrupted_in_mid_run_ends_with_the_same_table(
             raise KeyboardInterrupt
         return rule.select(logits, targets, log_density, state)
 
-    monkeypatch.setattr(compare, "_warm", set())
+    monkeypatch.setattr(runner, "_warm", set())
     with monkeypatch.context() as patch:
         patch.setitem(RULES, "accept", Rule(crash, rejects=True))
         with pytest.raises(KeyboardInterrupt):
@@ -101,13 +101,13 @@ def test_a_comparison_interrupted_in_mid_run_ends_with_the_same_table(
     ]  # fmt: skip
     assert (folder_of(runs[2], tmp_path) / "checkpoint.pt").is_file()
     runs_made = []
-    real = compare.run
+    real = runner.run
 
     def spy(config, out, **options):
         runs_made.append((out.name, options.get("resume")))
         return real(config, out, **options)
 
-    monkeypatch.setattr(compare, "run", spy)
+    monkeypatch.setattr(runner, "run", spy)
     results = make(tmp_path)
     assert runs_made[0] == ("accept-m-max-seed0", True)
     assert [resume for _, resume in runs_made[1:]] == [False] * 3
@@ -123,7 +123,7 @@ def test_an_interrupt_is_for_the_parent_alone_and_a_process_that_dies_is_told_of
     runs = make_runs([WINE], seeds=1)
 
     def watch():
-        with compare._results(runs, tmp_path, 2, False) as results:
+        with runner._results(runs, tmp_path, 2, False) as results:
             for child in multiprocessing.active_children():
                 status = Path(f"/proc/{child.pid}/status").read_text()
                 blocked = int(status.partition("SigBlk:")[2].split()[0], 16)

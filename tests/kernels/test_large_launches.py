@@ -19,7 +19,7 @@ LAW = {"seed": 21, "row_offset": 2**32 - 2}
 def launched(gpu, monkeypatch):
     """Run only the programs that a test names, and leave fresh memory untouched."""
     if not gpu.is_slow:
-        pytest.skip("a GPU runs every program; see test_gpu.py")
+        pytest.skip("a GPU runs every program; see gpu/test_device.py")
     from triton.runtime import interpreter
 
     chosen = set()

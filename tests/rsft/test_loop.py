@@ -3,8 +3,7 @@ import json
 import pytest
 import torch
 
-from rskernels.experiments import families
-from rskernels.experiments import networks as model
+from rskernels.experiments import families, networks
 from rskernels.experiments.config import GradientConfig
 from rskernels.rsft import loop
 from rskernels.rsft.artifacts import checkpoint
@@ -229,11 +228,11 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["accept", "importance"])
 def test_logits_that_are_not_finite_are_an_error_not_an_endless_skip(tmp_path, monkeypatch, method):
-    class Broken(model.SmallCNN):
+    class Broken(networks.SmallCNN):
         def forward(self, inputs):
             return super().forward(inputs) * torch.nan
 
-    monkeypatch.setattr(model, "SmallCNN", Broken)
+    monkeypatch.setattr(networks, "SmallCNN", Broken)
     with pytest.raises(TrainingError, match="no row of the logits is finite"):
         run(tmp_path, with_(method=method))
 

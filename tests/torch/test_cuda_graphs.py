@@ -1,6 +1,6 @@
 """CUDA graphs: replays draw what eager calls would, and a whole training step is one graph.
 
-That every operation draws afresh at each replay is shown in test_gpu.py.
+That every operation draws afresh at each replay is shown in tests/kernels/gpu/test_device.py.
 """
 
 import pytest
