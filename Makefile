@@ -13,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test test-fast nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick test test-fast nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
 demo: $(READY) $(KERNELS) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
@@ -67,6 +67,9 @@ docs-check: export RSKERNELS_SITE := build/site
 docs-check: docs ## look at every page in Chromium; leaves build/screenshots
 	@command -v chromedriver >/dev/null || { echo 'this needs a browser: apt-get install chromium chromium-driver'; exit 1; }
 	$(BIN)/python -m pytest -m site tests/docs/test_site.py
+
+figures: $(READY) ## draw the figures of the theory pages anew
+	$(BIN)/python scripts/make_figures.py
 
 wheel: $(TOOLS) ## sdist and wheel, and the tests against the wheel
 	rm -rf dist wheelhouse

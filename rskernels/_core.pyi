@@ -34,7 +34,8 @@ class RatioSummary:
     def invalid(self) -> int: ...
     def quantile(self, level: float) -> float: ...
 
-class NoFiniteM(ValueError): ...
+class NoFiniteM(ValueError):
+    """The ratios seen exclude a finite M, or do not exclude an infinite one; by ``tail`` alone."""
 
 class Batch:
     """Log ratios, and group ids where not 0, as memory that the caller keeps alive."""

@@ -1,4 +1,4 @@
-"""Draw the figures of the README and of the theory pages: python scripts/make_figures.py.
+"""Draw the figures of the README and of the theory pages: make figures.
 
 They are drawn without a background, in colours that are read on white and on dark alike.
 """
@@ -109,7 +109,7 @@ def violation() -> plt.Figure:
     ).numpy()
     M = 1.45
     kept = np.minimum(p, M * q)
-    accepted = kept / np.trapezoid(kept, x.numpy())
+    accepted = kept / kept.sum() / (x[1] - x[0]).item()
     figure, axes = plt.subplots(figsize=(7.4, 3.3))
     axes.plot(x, M * q, color=BLUE, label="envelope M·q(x)")
     axes.plot(x, p, color=GREEN, label="target p(x)")
@@ -158,6 +158,7 @@ BOXES = {
     "ops": (0, 1, 4.2, "public operations, checks"),
     "_torch": (0, 0, 4.2, "schemas, autograd, compile"),
     "kernels": (0, -1, 4.2, "reference · cpu · gpu"),
+    "distributed": (5.5, -1, 3.9, "several ranks"),
     "law": (0, -2, 4.2, "Philox, seeds, streams"),
     "python": (5.5, 2, 3.9, "pybind11: _core"),
     "csrc": (5.5, 1, 3.9, "C++20: sketches, policies"),
@@ -175,6 +176,7 @@ def architecture() -> plt.Figure:
         axes.text(left + width - 0.1, level + 0.29, about, va="center", ha="right", fontsize=9.5)
     arrows = [((2, level - 0.06), (2, level - 0.36)) for level in range(6, -2, -1)]
     arrows += [((4.26, 2.29), (5.44, 2.29)), ((7.4, 1.94), (7.4, 1.64))]
+    arrows += [((4.26, 2.04), (5.44, -0.42))]  # envelope to distributed
     for start, end in arrows:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=INK))
     axes.text(4.84, 2.4, "rows", fontsize=9, ha="center")

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from ..support.house import LAYERS
+
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("package", ["rskernels", "rskernels.rsft", "rskernels.sampling"])
+@pytest.mark.parametrize(
+    "package", ["rskernels", "rskernels.envelope", "rskernels.rsft", "rskernels.sampling"]
+)
 def test_every_public_name_is_in_the_reference(package):
     pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
     shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)}
@@ -28,6 +32,15 @@ def test_what_the_maps_of_the_house_name_exists():
     named = re.findall(r"`((?:rskernels|csrc|docs|tests|benchmarks|examples)/[\w/.]+)`", text)
     assert len(named) > 25
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_contributing_names_every_package_and_its_layer():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    packages = {path.parent.name for path in (ROOT / "rskernels").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `rskernels/(\w+)` \|", text, re.MULTILINE)) == packages
+    chain = re.search(r"^cli → .*$", text, re.MULTILINE)[0]
+    layers = [[name for name in layer if name in packages] for layer in reversed(LAYERS)]
+    assert [sorted(layer.split(", ")) for layer in chain.split(" → ")] == layers
 
 
 def test_make_help_names_every_target():
