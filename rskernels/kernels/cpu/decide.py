@@ -1,9 +1,9 @@
 """The Numba decisions: sixteen rows at a time accepted or rejected, and what happened counted.
 
 Kernels take a tuple of tuples, which their first lines name; a density or M is (address, code,
-step, number), where the code NONE says that it is the number. Rows are worked in units of ``unit_rows``;
-what happened in a unit is added up in its own row of ``summaries``, so that sums do not depend on
-threads. All loops release the GIL and touch their own rows only.
+step, number), where the code NONE says that it is the number. Rows are worked in units of
+``unit_rows``; what happened in a unit is added up in its own row of ``summaries``, so that sums do
+not depend on threads. All loops release the GIL and touch their own rows only.
 """
 
 import math
