@@ -1,7 +1,8 @@
 """When the rest of a row need not be read, in Triton: its total can only grow.
 
-``decide_unread`` decides what no total can change; ``headroom`` says how far the total may rise
-above the target's term before the decision is certain; ``enough_total`` reads until it has.
+``is_possible`` and ``is_likely`` decide what no total can change; ``headroom_of`` says how far the
+total may rise above the target's term before the decision is certain; ``enough_total`` reads until
+it has.
 """
 
 import triton
