@@ -167,9 +167,10 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 def raise_outside(targets: torch.Tensor, V: int, ignore_index: int) -> None:
     """Raise the IndexError of the first target outside ``[0, V)``."""
     outside = ((targets < 0) | (targets >= V)) & (targets != ignore_index)
-    value = targets[outside].flatten()[0].item()
+    row = int(outside.flatten().nonzero()[0])
     raise IndexError(
-        f"targets must be in [0, {V}) or equal to ignore_index ({ignore_index}), got {value}"
+        f"targets must be in [0, {V}) or equal to ignore_index ({ignore_index}), "
+        f"got {targets.flatten()[row].item()} in row {row}"
     )
 
 
