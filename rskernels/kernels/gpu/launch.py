@@ -27,7 +27,7 @@ from rskernels.kernels.layout import (
     row_scalar,
     wide_dtype,
 )
-from rskernels.law.decision import Law
+from rskernels.law.decision import Decided, Law
 from rskernels.law.numbers import COUNTS, LARGEST_SCALE, LOG2_E, SUMMARY, SUMS
 
 CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
@@ -36,14 +36,12 @@ BLOCK = 1024
 LANES = 64 if torch.version.hip else 32  # threads of a warp
 VECTOR = 16  # bytes of an address, elements of a step: multiples of it are known to the compiler
 
-Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-
 
 def decide(
     logits: torch.Tensor,
     targets: torch.Tensor | None,
     law: Law,
-) -> Decision:
+) -> Decided:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
     if targets is None:
         mask, log_prob, log_ratio, summary = _decide_entries(logits, law, True)
