@@ -21,10 +21,10 @@ CERTAIN = {"density": 1e6, "M": 1.0, "seed": 3}
 
 def decide(backend, logits, targets, **change):
     law = {**CERTAIN, **change}
-    given = (logits, targets, law.pop("density"), law.pop("M"))
-    seen = backend.decide(*given, **law)
+    arguments = (logits, targets, law.pop("density"), law.pop("M"))
+    seen = backend.decide(*arguments, **law)
     if not backend.is_slow:
-        assert torch.equal(backend.mask(*given, **law), seen.mask)
+        assert torch.equal(backend.mask(*arguments, **law), seen.mask)
     return seen
 
 
