@@ -25,8 +25,9 @@ def _row_max_of(dtype: str, size: int) -> Callable[..., None]:
 
     @njit(nogil=True)
     @named(f"row_max_{dtype}")
-    def row_max(share, logits, V, tops):
+    def row_max(share, arguments):
         counter, grab, units, _, _ = share
+        logits, V, tops = arguments
         top = carray(as_f32(tops), units)
         whole = V - V % STEP
         begin = next_share(counter, -grab, grab)

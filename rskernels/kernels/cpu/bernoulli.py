@@ -15,9 +15,10 @@ _word0, _word1, _word2, _word3 = philox_words
 
 
 @njit(nogil=True, cache=True)
-def bernoulli_rows(share, log_ratio, M, draw, log_space, mask):
+def bernoulli_rows(share, arguments):
     """Accept each log ratio of the units that it takes where log r - log M >= log u."""
     counter, grab, units, unit_rows, N = share
+    log_ratio, M, draw, log_space, mask = arguments
     address, code = log_ratio
     seed_address, seed, row_offset, stream = draw
     seed, shared_M = seed_of(seed_address, seed), natural_logs(splat(M[3]), log_space)
@@ -39,9 +40,10 @@ def bernoulli_rows(share, log_ratio, M, draw, log_space, mask):
 
 
 @njit(nogil=True, cache=True)
-def philox_rows(share, counter, key, words):
+def philox_rows(share, arguments):
     """Write the Philox words of counters [N, 4] and keys [N, 2], all int64."""
     next_unit, grab, units, unit_rows, N = share
+    counter, key, words = arguments
     counters, keys = carray(as_i64(counter), (N, 4)), carray(as_i64(key), (N, 2))
     out = carray(as_i64(words), (N, 4))
     begin = next_share(next_unit, -grab, grab)

@@ -1,9 +1,9 @@
 """The Numba decisions: sixteen rows at a time accepted or rejected, and what happened counted.
 
-Kernels take plain tuples, which their first lines name; a density or M is (address, code, step,
-number), where the code NONE says that it is the number. Rows are worked in units of ``unit_rows``;
-what happened in a unit is added up in its own row of ``summaries``, so that sums do not depend on
-threads. All loops release the GIL and touch their own rows only.
+Kernels take a tuple of tuples, which their first lines name; a density or M is (address, code,
+step, number), where the code NONE says that it is the number. Rows are worked in units of
+``unit_rows``; what happened in a unit is added up in its own row of ``summaries``, so that sums do
+not depend on threads. All loops release the GIL and touch their own rows only.
 """
 
 import math
@@ -126,15 +126,16 @@ def settle_rows(known, n, inside, rows, logs, accepted_unread, law, code, unit_r
 
 
 @njit(nogil=True, cache=True)
-def target_rows(share, logits, targets, density, M, draw, law, reading, outputs):
+def target_rows(share, arguments):
     """Decide the target's entry of each row of the units that it takes, sixteen rows at a time.
 
-    Where ``is_lazy``, a row is read until its decision is certain. ``order`` is 0 or the address
-    of its blocks, int64, in the order in which they are visited. ``log_prob``, ``log_ratio`` and
-    ``summaries`` are 0 where only the mask is wanted. Returns how many targets lie outside
-    ``[0, V)``.
+    ``reading`` is (is_lazy, order): whether a row is read only until its decision is certain, and
+    0 or the address of its blocks, int64, in the order in which they are visited. ``outputs`` are
+    the addresses of (mask, log_prob, log_ratio, summaries), 0 but for the mask where it alone is
+    returned. Returns how many targets lie outside ``[0, V)``.
     """
     counter, grab, units, unit_rows, N = share
+    logits, targets, density, M, draw, law, reading, outputs = arguments
     code, is_float32 = logits[1], logits[1] != F64
     seed_address, seed, row_offset = draw
     temperature, log_space, model_is_target, ignore_index = law
@@ -154,26 +155,27 @@ def target_rows(share, logits, targets, density, M, draw, law, reading, outputs)
             inside = first_lanes(end - start)
             if is_lazy:
                 ask_rows(start + LANES, end, logits, targets, order, False)
-            read, ignored, lost = locate_rows(known, start, end, logits, targets, ignore_index)
-            outside += count(mask_of(lost))
+            read, ignored, misplaced = locate_rows(known, start, end, logits, targets, ignore_index)
+            outside += count(mask_of(misplaced))
 
             log_density = row_logs(density, shared_density, start, inside, log_space)
             log_M = row_logs(M, shared_M, start, inside, log_space)
             words = draw_rows(row_offset, start, ACCEPT, seed)
             log_u = log_of_normal(widen(uniforms(words)))
 
-            accepted, rooms = 0, splat(np.inf)
+            accepted, headrooms = 0, splat(np.inf)
             if is_mask_only:
-                is_open, is_certain, rooms = decide_unread(
+                is_open, is_certain, headrooms = decide_unread(
                     _load_f64(known + LOGIT), log_density, log_M, log_u,
                     model_is_target, is_lazy, is_float32,
                 )  # fmt: skip
                 accepted, read = read & bits_of(is_certain), read & bits_of(is_open)
-            _store_f64(known + HEADROOM, whole, rooms)
+            _store_f64(known + HEADROOM, whole, headrooms)
             long_rows = read_rows(
                 known, read, logits, scale, scratch, reading, is_long, start + LANES, end
             )
-            is_long = most(long_rows, read)  # as these rows, so the next
+            # As these rows, so the next.
+            is_long = long_rows != 0 and most(long_rows, read)
 
             settle_rows(
                 known, start, inside, (ignored, read), (log_density, log_M, log_u), accepted,

@@ -195,12 +195,13 @@ def outputs_of_row(outputs, n, unit_rows, code, V):
 
 
 @njit(nogil=True, cache=True)
-def dense_rows(share, logits, density, M, draw, law, outputs):
+def dense_rows(share, arguments):
     """Decide every entry of the rows of the units that it takes.
 
     ``log_prob`` and ``log_ratio`` are 0 where only the mask is wanted; the sums are then left out.
     """
     counter, grab, units, unit_rows, N = share
+    logits, density, M, draw, law, outputs = arguments
     _, code, inner, _, _, stride, V = logits
     seed_address, seed, row_offset = draw
     temperature, density_is_log, M_is_log, model_is_target = law

@@ -25,12 +25,13 @@ from rskernels.kernels.cpu.threads import next_share
 
 
 @njit(nogil=True, cache=True)
-def log_prob_rows(share, logits, targets, law, outputs):
+def log_prob_rows(share, arguments):
     """Write log q of each row's target, and (reference, total) [N, 2] for the gradient.
 
     Returns how many targets lie outside ``[0, V)``.
     """
     counter, grab, units, unit_rows, N = share
+    logits, targets, law, outputs = arguments
     _, code, _, _, _, stride, V = logits
     temperature, ignore_index = law
     log_prob, totals = outputs
@@ -89,12 +90,13 @@ gradient_row = by_dtype(_gradient_row_of)
 
 
 @njit(nogil=True, cache=True)
-def gradient_rows(share, logits, targets, inputs, law, gradient):
+def gradient_rows(share, arguments):
     """Write the gradient [N, V] of ``target_log_prob``, slope * (1[v = target] - q_v).
 
     It is 0 for rows ignored or not used.
     """
     counter, grab, units, unit_rows, N = share
+    logits, targets, inputs, law, gradient = arguments
     _, code, _, _, _, stride, V = logits
     upstream, totals = inputs
     temperature, ignore_index = law

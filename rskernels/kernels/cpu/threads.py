@@ -98,7 +98,7 @@ def next_share(counter, begin, grab):
 def run_units(
     kernel: Callable[..., int | None], rows: tuple[int, int, int], work: int, *arguments: object
 ) -> int:
-    """Call ``kernel(share, *arguments)`` on every thread and add up the results.
+    """Call ``kernel(share, arguments)`` on every thread and add up the results.
 
     ``rows`` is (units, unit_rows, N), ``share`` (counter, grab, *rows). Each call takes ``grab``
     units of rows at a time from the counter until none are left, or all of them where the
@@ -108,17 +108,17 @@ def run_units(
     """
     units, unit_rows, N = rows
     if work < SERIAL_WORK or (threads := min(units, torch.get_num_threads())) <= 1:
-        return kernel((0, units, units, unit_rows, N), *arguments) or 0
+        return kernel((0, units, units, unit_rows, N), arguments) or 0
     if _workers < threads - 1:
         _grow(threads - 1)
     counter = c_int64(0)
     share = (addressof(counter), units // (threads * SHARES) or 1, units, unit_rows, N)
-    jobs = [_Job(kernel, (share, *arguments)) for _ in range(threads - 1)]
+    jobs = [_Job(kernel, (share, arguments)) for _ in range(threads - 1)]
     total = 0
     try:
         for job in jobs:
             _jobs.put(job)
-        total = kernel(share, *arguments) or 0
+        total = kernel(share, arguments) or 0
     finally:
         # Kernels hold raw addresses: whatever happened here, their memory must outlive them.
         errors = [error for job in jobs if (error := job.finish())]
