@@ -28,7 +28,7 @@ from rskernels.kernels.layout import (
     wide_dtype,
 )
 from rskernels.law.decision import Decided, Law
-from rskernels.law.numbers import COUNTS, LARGEST_SCALE, LOG2_E, SUMMARY, SUMS
+from rskernels.law.numbers import LARGEST_SCALE, LOG2_E, SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 
 CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
 FEW_ROWS = 256  # below this, a program a chunk fills the device better than a program a row
@@ -48,7 +48,7 @@ def decide(
     else:
         mask, log_prob, log_ratio, summary = _decide_targets(logits, targets, law, True)
     sums = summary.sum(0)
-    return mask, log_prob, log_ratio, sums[COUNTS].long(), sums[SUMS].clone()
+    return mask, log_prob, log_ratio, sums[SUMMARY_COUNTS].long(), sums[SUMMARY_SUMS].clone()
 
 
 def mask(
