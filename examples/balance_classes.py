@@ -21,8 +21,8 @@ def long_tailed_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     split = train_test_split(*load_digits(return_X_y=True), test_size=0.4, random_state=0)
     train_x, test_x = (torch.tensor(part).float() / 16.0 for part in split[:2])
     train_y, test_y = (torch.tensor(part) for part in split[2:])
-    wanted = (100 * 20 ** (-torch.arange(CLASSES) / 9)).long().tolist()
-    rows = torch.cat([(train_y == c).nonzero()[:n, 0] for c, n in enumerate(wanted)])
+    counts = (100 * 20 ** (-torch.arange(CLASSES) / 9)).long().tolist()
+    rows = torch.cat([(train_y == c).nonzero()[:n, 0] for c, n in enumerate(counts)])
     return train_x[rows], train_y[rows], test_x, test_y
 
 

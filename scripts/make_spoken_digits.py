@@ -44,16 +44,16 @@ AUDIBLE, FLOOR = 40.0, 60.0  # dB below the loudest
 def say(word: str, voice: str, speed: int, pitch: int) -> np.ndarray:
     """Return what espeak-ng says, float64 ``[samples]`` in [-1, 1), at 22,050 Hz."""
     command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", word]
-    said = subprocess.run(command, check=True, capture_output=True)
-    if said.stderr:
-        raise RuntimeError(f"{' '.join(command)}: {said.stderr.decode()}")
+    spoken = subprocess.run(command, check=True, capture_output=True)
+    if spoken.stderr:
+        raise RuntimeError(f"{' '.join(command)}: {spoken.stderr.decode()}")
     # A stream's header cannot say how long it is: the samples are what follows it.
-    with wave.open(io.BytesIO(said.stdout)) as header:
+    with wave.open(io.BytesIO(spoken.stdout)) as header:
         form = header.getframerate(), header.getnchannels(), header.getsampwidth()
     if form != (RATE, 1, 2):
         raise RuntimeError(f"espeak-ng gave rate, channels and width {form}")
-    start = said.stdout.index(b"data") + 8
-    return np.frombuffer(said.stdout[start:], "<i2") / 2.0**15
+    start = spoken.stdout.index(b"data") + 8
+    return np.frombuffer(spoken.stdout[start:], "<i2") / 2.0**15
 
 
 def mel_filters() -> np.ndarray:

@@ -41,17 +41,17 @@ def gpu() -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    packages = {"python": platform.python_version()}
     for package in (*PACKAGES, "rskernels"):
         try:
-            found[package] = importlib.metadata.version(package)
+            packages[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    if found["rskernels"] == "not installed":
+            packages[package] = "not installed"
+    if packages["rskernels"] == "not installed":
         import rskernels
 
-        found["rskernels"] = rskernels.__version__
-    return found
+        packages["rskernels"] = rskernels.__version__
+    return packages
 
 
 def today() -> str:

@@ -68,17 +68,17 @@ def mask_form(package: Package) -> Callable[..., Tensor]:
     return form
 
 
-def fault(package: Package, *given: Tensor) -> str:
+def fault(package: Package, *tensors: Tensor) -> str:
     """Return what keeps a package's form from being a baseline on these tensors, if anything."""
-    copies = [tensor.clone() for tensor in given]
+    copies = [tensor.clone() for tensor in tensors]
     try:
         got = package.log_prob(*copies)
     except Exception as error:  # whatever a package may raise is told, and ends no run
         first = str(error).strip().splitlines() or [type(error).__name__]
         return f"{package.name} left out: {first[0]}"
-    if not all(map(torch.equal, copies, given)):
+    if not all(map(torch.equal, copies, tensors)):
         return f"{package.name} left out: it writes over its input"
-    *factors, targets = given
+    *factors, targets = tensors
     logits = (
         factors[0].double() if len(factors) == 1 else factors[0].double() @ factors[1].T.double()
     )

@@ -150,8 +150,8 @@ def test_a_lazy_decision_that_differs_is_found(stubbed, monkeypatch):
     shape = Shape(2 * agreement.ROWS + 1, 50, "float32")
     right = rskernels.verify_mask
 
-    def verify_mask(*given, **law):
-        mask = right(*given, **law)
+    def verify_mask(*arguments, **law):
+        mask = right(*arguments, **law)
         mask[agreement.ROWS] ^= True
         return mask
 
@@ -163,7 +163,7 @@ def test_a_lazy_decision_that_differs_is_found(stubbed, monkeypatch):
 
 
 def test_no_memory_is_told_and_the_rest_measured(stubbed, monkeypatch):
-    def softmax(*given):
+    def softmax(*arguments):
         raise torch.OutOfMemoryError("too much")
 
     monkeypatch.setitem(baselines.Q_FORMS, "softmax", softmax)

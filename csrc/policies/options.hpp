@@ -24,7 +24,7 @@ struct MaxOptions {
 // M is a quantile of the ratios seen.
 struct QuantileOptions {
   static constexpr const char* kName = "quantile";
-  // In (0, 1].
+  // The share of the ratios that M is not below, in (0, 1].
   double level = 1.0;
   // A valid sample weighs half after this many further ones; without it nothing is forgotten.
   std::optional<double> half_life = std::nullopt;
@@ -43,7 +43,7 @@ struct QuantileOptions {
 // M is given.
 struct FixedOptions {
   static constexpr const char* kName = "fixed";
-  // Finite and above 0.
+  // It is finite and above 0.
   double M = 1.0;
 
   template <class Options, class F>
@@ -65,7 +65,7 @@ struct LeaveOneOutOptions {
 // M halves with every half-life, and is never below the newest ratio.
 struct DecayedOptions {
   static constexpr const char* kName = "decayed";
-  // In valid samples, at least 1.
+  // It counts valid samples and is at least 1.
   double half_life = 1.0;
 
   template <class Options, class F>
@@ -78,9 +78,9 @@ struct DecayedOptions {
 // M accepts the share `rate` of the ratios seen.
 struct BudgetOptions {
   static constexpr const char* kName = "budget";
-  // In (0, 1].
+  // It is in (0, 1].
   double rate = 1.0;
-  // As of the quantile.
+  // A valid sample weighs half after this many further ones; without it nothing is forgotten.
   std::optional<double> half_life = std::nullopt;
 
   template <class Options, class F>

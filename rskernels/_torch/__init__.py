@@ -7,7 +7,15 @@ folder defines an operator or asks torch's private queries.
 
 # Whoever calls an operator needs all that registers for it.
 from rskernels._torch import autograd, devices, fakes, transforms
-from rskernels._torch.operations import BERNOULLI, DECIDE, LOG_PROB, MASK, Call, Decision, Operation
+from rskernels._torch.operations import (
+    BERNOULLI,
+    DECIDE,
+    LOG_PROB,
+    MASK,
+    Call,
+    DecisionOperation,
+    Operation,
+)
 
 __all__ = [
     "BERNOULLI",
@@ -15,7 +23,7 @@ __all__ = [
     "LOG_PROB",
     "MASK",
     "Call",
-    "Decision",
+    "DecisionOperation",
     "Operation",
     "autograd",
     "devices",

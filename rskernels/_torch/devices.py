@@ -38,7 +38,7 @@ def gpu_kernels() -> Any:
     return gpu
 
 
-def _decision(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
+def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
     # A trailing argument that equals its default is left out by torch.
     def decision(
         logits: Tensor,
@@ -49,20 +49,29 @@ def _decision(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
         M_value: float = 1.0,
         seed: Tensor | None = None,
         seed_value: int = 0,
-        *rest: Any,
+        row_offset: int = 0,
+        temperature: float = 1.0,
+        log_space: bool = False,
+        model_is_target: bool = False,
+        ignore_index: int = -100,
+        *reading: Any,
     ) -> Any:
         law = Law(
             density_value if density is None else density,
             M_value if M is None else M,
             seed_value if seed is None else seed,
-            *rest[:5],
+            row_offset,
+            temperature,
+            log_space,
+            model_is_target,
+            ignore_index,
         )
-        return getattr(kernels(), name)(logits, targets, law, *rest[5:])
+        return getattr(kernels(), name)(logits, targets, law, *reading)
 
     return decision
 
 
-def _bernoulli(kernels: Callable[[], Any]) -> Callable[..., Any]:
+def _bernoulli_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
     def bernoulli(
         log_ratio: Tensor,
         M: Tensor | None,
@@ -78,13 +87,13 @@ def _bernoulli(kernels: Callable[[], Any]) -> Callable[..., Any]:
     return bernoulli
 
 
-def _log_prob(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
+def _log_prob_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
     return lambda *arguments: getattr(kernels(), name)(*arguments)
 
 
 for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
-    LIBRARY.impl("mask", _decision("mask", _kernels), _device)
-    LIBRARY.impl("decide", _decision("decide", _kernels), _device)
-    LIBRARY.impl("bernoulli", _bernoulli(_kernels), _device)
+    LIBRARY.impl("mask", _decision_kernel("mask", _kernels), _device)
+    LIBRARY.impl("decide", _decision_kernel("decide", _kernels), _device)
+    LIBRARY.impl("bernoulli", _bernoulli_kernel(_kernels), _device)
     for _name in ("target_log_prob", "target_log_prob_backward"):
-        LIBRARY.impl(_name, _log_prob(_name, _kernels), _device)
+        LIBRARY.impl(_name, _log_prob_kernel(_name, _kernels), _device)

@@ -54,7 +54,7 @@ def _implement(name: str) -> Dynamic:
 
     def run(numbers: Tensor, *arguments: Any) -> Any:
         values = list(arguments)
-        for place, number in zip(schema.numbers, numbers.tolist(), strict=True):
+        for place, number in zip(schema.number_places, numbers.tolist(), strict=True):
             values[place] = number
         return static(*values)
 
@@ -64,7 +64,7 @@ def _implement(name: str) -> Dynamic:
     LIBRARY.impl(f"dynamic_{name}", run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"rskernels::dynamic_{name}", fake, lib=LIBRARY)
     defaults = tuple(field.default for field in schema.fields)
-    return Dynamic(static, operator(f"dynamic_{name}"), schema.numbers, defaults)
+    return Dynamic(static, operator(f"dynamic_{name}"), schema.number_places, defaults)
 
 
 DYNAMIC = {name: _implement(name) for name in SCHEMAS}

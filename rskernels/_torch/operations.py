@@ -1,4 +1,4 @@
-"""The operations as records: each knows its kernel, its operator and its operator in a graph."""
+"""The operations as records: their operator, its form in a graph and, of decisions, the kernel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Decision(Operation):
+class DecisionOperation(Operation):
     """An operation without gradient, which may run without torch's dispatcher."""
 
     kernel: str
@@ -72,11 +72,11 @@ def _bernoulli_fields(
     return (log_ratio.detach(), *split(M, 1.0), *split(seed, 0), *rest)
 
 
-def _decision(name: str, fields: Callable[..., tuple[Any, ...]]) -> Decision:
-    return Decision(operator(name), DYNAMIC[name], name, fields)
+def _operation(name: str, fields: Callable[..., tuple[Any, ...]]) -> DecisionOperation:
+    return DecisionOperation(operator(name), DYNAMIC[name], name, fields)
 
 
-MASK = _decision("mask", _row_fields)
-DECIDE = _decision("decide", _row_fields)
-BERNOULLI = _decision("bernoulli", _bernoulli_fields)
+MASK = _operation("mask", _row_fields)
+DECIDE = _operation("decide", _row_fields)
+BERNOULLI = _operation("bernoulli", _bernoulli_fields)
 LOG_PROB = Operation(operator("target_log_prob"), DYNAMIC["target_log_prob"])

@@ -38,7 +38,7 @@ class Schema(NamedTuple):
     returns: str
 
     @property
-    def numbers(self) -> tuple[int, ...]:
+    def number_places(self) -> tuple[int, ...]:
         """Places of the fields that a compiled graph may change without being compiled anew."""
         return tuple(at for at, field in enumerate(self.fields) if field.type == "float")
 

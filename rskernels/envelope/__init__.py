@@ -1,7 +1,9 @@
 """The envelope constant M: as state, learnt from log ratios, or estimated from logits.
 
-``envelope`` decides by M and learns it, ``policies`` say how it follows from the ratios, ``report``
-what it costs; ``estimate`` takes it from logits.
+``envelope`` decides by M and learns it by ``options`` and ``policies``, ``control`` weighs and
+``thinning`` takes back what a larger ratio biases, ``report`` says what M costs; ``estimate`` takes
+it from logits. ``state`` and ``store`` keep what was seen: ``rows`` are checked, those of a
+``device`` wait there in sums of ``units``, and ``reduce`` joins the states of processes.
 """
 
 from rskernels._core import NoFiniteM

@@ -24,6 +24,7 @@ from rskernels.envelope.rows import (
 )
 from rskernels.envelope.state import EnvelopeState
 from rskernels.envelope.thinning import thin
+from rskernels.law.numbers import FLOAT64_ROUNDING
 from rskernels.ops.arguments import check_floating
 
 Self = TypeVar("Self", bound="Envelope")
@@ -330,7 +331,7 @@ class Envelope(EnvelopeState):
         +inf where log M is above 709.78: decide with :meth:`log_M` and ``log_space=True`` there.
         """
         log_M = self.log_M(groups, device=device)
-        M = log_M.exp() * (1.0 + 2.0**-50 * (1.0 + log_M.abs()))
+        M = log_M.exp() * (1.0 + FLOAT64_ROUNDING * (1.0 + log_M.abs()))
         M = torch.nextafter(M, torch.full_like(M, math.inf))
         return torch.where(log_M == -math.inf, 0.0, M)
 

@@ -23,7 +23,7 @@ from rskernels.ops.arguments import (
 )
 
 # Another backend moves the log ratio of a target by less than this, relative and absolute.
-MARGIN = 2.0**-20
+BACKEND_MARGIN = 2.0**-20
 
 
 class Estimate(NamedTuple):
@@ -138,7 +138,7 @@ def estimate_M(
         raise ValueError(f"there is no valid ratio p_hat / q to take M from ({counts})")
     if log_M == -math.inf:
         raise ValueError(f"M must be positive, but the {method} of p_hat / q is 0 ({counts})")
-    log_M = min(log_M + MARGIN * max(1.0, abs(log_M)), sys.float_info.max)
+    log_M = min(log_M + BACKEND_MARGIN * max(1.0, abs(log_M)), sys.float_info.max)
     if log_space:
         return log_M
     if not -708.0 < log_M < 709.0:

@@ -40,7 +40,7 @@ def reduce_state(
     failure: Exception | None = None
     try:
         state = read()
-    except Exception as error:  # the others wait for this rank, and are told
+    except Exception as error:  # the others wait for this rank, and raise as well
         failure = error
         state = {name: np.zeros(0) for name in TALLY}
     groups = len(state["max_log_ratio"])

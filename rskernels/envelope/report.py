@@ -58,7 +58,7 @@ class EnvelopeReport:
         total variation between the target and what was accepted, for an M fixed in advance. δ̂, or
         0 where the weights of ``on_violation="control"`` make up for it.
     ``expected_acceptance``, ``observed_acceptance``
-        Mean of min(1, w/M), and the share of rows accepted among those ``update`` was told of.
+        Mean of min(1, w/M), and the share of accepted rows among those ``update`` has.
     ``ess``, ``chi_squared``
         Effective sample size (Σw)²/Σw² of importance weighting on the valid rows, and the χ² of
         the weights, n/ESS − 1.

@@ -1,4 +1,4 @@
-"""What an envelope has seen: counted and reported, merged with others, stored and restored."""
+"""The public methods of an envelope that read, merge and save what it has seen."""
 
 from __future__ import annotations
 

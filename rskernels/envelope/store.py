@@ -1,4 +1,4 @@
-"""What an envelope has seen: held in the C++ core, merged with others, stored and restored."""
+"""The C++ core behind an envelope, and rows on a GPU that it has not taken in."""
 
 from __future__ import annotations
 

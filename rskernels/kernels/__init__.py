@@ -1,6 +1,7 @@
 """The arithmetic of every operation, three times: ``reference``, ``cpu`` and ``gpu``.
 
-All three have the same function names and arguments. Start with ``reference/rows.py``.
+``cpu`` and ``gpu`` have the same functions; ``reference`` defines them, and leaves gradients to
+autograd. ``layout`` has the strides of rows. Start with ``reference/rows.py``.
 """
 
 __all__ = ["cpu", "gpu", "layout", "reference"]

@@ -1,10 +1,13 @@
-"""What decides a row beside its logits and its target, as one record."""
+"""What decides a row beside its logits and its target, as one record, and what is decided."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from torch import Tensor
+
+Decided = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""(mask, log_prob, log_ratio, counts, excess) of a batch of decisions, as backends return them."""
 
 
 class Law(NamedTuple):

@@ -18,4 +18,4 @@ LARGEST_SCALE = 3.0e38
 
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
 """The order of what is summed of decisions, four counts and two sums, and how many there are."""
-COUNTS, SUMS = slice(ACCEPTED, EXCESS), slice(EXCESS, SUMMARY)
+SUMMARY_COUNTS, SUMMARY_SUMS = slice(ACCEPTED, EXCESS), slice(EXCESS, SUMMARY)

@@ -6,7 +6,10 @@ from enum import IntEnum
 
 
 class Stream(IntEnum):
-    """The last word of a Philox counter, below 2**31 (see ``rskernels.uniforms``)."""
+    """The last word of a Philox counter (see ``rskernels.uniforms``).
+
+    The library's are below 2**31; callers may take any in ``[0, 2**32)``, and best stay below too.
+    """
 
     ACCEPT = 0
     """Decisions of the masks and, by default, of ``bernoulli_mask``."""

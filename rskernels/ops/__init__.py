@@ -1,8 +1,9 @@
 """The public operations: they check their arguments and call the torch operators.
 
-``decide`` has the masks of logits, ``bernoulli`` decisions about given ratios, ``log_prob`` the
-differentiable log-probability; ``arguments`` says what they accept, ``bind`` puts it in order.
-Nothing is computed here.
+``decide`` has the masks of logits, ``acceptance`` what they return beside, ``columns`` the order
+they read in; ``bernoulli`` decides about ratios, ``log_prob`` is the differentiable
+log-probability; ``arguments`` says what they accept, ``bind`` puts it in order. Nothing is computed
+here.
 """
 
 from rskernels.ops.acceptance import Acceptance

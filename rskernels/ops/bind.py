@@ -63,6 +63,6 @@ def bind(
         density, M, seed, check_row_offset(row_offset), temperature_argument(temperature),
         bool(log_space), model_is_target, integer_argument("ignore_index", ignore_index),
     ))  # fmt: skip
-    is_read_so = is_lazy or blocks is not None
-    arguments = (logits, targets, law, is_lazy, blocks) if is_read_so else (logits, targets, law)
+    has_reading = is_lazy or blocks is not None
+    arguments = (logits, targets, law, is_lazy, blocks) if has_reading else (logits, targets, law)
     return _record(Call, (arguments, is_direct))

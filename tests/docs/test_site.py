@@ -131,17 +131,17 @@ class Anchors(HTMLParser):
         self.feed((SITE / page).read_text())
 
     def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
+        by_name = dict(attributes)
         self.ids.update(value for name, value in attributes if name in ("id", "name"))
-        if tag == "a" and found.get("href"):
-            self.links.append(found["href"])
+        if tag == "a" and by_name.get("href"):
+            self.links.append(by_name["href"])
 
 
 def test_no_link_or_anchor_is_broken():
     anchors = {page: Anchors(page) for page in PAGES}
     broken = []
-    for page, found in anchors.items():
-        for link in found.links:
+    for page, parsed in anchors.items():
+        for link in parsed.links:
             url, fragment = urldefrag(urljoin("http://site/" + page, link))
             if urlparse(url).netloc != "site":
                 continue

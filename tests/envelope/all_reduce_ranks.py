@@ -59,8 +59,8 @@ def fill(options, chosen=None):
     is_tail = envelope.policy == "tail"
     rows = draw(envelope.groups, 10 * ROWS, False) if is_tail else draw(envelope.groups)
     log_ratio, ids, accepted, rank_of = rows
-    mine = torch.full(rank_of.shape, True) if chosen is None else rank_of == chosen
-    for part in mine.nonzero().tensor_split(2 if envelope.policy == "fixed" else 1):
+    is_chosen = torch.full(rank_of.shape, True) if chosen is None else rank_of == chosen
+    for part in is_chosen.nonzero().tensor_split(2 if envelope.policy == "fixed" else 1):
         at = part[:, 0]
         envelope.update(log_ratio[at], ids[at], accepted=accepted[at])
     return envelope
@@ -68,16 +68,16 @@ def fill(options, chosen=None):
 
 def count_collectives(call):
     """Return how many collectives a call made."""
-    made = []
+    calls = []
     names = ("all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "broadcast")
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             whole = getattr(dist, name)
             patch.setattr(
-                dist, name, lambda *a, whole=whole, **k: (made.append(1), whole(*a, **k))[1]
+                dist, name, lambda *a, whole=whole, **k: (calls.append(1), whole(*a, **k))[1]
             )
         call()
-    return len(made)
+    return len(calls)
 
 
 def assert_same_on_all_ranks(envelope):

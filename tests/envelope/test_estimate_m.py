@@ -241,7 +241,7 @@ def test_ignored_rows_may_hold_anything():
 @pytest.mark.parametrize("target", [4, -1, 2**62, -(2**63)])
 def test_target_out_of_range(target):
     targets = torch.tensor([0, target])
-    message = f"targets must be in [0, 4) or equal to ignore_index (-100), got {target}"
+    message = f"targets must be in [0, 4) or equal to ignore_index (-100), got {target} in row 1"
     with pytest.raises(IndexError, match=re.escape(message)):
         estimate_M(torch.zeros(2, 4), 1.0, targets=targets)
 

@@ -82,8 +82,8 @@ def test_an_M_that_equals_the_ratio_is_met_and_not_violated(kernel, dtype, dense
     N = kernel.rows(4000, slow=24)
     p = torch.rand(N, generator=torch.Generator().manual_seed(2)) * 3 + 0.1
     targets = None if dense else torch.zeros(N, dtype=torch.long)
-    given = p[:, None] if dense else p
-    seen = kernel.decide(torch.zeros(N, 1, dtype=dtype), targets, given, given)
+    density = p[:, None] if dense else p
+    seen = kernel.decide(torch.zeros(N, 1, dtype=dtype), targets, density, density)
     assert seen.counts.tolist() == [N, 0, 0, 0]
 
 

@@ -100,7 +100,7 @@ def test_thin_takes_the_M_of_a_host_for_rows_of_a_device():
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "given"),
+    ("error", "message", "arguments"),
     [
         (TypeError, "log_ratio must be a torch.Tensor, got list", ([1.0], 0.0)),
         (TypeError, "log_ratio must be float32, .*, got torch.int64", (torch.zeros(5).long(), 0.0)),
@@ -118,9 +118,9 @@ def test_thin_takes_the_M_of_a_host_for_rows_of_a_device():
         ),
     ],
 )
-def test_thin_says_what_it_takes(error, message, given):
+def test_thin_says_what_it_takes(error, message, arguments):
     with pytest.raises(error, match=message):
-        Envelope("fixed", M=2.0).thin(*given)
+        Envelope("fixed", M=2.0).thin(*arguments)
 
 
 def test_tail_says_when_there_is_no_M():
@@ -142,18 +142,18 @@ def test_report_against_numpy():
     envelope.update(log_ratio, ids, accepted=mask)
     report = envelope.report()
     for group in range(3):
-        here = ids == group
-        valid = here & (log_ratio < math.inf)
+        in_group = ids == group
+        valid = in_group & (log_ratio < math.inf)
         w = np.exp(log_ratio[valid].astype(np.float64))
         expected = {
-            "seen": here.sum(),
+            "seen": in_group.sum(),
             "valid": valid.sum(),
             "decided": valid.sum(),
             "violations": (log_ratio[valid] > math.log(1.5)).sum(),
             "max_log_ratio": log_ratio[valid].max(),
             "delta": np.maximum(w - 1.5, 0).sum() / w.sum(),
             "expected_acceptance": np.minimum(w / 1.5, 1).mean(),
-            "observed_acceptance": mask[here].mean(),
+            "observed_acceptance": mask[in_group].mean(),
             "ess": w.sum() ** 2 / (w**2).sum(),
             "chi_squared": len(w) * (w**2).sum() / w.sum() ** 2 - 1,
             "log_M": math.log(1.5),

@@ -85,10 +85,10 @@ def test_rows_that_are_none_are_refused(groups):
 
 def test_an_envelope_is_read_from_bytes_only():
     data = Envelope().to_bytes()
-    for given in (bytearray(data), memoryview(data), data.decode("latin1")):
+    for source in (bytearray(data), memoryview(data), data.decode("latin1")):
         for read in (Envelope.from_bytes, Envelope().load_bytes):
             with pytest.raises(TypeError, match="read from bytes, got"):
-                read(given)
+                read(source)
 
 
 def test_control_without_an_M_weighs_nan_and_goes_on():

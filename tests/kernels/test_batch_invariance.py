@@ -145,10 +145,10 @@ def test_target_log_prob(kernel, name):
     N = kernel.rows(500)
     logits, targets, _ = draw_case((N, 200))
     upstream = torch.linspace(-1, 1, N)
-    given = (upstream, logits, targets) if name == "gradient" else (logits, targets)
-    whole = getattr(kernel, name)(*given)
+    arguments = (upstream, logits, targets) if name == "gradient" else (logits, targets)
+    whole = getattr(kernel, name)(*arguments)
     for n in range(0, N, max(1, N // 8)):
-        alone = getattr(kernel, name)(*(part[n : n + 1] for part in given))
+        alone = getattr(kernel, name)(*(part[n : n + 1] for part in arguments))
         assert same_bits(alone, whole[n : n + 1])
 
 

@@ -33,8 +33,8 @@ def test_a_density_and_an_M_that_are_expanded(kernel, dtype):
     p, M = (torch.rand(N, 1, generator=generator) for _ in range(2))
     apart = [value.expand(N, V).contiguous() for value in (p, M)]
     want = kernel.decide(logits, None, *apart)
-    for given in ((p, M), (p.expand(N, V), M.expand(N, V)), (apart[0], M), (p, apart[1])):
-        assert same_bits(kernel.decide(logits, None, *given), want)
+    for values in ((p, M), (p.expand(N, V), M.expand(N, V)), (apart[0], M), (p, apart[1])):
+        assert same_bits(kernel.decide(logits, None, *values), want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -47,8 +47,8 @@ def test_a_density_and_an_M_that_all_rows_share(kernel, V, dtype):
     p, M = torch.rand(2, V, generator=generator)
     p[1::5], p[2::5] = 0.0, 1e-40
     want = kernel.decide(logits, None, *(value.expand(N, V).contiguous() for value in (p, M)))
-    for given in ((p, M), (p[None], M), (p, M.expand(N, V).contiguous())):
-        assert same_bits(kernel.decide(logits, None, *given), want)
+    for values in ((p, M), (p[None], M), (p, M.expand(N, V).contiguous())):
+        assert same_bits(kernel.decide(logits, None, *values), want)
     for n in (0, N - 1):
         alone = kernel.decide(logits[n : n + 1], None, p, M, row_offset=n)
         assert same_bits(alone[:3], [part[n : n + 1] for part in want[:3]])
@@ -57,10 +57,10 @@ def test_a_density_and_an_M_that_all_rows_share(kernel, V, dtype):
 def test_the_gradient_of_four_dimensions():
     logits, targets = many_strides()
     gradients = []
-    for given in (logits, logits.contiguous()):
-        given = given.detach().requires_grad_()
-        rskernels.target_log_prob(given, targets).square().sum().backward()
-        gradients.append(given.grad)
+    for leaf in (logits, logits.contiguous()):
+        leaf = leaf.detach().requires_grad_()
+        rskernels.target_log_prob(leaf, targets).square().sum().backward()
+        gradients.append(leaf.grad)
     assert torch.equal(*gradients)
 
 

@@ -146,9 +146,9 @@ def test_what_is_not_read_does_not_matter(kernel):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_accept_mask_reads_to_the_end_unless_told_not_to(value):
     logits, targets = rows_with(value)
-    given = {"targets": targets, "seed": 1}
-    assert not rskernels.accept_mask(logits, 0.9, 1.0, **given).any()
-    assert rskernels.accept_mask(logits, 0.9, 1.0, assume_finite=True, **given).sum() > 12
+    options = {"targets": targets, "seed": 1}
+    assert not rskernels.accept_mask(logits, 0.9, 1.0, **options).any()
+    assert rskernels.accept_mask(logits, 0.9, 1.0, assume_finite=True, **options).sum() > 12
 
 
 @pytest.mark.usefixtures("a_row_a_program")
@@ -180,11 +180,11 @@ def test_a_target_logit_that_decides_alone(kernel, bad):
 
 def test_the_masks_decide_as_their_full_forms(cpu):
     logits, targets, log_prob, log_r = draw(noise, torch.float32, 16, 9000, 100, 2)
-    given = {"targets": targets, "seed": 4, "log_space": True}
-    lazy = rskernels.verify_mask(logits, log_prob - log_r, **given)
-    assert torch.equal(lazy, rskernels.verify(logits, log_prob - log_r, **given).mask)
-    lazy = rskernels.accept_mask(logits, log_prob + log_r, None, assume_finite=True, **given)
-    assert torch.equal(lazy, rskernels.accept(logits, log_prob + log_r, None, **given).mask)
+    options = {"targets": targets, "seed": 4, "log_space": True}
+    lazy = rskernels.verify_mask(logits, log_prob - log_r, **options)
+    assert torch.equal(lazy, rskernels.verify(logits, log_prob - log_r, **options).mask)
+    lazy = rskernels.accept_mask(logits, log_prob + log_r, None, assume_finite=True, **options)
+    assert torch.equal(lazy, rskernels.accept(logits, log_prob + log_r, None, **options).mask)
 
 
 @pytest.mark.parametrize("is_lazy", [False, True])
@@ -214,11 +214,11 @@ def test_every_column_is_read_in_any_order(cpu):
     order = ColumnOrder(torch.arange(blocks).flip(0), V)
     heavy = torch.arange(0, V, 97)
     logits = torch.zeros(len(heavy), V).scatter_(1, heavy[:, None], 30.0)
-    given = {"targets": heavy, "seed": 0, "order": order}
+    options = {"targets": heavy, "seed": 0, "order": order}
     q = 1.0 / (1.0 + (V - 1) * math.exp(-30.0))
-    assert rskernels.accept_mask(logits, q * (1 - 1e-5), 1.0, **given).all()
-    assert rskernels.verify_mask(logits, q * (1 - 1e-5), **given).all()
-    spread = {**given, "targets": (heavy + 1) % V}
+    assert rskernels.accept_mask(logits, q * (1 - 1e-5), 1.0, **options).all()
+    assert rskernels.verify_mask(logits, q * (1 - 1e-5), **options).all()
+    spread = {**options, "targets": (heavy + 1) % V}
     assert not rskernels.verify_mask(logits, 0.5, **spread).any()
 
 

@@ -37,18 +37,18 @@ def all_results(logits, targets):
 
 
 def test_one_thread_and_all_give_the_same_bits(threads):
-    given = batch()
+    arguments = batch()
     threads(1)
-    alone = all_results(*given)
+    alone = all_results(*arguments)
     for count in (2, 4, 16):
         threads(count)
-        assert same_bits(all_results(*given), alone)
+        assert same_bits(all_results(*arguments), alone)
 
 
 def test_concurrent_callers(threads):
     threads(2)
     batches = [batch(seed) for seed in range(5)]
-    want = [all_results(*given) for given in batches]
+    want = [all_results(*arguments) for arguments in batches]
     got = [[] for _ in batches]
     start = threading.Barrier(len(batches))
 
@@ -75,14 +75,16 @@ def test_an_error_in_one_caller_is_its_own(threads):
     wrong[-1] = V
     errors, masks = [], []
 
-    def work(given):
+    def work(own_targets):
         for _ in range(10):
             try:
-                masks.append(rskernels.accept_mask(logits, 0.01, 1.0, targets=given, seed=1))
+                masks.append(rskernels.accept_mask(logits, 0.01, 1.0, targets=own_targets, seed=1))
             except IndexError as error:
                 errors.append(str(error))
 
-    workers = [threading.Thread(target=work, args=(given,)) for given in (targets, wrong)]
+    workers = [
+        threading.Thread(target=work, args=(own_targets,)) for own_targets in (targets, wrong)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -107,8 +109,8 @@ print(rskernels.accept_mask(logits, 0.01, 1.0, targets=targets, seed=1).sum().it
 
 @pytest.mark.process
 def test_first_call_with_any_number_of_threads():
-    said = {run_python(FRESH.format(count=count)) for count in (1, 2)}
-    assert len(said) == 1
+    outputs = {run_python(FRESH.format(count=count)) for count in (1, 2)}
+    assert len(outputs) == 1
 
 
 FORK = """

@@ -114,9 +114,16 @@ DECIDERS = [rskernels.accept_mask, rskernels.accept, rskernels.verify_mask, rske
 
 def call_with(function, argument, value, **law):
     name = "p_hat" if "accept" in function.__name__ else "q_hat"
-    given = {"logits": LOGITS, "density": 0.5, "M": 1.0, "targets": TARGETS, **law, argument: value}
-    given[name] = given.pop("density")
-    return function(**given)
+    arguments = {
+        "logits": LOGITS,
+        "density": 0.5,
+        "M": 1.0,
+        "targets": TARGETS,
+        **law,
+        argument: value,
+    }
+    arguments[name] = arguments.pop("density")
+    return function(**arguments)
 
 
 @pytest.mark.parametrize(("argument", "error", "message", "value"), LAW_CASES)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import rskernels
+from rskernels._torch import Call
 from rskernels._torch.fast_path import is_plain
 from rskernels.law import Law
 from rskernels.ops.bind import bind
@@ -30,6 +31,13 @@ def test_numbers_become_the_law():
     assert (logits is LOGITS, targets is TARGETS, is_direct) == (True, True, True)
     assert law == Law(0.5, 1.0, -1, 2, 1.0, False, True, -1)
     assert [type(value) for value in law] == [float, float, int, int, float, bool, bool, int]
+
+
+@pytest.mark.parametrize("targets", [TARGETS, None], ids=["target", "dense"])
+def test_records_have_all_their_fields(targets):
+    bound = call(targets=targets)
+    assert len(bound) == len(Call._fields)
+    assert len(bound.arguments[2]) == len(Law._fields)
 
 
 def test_tensors_stay_and_are_detached():

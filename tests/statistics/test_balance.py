@@ -27,26 +27,26 @@ def stream(prior, rows, generator):
     return prior.log().float().expand(rows, -1), labels
 
 
-def assert_shares(labels, wanted):
+def assert_shares(labels, requested):
     n = len(labels)
-    share = labels.bincount(minlength=len(wanted)).double() / n
-    error = (wanted * (1 - wanted) / n).sqrt()
-    assert ((share - wanted).abs() <= 5 * error).all(), f"{share} for {wanted} of {n}"
+    share = labels.bincount(minlength=len(requested)).double() / n
+    error = (requested * (1 - requested) / n).sqrt()
+    assert ((share - requested).abs() <= 5 * error).all(), f"{share} for {requested} of {n}"
 
 
-def exact(prior, wanted):
+def exact(prior, requested):
     """Return log M of the classes: known, and so not learnt from the rows that it decides."""
-    return (wanted / prior).log().max()
+    return (requested / prior).log().max()
 
 
-@pytest.mark.parametrize("wanted", [EVEN, SKEWED])
-def test_fixed_targets(wanted, seed):
+@pytest.mark.parametrize("requested", [EVEN, SKEWED])
+def test_fixed_targets(requested, seed):
     generator = torch.Generator().manual_seed(seed)
     logits, labels = stream(PRIOR, 4 * ROWS, generator)
-    log_M = exact(PRIOR, wanted)
-    log_p = wanted.log().float()[labels]
+    log_M = exact(PRIOR, requested)
+    log_p = requested.log().float()[labels]
     chosen = accept(logits, labels, log_p, State(log_M + 1e-6, seed, 0))
-    assert_shares(labels[chosen.mask], wanted)
+    assert_shares(labels[chosen.mask], requested)
     rate = torch.exp(-log_M)
     error = (rate * (1 - rate) / len(labels)).sqrt()
     assert abs(chosen.mask.double().mean() - rate) <= 5 * error
@@ -68,24 +68,24 @@ def test_drifting_priors_and_targets(seed):
     generator = torch.Generator().manual_seed(seed)
     envelope = Envelope("decayed", half_life=4.0, groups=4)
     blocks = 8
-    accepted, wanted_total = [], torch.zeros(4, dtype=torch.float64)
+    accepted, requested_total = [], torch.zeros(4, dtype=torch.float64)
     for block in range(blocks):
         t = block / (blocks - 1)
         prior = (1 - t) * PRIOR + t * PRIOR.flip(0)
-        wanted = (1 - t) * EVEN + t * SKEWED
+        requested = (1 - t) * EVEN + t * SKEWED
         # A class's newest ratio is never forgotten.
-        envelope.update((wanted / prior).log(), torch.arange(4))
+        envelope.update((requested / prior).log(), torch.arange(4))
         log_M = envelope.log_M().max() + 1e-6
         logits, labels = stream(prior, ROWS, generator)
-        log_p = wanted.log().float()[labels]
+        log_p = requested.log().float()[labels]
         chosen = accept(logits, labels, log_p, State(log_M, seed, block * ROWS))
         assert chosen.counts[1] == 0
         kept = labels[chosen.mask]
-        assert_shares(kept, wanted)
+        assert_shares(kept, requested)
         accepted.append(kept)
-        wanted_total += len(kept) * wanted
+        requested_total += len(kept) * requested
     everything = torch.cat(accepted)
-    assert_shares(everything, wanted_total / len(everything))
+    assert_shares(everything, requested_total / len(everything))
 
 
 def test_targets_per_modality_with_an_M_for_each(seed):
@@ -96,18 +96,18 @@ def test_targets_per_modality_with_an_M_for_each(seed):
     modality = torch.multinomial(shares, 16 * ROWS, replacement=True, generator=generator)
     labels = torch.multinomial(priors[modality], 1, generator=generator)[:, 0]
     # q of a row is its class's within the modality; the wanted density holds the modality's share.
-    wanted = (EVEN / (3 * shares[:, None]))[modality, labels]
+    requested = (EVEN / (3 * shares[:, None]))[modality, labels]
     logits = priors.log().float()[modality]
     per_modality = (EVEN / (3 * shares[:, None]) / priors).log().amax(dim=1)
     envelope = Envelope("max", groups=3)
     envelope.update(per_modality, torch.arange(3))
     log_M = envelope.log_M(modality) + 1e-6
-    mask = accept(logits, labels, wanted.log().float(), State(log_M, seed, 0)).mask
+    mask = accept(logits, labels, requested.log().float(), State(log_M, seed, 0)).mask
     for m in range(3):
         assert_shares(labels[mask & (modality == m)], EVEN)
     # One M for all balances the modalities too.
     one = State(per_modality.max() + 1e-6, seed, 0)
-    mask = accept(logits, labels, wanted.log().float(), one).mask
+    mask = accept(logits, labels, requested.log().float(), one).mask
     assert_shares(modality[mask], torch.full((3,), 1 / 3, dtype=torch.float64))
 
 
@@ -130,8 +130,8 @@ def accepted_of(tmp_path, monkeypatch):
             patch.setattr(Balance, "update", spy)
             task.train_model(config, tmp_path, overwrite=True, progress=False)
         rows = torch.cat(used)
-        made = task.make_task(config, torch.Generator().manual_seed(config.seed))
-        return made.modality[rows], made.pool.labels[rows]
+        built = task.make_task(config, torch.Generator().manual_seed(config.seed))
+        return built.modality[rows], built.pool.labels[rows]
 
     return run
 

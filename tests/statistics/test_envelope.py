@@ -56,22 +56,22 @@ def test_exact_references(name, options):
     options = {**options, "M": M} if options["policy"] == "fixed" else options
     envelope = Envelope(**options)
     envelope.update(pilot)
-    found = envelope.M().item()
+    learnt_M = envelope.M().item()
     if options["policy"] == "decayed":
         # The largest of the newest rows has lost little.
-        assert 0.99 * M < found <= M * (1 + 1e-6)
+        assert 0.99 * M < learnt_M <= M * (1 + 1e-6)
     elif options["policy"] == "quantile":
-        assert np.quantile(pilot.exp().numpy(), 0.999) <= found <= M * math.exp(1 / 256)
-        assert (fresh.exp() > found).double().mean() <= 0.001
+        assert np.quantile(pilot.exp().numpy(), 0.999) <= learnt_M <= M * math.exp(1 / 256)
+        assert (fresh.exp() > learnt_M).double().mean() <= 0.001
     else:
-        assert found == pytest.approx(M, rel=1e-5)
+        assert learnt_M == pytest.approx(M, rel=1e-5)
     if options["policy"] == "tail":
-        assert found >= M * (1 - 1e-9)
+        assert learnt_M >= M * (1 - 1e-9)
     mask = rskernels.bernoulli_mask(fresh, envelope.log_M(), log_space=True, seed=SEED)
     envelope.update(fresh, accepted=mask)
     overall = envelope.report().overall
-    assert within(overall["observed_acceptance"], acceptance * M / found, ROWS)
-    assert overall["expected_acceptance"] == pytest.approx(acceptance * M / found, rel=0.01)
+    assert within(overall["observed_acceptance"], acceptance * M / learnt_M, ROWS)
+    assert overall["expected_acceptance"] == pytest.approx(acceptance * M / learnt_M, rel=0.01)
     assert overall["delta"] < 0.01
 
 

@@ -56,14 +56,14 @@ def test_independent_draws_have_the_closed_form_of_the_posterior(sigma, seed):
         away = theta - best
         return least + ((away @ precision) * away).sum(dim=1) / 2
 
-    found = independent(
+    result = independent(
         loss, DRAWS, centre=centre, prior=prior, sigma=sigma, tau=tau, least=least, seed=seed
     )
     inverse = precision / tau + torch.eye(2, dtype=torch.float64) / prior**2
     covariance = inverse.inverse()
     mean = covariance @ (precision @ best / tau + centre / prior**2)
     spread = covariance.diagonal().sqrt()
-    away = found.samples - mean
+    away = result.samples - mean
     assert (away.mean(dim=0).abs() <= 5 * spread / math.sqrt(DRAWS)).all()
     # Of normal draws, the mean of a product has variance σ_ii·σ_jj + σ_ij².
     products = away.T @ away / DRAWS
@@ -78,8 +78,8 @@ def test_independent_draws_have_the_closed_form_of_the_posterior(sigma, seed):
         + torch.logdet(tau * precision.inverse()) / 2
         - torch.logdet(marginal) / 2
     )
-    rate = math.exp(log_evidence - found.report.log_M)
-    assert abs(found.acceptance_rate - rate) <= 5 * math.sqrt(rate * (1 - rate) / found.proposals)
-    assert found.report.log_M == pytest.approx(
+    rate = math.exp(log_evidence - result.report.log_M)
+    assert abs(result.acceptance_rate - rate) <= 5 * math.sqrt(rate * (1 - rate) / result.proposals)
+    assert result.report.log_M == pytest.approx(
         2 * math.log((sigma or prior) / prior) - least / tau, abs=1e-12
     )

@@ -56,6 +56,6 @@ def test_tuning_gains_acceptance_and_stays_exact():
     assert tuned.rounds[1].log_M < tuned.rounds[0].log_M - math.log(GAIN)
     assert_exact(tuned.samples)
     pair = (tuned.proposal.sample, tuned.proposal.log_prob)
-    found = rejection_sample(TARGET, pair, DRAWS, log_M=tuned.envelope, seed=SEED + 32)
-    assert found.acceptance_rate >= GAIN * tuned.rounds[0].acceptance_rate
-    assert_exact(found.samples)
+    result = rejection_sample(TARGET, pair, DRAWS, log_M=tuned.envelope, seed=SEED + 32)
+    assert result.acceptance_rate >= GAIN * tuned.rounds[0].acceptance_rate
+    assert_exact(result.samples)

@@ -83,19 +83,19 @@ def draw_reference(name):
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_acceptance(name):
-    found = draw_reference(name)
+    result = draw_reference(name)
     # M and the densities are rounded to float32, so that a few ratios are above it by that.
-    assert found.report.log_M == pytest.approx(math.log(REFERENCES[name][2]), abs=1e-6)
-    assert within(DRAWS / found.proposals, REFERENCES[name][3], found.proposals)
+    assert result.report.log_M == pytest.approx(math.log(REFERENCES[name][2]), abs=1e-6)
+    assert within(DRAWS / result.proposals, REFERENCES[name][3], result.proposals)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_t4_waiting_time(name):
     # Sensitive to uniforms that repeat from batch to batch and to acceptances lost between them.
     target, proposal, *_ = REFERENCES[name]
-    found = rejection_sample(target, proposal, WAITED, log_M=math.log(4.0), seed=SEED + 22)
-    assert PROPOSALS_RANGE[0] <= found.proposals <= PROPOSALS_RANGE[1]
-    assert found.report.violations == 0
+    result = rejection_sample(target, proposal, WAITED, log_M=math.log(4.0), seed=SEED + 22)
+    assert PROPOSALS_RANGE[0] <= result.proposals <= PROPOSALS_RANGE[1]
+    assert result.report.violations == 0
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -108,10 +108,10 @@ def test_a_learnt_M_gives_the_law_too(policy):
     target, proposal, M, acceptance, law = REFERENCES["beta-uniform"]
     options = {"half_life": 1e5} if policy == "decayed" else {}
     envelope = Envelope(policy, on_violation="thin", **options)
-    found = rejection_sample(target, proposal, 200_000, log_M=envelope, seed=SEED + 23)
-    assert math.exp(found.report.log_M) == pytest.approx(M, rel=2e-3)
-    assert found.acceptance_rate == pytest.approx(acceptance, rel=0.02)
-    assert distance(found.samples, law) <= limit(200_000)
+    result = rejection_sample(target, proposal, 200_000, log_M=envelope, seed=SEED + 23)
+    assert math.exp(result.report.log_M) == pytest.approx(M, rel=2e-3)
+    assert result.acceptance_rate == pytest.approx(acceptance, rel=0.02)
+    assert distance(result.samples, law) <= limit(200_000)
 
 
 # T8: w is 2.5 on 16 of 64 equal cells and 0.5 on 48, M = 2.
@@ -121,39 +121,39 @@ LOG_P = torch.where(torch.arange(64) < 16, 2.5, 0.5).log() - math.log(64)
 
 def draw_cells(reaction, **options):
     options = {"log_M": math.log(2.0), "on_violation": reaction, "seed": SEED + 24, **options}
-    found = rejection_sample(lambda cell: LOG_P[cell], CELLS, DRAWS, **options)
-    return found, (found.samples < 16).double()
+    result = rejection_sample(lambda cell: LOG_P[cell], CELLS, DRAWS, **options)
+    return result, (result.samples < 16).double()
 
 
 def test_t8_cap_is_biased_and_says_so():
-    found, heavy = draw_cells("cap")
+    result, heavy = draw_cells("cap")
     assert HEAVY_RANGE[0] <= heavy.sum() <= HEAVY_RANGE[1]
-    assert within(DRAWS / found.proposals, 7 / 16, found.proposals)
-    assert within(found.report.violations / found.proposals, 1 / 4, found.proposals)
-    assert found.report.tv_bound == pytest.approx(1 / 8, rel=0.01)
+    assert within(DRAWS / result.proposals, 7 / 16, result.proposals)
+    assert within(result.report.violations / result.proposals, 1 / 4, result.proposals)
+    assert result.report.tv_bound == pytest.approx(1 / 8, rel=0.01)
     assert not within(heavy.mean().item(), 0.625, DRAWS)
 
 
 @pytest.mark.parametrize("options", [{}, {"log_M": Envelope("fixed", M=2.0, on_violation="thin")}])
 def test_t8_thin_removes_the_bias(options):
-    found, heavy = draw_cells(None if options else "thin", **options)
+    result, heavy = draw_cells(None if options else "thin", **options)
     assert within(heavy.mean().item(), 0.625, DRAWS)
-    assert math.exp(found.report.log_M) == pytest.approx(2.5)
-    assert within(DRAWS / found.proposals, 1 / 2.5, found.proposals)
-    assert found.report.tv_bound == 0.0
-    assert within(found.report.violations / found.proposals, 1 / 4, found.proposals)
+    assert math.exp(result.report.log_M) == pytest.approx(2.5)
+    assert within(DRAWS / result.proposals, 1 / 2.5, result.proposals)
+    assert result.report.tv_bound == 0.0
+    assert within(result.report.violations / result.proposals, 1 / 4, result.proposals)
 
 
 def test_t8_control_weights_remove_the_bias():
-    found, heavy = draw_cells("control")
+    result, heavy = draw_cells("control")
     assert HEAVY_RANGE[0] <= heavy.sum() <= HEAVY_RANGE[1]
-    w = found.log_weights.double().exp()
+    w = result.log_weights.double().exp()
     assert w.unique().numpy() == pytest.approx([1.0, 1.25])
     share = (w * heavy).sum() / w.sum()
     sigma = (w * (heavy - 0.625)).square().sum().sqrt() / w.sum()
     assert abs(share - 0.625) <= 5 * sigma
     assert sigma < 0.0006
-    assert found.report.tv_bound == 0.0
+    assert result.report.tv_bound == 0.0
 
 
 def test_t8_raise():
@@ -167,10 +167,10 @@ def test_a_pilot_too_small_is_made_up_for(reaction):
     target, proposal, M, _, law = REFERENCES["beta-uniform"]
     n = 100_000
     envelope = Envelope(on_violation=reaction)
-    found = rejection_sample(target, proposal, n, log_M=envelope, pilot=1, seed=SEED + 26)
-    assert math.exp(found.report.log_M) == pytest.approx(M, rel=1e-3)
-    weights = found.log_weights.exp()
-    draws = found.samples
+    result = rejection_sample(target, proposal, n, log_M=envelope, pilot=1, seed=SEED + 26)
+    assert math.exp(result.report.log_M) == pytest.approx(M, rel=1e-3)
+    weights = result.log_weights.exp()
+    draws = result.samples
     if reaction == "control":
         draws = draws[torch.multinomial(weights, n, replacement=True)]
     # Too few were accepted by a small M to be seen; drawing by weight doubles the variance.
@@ -180,8 +180,8 @@ def test_a_pilot_too_small_is_made_up_for(reaction):
 def test_counts_from_counts():
     # Geometric(p) counts failures: its tail is heavier than Poisson's.
     n, target = 400_000, Poisson(3.0)
-    found = rejection_sample(target, Geometric(0.2), n, seed=SEED + 27)
-    seen = found.samples.long().bincount(minlength=15)[:15].double().numpy()
+    result = rejection_sample(target, Geometric(0.2), n, seed=SEED + 27)
+    seen = result.samples.long().bincount(minlength=15)[:15].double().numpy()
     expected = stats.poisson(3.0).pmf(np.arange(14))
     expected = np.append(expected, 1 - expected.sum()) * n
     seen[14] = n - seen[:14].sum()
@@ -193,11 +193,11 @@ def test_a_correlated_normal_from_a_wide_one():
     covariance = torch.tensor([[1.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 1.0]])
     target = MultivariateNormal(torch.tensor([0.5, 0.0, -0.5]), covariance)
     proposal = Independent(StudentT(torch.full((3,), 5.0), target.mean, 1.5), 1)
-    found = rejection_sample(target, proposal, n, seed=SEED + 28)
+    result = rejection_sample(target, proposal, n, seed=SEED + 28)
     for axis in range(3):
-        assert distance(found.samples[:, axis], stats.norm(target.mean[axis])) <= limit(n)
+        assert distance(result.samples[:, axis], stats.norm(target.mean[axis])) <= limit(n)
     # Along (1, 1, 1)/√3 the correlations show.
-    along = found.samples.sum(-1)
+    along = result.samples.sum(-1)
     assert distance(along, stats.norm(0.0, covariance.sum().sqrt())) <= limit(n)
 
 
@@ -205,10 +205,10 @@ def test_matrices():
     n = 50_000
     scale = 1.0 + torch.arange(6.0).view(2, 3) / 10
     target = Independent(Normal(torch.zeros(2, 3), scale), 2)
-    found = rejection_sample(target, Independent(Normal(scale * 0, scale * 1.3), 2), n, seed=SEED)
+    result = rejection_sample(target, Independent(Normal(scale * 0, scale * 1.3), 2), n, seed=SEED)
     for i in range(2):
         for j in range(3):
-            assert distance(found.samples[:, i, j], stats.norm(0, scale[i, j])) <= limit(n)
+            assert distance(result.samples[:, i, j], stats.norm(0, scale[i, j])) <= limit(n)
 
 
 def test_draws_are_independent_of_their_neighbours():

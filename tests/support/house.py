@@ -33,37 +33,37 @@ PRIVATE_TORCH = ("torch.library", "torch._C")
 
 def modules(package: Path) -> dict[str, Path]:
     """Return the files of a package by module name."""
-    found = {}
+    files = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
 
 
 def imports(module: str, path: Path) -> list[tuple[int, str, str | None]]:
     """Return (line, module, name or None) of every import, also those inside functions."""
-    found = []
+    imported = []
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name, None) for alias in node.names]
+            imported += [(node.lineno, alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             source = node.module or ""
             if node.level:
                 parts = package.split(".")
                 parts = parts[: len(parts) - node.level + 1]
                 source = ".".join(parts + ([source] if source else []))
-            found += [(node.lineno, source, alias.name) for alias in node.names]
-    return found
+            imported += [(node.lineno, source, alias.name) for alias in node.names]
+    return imported
 
 
 def upward_imports(package: Path) -> list[str]:
     """Find imports of a higher layer, of the root, and of the extension from above the envelope."""
     root, files, faults = package.name, modules(package), []
     for module, path in files.items():
-        here = _room(module)
-        is_root = here in ("", "__main__")
-        if not is_root and here not in LEVEL:
+        room = _room(module)
+        is_root = room in ("", "__main__")
+        if not is_root and room not in LEVEL:
             faults.append(f"{module} is in no layer")
             continue
         for line, source, name in imports(module, path):
@@ -72,7 +72,7 @@ def upward_imports(package: Path) -> list[str]:
             there = _room(_target(source, name, files)) or (name if source == root else None)
             where = f"{path.relative_to(package.parent)}:{line}"
             if there == EXTENSION:
-                if is_root or LEVEL[here] > LEVEL["envelope"]:
+                if is_root or LEVEL[room] > LEVEL["envelope"]:
                     faults.append(f"{where} imports the extension from above the envelope")
             elif is_root:
                 if there is None or there.startswith("_"):
@@ -81,8 +81,8 @@ def upward_imports(package: Path) -> list[str]:
                 faults.append(f"{where} imports from the root, {root}")
             elif there not in LEVEL:
                 faults.append(f"{where} imports {there}, which is in no layer")
-            elif LEVEL[there] > LEVEL[here]:
-                faults.append(f"{where} imports upward, {there} from {here}")
+            elif LEVEL[there] > LEVEL[room]:
+                faults.append(f"{where} imports upward, {there} from {room}")
     return list(dict.fromkeys(faults))
 
 

@@ -4,6 +4,7 @@ import torch
 
 from rskernels.kernels import reference
 from rskernels.law.philox import row_uniforms
+from rskernels.law.streams import Stream
 
 from .backends import backend_of
 
@@ -61,7 +62,7 @@ def _log_uniforms(want, targets, law):
     rows = law.get("row_offset", 0) + torch.arange(rows)
     columns = 0 if targets is not None else torch.arange(want.mask.shape[-1])
     rows = rows if targets is not None else rows[:, None]
-    u = row_uniforms(rows, columns, law.get("seed", 0), 0)
+    u = row_uniforms(rows, columns, law.get("seed", 0), Stream.ACCEPT)
     return u.double().log().view(want.mask.shape)
 
 

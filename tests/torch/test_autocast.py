@@ -48,9 +48,9 @@ def test_logits_made_under_autocast(model, dtype):
     assert torch.equal(inside[0], decide(logits.float(), targets)[0])
 
 
-@pytest.mark.parametrize("given", [torch.float32, torch.float64])
-def test_wider_logits_are_not_cast(dtype, given):
-    logits = torch.randn(64, 50, dtype=given, generator=torch.Generator().manual_seed(2))
+@pytest.mark.parametrize("wider", [torch.float32, torch.float64])
+def test_wider_logits_are_not_cast(dtype, wider):
+    logits = torch.randn(64, 50, dtype=wider, generator=torch.Generator().manual_seed(2))
     targets = torch.arange(64) % 50
     want = decide(logits, targets)
     with torch.autocast("cpu", dtype=dtype):

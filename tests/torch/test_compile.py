@@ -26,8 +26,8 @@ def test_masks_are_the_eager_ones(compiled, draw_inputs, backend):
     fast = compiled(decide, backend=backend)
     # Another batch size.
     for rows in (slice(0, 4), slice(0, 3)):
-        given = (logits[rows], targets[rows], p_hat[rows], M, seed)
-        assert same_bits(fast(*given), decide(*given))
+        arguments = (logits[rows], targets[rows], p_hat[rows], M, seed)
+        assert same_bits(fast(*arguments), decide(*arguments))
 
 
 def test_layouts(compiled, draw_inputs, layout):
@@ -36,8 +36,8 @@ def test_layouts(compiled, draw_inputs, layout):
         dense = rskernels.accept(logits, 0.2, 1.5, seed=9)
         return (*seen, *dense, rskernels.bernoulli_mask(logits, seed=9))
 
-    given = draw_inputs(layout)
-    assert same_bits(compiled(decide)(*given), decide(*given))
+    arguments = draw_inputs(layout)
+    assert same_bits(compiled(decide)(*arguments), decide(*arguments))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -52,8 +52,8 @@ def test_a_column_order(counted, backend):
     fast, counter = counted(decide, backend=backend, dynamic=True)
     logits = torch.randn(20, 2500, generator=torch.Generator().manual_seed(0))
     for N in (20, 7, 12):
-        given = (logits[:N].clone(), torch.arange(N), 1.0 + N / 8)
-        assert all(map(torch.equal, fast(*given), decide(*given)))
+        arguments = (logits[:N].clone(), torch.arange(N), 1.0 + N / 8)
+        assert all(map(torch.equal, fast(*arguments), decide(*arguments)))
     assert counter.frame_count == 1
 
 
@@ -134,8 +134,8 @@ def test_all_numbers_change_at_once(counted, draw_inputs):
     fast, counter = counted(decide, backend="inductor", dynamic=True)
     for i in range(10):
         logits, targets = (part[: 2 + i % 3] for part in draw_inputs())
-        given = (logits, targets, 0.1 + 0.05 * i, 1.0 + 0.2 * i, 0.6 + 0.1 * i, 40 + i)
-        assert same_bits(fast(*given), decide(*given))
+        arguments = (logits, targets, 0.1 + 0.05 * i, 1.0 + 0.2 * i, 0.6 + 0.1 * i, 40 + i)
+        assert same_bits(fast(*arguments), decide(*arguments))
     assert counter.frame_count == 1
 
 
@@ -146,8 +146,8 @@ def test_other_arguments_may_change(compiled, draw_inputs):
 
     logits, targets = draw_inputs()
     fast = compiled(decide)
-    for given in ((-100, 1), (1, 2), (2, 2**63 + 1), (3, 2**64 - 1)):
-        assert same_bits(fast(logits, targets, *given), decide(logits, targets, *given))
+    for arguments in ((-100, 1), (1, 2), (2, 2**63 + 1), (3, 2**64 - 1)):
+        assert same_bits(fast(logits, targets, *arguments), decide(logits, targets, *arguments))
 
 
 @pytest.mark.parametrize("log_space", [False, True])

@@ -157,12 +157,12 @@ def test_a_compiled_call_that_is_captured():
     torch.compiler.reset()
     fast = torch.compile(draw, fullgraph=True, mode="reduce-overhead")
 
-    def masks(seed, **given):
+    def masks(seed, **options):
         torch.cuda.manual_seed(seed)
         seen = []
         for _ in range(4):
             torch.compiler.cudagraph_mark_step_begin()
-            seen.append(fast(**given).clone())
+            seen.append(fast(**options).clone())
         return seen
 
     masks(1)  # warms up, then captures

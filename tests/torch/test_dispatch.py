@@ -83,7 +83,9 @@ def test_without_listeners_the_kernels_are_called_directly(operator, batch, monk
     called = []
     kernels = devices.cpu_kernels()
     kernel = getattr(kernels, operator)
-    monkeypatch.setattr(kernels, operator, lambda *given: called.append(given) or kernel(*given))
+    monkeypatch.setattr(
+        kernels, operator, lambda *arguments: called.append(arguments) or kernel(*arguments)
+    )
     module, name = MODULES[operator], operator.upper()
     monkeypatch.setattr(module, name, dataclasses.replace(getattr(module, name), eager=None))
     assert is_idle()

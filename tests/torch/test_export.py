@@ -44,10 +44,10 @@ def batch(N):
     return inputs, torch.randint(CLASSES, (N,), generator=generator)
 
 
-def export(module, given, strict):
+def export(module, arguments, strict):
     N = torch.export.Dim("N")
-    shapes = tuple({0: N} if i < 2 else None for i in range(len(given)))
-    return torch.export.export(module, given, dynamic_shapes=shapes, strict=strict)
+    shapes = tuple({0: N} if i < 2 else None for i in range(len(arguments)))
+    return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=strict)
 
 
 @pytest.mark.parametrize("seed", [7, None])
@@ -66,22 +66,28 @@ def test_the_program_decides_as_the_module(strict, seed):
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_program_with_a_drawn_seed_draws_afresh(strict):
     run = export(Step(None), batch(512), strict).module()
-    given = batch(512)
-    assert not torch.equal(run(*given)[0], run(*given)[0])
+    arguments = batch(512)
+    assert not torch.equal(run(*arguments)[0], run(*arguments)[0])
 
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_program_saved_loaded_and_lowered(strict):
     inputs, targets = batch(64)
     module = SeededStep()
-    given = (inputs, targets % FEATURES, torch.tensor([3]), torch.tensor(1.5), torch.rand(()))
-    program = export(module, given, strict)
+    arguments = (inputs, targets % FEATURES, torch.tensor([3]), torch.tensor(1.5), torch.rand(()))
+    program = export(module, arguments, strict)
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
-    others = (inputs[:9], targets[:9] % FEATURES, torch.tensor([4]), torch.tensor(2.0), given[4])
+    others = (
+        inputs[:9],
+        targets[:9] % FEATURES,
+        torch.tensor([4]),
+        torch.tensor(2.0),
+        arguments[4],
+    )
     for one in (program, torch.export.load(file), program.run_decompositions()):
-        for tensors in (given, others):
+        for tensors in (arguments, others):
             assert torch.equal(one.module()(*tensors), module(*tensors))
 
 

@@ -11,8 +11,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 KINDS = [("float32", "tensors"), ("bfloat16", "numbers"), ("float64", "defaults")]
 
 
-def check(name, *given):
-    torch.library.opcheck(getattr(OPS, name).default, given)
+def check(name, *arguments):
+    torch.library.opcheck(getattr(OPS, name).default, arguments)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), KINDS)
@@ -39,13 +39,13 @@ def test_decisions(draw_inputs, op, form, kind, layout, dtype):
 def test_bernoulli(draw_inputs, kind, layout, dtype):
     log_ratio, _ = draw_inputs(layout, DTYPES[dtype])
     if kind == "numbers":
-        given = (None, 2.0, None, 3, 5, 1, False)
+        arguments = (None, 2.0, None, 3, 5, 1, False)
     elif kind == "defaults":
-        given = (None, 1.0, torch.tensor(3), 0, 0, 0, False)
+        arguments = (None, 1.0, torch.tensor(3), 0, 0, 0, False)
     else:
         M = torch.full(log_ratio.shape, 0.5)
-        given = (M, 0.0, torch.tensor([3]), 0, 5, 1, True)
-    check("bernoulli", log_ratio, *given)
+        arguments = (M, 0.0, torch.tensor([3]), 0, 5, 1, True)
+    check("bernoulli", log_ratio, *arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -86,5 +86,5 @@ def test_target_log_prob_of_dynamic_numbers(draw_inputs, where):
     check("dynamic_target_log_prob", numbers, leaf, targets, 1.0, -100)
     with torch.no_grad():
         log_prob, totals = OPS.target_log_prob(logits, targets, 0.7, -100)
-    given = (numbers, torch.ones_like(log_prob), logits, targets, totals, 1.0, -100)
-    check("dynamic_target_log_prob_backward", *given)
+    arguments = (numbers, torch.ones_like(log_prob), logits, targets, totals, 1.0, -100)
+    check("dynamic_target_log_prob_backward", *arguments)

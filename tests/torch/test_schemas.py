@@ -60,7 +60,7 @@ def test_the_dynamic_operator_takes_the_same_after_its_numbers(name):
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_what_may_be_dynamic_is_every_float(name):
-    names = [SCHEMAS[name].fields[place].name for place in SCHEMAS[name].numbers]
+    names = [SCHEMAS[name].fields[place].name for place in SCHEMAS[name].number_places]
     floats = [one.name for one in getattr(OPS, name).default._schema.arguments]
     assert names == [one for one in floats if one in ("density_value", "M_value", "temperature")]
 

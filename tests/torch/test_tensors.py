@@ -44,25 +44,25 @@ def test_fake_tensors_have_the_shapes_and_dtypes_of_results(draw_inputs, layout)
     mode = FakeTensorMode()
     fakes = [mode.from_tensor(part) for part in (logits, targets)]
     tensors = torch.tensor(0.2), torch.tensor(1.5), torch.tensor([3])
-    for given in ((), (0.2, 1.5, None), [mode.from_tensor(part) for part in tensors]):
+    for arguments in ((), (0.2, 1.5, None), [mode.from_tensor(part) for part in tensors]):
         with mode:
-            shaped = call_all(*fakes, *given)
+            shaped = call_all(*fakes, *arguments)
         assert all(isinstance(part, FakeTensor) for part in shaped)
         assert_alike(call_all(logits, targets), shaped)
 
 
 def test_a_device_context_does_not_move_the_results(draw_inputs):
-    given = draw_inputs()
+    arguments = draw_inputs()
     with torch.device("meta"):
-        assert same_bits(call_all(*given), call_all(*given))
+        assert same_bits(call_all(*arguments), call_all(*arguments))
 
 
 def test_a_default_dtype_does_not_change_the_results(draw_inputs):
-    given = draw_inputs()
-    want = call_all(*given)
+    arguments = draw_inputs()
+    want = call_all(*arguments)
     torch.set_default_dtype(torch.float64)
     try:
-        assert same_bits(call_all(*given), want)
+        assert same_bits(call_all(*arguments), want)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -97,13 +97,13 @@ def test_masks_carry_no_gradient(draw_inputs):
 def test_inputs_are_not_changed(draw_inputs):
     logits, targets = draw_inputs()
     p_hat, M, seed = torch.full(targets.shape, 0.2), torch.tensor([1.5]), torch.tensor([3])
-    given = (logits, targets, p_hat, M, seed)
-    before = tuple(part.clone() for part in given)
+    arguments = (logits, targets, p_hat, M, seed)
+    before = tuple(part.clone() for part in arguments)
     rskernels.accept(logits, p_hat, M, targets=targets, seed=seed)
     rskernels.accept(logits, p_hat[..., None], M, seed=seed)
     rskernels.bernoulli_mask(p_hat, M, seed=seed)
     rskernels.target_log_prob(logits.requires_grad_(), targets).sum().backward()
-    assert same_bits(given, before)
+    assert same_bits(arguments, before)
 
 
 def test_results_do_not_share_memory(draw_inputs):
@@ -122,11 +122,11 @@ def test_negated_views_are_read_as_what_they_are():
 
 
 def test_the_same_seed_gives_the_same_mask(draw_inputs):
-    given = draw_inputs()
-    want = call_all(*given, seed=5)
+    arguments = draw_inputs()
+    want = call_all(*arguments, seed=5)
     for seed in (5, torch.tensor(5), torch.tensor([[5]]), torch.tensor([4, 5])[1:]):
-        assert same_bits(call_all(*given, seed=seed), want)
-    assert not same_bits(call_all(*given, seed=6), want)
+        assert same_bits(call_all(*arguments, seed=seed), want)
+    assert not same_bits(call_all(*arguments, seed=6), want)
 
 
 def test_inference_mode(draw_inputs):
@@ -135,8 +135,8 @@ def test_inference_mode(draw_inputs):
     leaf = logits.clone().requires_grad_()
     with torch.inference_mode():
         made_inside = logits.clone()
-        for given in (logits, leaf, made_inside):
-            seen = call_all(given, targets)
+        for tensor in (logits, leaf, made_inside):
+            seen = call_all(tensor, targets)
             assert same_bits(seen, want)
             assert all(part.is_inference() and not part.requires_grad for part in seen)
     assert same_bits(call_all(made_inside, targets), want)

@@ -45,10 +45,10 @@ from rskernels.kernels.cpu.turns import (
     LOGIT,
     REFERENCE,
     TOTAL,
-    ask_rows,
+    is_majority,
     known_memory,
     locate_rows,
-    most,
+    prefetch_rows,
     read_rows,
 )
 from rskernels.law.numbers import ACCEPTED, EXCESS, IGNORED, INVALID, MASS, SUMMARY, VIOLATIONS
@@ -150,11 +150,11 @@ def target_rows(share, arguments):
     while begin < units:
         end = min(N, (begin + grab) * unit_rows)
         if is_lazy:
-            ask_rows(begin * unit_rows, end, logits, targets, order, not is_long)
+            prefetch_rows(begin * unit_rows, end, logits, targets, order, not is_long)
         for start in range(begin * unit_rows, end, LANES):
             inside = first_lanes(end - start)
             if is_lazy:
-                ask_rows(start + LANES, end, logits, targets, order, False)
+                prefetch_rows(start + LANES, end, logits, targets, order, False)
             read, ignored, misplaced = locate_rows(known, start, end, logits, targets, ignore_index)
             outside += count(mask_of(misplaced))
 
@@ -175,7 +175,7 @@ def target_rows(share, arguments):
                 known, read, logits, scale, scratch, reading, is_long, start + LANES, end
             )
             # As these rows, so the next.
-            is_long = long_rows != 0 and most(long_rows, read)
+            is_long = long_rows != 0 and is_majority(long_rows, read)
 
             settle_rows(
                 known, start, inside, (ignored, read), (log_density, log_M, log_u), accepted,

@@ -1,6 +1,6 @@
 """The dtypes of logits, and numbers and rows at addresses.
 
-One compiled function serves every dtype and layout: it is told a row's address, a code and
+One compiled function serves every dtype and layout: its arguments are a row's address, a code and
 strides. So bf16, which NumPy does not know, needs no detour.
 """
 

@@ -25,8 +25,8 @@ from rskernels.kernels.layout import (
     row_scalar,
     wide_dtype,
 )
-from rskernels.law.decision import Law
-from rskernels.law.numbers import COUNTS, SUMMARY, SUMS
+from rskernels.law.decision import Decided, Law
+from rskernels.law.numbers import SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 
 CODE = {
     torch.float32: F32,
@@ -42,14 +42,12 @@ ROW_WORK = 64  # a row's decision costs about as much as this many logits
 SCALAR_WORK = 16  # where nothing is read but its ratio
 ENTRY_WORK = 8  # logits that an entry's decision costs
 
-Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-
 
 def decide(
     logits: torch.Tensor,
     targets: torch.Tensor | None,
     law: Law,
-) -> Decision:
+) -> Decided:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
     shape = logits.shape if targets is None else targets.shape
     log_prob = torch.empty(shape, dtype=wide_dtype(logits))
@@ -59,7 +57,7 @@ def decide(
     else:
         mask, summaries = _run_targets(logits, targets, law, (False, 0), log_prob, log_ratio)
     summary = summaries.sum(0)
-    return mask, log_prob, log_ratio, summary[COUNTS].long(), summary[SUMS].clone()
+    return mask, log_prob, log_ratio, summary[SUMMARY_COUNTS].long(), summary[SUMMARY_SUMS].clone()
 
 
 def mask(
@@ -167,9 +165,10 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 def raise_outside(targets: torch.Tensor, V: int, ignore_index: int) -> None:
     """Raise the IndexError of the first target outside ``[0, V)``."""
     outside = ((targets < 0) | (targets >= V)) & (targets != ignore_index)
-    value = targets[outside].flatten()[0].item()
+    row = int(outside.flatten().nonzero()[0])
     raise IndexError(
-        f"targets must be in [0, {V}) or equal to ignore_index ({ignore_index}), got {value}"
+        f"targets must be in [0, {V}) or equal to ignore_index ({ignore_index}), "
+        f"got {targets.flatten()[row].item()} in row {row}"
     )
 
 

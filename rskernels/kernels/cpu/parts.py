@@ -71,17 +71,17 @@ def gather_block(source, stride, length, size, scratch):
 
 
 @njit
-def ask(address, length):
+def prefetch_bytes(address, length):
     """Prefetch bytes."""
     for line in range(address, address + length, LINE):
         prefetch(line)
 
 
 @njit
-def ask_part(row, part, size, stride, V, order):
+def prefetch_part(row, part, size, stride, V, order):
     """Prefetch the first bytes of a part of a row; the stride is in bytes."""
     start, length = part_of(part, V, order)
-    ask(row + start * stride, min(length * size, AHEAD))
+    prefetch_bytes(row + start * stride, min(length * size, AHEAD))
 
 
 def asker(size):

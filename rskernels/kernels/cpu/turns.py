@@ -1,7 +1,7 @@
 """Sixteen rows of logits: where they are, what is known of them, and their totals in turn.
 
 A row whose decision is soon certain is over before memory has answered: what the others read is
-asked for while it has its turn. Logits are (address, code, inner, outer and inner stride, column
+prefetched while it has its turn. Logits are (address, code, inner, outer and inner stride, column
 stride, V), targets (address, code).
 """
 
@@ -16,7 +16,7 @@ from rskernels.kernels.cpu.dtypes import (
     size_of,
     target_at,
 )
-from rskernels.kernels.cpu.parts import AHEAD, FIRST_PARTS, ask_part, count_parts
+from rskernels.kernels.cpu.parts import AHEAD, FIRST_PARTS, count_parts, prefetch_part
 from rskernels.kernels.cpu.simd.memory import prefetch, stack_memory
 from rskernels.kernels.cpu.simd.vectors import LANES, count, mask_of
 from rskernels.kernels.cpu.softmax import UNREAD, is_short, parts_total, row_total, short_totals
@@ -46,7 +46,7 @@ def locate_rows(known, start, end, logits, targets, ignore_index):
 
 
 @njit
-def ask_rows(start, end, logits, targets, order, heads):
+def prefetch_rows(start, end, logits, targets, order, heads):
     """Prefetch the targets' logits of sixteen rows from row ``start`` on and, it may be, heads."""
     _, code, _, _, _, stride, V = logits
     size = size_of(code)
@@ -54,7 +54,7 @@ def ask_rows(start, end, logits, targets, order, heads):
         row = row_address(logits[:5], n)
         prefetch(row + target_at(targets, n) * stride * size)
         if heads:
-            ask_part(row, 0, size, stride * size, V, order)
+            prefetch_part(row, 0, size, stride * size, V, order)
 
 
 @njit(inline="always")
@@ -97,7 +97,7 @@ def totals_in_turns(known, read, logits, scale, scratch, order, following, end):
         until = part + 1 if part < turns else parts
         for lane in range(LANES):
             if part == 0 and following + lane < end:
-                ask_part(row_address(logits[:5], following + lane), 0, size, stride, V, order)
+                prefetch_part(row_address(logits[:5], following + lane), 0, size, stride, V, order)
             if not read >> lane & 1:
                 continue
             state = reference[lane], total[lane], bound[lane]
@@ -108,7 +108,7 @@ def totals_in_turns(known, read, logits, scale, scratch, order, following, end):
             if done < until:
                 read &= ~(1 << lane)
             elif until < parts:
-                ask_part(row[lane], until, size, stride, V, order)
+                prefetch_part(row[lane], until, size, stride, V, order)
     for lane in range(LANES):
         if not reference[lane] > -np.inf:
             reference[lane], total[lane] = np.nan, np.nan
@@ -134,7 +134,7 @@ def totals_at_once(known, read, logits, scale, scratch, reading, following, end)
             continue
         after = following - LANES + lane + 1
         if is_lazy and after < end:
-            ask_part(row_address(logits[:5], after), 0, size, stride, V, order)
+            prefetch_part(row_address(logits[:5], after), 0, size, stride, V, order)
         stop = (z[lane], headroom[lane])
         reference[lane], total[lane], parts = row_total(
             (row[lane], code, stride, V), scale, scratch, stop, order
@@ -145,6 +145,6 @@ def totals_at_once(known, read, logits, scale, scratch, reading, following, end)
 
 
 @njit
-def most(rows, others):
+def is_majority(rows, others):
     """Say whether more than half of the others are among the rows, both as bits."""
     return 2 * count(mask_of(rows)) > count(mask_of(others))

@@ -1,4 +1,9 @@
-"""The Triton backend: every operation of ``kernels.reference`` for CUDA and ROCm tensors."""
+"""The Triton backend: every operation of ``kernels.reference`` for CUDA and ROCm tensors.
+
+``launch`` lays tensors out for the kernels of ``decide``, ``dense``, ``gradient`` and
+``bernoulli``; ``softmax`` is their pass over logits, ``early_exit`` says when it may end, ``law``
+decides.
+"""
 
 from rskernels.kernels.gpu.launch import (
     bernoulli,

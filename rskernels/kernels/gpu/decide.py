@@ -76,7 +76,8 @@ def target_kernel(
         log_m = tl.full([], log_M, tl.float64)
     row_id = row_id_of(row_offset, row)
     z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
-    factor = tl.full([], scale, WIDE)
+    exact_scale = tl.full([], scale, tl.float64)
+    scale = tl.full([], scale, WIDE)
     # A row that is not decided is not read.
     length = tl.where(inside, V, 0)
     certain = tl.full([], 0, tl.int1)
@@ -90,15 +91,14 @@ def target_kernel(
         else:
             certain = likely & (length > 0)
             length = tl.where(likely, 0, length)
-        wide_scale = tl.full([], scale, tl.float64)
         headroom = headroom_of(log_d, log_m, log_u, V, CHUNK, MODEL_IS_TARGET)
         top, total = enough_total(
-            row_ptr, mask_ptr, order_ptr, stride, length, factor, wide_scale, z, headroom,
+            row_ptr, mask_ptr, order_ptr, stride, length, scale, exact_scale, z, headroom,
             CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER,
         )  # fmt: skip
     else:
         top, total = row_total(
-            row_ptr, partials_ptr, mask_ptr, order_ptr, row, stride, length, factor,
+            row_ptr, partials_ptr, mask_ptr, order_ptr, row, stride, length, scale,
             CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER, HAS_PARTIALS,
         )  # fmt: skip
         log_u = log_uniform(row_id, load_seed(seed_ptr, seed, HAS_SEED))

@@ -7,6 +7,7 @@ import triton.language as tl
 
 from rskernels.kernels.gpu.decide import SUMMARY, store_summary
 from rskernels.kernels.gpu.law import (
+    ACCEPT,
     FLOAT32_MOST,
     accepts,
     excess_of,
@@ -51,8 +52,9 @@ def dense_kernel(
     top = tl.load(totals_ptr + row * 2)
     total = tl.load(totals_ptr + row * 2 + 1)
     log_total = tl.log(tl.where(total > 0.0, total, float("nan"))).to(WIDE)
-    factor = tl.minimum(1.0 / tl.full([], temperature, tl.float64), LARGEST_SCALE).to(WIDE)
-    log_q = (z.to(WIDE) - top.to(WIDE)) * factor - log_total
+    inverse_temperature = 1.0 / tl.full([], temperature, tl.float64)
+    inverse_temperature = tl.minimum(inverse_temperature, LARGEST_SCALE).to(WIDE)
+    log_q = (z.to(WIDE) - top.to(WIDE)) * inverse_temperature - log_total
     log_q = tl.where(log_q > 0.0, 0.0, log_q)
     # What is finite stays so.
     most = FLOAT32_MOST if tl.float32 == WIDE else FLOAT64_MOST
@@ -73,7 +75,8 @@ def dense_kernel(
     valid = present & is_valid(log_q, log_d, log_w, log_m)
     log_r = log_w - log_m
     row_id = row_id_of(row_offset, row)
-    u = uniform(row_id, columns, program * 0, load_seed(seed_ptr, seed, HAS_SEED))
+    stream = tl.full([], ACCEPT, tl.int32)
+    u = uniform(row_id, columns, stream, load_seed(seed_ptr, seed, HAS_SEED))
     accepted = valid & accepts(log_r, u)
     at = row * V + wide_columns
     tl.store(mask_ptr + at, accepted, mask=present)

@@ -1,7 +1,8 @@
 """When the rest of a row need not be read, in Triton: its total can only grow.
 
-``decide_unread`` decides what no total can change; ``headroom`` says how far the total may rise
-above the target's term before the decision is certain; ``enough_total`` reads until it has.
+``is_possible`` and ``is_likely`` decide what no total can change; ``headroom_of`` says how far the
+total may rise above the target's term before the decision is certain; ``enough_total`` reads until
+it has.
 """
 
 import triton
@@ -50,7 +51,7 @@ def headroom_of(log_density, log_M, log_u, V, CHUNK: tl.constexpr, MODEL_IS_TARG
 
 @triton.jit
 def enough_total(
-    row_ptr, aligned_ptr, order_ptr, stride, V, factor, scale, z, headroom,
+    row_ptr, aligned_ptr, order_ptr, stride, V, scale, exact_scale, z, headroom,
     CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
     HAS_ORDER: tl.constexpr,
 ):  # fmt: skip
@@ -64,11 +65,11 @@ def enough_total(
     chunk = chunks * 0
     while chunk < chunks:
         chunk_top, part = chunk_total(
-            row_ptr, aligned_ptr, order_ptr, chunk * CHUNK, stride, V, factor,
+            row_ptr, aligned_ptr, order_ptr, chunk * CHUNK, stride, V, scale,
             CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER,
         )  # fmt: skip
-        top, total = combine(top, total, chunk_top, part, factor)
-        octaves = (z - top.to(tl.float64)) * scale
+        top, total = combine(top, total, chunk_top, part, scale)
+        octaves = (z - top.to(tl.float64)) * exact_scale
         bound = octaves + tl.abs(octaves) * FLOAT64_ROUNDING + headroom
         # A NaN fails, and the row is read to its end.
         is_enough = tl.log2(total.to(tl.float64)) > bound

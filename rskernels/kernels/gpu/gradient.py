@@ -28,9 +28,9 @@ def log_prob_kernel(
         ignored = target == ignore_index
         inside = (target >= 0) & (target < V) & (ignored == 0)
         length = tl.where(inside, V, 0)
-    factor = tl.full([], scale, WIDE)
+    scale = tl.full([], scale, WIDE)
     top, total = row_total(
-        row_ptr, partials_ptr, totals_ptr, totals_ptr, row, stride, length, factor,
+        row_ptr, partials_ptr, totals_ptr, totals_ptr, row, stride, length, scale,
         CHUNK, WIDE, IS_EVEN, IS_ALIGNED, False, HAS_PARTIALS,
     )  # fmt: skip
     totals_ptr += row.to(tl.int64) * 2
@@ -71,8 +71,8 @@ def gradient_kernel(
         logits_ptr + offset + wide_columns * stride, mask=present & is_used, other=float("-inf")
     )
     weight = (slope / tl.where(total > 0.0, total, float("nan"))).to(WIDE)
-    factor = tl.full([], scale, WIDE)
-    q = tl.exp2((z.to(WIDE) - top.to(WIDE)) * factor) * weight
+    scale = tl.full([], scale, WIDE)
+    q = tl.exp2((z.to(WIDE) - top.to(WIDE)) * scale) * weight
     value = tl.where(columns == target, slope.to(WIDE), 0.0) - q
     value = tl.where(is_used, value, 0.0)
     tl.store(gradient_ptr + row * V + wide_columns, value, mask=present)

@@ -27,30 +27,28 @@ from rskernels.kernels.layout import (
     row_scalar,
     wide_dtype,
 )
-from rskernels.law.decision import Law
-from rskernels.law.numbers import COUNTS, LARGEST_SCALE, LOG2_E, SUMMARY, SUMS
+from rskernels.law.decision import Decided, Law
+from rskernels.law.numbers import LARGEST_SCALE, LOG2_E, SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 
 CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
 FEW_ROWS = 256  # below this, a program a chunk fills the device better than a program a row
 BLOCK = 1024
-LANES = 64 if torch.version.hip else 32  # threads of a warp
+WARP = 64 if torch.version.hip else 32  # threads of a warp
 VECTOR = 16  # bytes of an address, elements of a step: multiples of it are known to the compiler
-
-Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def decide(
     logits: torch.Tensor,
     targets: torch.Tensor | None,
     law: Law,
-) -> Decision:
+) -> Decided:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
     if targets is None:
         mask, log_prob, log_ratio, summary = _decide_entries(logits, law, True)
     else:
         mask, log_prob, log_ratio, summary = _decide_targets(logits, targets, law, True)
     sums = summary.sum(0)
-    return mask, log_prob, log_ratio, sums[COUNTS].long(), sums[SUMS].clone()
+    return mask, log_prob, log_ratio, sums[SUMMARY_COUNTS].long(), sums[SUMMARY_SUMS].clone()
 
 
 def mask(
@@ -252,7 +250,7 @@ def _meta(logits, order=None):
     )
     wide = tl.float64 if logits.dtype == torch.float64 else tl.float32
     # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
-    warps = max(1, min(8, chunk // (8 * LANES)))
+    warps = max(1, min(8, chunk // (8 * WARP)))
     # Fused, a product's rounding would depend on what else a kernel does with it.
     return chunk, {"CHUNK": chunk, "WIDE": wide, "num_warps": warps, "enable_fp_fusion": False}
 
@@ -270,7 +268,7 @@ def _scale(temperature):
 
 
 def _logits_arguments(rows: RowLayout):
-    """Return how the kernels are told of logits: where rows and columns are."""
+    """Return the kernels' arguments that describe logits: where rows and columns are."""
     logits = rows.tensors[0]
     return {
         "logits_ptr": logits,
@@ -283,13 +281,13 @@ def _logits_arguments(rows: RowLayout):
 
 
 def _row_arguments(name, scalar: Scalar, log_space, unused):
-    """Return how the kernels are told of a density or M of each row."""
+    """Return the kernels' arguments that describe a density or M of each row."""
     (step,) = scalar.strides
     return {f"{name}_stride": step, **_value_arguments(name, scalar, log_space, unused)}
 
 
 def _entry_arguments(name, scalar: Scalar, log_space, unused):
-    """Return how the kernels are told of a density or M of each entry."""
+    """Return the kernels' arguments that describe a density or M of each entry."""
     steps = zip(("outer", "inner", "stride"), scalar.strides, strict=True)
     strides = {f"{name}_{which}": step for which, step in steps}
     return {**strides, **_value_arguments(name, scalar, log_space, unused)}

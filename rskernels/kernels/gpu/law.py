@@ -8,10 +8,12 @@ import triton
 import triton.language as tl
 
 from rskernels.law import numbers, philox
+from rskernels.law.streams import Stream
 
 SMALL_WORD = tl.constexpr(philox.SMALL_WORD)
 SMALL_UNIT = tl.constexpr(2.0**-65)
 LARGE_UNIT = tl.constexpr(2.0**-32)
+ACCEPT = tl.constexpr(int(Stream.ACCEPT))
 FLOAT32_MOST = tl.constexpr(numbers.FLOAT32_MOST)
 
 
@@ -115,4 +117,5 @@ def uniform(row_id, column, stream, seed):
 def log_uniform(row_id, seed):
     """Return log u of a row's one decision, float64."""
     column = (row_id * 0).to(tl.int32)
-    return tl.log(uniform(row_id, column, column, seed).to(tl.float64))
+    stream = tl.full([], ACCEPT, tl.int32)
+    return tl.log(uniform(row_id, column, stream, seed).to(tl.float64))

@@ -11,18 +11,16 @@ import math
 
 import torch
 
-from rskernels.law.decision import Law
+from rskernels.law.decision import Decided, Law
 from rskernels.law.philox import philox4x32, row_uniforms
 from rskernels.law.streams import Stream
-
-Decision = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def decide(
     logits: torch.Tensor,  # [..., V]
     targets: torch.Tensor | None,  # [...]
     law: Law,
-) -> Decision:
+) -> Decided:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
     log_q, row_is_bad = log_softmax(logits, law.temperature)
     u = draw(log_q, law, is_dense=targets is None)

@@ -26,7 +26,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from rskernels.kernels.gpu import launch as gpu
+from rskernels.kernels import gpu
+from rskernels.kernels.gpu.launch import CHUNK, FEW_ROWS
 from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
 from rskernels.law.decision import Law
 
@@ -38,8 +39,8 @@ TARGETS = {
 }
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 EACH_LAYOUT = ("sm_90", "gfx942")  # what a layout compiles to differs by the warp's size only
-MANY, FEW = gpu.FEW_ROWS, 3
-EVEN, ODD = 2 * gpu.CHUNK, 2 * gpu.CHUNK + 1  # columns: whole vectors, and not
+MANY, FEW = FEW_ROWS, 3
+EVEN, ODD = 2 * CHUNK, 2 * CHUNK + 1  # columns: whole vectors, and not
 
 PTX_LOAD = re.compile(r"\bld\.global(?:\.[\w:]+?)*?(?:\.v(\d))?\.[bfsu](\d+)\b")
 AMD_LOAD = re.compile(r"\b(?:global|buffer)_load_([a-z0-9_]+)")
@@ -93,7 +94,7 @@ def compiling(target: GPUTarget) -> Iterator[list[Launch]]:
     triton.knobs.nvidia.dump_ptxas_log = True
     with (
         mock.patch.object(JITFunction, "run", compile_only),
-        mock.patch.object(gpu, "LANES", target.warp_size),
+        mock.patch("rskernels.kernels.gpu.launch.WARP", target.warp_size),
     ):
         yield seen
 

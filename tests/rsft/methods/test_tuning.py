@@ -43,9 +43,9 @@ def quick(proposal=None, **options):
     ],
 )
 def test_a_family_starts_at_its_parameters(family, parameters):
-    proposal, given = FamilyProposal(family, **parameters), family(**parameters)
+    proposal, distribution = FamilyProposal(family, **parameters), family(**parameters)
     x = proposal.sample(50)
-    torch.testing.assert_close(proposal.log_prob(x), given.log_prob(x))
+    torch.testing.assert_close(proposal.log_prob(x), distribution.log_prob(x))
     loss = -proposal.log_prob(x).mean()
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in proposal.parameters())

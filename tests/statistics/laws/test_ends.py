@@ -35,10 +35,10 @@ def check_lower_end(subject, seed=None):
     """u = 2**-65 accepts what is not less, and rejects r = 0."""
     law = {"seed": 0, "row_offset": ROW_OF_SMALLEST, "stream": STREAM_OF_SMALLEST}
     log_u = math.log(SMALLEST)
-    for log_ratio, wanted in ((-math.inf, False), (log_u - 1e-12, False), (log_u + 1e-12, True)):
+    for log_ratio, expected in ((-math.inf, False), (log_u - 1e-12, False), (log_u + 1e-12, True)):
         ratio = torch.tensor([log_ratio], dtype=torch.float64)
         mask = subject.bernoulli(ratio, **law)
-        assert mask.item() == wanted, f"ends: u = 2**-65, log r = {log_ratio}"
+        assert mask.item() == expected, f"ends: u = 2**-65, log r = {log_ratio}"
 
 
 def test_rows_hold_the_ends():

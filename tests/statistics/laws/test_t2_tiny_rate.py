@@ -21,14 +21,14 @@ def check_tiny_rate(subject, seed, draws=1 << 31):
     assert_inside("T2", accepted, binomial(draws, TINY))
 
 
-def check_resolution(subject, seed, wanted=26):
+def check_resolution(subject, seed, requested=26):
     """Of the uniforms at most 2**-12, half lie in the lower half of a step of 2**-32.
 
     Uniforms of 24 or 32 bits all lie at one place of their step. Each is found by decisions of its
     row alone.
     """
     lower = 0
-    for row in _rows_of_small_uniforms(subject, seed, wanted):
+    for row in _rows_of_small_uniforms(subject, seed, requested):
 
         def is_at_most(steps, row=row):
             log_ratio = torch.tensor([math.log((steps + AHEAD) * STEP)], dtype=torch.float64)
@@ -36,7 +36,7 @@ def check_resolution(subject, seed, wanted=26):
 
         guess = rskernels.uniforms((), seed=seed, row_offset=row).item() / STEP - AHEAD
         lower += is_at_most(_step_of(is_at_most, max(0, math.floor(guess))) + 0.5)
-    assert_inside("T2", lower, binomial(wanted, 1 / 2))
+    assert_inside("T2", lower, binomial(requested, 1 / 2))
 
 
 def _step_of(is_at_most, guess):
@@ -49,14 +49,14 @@ def _step_of(is_at_most, guess):
     return step
 
 
-def _rows_of_small_uniforms(subject, seed, wanted):
+def _rows_of_small_uniforms(subject, seed, requested):
     rows = []
     log_ratio = torch.tensor(math.log(FIRST), dtype=torch.float64).expand(1 << 16)
     for start in range(0, 1 << 24, len(log_ratio)):
         mask = subject.bernoulli(log_ratio, seed=seed, row_offset=start)
         rows += (start + mask.nonzero().flatten()).tolist()
-        if len(rows) >= wanted:
-            return rows[:wanted]
+        if len(rows) >= requested:
+            return rows[:requested]
     raise AssertionError(f"T2: {len(rows)} of 2**24 uniforms are at most 2**-12")
 
 

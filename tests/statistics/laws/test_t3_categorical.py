@@ -10,7 +10,7 @@ CELLS = 64
 
 
 def check_cells(
-    subject, seed, wanted=1 << 14, *, cells=CELLS, dtype=torch.float32, model_is_target=False
+    subject, seed, requested=1 << 14, *, cells=CELLS, dtype=torch.float32, model_is_target=False
 ):
     """Sensitive to log q: at full size to an error of 5 % in one cell of 64.
 
@@ -21,7 +21,7 @@ def check_cells(
     q = uneven.double().softmax(0)
     logits = torch.zeros(cells, dtype=dtype) if model_is_target else uneven
     M = (1 / (cells * q)).max().item()
-    targets = draw_cells(q, waiting(wanted, 1 / M)[1], seed)
+    targets = draw_cells(q, waiting(requested, 1 / M)[1], seed)
     density = q[targets] if model_is_target else torch.full((len(targets),), 1 / cells)
     mask = torch.cat(
         [
@@ -37,9 +37,9 @@ def check_cells(
             for rows in row_blocks(len(targets), cells)
         ]
     )
-    counts = targets[mask][:wanted].bincount(minlength=cells)
-    assert counts.sum() == wanted, f"T3: {counts.sum()} accepted of {len(targets)} proposed"
-    interval = binomial(wanted, 1 / cells, tests=cells)
+    counts = targets[mask][:requested].bincount(minlength=cells)
+    assert counts.sum() == requested, f"T3: {counts.sum()} accepted of {len(targets)} proposed"
+    interval = binomial(requested, 1 / cells, tests=cells)
     for count in (counts.min(), counts.max()):
         assert_inside("T3", count, interval)
 
@@ -55,7 +55,7 @@ def draw_cells(weights, rows, seed):
 def test_t3_categorical(subject, kind, size, seed, dtype, model_is_target):
     if kind in ("reference", "interpreted") and dtype == torch.bfloat16:
         pytest.skip("widening is exact; T10 compares it")
-    wanted = size(1 << 20, reference=1 << 16, interpreted=1 << 5)
+    requested = size(1 << 20, reference=1 << 16, interpreted=1 << 5)
     # As many accepted as the interpreter gives tell of few cells only.
     cells = size(CELLS, reference=CELLS, interpreted=3)
-    check_cells(subject, seed, wanted, cells=cells, dtype=dtype, model_is_target=model_is_target)
+    check_cells(subject, seed, requested, cells=cells, dtype=dtype, model_is_target=model_is_target)

@@ -21,10 +21,10 @@ LAWS = {
 
 
 @functools.cache
-def propose(name, wanted, seed):
-    """Return enough draws of the proposal for ``wanted`` acceptances, and their log ratios."""
+def propose(name, requested, seed):
+    """Return enough draws of the proposal for ``requested`` acceptances, and their log ratios."""
     target, proposal, M = LAWS[name]
-    rows = waiting(wanted, 1 / M)[1]
+    rows = waiting(requested, 1 / M)[1]
     x = proposal.rvs(rows, random_state=np.random.default_rng(seed))
     return x, torch.from_numpy(target.logpdf(x) - proposal.logpdf(x))
 
@@ -34,17 +34,17 @@ def distance_from(law, draws):
     return float(stats.ks_1samp(draws, law.cdf, method="asymp").statistic)
 
 
-def check_law(subject, seed, name="beta-uniform", wanted=20_000):
+def check_law(subject, seed, name="beta-uniform", requested=20_000):
     """Sensitive to the shape of the accepted law, wherever the error lies."""
     target, _, M = LAWS[name]
-    x, log_ratio = propose(name, wanted, seed)
-    accepted = x[subject.bernoulli(log_ratio, M, seed=seed).numpy()][:wanted]
-    assert len(accepted) == wanted, f"T5: {len(accepted)} accepted of {len(x)} proposed"
-    limit = distance(wanted, tests=len(LAWS))
+    x, log_ratio = propose(name, requested, seed)
+    accepted = x[subject.bernoulli(log_ratio, M, seed=seed).numpy()][:requested]
+    assert len(accepted) == requested, f"T5: {len(accepted)} accepted of {len(x)} proposed"
+    limit = distance(requested, tests=len(LAWS))
     assert_inside("T5", distance_from(target, accepted), (0.0, limit))
 
 
 @pytest.mark.parametrize("name", LAWS)
 def test_t5_continuous_law(subject, size, seed, name):
-    wanted = size(1_000_000, reference=50_000, interpreted=10_000)
-    check_law(subject, seed, name, wanted)
+    requested = size(1_000_000, reference=50_000, interpreted=10_000)
+    check_law(subject, seed, name, requested)
