@@ -39,7 +39,8 @@ test-fast: $(READY) $(KERNELS) ## while you write: no interpreter, statistics, t
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
 nightly: $(READY) $(KERNELS) ## the tests with fresh draws, and the slow ones
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
-	$(PYTEST) --maxprocesses 2 -m 'not site' $(ARGS)
+	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
+	$(BIN)/python -m pytest -m large
 
 bench: $(READY) $(KERNELS) ## measure the CPU kernels and the envelope
 	$(BIN)/python -m benchmarks.cpu.run

@@ -121,6 +121,7 @@ def test_four_million_rows(form):
         assert same_bits(some[:3], [one[rows] for one in whole[:3]])
 
 
+@pytest.mark.large
 @pytest.mark.slow
 def test_two_thousand_million_decisions():
     logits = draw(1, V).expand(N, V)
@@ -130,6 +131,7 @@ def test_two_thousand_million_decisions():
         assert torch.equal(alone[0], mask[n])
 
 
+@pytest.mark.large
 @pytest.mark.slow
 def test_two_thousand_million_slopes():
     logits, targets = draw(1, V).expand(N, V), torch.arange(N) % V
