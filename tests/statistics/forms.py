@@ -31,6 +31,8 @@ class Form(NamedTuple):
     """Decisions a row."""
     interpreted: int
     """Decisions that interpreted Triton takes in a second or two."""
+    block: int = BLOCK
+    """Decisions a call: the reference holds their rows in float64, a few times over."""
 
 
 def target(subject, rows, ratio, M, *, logits=ROW, model_is_target=False, **law):
@@ -72,15 +74,15 @@ FORMS = {
 }
 # What lazy decisions read in part.
 LONG_FORMS = {
-    "long_target": Form(partial(target, logits=LONG_ROW), 1, 1 << 5),
-    "long_verify": Form(partial(verify, logits=LONG_ROW), 1, 1 << 5),
+    "long_target": Form(partial(target, logits=LONG_ROW), 1, 1 << 5, 1 << 13),
+    "long_verify": Form(partial(verify, logits=LONG_ROW), 1, 1 << 5, 1 << 13),
 }
 
 
 def blocks(form, subject, count, ratio, M=1.7, *, row_offset=0, **law):
     """Yield the masks of ``count`` decisions, block after block."""
-    for start in range(0, count, BLOCK):
-        rows = min(BLOCK, count - start) // form.width
+    for start in range(0, count, form.block):
+        rows = min(form.block, count - start) // form.width
         first = row_offset + start // form.width
         yield form.decide(subject, rows, ratio, M, row_offset=first, **law)
 
