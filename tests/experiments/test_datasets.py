@@ -39,5 +39,5 @@ def test_unknown_data_set_is_refused_with_the_accepted_ones():
 
 def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ModuleNotFoundError, match=r"sklearn.*pip install 'rskernels\[train\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"sklearn.*pip install '\.\[train\]' in a clone"):
         load_digits()
