@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import torch
 
+from rskernels.law.integers import as_integer
 from rskernels.law.seeds import check_row_offset, check_seed, check_stream
 from rskernels.law.streams import Stream
 
@@ -144,11 +145,14 @@ def uniforms(
     TypeError, ValueError
         If seed, stream, row_offset, shape or columns is not as above.
     """
-    size = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in size):
+    sizes = shape if isinstance(shape, Iterable) else (shape,)
+    size = tuple(as_integer("shape", n, "an int or ints") for n in sizes)
+    if any(n < 0 for n in size):
         raise ValueError(f"shape must hold ints of at least 0, got {shape}")
-    if columns is not None and (type(columns) is not int or columns < 1):
-        raise ValueError(f"columns must be None or an int of at least 1, got {columns}")
+    if columns is not None:
+        columns = as_integer("columns", columns, "None or an int")
+        if columns < 1:
+            raise ValueError(f"columns must be None or at least 1, got {columns}")
     seed, stream = check_seed(seed), check_stream(stream)
     count = torch.Size(size).numel()
     rows = check_row_offset(row_offset) + torch.arange(count, dtype=torch.int64, device=device)

@@ -6,6 +6,8 @@ import threading
 
 import torch
 
+from rskernels.law.integers import as_integer
+
 CPU = torch.device("cpu")
 _SEEDS = 2**63 - 1  # how many seeds a generator is asked for
 
@@ -23,8 +25,7 @@ def check_seed(seed: int | torch.Tensor) -> int | torch.Tensor:
     if type(seed) is not int:
         if isinstance(seed, torch.Tensor):
             return _check_seed_tensor(seed)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise TypeError(f"seed must be an int or an int64 tensor, got {type(seed).__name__}")
+        seed = as_integer("seed", seed, "an int or an int64 tensor")
     if not -(1 << 63) <= seed < 1 << 64:
         raise ValueError(f"seed must fit 64 bits (-2**63 to 2**64 - 1), got {seed}")
     return seed - (1 << 64) if seed >= 1 << 63 else seed
@@ -40,8 +41,7 @@ def _check_seed_tensor(seed: torch.Tensor) -> torch.Tensor:
 
 def check_stream(stream: int) -> int:
     """Return an int in ``[0, 2**32)``, such as a ``Stream``."""
-    if isinstance(stream, bool) or not isinstance(stream, int):
-        raise TypeError(f"stream must be an int, got {type(stream).__name__}")
+    stream = as_integer("stream", stream)
     if not 0 <= stream < 1 << 32:
         raise ValueError(f"stream must be in [0, 2**32), got {stream}")
     return int(stream)  # Numba compiles an IntEnum apart
@@ -49,8 +49,7 @@ def check_stream(stream: int) -> int:
 
 def check_row_offset(row_offset: int) -> int:
     """Return ``row_offset`` if it is an int of at least 0 that fits an int64."""
-    if type(row_offset) is not int and not isinstance(row_offset, torch.SymInt):
-        raise TypeError(f"row_offset must be an int, got {type(row_offset).__name__}")
+    row_offset = as_integer("row_offset", row_offset)
     if not 0 <= row_offset < 1 << 63:
         raise ValueError(f"row_offset must be in [0, 2**63), got {row_offset}")
     return row_offset

@@ -12,6 +12,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from rskernels.law.integers import as_integer
 from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.ops.columns import ColumnOrder
 
@@ -145,10 +146,7 @@ def temperature_argument(temperature: float) -> float:
 
 def integer_argument(name: str, value: int) -> int:
     """Return an int that fits 64 bits."""
-    if type(value) is not int and (
-        isinstance(value, bool) or not isinstance(value, (int, torch.SymInt))
-    ):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    value = as_integer(name, value)
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} must fit 64 bits, got {value}")
     return value

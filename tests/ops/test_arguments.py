@@ -203,6 +203,29 @@ def test_numpy_numbers_are_numbers():
     assert torch.equal(mask, rskernels.accept_mask(LOGITS, 0.5, 2.0, targets=TARGETS, seed=0))
 
 
+def test_numpy_integers_are_integers():
+    np = pytest.importorskip("numpy")
+    one = np.int64(1)
+    for argument in ("seed", "row_offset", "ignore_index"):
+        law = {"seed": 0} | {argument: 1}
+        expected = rskernels.accept_mask(LOGITS, 0.1, 1.0, targets=TARGETS, **law)
+        law |= {argument: one}
+        assert torch.equal(
+            rskernels.accept_mask(LOGITS, 0.1, 1.0, targets=TARGETS, **law), expected
+        )
+    ratio = torch.zeros(4)
+    assert torch.equal(
+        rskernels.bernoulli_mask(ratio, 2.0, seed=np.uint64(2**64 - 1), stream=np.uint8(3)),
+        rskernels.bernoulli_mask(ratio, 2.0, seed=2**64 - 1, stream=3),
+    )
+    assert torch.equal(
+        rskernels.uniforms(
+            (np.int32(2), np.int16(3)), seed=one, row_offset=one, columns=np.int64(4)
+        ),
+        rskernels.uniforms((2, 3), seed=1, row_offset=1, columns=4),
+    )
+
+
 BERNOULLI_CASES = [
     *(("log_ratio", error, message.replace("logits", "log_ratio"), value)
       for error, message, value in LOGITS_CASES[:5]),
@@ -247,12 +270,12 @@ def test_target_log_prob_needs_targets():
     ("error", "message", "change"),
     [
         (ValueError, r"shape must hold ints of at least 0, got \(2, -1\)", {"shape": (2, -1)}),
-        (ValueError, r"shape must hold ints of at least 0", {"shape": (2.0,)}),
-        (ValueError, r"shape must hold ints of at least 0, got True", {"shape": True}),
-        (ValueError, r"shape must hold ints of at least 0, got 1.5", {"shape": 1.5}),
-        (ValueError, r"shape must hold ints of at least 0, got None", {"shape": None}),
-        (ValueError, r"columns must be None or an int of at least 1, got 0", {"columns": 0}),
-        (ValueError, r"columns must be None or an int of at least 1, got 2.0", {"columns": 2.0}),
+        (TypeError, r"shape must be an int or ints, got float", {"shape": (2.0,)}),
+        (TypeError, r"shape must be an int or ints, got bool", {"shape": True}),
+        (TypeError, r"shape must be an int or ints, got float", {"shape": 1.5}),
+        (TypeError, r"shape must be an int or ints, got NoneType", {"shape": None}),
+        (ValueError, r"columns must be None or at least 1, got 0", {"columns": 0}),
+        (TypeError, r"columns must be None or an int, got float", {"columns": 2.0}),
         (ValueError, r"stream must be in \[0, 2\*\*32\), got -1", {"stream": -1}),
         (ValueError, r"row_offset must be in \[0, 2\*\*63\), got -1", {"row_offset": -1}),
         (TypeError, r"seed must be an int or an int64 tensor, got NoneType", {"seed": None}),
