@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from .support.backends import backend_of
-from .support.interpreter import patch_once_a_launch
+from .support.interpreter import fuse_multiply_add, patch_once_a_launch
 from .support.memory import poisoned
 from .support.numba_cache import share_cache
 
@@ -28,6 +28,7 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
         patch_once_a_launch()
+        fuse_multiply_add()
 
 
 def pytest_collection_modifyitems(items):

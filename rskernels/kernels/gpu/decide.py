@@ -53,7 +53,7 @@ def target_kernel(
     log_prob_ptr,  # [N]
     log_ratio_ptr,  # [N]
     summary_ptr,  # [N, SUMMARY]
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
+    LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
     HAS_ORDER: tl.constexpr, HAS_PARTIALS: tl.constexpr, IS_LAZY: tl.constexpr,
     HAS_DENSITY: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
     LOG_SPACE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
@@ -76,11 +76,11 @@ def target_kernel(
         log_m = tl.full([], log_M, tl.float64)
     row_id = row_id_of(row_offset, row)
     z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
-    exact_scale = tl.full([], scale, tl.float64)
-    scale = tl.full([], scale, WIDE)
+    scale = tl.full([], scale, tl.float64)
     # A row that is not decided is not read.
     length = tl.where(inside, V, 0)
     certain = tl.full([], 0, tl.int1)
+    is_enough = tl.full([], 0, tl.int1)
     if not HAS_OUTPUTS:
         length = tl.where(is_possible(z, log_d, log_m), length, 0)
     if IS_LAZY:
@@ -91,15 +91,16 @@ def target_kernel(
         else:
             certain = likely & (length > 0)
             length = tl.where(likely, 0, length)
-        headroom = headroom_of(log_d, log_m, log_u, V, CHUNK, MODEL_IS_TARGET)
-        top, total = enough_total(
-            row_ptr, mask_ptr, order_ptr, stride, length, scale, exact_scale, z, headroom,
-            CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER,
-        )  # fmt: skip
+        headroom = headroom_of(log_d, log_m, log_u, V, LANES * STEPS, MODEL_IS_TARGET)
+        top, total, is_enough = enough_total(
+            row_ptr, order_ptr, stride, length, scale, z, headroom, LANES, STEPS, WIDE, HAS_ORDER
+        )
+        if not MODEL_IS_TARGET:
+            certain |= is_enough
     else:
         top, total = row_total(
-            row_ptr, partials_ptr, mask_ptr, order_ptr, row, stride, length, scale,
-            CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER, HAS_PARTIALS,
+            row_ptr, partials_ptr, order_ptr, row, stride, length, scale, z,
+            LANES, STEPS, WIDE, HAS_ORDER, HAS_PARTIALS,
         )  # fmt: skip
         log_u = log_uniform(row_id, load_seed(seed_ptr, seed, HAS_SEED))
     log_q = log_prob_of(z, top, total, tl.full([], temperature, tl.float64))
@@ -107,7 +108,7 @@ def target_kernel(
     log_w = rounded(log_ratio_of(log_q, log_d, MODEL_IS_TARGET), WIDE)
     valid = inside & is_valid(log_q, log_d, log_w, log_m)
     log_r = log_w - rounded(log_m, WIDE)
-    accepted = (valid & (log_r >= log_u)) | certain
+    accepted = (valid & (log_r >= log_u) & (is_enough == 0)) | certain
     tl.store(mask_ptr + row, accepted)
     if HAS_OUTPUTS:
         tl.store(log_prob_ptr + row, log_q)

@@ -9,12 +9,12 @@ import triton
 import triton.language as tl
 
 from rskernels.kernels.gpu.law import log_ratio_of, rounded
-from rskernels.kernels.gpu.softmax import chunk_total, combine
+from rskernels.kernels.gpu.softmax import finished_total, fixed_shift, part_lanes
 from rskernels.law import numbers
 
 LOG2_E = tl.constexpr(numbers.LOG2_E)
 MARGIN = tl.constexpr(numbers.MARGIN)
-CHUNK_MARGIN = tl.constexpr(2.0**-22)  # what each chunk adds to it
+PART_MARGIN = tl.constexpr(2.0**-22)  # what each part adds to it
 FLOAT32_ROUNDING = tl.constexpr(numbers.FLOAT32_ROUNDING)
 FLOAT64_ROUNDING = tl.constexpr(numbers.FLOAT64_ROUNDING)
 
@@ -37,7 +37,7 @@ def is_likely(log_density, log_M, log_u, WIDE: tl.constexpr, MODEL_IS_TARGET: tl
 
 
 @triton.jit
-def headroom_of(log_density, log_M, log_u, V, CHUNK: tl.constexpr, MODEL_IS_TARGET: tl.constexpr):
+def headroom_of(log_density, log_M, log_u, V, PART: tl.constexpr, MODEL_IS_TARGET: tl.constexpr):
     """Return the log2 of total/exp(z/T) from which the target's decision is certain.
 
     Beyond it a model that is the target is rejected, and one that is the proposal accepted.
@@ -45,33 +45,47 @@ def headroom_of(log_density, log_M, log_u, V, CHUNK: tl.constexpr, MODEL_IS_TARG
     log_r = log_M + log_u
     room = -(log_r + log_density) if MODEL_IS_TARGET else log_r - log_density
     size = tl.abs(log_r) + tl.abs(log_M)
-    margin = MARGIN + tl.cdiv(V, CHUNK) * CHUNK_MARGIN + FLOAT32_ROUNDING * size
+    margin = MARGIN + tl.cdiv(V, PART) * PART_MARGIN + FLOAT32_ROUNDING * size
     return (room + margin + FLOAT64_ROUNDING * tl.abs(log_density)) * LOG2_E
 
 
 @triton.jit
 def enough_total(
-    row_ptr, aligned_ptr, order_ptr, stride, V, scale, exact_scale, z, headroom,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
-    HAS_ORDER: tl.constexpr,
+    row_ptr, order_ptr, stride, V, exact_scale, reference, headroom,
+    LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr, HAS_ORDER: tl.constexpr,
 ):  # fmt: skip
-    """Return the (top, total) of as many chunks as pass the term of ``z`` by ``headroom`` octaves.
+    """Return (top, total, is_enough) of a row that is read until it passes its target's term.
 
-    The chunks, their order and their totals are those of ``softmax.row_total``.
+    ``reference`` is the target's logit and ``headroom`` by how many octaves the total must pass its
+    term. The lanes and their order are those of ``softmax.row_total``; where the row is not read to
+    its end, ``is_enough`` alone counts.
     """
-    top = tl.full([], float("-inf"), WIDE)
-    total = tl.full([], 0.0, WIDE)
-    chunks = tl.cdiv(V, CHUNK)
-    chunk = chunks * 0
-    while chunk < chunks:
-        chunk_top, part = chunk_total(
-            row_ptr, aligned_ptr, order_ptr, chunk * CHUNK, stride, V, scale,
-            CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER,
+    PART: tl.constexpr = LANES * STEPS
+    scale = exact_scale.to(WIDE)
+    shift, rest = fixed_shift(reference, exact_scale, 0.0, WIDE)
+    against = reference.to(WIDE)
+    # Rounded up: what passes it has passed the headroom.
+    least = (tl.exp2(headroom - rest) * (1.0 + FLOAT32_ROUNDING)).to(WIDE)
+    lanes = tl.zeros([LANES], WIDE)
+    whole = V // PART * PART
+    is_enough = V < 0
+    start = whole * 0
+    while start < whole:
+        lanes += part_lanes(
+            row_ptr, order_ptr, start, stride, V, scale, against, shift,
+            LANES, STEPS, WIDE, True, HAS_ORDER,
         )  # fmt: skip
-        top, total = combine(top, total, chunk_top, part, scale)
-        octaves = (z - top.to(tl.float64)) * exact_scale
-        bound = octaves + tl.abs(octaves) * FLOAT64_ROUNDING + headroom
         # A NaN fails, and the row is read to its end.
-        is_enough = tl.log2(total.to(tl.float64)) > bound
-        chunk = tl.where(is_enough, chunks, chunk + 1)
-    return top.to(tl.float64), total.to(tl.float64)
+        is_enough = tl.sum(lanes, 0) > least
+        start = tl.where(is_enough, whole, start + PART)
+    top, total = reference, reference
+    if is_enough == 0:
+        if whole < V:
+            lanes += part_lanes(
+                row_ptr, order_ptr, whole, stride, V, scale, against, shift,
+                LANES, STEPS, WIDE, False, HAS_ORDER,
+            )  # fmt: skip
+        top, total = finished_total(
+            row_ptr, lanes, stride, V, scale, reference, rest, LANES, WIDE
+        )
+    return top, total, is_enough

@@ -4,7 +4,14 @@ import triton
 import triton.language as tl
 
 from rskernels.kernels.gpu.law import log_prob_of
-from rskernels.kernels.gpu.softmax import row_offset_of, row_total
+from rskernels.kernels.gpu.softmax import (
+    fixed_shift,
+    load_step,
+    octaves,
+    reference_of,
+    row_offset_of,
+    row_total,
+)
 
 
 @triton.jit(do_not_specialize=["ignore_index"])
@@ -15,7 +22,7 @@ def log_prob_kernel(
     temperature: tl.float64, scale: tl.float64, ignore_index: tl.int64,
     log_prob_ptr,  # [N]
     totals_ptr,  # [N, 2]
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
+    LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
     HAS_PARTIALS: tl.constexpr,
     HAS_TARGETS: tl.constexpr,
 ):  # fmt: skip
@@ -28,17 +35,18 @@ def log_prob_kernel(
         ignored = target == ignore_index
         inside = (target >= 0) & (target < V) & (ignored == 0)
         length = tl.where(inside, V, 0)
-    scale = tl.full([], scale, WIDE)
+        reference = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
+    else:
+        reference = reference_of(row_ptr, stride, V, LANES, WIDE)
     top, total = row_total(
-        row_ptr, partials_ptr, totals_ptr, totals_ptr, row, stride, length, scale,
-        CHUNK, WIDE, IS_EVEN, IS_ALIGNED, False, HAS_PARTIALS,
+        row_ptr, partials_ptr, totals_ptr, row, stride, length, tl.full([], scale, tl.float64),
+        reference, LANES, STEPS, WIDE, False, HAS_PARTIALS,
     )  # fmt: skip
     totals_ptr += row.to(tl.int64) * 2
     tl.store(totals_ptr, top)
     tl.store(totals_ptr + 1, total)
     if HAS_TARGETS:
-        z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
-        log_q = log_prob_of(z, top, total, tl.full([], temperature, tl.float64))
+        log_q = log_prob_of(reference, top, total, tl.full([], temperature, tl.float64))
         tl.store(log_prob_ptr + row, tl.where(ignored, 0.0, log_q))
 
 
@@ -49,30 +57,46 @@ def gradient_kernel(
     upstream_ptr,  # [N]
     totals_ptr,  # [N, 2]
     temperature: tl.float64, scale: tl.float64, ignore_index: tl.int64,
+    span,  # logits a program
     gradient_ptr,  # [N, V]
-    CHUNK: tl.constexpr, WIDE: tl.constexpr,
+    LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Write slope * (1[v = target] - q_v) of a chunk of a row, 0 where it is not used."""
-    program = tl.program_id(0)
-    chunks = tl.cdiv(V, CHUNK)
-    row = (program // chunks).to(tl.int64)
-    columns = (program % chunks) * CHUNK + tl.arange(0, CHUNK)
-    present = columns < V
-    wide_columns = columns.to(tl.int64)
+    """Write slope * (1[v = target] - q_v) of a span of a row, 0 where it is not used."""
+    PART: tl.constexpr = LANES * STEPS
+    row = tl.program_id(0).to(tl.int64)
+    first = tl.program_id(1) * span
+    end = tl.minimum(first + span, V)
     target = tl.load(targets_ptr + row).to(tl.int64)
     top = tl.load(totals_ptr + row * 2)
     total = tl.load(totals_ptr + row * 2 + 1)
     upstream = tl.load(upstream_ptr + row).to(tl.float64)
     slope = upstream / tl.full([], temperature, tl.float64)
+    gradient_ptr += row * V
     # A rejected row leaves no trace, not even of a NaN, and is not read.
-    is_used = (target != ignore_index) & (slope != 0.0)
-    offset = row_offset_of(row, inner, outer_stride, inner_stride)
-    z = tl.load(
-        logits_ptr + offset + wide_columns * stride, mask=present & is_used, other=float("-inf")
-    )
-    weight = (slope / tl.where(total > 0.0, total, float("nan"))).to(WIDE)
-    scale = tl.full([], scale, WIDE)
-    q = tl.exp2((z.to(WIDE) - top.to(WIDE)) * scale) * weight
-    value = tl.where(columns == target, slope.to(WIDE), 0.0) - q
-    value = tl.where(is_used, value, 0.0)
-    tl.store(gradient_ptr + row * V + wide_columns, value, mask=present)
+    if (target == ignore_index) | (slope == 0.0):
+        for start in range(first, end, LANES):
+            columns = start + tl.arange(0, LANES)
+            zeros = tl.zeros([LANES], WIDE)
+            tl.store(gradient_ptr + columns, zeros, mask=columns < V)
+    else:
+        row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
+        log2_total = tl.log2(tl.where(total > 0.0, total, float("nan")))
+        exact_scale = tl.full([], scale, tl.float64)
+        shift, rest = fixed_shift(top, exact_scale, log2_total, WIDE)
+        column = tl.where((target >= 0) & (target < V), target, -1).to(tl.int32)
+        wide_scale, wide_top = exact_scale.to(WIDE), top.to(WIDE)
+        weight, height = (slope * tl.exp2(rest)).to(WIDE), slope.to(WIDE)
+        whole = first + (end - first) // PART * PART
+        for start in range(first, whole, PART):
+            for step in tl.static_range(STEPS):
+                place = start + step * LANES
+                columns = place + tl.arange(0, LANES)
+                z = load_step(row_ptr, row_ptr, place, stride, V, LANES, WIDE, True, False)
+                q = tl.exp2(octaves(z, wide_scale, wide_top, shift, WIDE)) * weight
+                tl.store(gradient_ptr + columns, tl.where(columns == column, height, 0.0) - q)
+        for start in range(whole, end, LANES):
+            columns = start + tl.arange(0, LANES)
+            z = load_step(row_ptr, row_ptr, start, stride, V, LANES, WIDE, False, False)
+            q = tl.exp2(octaves(z, wide_scale, wide_top, shift, WIDE)) * weight
+            value = tl.where(columns == column, height, 0.0) - q
+            tl.store(gradient_ptr + columns, value, mask=columns < V)

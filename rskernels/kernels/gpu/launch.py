@@ -19,6 +19,7 @@ from rskernels.kernels.gpu.dense import dense_kernel
 from rskernels.kernels.gpu.gradient import gradient_kernel, log_prob_kernel
 from rskernels.kernels.gpu.softmax import partials_kernel
 from rskernels.kernels.layout import (
+    ORDER_BLOCK,
     RowLayout,
     Scalar,
     as_rows,
@@ -30,11 +31,12 @@ from rskernels.kernels.layout import (
 from rskernels.law.decision import Decided, Law
 from rskernels.law.numbers import LARGEST_SCALE, LOG2_E, SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 
-CHUNK = 4096  # logits; a fixed partition of the row, so that launches give the same bits
-FEW_ROWS = 256  # below this, a program a chunk fills the device better than a program a row
+LANES = 1024  # sums that a row's logits are added to in turns, so that launches give the same bits
+STEPS = 8  # times that a program takes so many logits before it looks up: a part of the row
+FEW_ROWS = 256  # below this, a program a part fills the device better than a program a row
+CHUNK = 4096  # entries of a dense program
 BLOCK = 1024
 WARP = 64 if torch.version.hip else 32  # threads of a warp
-VECTOR = 16  # bytes of an address, elements of a step: multiples of it are known to the compiler
 
 
 def decide(
@@ -118,14 +120,16 @@ def target_log_prob_backward(
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     if rows.length == 0:
         return gradient
-    chunk, meta = _meta(logits)
+    V, meta = logits.shape[-1], _meta(logits)
+    part = meta["LANES"] * meta["STEPS"]
+    spans = triton.cdiv(V, part) if rows.length < FEW_ROWS else 1
     with _on(logits.device):
-        gradient_kernel[(rows.length * triton.cdiv(logits.shape[-1], chunk),)](
+        gradient_kernel[(rows.length, spans)](
             **_logits_arguments(rows),
             targets_ptr=targets.contiguous(), upstream_ptr=upstream.contiguous(),
             totals_ptr=totals,
             temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
-            gradient_ptr=gradient, **meta,
+            span=V if spans == 1 else part, gradient_ptr=gradient, **meta,
         )  # fmt: skip
     return gradient
 
@@ -147,22 +151,22 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
     log_prob, log_ratio, summary = _outputs(logits, targets.shape, N, has_outputs)
     if N == 0:
         return mask, log_prob, log_ratio, summary
-    partials, has_partials = _partials(rows, temperature, order)
-    _, meta = _meta(logits, order)
+    has_order = order is not None and logits.shape[-1] > ORDER_BLOCK
+    partials, has_partials = _partials(rows, targets, temperature, order if has_order else None)
     with _on(device):
         target_kernel[(N,)](
             **_logits_arguments(rows),
-            partials_ptr=partials, order_ptr=targets if order is None else order,
+            partials_ptr=partials, order_ptr=order if has_order else targets,
             targets_ptr=targets.contiguous(),
             **_row_arguments("density", row_scalar(density, targets.shape), log_space, logits),
             **_row_arguments("M", row_scalar(M, targets.shape), log_space, logits),
             **_seed_arguments(seed, logits), row_offset=row_offset,
             temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
             mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
-            HAS_ORDER=order is not None, HAS_PARTIALS=has_partials,
+            HAS_ORDER=has_order, HAS_PARTIALS=has_partials,
             IS_LAZY=is_lazy and not has_partials,
             LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs,
-            **_sum_order(rows), **meta,
+            **_meta(logits),
         )  # fmt: skip
     return mask, log_prob, log_ratio, summary
 
@@ -176,7 +180,7 @@ def _decide_entries(logits, law, has_outputs):
     logits = rows.tensors[0]
     N, device = rows.length, logits.device
     mask = torch.empty(logits.shape, dtype=torch.bool, device=device)
-    chunk, meta = _meta(logits)
+    chunk, meta = _dense_meta(logits)
     programs = N * triton.cdiv(logits.shape[-1], chunk)
     log_prob, log_ratio, summary = _outputs(logits, logits.shape, programs, has_outputs)
     if N == 0:
@@ -201,8 +205,7 @@ def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
     if rows.length == 0:
         return
     logits = rows.tensors[0]
-    partials, has_partials = _partials(rows, temperature)
-    _, meta = _meta(logits)
+    partials, has_partials = _partials(rows, targets, temperature)
     with _on(logits.device):
         log_prob_kernel[(rows.length,)](
             **_logits_arguments(rows),
@@ -210,24 +213,26 @@ def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
             targets_ptr=totals if targets is None else targets.contiguous(),
             temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
             log_prob_ptr=totals if log_prob is None else log_prob, totals_ptr=totals,
-            HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_sum_order(rows), **meta,
+            HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_meta(logits),
         )  # fmt: skip
 
 
-def _partials(rows, temperature, order=None):
-    """Return the chunks' pairs where few long rows would leave the device idle."""
+def _partials(rows, targets, temperature, order=None):
+    """Return the lanes of rows' parts where few long rows would leave the device idle."""
     logits = rows.tensors[0]
-    chunk, meta = _meta(logits, order)
-    chunks = triton.cdiv(logits.shape[-1], chunk)
-    if rows.length >= FEW_ROWS or chunks == 1:
+    meta = _meta(logits)
+    parts = triton.cdiv(logits.shape[-1], meta["LANES"] * meta["STEPS"])
+    if rows.length >= FEW_ROWS or parts == 1:
         return logits, False
-    shape = (rows.length, chunks, 2)
+    shape = (rows.length, parts, meta["LANES"])
     partials = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
     with _on(logits.device):
-        partials_kernel[(rows.length * chunks,)](
+        partials_kernel[(rows.length * parts,)](
             **_logits_arguments(rows),
             partials_ptr=partials, order_ptr=logits if order is None else order,
-            scale=_scale(temperature), HAS_ORDER=order is not None, **_sum_order(rows), **meta,
+            targets_ptr=logits if targets is None else targets.contiguous(),
+            scale=_scale(temperature),
+            HAS_ORDER=order is not None, HAS_TARGETS=targets is not None, **meta,
         )  # fmt: skip
     return partials, True
 
@@ -241,26 +246,29 @@ def _outputs(logits, shape, programs, has_outputs):
     return log_prob, torch.empty_like(log_prob), summary
 
 
-def _meta(logits, order=None):
-    """Return the chunk, a function of V, dtype and order alone, and the launch's constants."""
-    # A tile of doubles in order would not fit the registers.
-    is_large = order is not None and logits.dtype == torch.float64
-    chunk = min(
-        CHUNK // 2 if is_large else CHUNK, max(16, triton.next_power_of_2(logits.shape[-1]))
-    )
-    wide = tl.float64 if logits.dtype == torch.float64 else tl.float32
-    # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
-    warps = max(1, min(8, chunk // (8 * WARP)))
-    # Fused, a product's rounding would depend on what else a kernel does with it.
-    return chunk, {"CHUNK": chunk, "WIDE": wide, "num_warps": warps, "enable_fp_fusion": False}
+def _meta(logits):
+    """Return a row's partition, a function of V and dtype alone, and the launch's constants."""
+    lanes = min(LANES, max(16, triton.next_power_of_2(logits.shape[-1])))
+    # A part of doubles would not fit the registers.
+    most = STEPS // 4 if logits.dtype == torch.float64 else STEPS
+    steps = min(most, triton.next_power_of_2(triton.cdiv(logits.shape[-1], lanes)))
+    return {"LANES": lanes, "STEPS": steps, **_constants(logits, lanes, 4)}
 
 
-def _sum_order(rows):
-    """Return what keeps the order of a chunk's sum the same in every layout."""
-    logits = rows.tensors[0]
-    steps = (logits.data_ptr(), rows.outer_strides[0], rows.inner_strides[0])
-    is_aligned = logits.stride(-1) == 1 and not any(step % VECTOR for step in steps)
-    return {"IS_EVEN": logits.shape[-1] % VECTOR == 0, "IS_ALIGNED": is_aligned}
+def _dense_meta(logits):
+    """Return the entries of a program, a function of V alone, and the launch's constants."""
+    chunk = min(CHUNK, max(16, triton.next_power_of_2(logits.shape[-1])))
+    return chunk, {"CHUNK": chunk, **_constants(logits, chunk, 8)}
+
+
+def _constants(logits, tile, most_warps):
+    return {
+        "WIDE": tl.float64 if logits.dtype == torch.float64 else tl.float32,
+        # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
+        "num_warps": max(1, min(most_warps, tile // (8 * WARP))),
+        # Fused, a product's rounding would depend on what else a kernel does with it.
+        "enable_fp_fusion": False,
+    }
 
 
 def _scale(temperature):

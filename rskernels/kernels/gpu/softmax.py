@@ -1,10 +1,14 @@
-"""The Triton pass over a row of logits: its top and the total of its exponentials.
+"""The Triton pass over a row of logits: the total of its exponentials against a reference.
 
-A row is read in fixed chunks; each chunk gives a (top, total) pair. Many rows: a program loops
-over its row's chunks. Few rows: a program a chunk writes its pair, and a second kernel combines
-the pairs in the same order, so that both give the same bits. What happens once a row is float64;
-what happens to every logit is WIDE: float64 for float64 logits, else float32. Row offsets are
-int64. All steps are in elements.
+The reference is fixed before the row is read, so a logit costs one multiply-add, one exponential and
+one addition. Column v adds to lane v mod LANES, and a lane adds its columns in order, part by part:
+bits that no layout over threads changes. Many rows: a program loops over its row's parts. Few rows:
+a program a part writes its lanes, and a second kernel adds them in the same order. Lanes meet once
+a row, in pairs.
+
+A total that is not finite sends the row, alone, to ``careful_total``. What happens once a row is
+float64; what happens to every logit is WIDE: float64 for float64 logits, else float32. Row offsets
+are int64. All steps are in elements.
 """
 
 import triton
@@ -29,95 +33,170 @@ def safe_top(top):
 
 
 @triton.jit
-def chunk_total(
-    row_ptr, aligned_ptr, order_ptr, start, stride, V, scale,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
-    HAS_ORDER: tl.constexpr,
+def load_step(
+    row_ptr, order_ptr, start, stride, V,
+    LANES: tl.constexpr, WIDE: tl.constexpr, IS_WHOLE: tl.constexpr, HAS_ORDER: tl.constexpr,
 ):  # fmt: skip
-    """Return the top of a chunk and the total of 2**((z - top) * scale); NaN for NaN or +inf.
-
-    Which thread adds which logits, and so the total's last bit, follows from what the compiler
-    knows of the addresses. Here that is a function of V alone, however the rows are laid out.
-    """
-    if HAS_ORDER and CHUNK > ORDER_BLOCK:
-        places = tl.arange(0, CHUNK // ORDER_BLOCK)[:, None]
-        lanes = places * ORDER_BLOCK + tl.arange(0, ORDER_BLOCK)[None, :]
-        places += start // ORDER_BLOCK
+    """Return the LANES logits from place ``start`` on, -inf where there are no more."""
+    columns = start + tl.arange(0, LANES)
+    if HAS_ORDER:
         blocks = tl.cdiv(V, ORDER_BLOCK)
-        block = tl.load(order_ptr + places, mask=places < blocks, other=blocks).to(tl.int32)
-        columns = block * ORDER_BLOCK + tl.arange(0, ORDER_BLOCK)[None, :]
+        place = start // ORDER_BLOCK
+        block = tl.load(order_ptr + place, mask=place < blocks, other=blocks).to(tl.int32)
+        columns = block * ORDER_BLOCK + tl.arange(0, LANES)
+    addresses = row_ptr + columns.to(tl.int64) * stride
+    if IS_WHOLE and not HAS_ORDER:
+        return tl.load(addresses).to(WIDE)
     else:
-        lanes = tl.arange(0, CHUNK)
-        columns = start + lanes
-    other = float("-inf")
-    if not IS_EVEN:
-        # Hides that some such rows, a lone one say, are aligned: the offset is always 0.
-        row_ptr += tl.where(V > 0, 0, 1)
-    elif not IS_ALIGNED:
-        # Reads nothing, but makes the compiler give each thread as many logits as if aligned.
-        aligned_ptr = aligned_ptr.to(row_ptr.dtype, bitcast=True)
-        other = tl.load(aligned_ptr + lanes, mask=lanes < 0, other=other)
-    z = tl.load(row_ptr + columns.to(tl.int64) * stride, mask=columns < V, other=other)
-    z = z.to(WIDE)
-    if len(z.shape) == 2:
-        top = tl.max(tl.max(z, 1), 0)
-        return top, tl.sum(tl.sum(tl.exp2((z - safe_top(top)) * scale), 1), 0)
-    else:
-        top = tl.max(z, 0)
-        return top, tl.sum(tl.exp2((z - safe_top(top)) * scale), 0)
+        return tl.load(addresses, mask=columns < V, other=float("-inf")).to(WIDE)
 
 
 @triton.jit
-def combine(top, total, chunk_top, part, scale):
-    """Return the (top, total) of two parts of a row."""
-    both = tl.maximum(top, chunk_top)
-    safe = safe_top(both)
-    total = total * tl.exp2((top - safe) * scale)
-    return both, total + part * tl.exp2((chunk_top - safe) * scale)
+def fixed_shift(reference, scale, log2_total, WIDE: tl.constexpr):
+    """Return (shift, rest), in octaves, for :func:`octaves` below a reference and a total.
+
+    ``rest`` is what float32 leaves of the shift, the same for every logit of the row. All float64.
+    """
+    if tl.float32 == WIDE:
+        exact = -(reference * scale.to(WIDE).to(tl.float64)) - log2_total
+        shift = exact.to(WIDE)
+        return shift, exact - shift.to(tl.float64)
+    else:
+        return -log2_total, log2_total * 0.0
+
+
+@triton.jit
+def octaves(z, scale, reference, shift, WIDE: tl.constexpr):
+    """Return (z - reference) * scale, less what else is in the shift, rounded once in float32."""
+    if tl.float32 == WIDE:
+        return tl.fma(z, scale, shift)
+    else:
+        return (z - reference) * scale + shift
+
+
+@triton.jit
+def part_lanes(
+    row_ptr, order_ptr, start, stride, V, scale, reference, shift,
+    LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
+    IS_WHOLE: tl.constexpr, HAS_ORDER: tl.constexpr,
+):  # fmt: skip
+    """Return the lanes' sums of 2**octaves over a part, LANES * STEPS logits."""
+    lanes = tl.zeros([LANES], WIDE)
+    for step in tl.static_range(STEPS):
+        z = load_step(
+            row_ptr, order_ptr, start + step * LANES, stride, V, LANES, WIDE, IS_WHOLE, HAS_ORDER
+        )
+        lanes += tl.exp2(octaves(z, scale, reference, shift, WIDE))
+    return lanes
+
+
+@triton.jit
+def sum_of_lanes(lanes, LANES: tl.constexpr):
+    """Add lanes in pairs of neighbours, then the pairs: one order, whoever holds which lane."""
+    if LANES == 1:
+        return tl.sum(lanes, 0)
+    else:
+        pairs = tl.reshape(lanes, [LANES // 2, 2])
+        return sum_of_lanes(tl.sum(pairs, 1), LANES // 2)
+
+
+@triton.jit
+def reference_of(row_ptr, stride, V, LANES: tl.constexpr, WIDE: tl.constexpr):
+    """Return the largest of a row's first logits, float64."""
+    z = load_step(row_ptr, row_ptr, 0, stride, V, LANES, WIDE, False, False)
+    return tl.max(z, 0).to(tl.float64)
+
+
+@triton.jit
+def careful_total(
+    row_ptr, stride, V, scale, LANES: tl.constexpr, WIDE: tl.constexpr
+):
+    """Return the (top, total) of any row, with a running maximum a lane; NaN for NaN or +inf."""
+    tops = tl.full([LANES], float("-inf"), WIDE)
+    lanes = tl.zeros([LANES], WIDE)
+    for start in range(0, V, LANES):
+        z = load_step(row_ptr, row_ptr, start, stride, V, LANES, WIDE, False, False)
+        both = tl.maximum(tops, z)
+        safe = safe_top(both)
+        lanes = lanes * tl.exp2((tops - safe) * scale) + tl.exp2((z - safe) * scale)
+        tops = both
+    top = tl.max(tops, 0)
+    lanes *= tl.exp2((tops - safe_top(top)) * scale)
+    return top.to(tl.float64), sum_of_lanes(lanes, LANES).to(tl.float64)
+
+
+@triton.jit
+def finished_total(
+    row_ptr, lanes, stride, V, scale, reference, rest, LANES: tl.constexpr, WIDE: tl.constexpr
+):
+    """Return the (top, total) of a row from its lanes, or anew where they are not finite."""
+    total = sum_of_lanes(lanes, LANES).to(tl.float64) * tl.exp2(rest)
+    top = reference
+    if (total < float("inf")) & (tl.abs(reference) < float("inf")):
+        top, total = reference, total
+    else:
+        top, total = careful_total(row_ptr, stride, V, scale, LANES, WIDE)
+    return top, total
 
 
 @triton.jit
 def row_total(
-    row_ptr, partials_ptr, aligned_ptr, order_ptr, row, stride, V, scale,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
+    row_ptr, partials_ptr, order_ptr, row, stride, V, exact_scale, reference,
+    LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
     HAS_ORDER: tl.constexpr, HAS_PARTIALS: tl.constexpr,
 ):  # fmt: skip
-    """Return the (top, total) of a row, from its logits or from its chunks' pairs."""
-    top = tl.full([], float("-inf"), WIDE)
-    total = tl.full([], 0.0, WIDE)
-    chunks = tl.cdiv(V, CHUNK)
-    for chunk in range(0, chunks):
-        if HAS_PARTIALS:
-            pair_ptr = partials_ptr + (row.to(tl.int64) * chunks + chunk) * 2
-            chunk_top, part = tl.load(pair_ptr), tl.load(pair_ptr + 1)
-        else:
-            chunk_top, part = chunk_total(
-                row_ptr, aligned_ptr, order_ptr, chunk * CHUNK, stride, V, scale,
-                CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER,
+    """Return the (top, total) of a row, from its logits or from its parts' lanes; float64."""
+    PART: tl.constexpr = LANES * STEPS
+    scale = exact_scale.to(WIDE)
+    shift, rest = fixed_shift(reference, exact_scale, 0.0, WIDE)
+    against = reference.to(WIDE)
+    lanes = tl.zeros([LANES], WIDE)
+    if HAS_PARTIALS:
+        parts = tl.cdiv(V, PART)
+        place = partials_ptr + row.to(tl.int64) * parts * LANES + tl.arange(0, LANES)
+        for part in range(0, parts):
+            lanes += tl.load(place + part * LANES)
+    else:
+        whole = V // PART * PART
+        for start in range(0, whole, PART):
+            lanes += part_lanes(
+                row_ptr, order_ptr, start, stride, V, scale, against, shift,
+                LANES, STEPS, WIDE, True, HAS_ORDER,
             )  # fmt: skip
-        top, total = combine(top, total, chunk_top, part, scale)
-    return top.to(tl.float64), total.to(tl.float64)
+        if whole < V:
+            lanes += part_lanes(
+                row_ptr, order_ptr, whole, stride, V, scale, against, shift,
+                LANES, STEPS, WIDE, False, HAS_ORDER,
+            )  # fmt: skip
+    return finished_total(row_ptr, lanes, stride, V, scale, reference, rest, LANES, WIDE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["ignore_index"])
 def partials_kernel(
     logits_ptr, inner, outer_stride, inner_stride, stride, V,
-    partials_ptr,  # [N, chunks, 2]
+    partials_ptr,  # [N, parts, LANES]
     order_ptr,  # [blocks]
+    targets_ptr,  # [N]
     scale: tl.float64,
-    CHUNK: tl.constexpr, WIDE: tl.constexpr, IS_EVEN: tl.constexpr, IS_ALIGNED: tl.constexpr,
-    HAS_ORDER: tl.constexpr,
+    LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
+    HAS_ORDER: tl.constexpr, HAS_TARGETS: tl.constexpr,
 ):  # fmt: skip
-    """Write the (top, total) of a chunk of a row."""
+    """Write the lanes of a part of a row."""
+    PART: tl.constexpr = LANES * STEPS
     program = tl.program_id(0)
-    chunks = tl.cdiv(V, CHUNK)
-    row_ptr = logits_ptr + row_offset_of(program // chunks, inner, outer_stride, inner_stride)
-    scale = tl.full([], scale, WIDE)
-    start = (program % chunks) * CHUNK
-    top, total = chunk_total(
-        row_ptr, partials_ptr, order_ptr, start, stride, V, scale,
-        CHUNK, WIDE, IS_EVEN, IS_ALIGNED, HAS_ORDER,
+    parts = tl.cdiv(V, PART)
+    row, part = program // parts, program % parts
+    row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
+    if HAS_TARGETS:
+        target = tl.load(targets_ptr + row).to(tl.int64)
+        inside = (target >= 0) & (target < V)
+        reference = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
+    else:
+        reference = reference_of(row_ptr, stride, V, LANES, WIDE)
+    exact_scale = tl.full([], scale, tl.float64)
+    shift, _ = fixed_shift(reference, exact_scale, 0.0, WIDE)
+    lanes = part_lanes(
+        row_ptr, order_ptr, part * PART, stride, V, exact_scale.to(WIDE), reference.to(WIDE), shift,
+        LANES, STEPS, WIDE, False, HAS_ORDER,
     )  # fmt: skip
-    pair_ptr = partials_ptr + program.to(tl.int64) * 2
-    tl.store(pair_ptr, top)
-    tl.store(pair_ptr + 1, total)
+    tl.store(partials_ptr + program.to(tl.int64) * LANES + tl.arange(0, LANES), lanes)

@@ -27,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from rskernels.kernels import gpu
-from rskernels.kernels.gpu.launch import CHUNK, FEW_ROWS
+from rskernels.kernels.gpu.launch import FEW_ROWS, LANES, STEPS
 from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
 from rskernels.law.decision import Law
 
@@ -40,7 +40,8 @@ TARGETS = {
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 EACH_LAYOUT = ("sm_90", "gfx942")  # what a layout compiles to differs by the warp's size only
 MANY, FEW = FEW_ROWS, 3
-EVEN, ODD = 2 * CHUNK, 2 * CHUNK + 1  # columns: whole vectors, and not
+PART = LANES * STEPS
+EVEN, ODD = 2 * PART, 2 * PART + 1  # columns: whole vectors, and not
 
 PTX_LOAD = re.compile(r"\bld\.global(?:\.[\w:]+?)*?(?:\.v(\d))?\.[bfsu](\d+)\b")
 AMD_LOAD = re.compile(r"\b(?:global|buffer)_load_([a-z0-9_]+)")
