@@ -76,7 +76,8 @@ def enough_total(
             LANES, STEPS, WIDE, True, HAS_ORDER,
         )  # fmt: skip
         # A NaN fails, and the row is read to its end.
-        is_enough = tl.sum(lanes, 0) > least
+        neighbours = tl.sum(tl.reshape(lanes, [LANES // 4, 4]), 1)
+        is_enough = tl.sum(neighbours, 0) > least
         start = tl.where(is_enough, whole, start + PART)
     top, total = reference, reference
     if is_enough == 0:

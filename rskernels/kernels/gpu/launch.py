@@ -248,9 +248,16 @@ def _outputs(logits, shape, programs, has_outputs):
 
 def _meta(logits):
     """Return a row's partition, a function of V and dtype alone, and the launch's constants."""
-    lanes = min(LANES, max(16, triton.next_power_of_2(logits.shape[-1])))
-    # A part of doubles would not fit the registers.
-    most = STEPS // 4 if logits.dtype == torch.float64 else STEPS
+    # A part of doubles as large as one of floats would not fit the registers.
+    is_wide = logits.dtype == torch.float64
+    # A part of doubles as large as one of floats would not fit the registers.
+    is_wide = logits.dtype == torch.float64
+    # A part of doubles as large as one of floats would not fit the registers.
+    is_wide = logits.dtype == torch.float64
+    # A part of doubles as large as one of floats would not fit the registers.
+    is_wide = logits.dtype == torch.float64
+    lanes = min(1024 if is_wide else LANES, max(16, triton.next_power_of_2(logits.shape[-1])))
+    most = 2 if is_wide else STEPS
     steps = min(most, triton.next_power_of_2(triton.cdiv(logits.shape[-1], lanes)))
     return {"LANES": lanes, "STEPS": steps, **_constants(logits, lanes, 4)}
 

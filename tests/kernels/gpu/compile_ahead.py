@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
+
+from machine_code import main_loop
 
 from rskernels.kernels import gpu
 from rskernels.kernels.gpu.launch import FEW_ROWS, LANES, STEPS
@@ -46,8 +49,11 @@ EVEN, ODD = 2 * PART, 2 * PART + 1  # columns: whole vectors, and not
 PTX_LOAD = re.compile(r"\bld\.global(?:\.[\w:]+?)*?(?:\.v(\d))?\.[bfsu](\d+)\b")
 AMD_LOAD = re.compile(r"\b(?:global|buffer)_load_([a-z0-9_]+)")
 AMD_WORDS = {"dword": 32, "dwordx2": 64, "dwordx3": 96, "dwordx4": 128}
-REDUCTION = re.compile(r'"tt\.reduce"\(.*?\}\) : \(tensor<(\w+), (#\w+)>\) ->', re.DOTALL)
-ENCODING = re.compile(r"^(#\w+) = (.*)$", re.MULTILINE)
+SUM = re.compile(
+    r'"tt\.reduce"\(%\w+\) <\{axis = \d+ : i32[^}]*\}> \(\{[^{}]*?arith\.addf.*?'
+    r"\}\) : \(tensor<([\dx]+)xf\d+",
+    re.DOTALL,
+)
 
 
 class Driver:
@@ -186,7 +192,9 @@ def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]
     kernel, result, flags, log = launch
     loads, facts = (_amd if target.backend == "hip" else _nvidia)(result, log)
     threads = result.metadata.num_warps * target.warp_size
-    needed = _bytes_a_chunk(launch, itemsize) / threads
+    logits = _logits_a_trip(launch)
+    needed = _bytes_a_trip(launch, logits, itemsize) / threads
+    loop = main_loop(result.asm) if logits else None
     return {
         "kernel": kernel.__name__.removesuffix("_kernel"),
         **facts,
@@ -194,7 +202,9 @@ def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]
         "threads": threads,
         "load_bits": _load_bits(loads, needed) if needed else None,
         "other_loads": sum(count for bits, count in loads.items() if bits < 128),
-        "reductions": _reductions(result.asm["ttgir"]),
+        "sums": _sums(result.asm["ttgir"]),
+        "loop": loop and loop._asdict(),
+        "logits_a_thread": logits / threads,
         "is_fused": result.metadata.enable_fp_fusion,
         "flags": flags,
     }
@@ -221,19 +231,25 @@ def _amd(result: Any, log: str) -> tuple[Counter[int], dict[str, int]]:
     return Counter(AMD_WORDS.get(name, 16) for name in AMD_LOAD.findall(text)), {
         "code": len(result.asm["hsaco"]),
         "registers": count("vgpr_count"),
-        "spills": count("vgpr_spill_count") + count("sgpr_spill_count"),
+        # Scalar registers are spilled into lanes of a vector register, not into memory.
+        "spills": count("vgpr_spill_count") + count("private_segment_fixed_size"),
     }
 
 
-def _bytes_a_chunk(launch: Launch, itemsize: int) -> int:
-    """Return how many bytes a program loads of each chunk, 0 where it reads no logits."""
-    names, flags = launch.kernel.arg_names, launch.flags
-    if "logits_ptr" not in names or flags.get("HAS_PARTIALS"):
+def _logits_a_trip(launch: Launch) -> int:
+    """Return how many logits a program takes at once, 0 where it reads none."""
+    names, constants = launch.kernel.arg_names, launch.result.src.constants
+    if "logits_ptr" not in names or launch.flags.get("HAS_PARTIALS"):
         return 0
-    is_dense = "density_inner" in names
-    tensors = flags["HAS_DENSITY"] + flags["HAS_M"] if is_dense else 0
-    chunk = launch.result.src.constants[(names.index("CHUNK"),)]
-    return chunk * (itemsize + tensors * max(4, itemsize))
+    sizes = [constants[(names.index(n),)] for n in ("LANES", "STEPS", "CHUNK") if n in names]
+    return math.prod(sizes)
+
+
+def _bytes_a_trip(launch: Launch, logits: int, itemsize: int) -> int:
+    """Return how many bytes a program loads for so many logits."""
+    is_dense = "density_inner" in launch.kernel.arg_names
+    tensors = launch.flags["HAS_DENSITY"] + launch.flags["HAS_M"] if is_dense else 0
+    return logits * (itemsize + tensors * max(4, itemsize))
 
 
 def _load_bits(loads: Counter[int], needed: float) -> int:
@@ -245,10 +261,9 @@ def _load_bits(loads: Counter[int], needed: float) -> int:
     raise ValueError(f"{dict(loads)} loads leave {needed} bytes of a chunk unread")
 
 
-def _reductions(ir: str) -> list[str]:
-    """Return the tensors that are reduced, each with its layout over threads."""
-    encodings = dict(ENCODING.findall(ir))
-    return sorted({f"{kind} {encodings[name]}" for kind, name in REDUCTION.findall(ir)})
+def _sums(ir: str) -> list[int]:
+    """Return of how many terms the floating sums are, whose order the compiler chooses."""
+    return sorted({int(shape.split("x")[-1]) for shape in SUM.findall(ir)})
 
 
 def main() -> None:
