@@ -32,8 +32,12 @@ class Loop(NamedTuple):
 def main_loop(asm: dict) -> Loop | None:
     """Return the loop with the most loads of a compiled kernel, None where none loads."""
     code, ends = _nvidia(asm["cubin"]) if "cubin" in asm else _amd(asm["amdgcn"])
-    loops = [_count(code[begin : end + 1]) for begin, end in ends]
-    return max((loop for loop in loops if loop.loads), key=lambda loop: loop.loads, default=None)
+    # A block that the compiler has moved up makes a jump back to it look like a loop round others.
+    innermost = [
+        (begin, end) for begin, end in ends if not any(begin < head < end for head, _ in ends)
+    ]
+    loops = [_count(code[begin : end + 1]) for begin, end in innermost]
+    return max((loop for loop in loops if loop.loads), key=lambda loop: (loop.loads, loop.instructions), default=None)
 
 
 def instructions(asm: dict) -> int:
@@ -47,8 +51,7 @@ def _nvidia(cubin: bytes) -> tuple[list[str], list[tuple[int, int]]]:
         file.write(cubin)
         file.flush()
         done = subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True)
-    code = _parse(done.stdout, NVIDIA_LABEL, NVIDIA_INSTRUCTION, NVIDIA_BRANCH)
-    return code
+    return _parse(done.stdout, NVIDIA_LABEL, NVIDIA_INSTRUCTION, NVIDIA_BRANCH)
 
 
 def _amd(text: str) -> tuple[list[str], list[tuple[int, int]]]:
