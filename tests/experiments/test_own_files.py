@@ -49,6 +49,11 @@ def test_a_method_of_a_shift_keeps_them_too(tmp_path, method):
     )
     config = GradientConfig(data="npz", path=str(tmp_path / "x.npz"), method=method)
     assert load(config).counts.tolist() == [25, 15]
+    small = GradientConfig(
+        data="npz", path=str(tmp_path / "x.npz"), method=method, test_fraction=0.9
+    )
+    with pytest.raises(DataError, match="the file leaves 2 rows to the rarest class: too few"):
+        run(small, tmp_path / "run", progress=False)
 
 
 def test_what_an_imbalance_leaves_out_is_said(tmp_path, capsys):

@@ -17,6 +17,7 @@ FINEST = 2.0**-24  # relative rounding of float32
 LOST = 1e-3  # of a column's spread, what rounding to float32 may take
 CONSTANT = 1e-12  # spread over mean, of float64
 MOST_LISTED = 10
+BLOCK = 1 << 16  # rows
 NUMBER_THEM = "np.unique(y, return_inverse=True)[1] numbers them so"
 LARGEST = float(np.finfo(np.float32).max) / 2  # a difference of two is finite
 
@@ -180,7 +181,9 @@ def _tables(parts: Sequence[Named]) -> list[torch.Tensor]:
     """Return tables as float32, shifted where float32 would lose a column's spread."""
     x, name = parts[0]
     mean = x.mean(axis=0, dtype=np.float64)
-    spread = np.sqrt(np.square(x - mean).mean(axis=0))
+    # A block at a time: in float64 a large table may not fit into memory.
+    blocks = (np.square(x[i : i + BLOCK] - mean).sum(axis=0) for i in range(0, len(x), BLOCK))
+    spread = np.sqrt(np.sum(list(blocks), axis=0) / len(x))
     # What rounding alone makes of a constant is no spread.
     far = (np.abs(mean) * FINEST > LOST * spread) & (spread > CONSTANT * np.abs(mean))
     if not far.any():
