@@ -52,7 +52,7 @@ def test_a_method_of_a_shift_keeps_them_too(tmp_path, method):
     small = GradientConfig(
         data="npz", path=str(tmp_path / "x.npz"), method=method, test_fraction=0.9
     )
-    with pytest.raises(DataError, match="the file leaves 2 rows to the rarest class: too few"):
+    with pytest.raises(DataError, match="the file leaves 3 rows to the rarest class: too few"):
         run(small, tmp_path / "run", progress=False)
 
 
