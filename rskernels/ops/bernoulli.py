@@ -9,7 +9,7 @@ from rskernels._torch import BERNOULLI, Call
 from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels.law.seeds import CPU, check_row_offset, check_stream
 from rskernels.law.streams import Stream
-from rskernels.ops.arguments import M_argument, check_floating, seed_argument
+from rskernels.ops.arguments import M_argument, check_floating, layout_argument, seed_argument
 
 
 def bernoulli_mask(
@@ -53,7 +53,11 @@ def bernoulli_mask(
     is_direct = idle and is_plain(log_ratio, M, seed)
     device = None if is_direct else log_ratio.device
     M = M_argument(M, device, log_ratio.shape, log_space)
-    seed = seed_argument(seed, generator, device or CPU, idle)
+    key = seed_argument(seed, generator, device or CPU, idle)
+    layout = None
+    if not is_direct:
+        others = {"M": M, "seed": key}
+        layout = layout_argument("log_ratio", log_ratio, log_ratio.shape, seed is None, others)
     numbers = (check_row_offset(row_offset), check_stream(stream), bool(log_space))
-    mask: Tensor = BERNOULLI(Call((log_ratio, M, seed, *numbers), is_direct))
+    mask: Tensor = BERNOULLI(Call((log_ratio, M, key, *numbers), is_direct, layout))
     return mask

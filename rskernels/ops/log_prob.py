@@ -6,10 +6,12 @@ from torch import Tensor
 
 from rskernels._torch import LOG_PROB, transforms
 from rskernels._torch.fast_path import is_compiling, is_transforming
+from rskernels._torch.sharded import own_part
 from rskernels.ops.arguments import (
     check_logits,
     check_targets,
     integer_argument,
+    layout_argument,
     temperature_argument,
 )
 
@@ -52,6 +54,17 @@ def target_log_prob(
     check_targets(targets, check_logits(logits)[:-1], logits.device, "a torch.Tensor")
     temperature = temperature_argument(temperature)
     ignore_index = integer_argument("ignore_index", ignore_index)
+    others = {"targets": targets}
+    layout = layout_argument("logits", logits, targets.shape, False, others)
+    if layout is None:
+        return _target_log_prob(logits, targets, temperature, ignore_index)
+    part = _target_log_prob(own_part(logits), layout.cut(targets), temperature, ignore_index)
+    return layout.whole(part)
+
+
+def _target_log_prob(
+    logits: Tensor, targets: Tensor, temperature: float, ignore_index: int
+) -> Tensor:
     arguments = (logits, targets, temperature, ignore_index)
     if is_transforming():
         return transforms.target_log_prob(*arguments)
