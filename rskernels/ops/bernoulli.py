@@ -27,7 +27,8 @@ def bernoulli_mask(
     Parameters
     ----------
     log_ratio : Tensor
-        log p - log q, floating ``[...]``; NaN and +inf are rejected, -inf is a ratio of 0.
+        log p - log q, floating ``[...]``; NaN and +inf are rejected, -inf is a ratio of 0. May be
+        a DTensor that is sharded along any dimension.
     M : Tensor, float or None
         Envelope constant, above 0; broadcasts to ``log_ratio``. None is 1.
     log_space : bool

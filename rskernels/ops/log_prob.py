@@ -27,7 +27,8 @@ def target_log_prob(
     Parameters
     ----------
     logits : Tensor
-        float32, float64, bfloat16 or float16 ``[..., V]``.
+        float32, float64, bfloat16 or float16 ``[..., V]``; may be a DTensor, as in
+        ``accept_mask``.
     targets : Tensor
         int64 or int32 ``logits.shape[:-1]``.
     temperature : float
@@ -49,7 +50,7 @@ def target_log_prob(
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     NotImplementedError
         For a second or a forward-mode derivative, under torch.func.vmap, and for torch.func's
-        transforms inside torch.compile.
+        transforms inside torch.compile or of a DTensor.
     """
     check_targets(targets, check_logits(logits)[:-1], logits.device, "a torch.Tensor")
     temperature = temperature_argument(temperature)
