@@ -50,10 +50,13 @@ class DecisionOperation(Operation):
         """Call the CPU kernel where that is all that would happen, else the torch operator."""
         arguments, is_direct, layout = call
         # Where a graph breaks, a call that was bound outside of it may be traced.
-        compiling = is_compiling()
-        if is_direct and not compiling:
+        if is_compiling():
+            operator = self.traced
+        elif is_direct:
             return getattr(cpu_kernels(), self.kernel)(*arguments)
-        operator, fields = self.traced if compiling else self.eager, self.fields(*arguments)
+        else:
+            operator = self.eager
+        fields = self.fields(*arguments)
         if layout is None:
             return operator(*fields)
         return decide_part(layout, operator, dict(zip(self.names, fields, strict=False)))

@@ -67,7 +67,11 @@ def check_targets(
         _check_strided("targets", targets)
     if targets.dtype not in INDEX_DTYPES:
         raise TypeError(f"targets must be int64 or int32, got {targets.dtype}")
-    shape = _shape("targets", targets)
+    try:
+        shape = targets.shape
+    except RuntimeError:  # as of nested tensors, which costs less than asking all others
+        _check_strided("targets", targets)
+        raise
     if shape != leading:
         raise ValueError(
             f"targets must have the logits' leading shape {list(leading)}, got {list(shape)}"
@@ -147,14 +151,17 @@ def order_argument(
     return order.blocks
 
 
+def may_be_odd(*values: Any) -> bool:
+    """Say whether ``layout_argument`` has to look at these."""
+    return not are_ordinary(*values) or is_transforming()
+
+
 def layout_argument(
     name: str, rows: Tensor, decisions: torch.Size, is_drawn: bool, others: dict[str, Any]
 ) -> Layout | None:
     """Return how decisions lie on ranks, if arguments are DTensors; refuse what has a mask."""
     if is_transforming() and not is_compiling():
         refuse_transform(rows, *others.values())
-    if are_ordinary(rows, *others.values()):
-        return None
     for other, value in {name: rows, **others}.items():
         if isinstance(value, MaskedTensor):
             raise TypeError(
@@ -204,7 +211,12 @@ def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.
         _check_strided(name, value)
         if value.device != device:
             raise ValueError(f"{name} is on {value.device}, the decisions on {device}")
-    if _shape(name, value) != shape:
+    try:
+        given = value.shape
+    except RuntimeError:
+        _check_strided(name, value)
+        raise
+    if given != shape:
         missing = len(shape) - value.dim()
         if missing < 0 or any(
             size not in (1, shape[missing + axis]) for axis, size in enumerate(value.shape)
@@ -214,15 +226,6 @@ def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.
                 f"got {list(value.shape)}"
             )
     return value.detach() if value.requires_grad else value
-
-
-def _shape(name: str, value: Tensor) -> torch.Size:
-    try:
-        return value.shape
-    except RuntimeError:  # as of nested tensors, which costs less than asking all others
-        if value.is_nested:
-            _refuse_layout(name, value)
-        raise
 
 
 def _check_strided(name: str, value: Tensor) -> None:

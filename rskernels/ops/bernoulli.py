@@ -9,7 +9,13 @@ from rskernels._torch import BERNOULLI, Call
 from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels.law.seeds import CPU, check_row_offset, check_stream
 from rskernels.law.streams import Stream
-from rskernels.ops.arguments import M_argument, check_floating, layout_argument, seed_argument
+from rskernels.ops.arguments import (
+    M_argument,
+    check_floating,
+    layout_argument,
+    may_be_odd,
+    seed_argument,
+)
 
 
 def bernoulli_mask(
@@ -56,7 +62,7 @@ def bernoulli_mask(
     M = M_argument(M, device, log_ratio.shape, log_space)
     key = seed_argument(seed, generator, device or CPU, idle)
     layout = None
-    if not is_direct:
+    if not is_direct and may_be_odd(log_ratio, M, key):
         others = {"M": M, "seed": key}
         layout = layout_argument("log_ratio", log_ratio, log_ratio.shape, seed is None, others)
     numbers = (check_row_offset(row_offset), check_stream(stream), bool(log_space))

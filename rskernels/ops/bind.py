@@ -16,6 +16,7 @@ from rskernels.ops.arguments import (
     density_argument,
     integer_argument,
     layout_argument,
+    may_be_odd,
     order_argument,
     seed_argument,
     temperature_argument,
@@ -65,7 +66,7 @@ def bind(
         bool(log_space), model_is_target, integer_argument("ignore_index", ignore_index),
     ))  # fmt: skip
     layout = None
-    if not is_direct:
+    if not is_direct and may_be_odd(logits, targets, density, M, key, blocks):
         others = {"targets": targets, name: density, "M": M, "seed": key, "order": blocks}
         layout = layout_argument("logits", logits, shape, seed is None, others)
     has_reading = is_lazy or blocks is not None

@@ -12,6 +12,7 @@ from rskernels.ops.arguments import (
     check_targets,
     integer_argument,
     layout_argument,
+    may_be_odd,
     temperature_argument,
 )
 
@@ -55,8 +56,9 @@ def target_log_prob(
     check_targets(targets, check_logits(logits)[:-1], logits.device, "a torch.Tensor")
     temperature = temperature_argument(temperature)
     ignore_index = integer_argument("ignore_index", ignore_index)
-    others = {"targets": targets}
-    layout = layout_argument("logits", logits, targets.shape, False, others)
+    layout = None
+    if may_be_odd(logits, targets):
+        layout = layout_argument("logits", logits, targets.shape, False, {"targets": targets})
     if layout is None:
         return _target_log_prob(logits, targets, temperature, ignore_index)
     part = _target_log_prob(own_part(logits), layout.cut(targets), temperature, ignore_index)
