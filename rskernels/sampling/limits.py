@@ -132,8 +132,9 @@ def unbounded(report: RejectionReport) -> str:
             f"{report.log_M:.6g}"
         )
     return (
-        f"no finite M seems to bound p/q, whose largest values have the Pareto shape "
-        f"k̂ = {report.pareto_k:.2f}, below 0 where one does: {effect}. Take a proposal whose tails are no lighter than the target's"
+        "no finite M seems to bound p/q, whose largest values have the Pareto shape "
+        f"k̂ = {report.pareto_k:.2f}, below 0 where one does: {effect}. Take a proposal whose tails "
+        "are no lighter than the target's"
     )
 
 

@@ -185,8 +185,8 @@ class SamplingRun:
         """Return how many may be drawn at once."""
         if self.options.max_seconds is None:
             return self.most
-        # What a draw takes is unknown, and the time is looked at between batches only: each takes
-        # about a quarter of the time so far. The sizes do not go by the clock, so results are equal.
+        # What a draw takes is unknown: each batch takes about a quarter of the time so far. Sizes
+        # that went by the clock would give other draws at every call.
         return min(self.most, 1 + self.counts.drawn // 4)
 
     def _next_size(self, most: int) -> int:

@@ -34,14 +34,18 @@ def is_unbounded(envelope: Envelope, pareto_k: float) -> bool:
     state = envelope.state_dict()
     largest = state["tail"].sort(descending=True).values
     valid = int((state["seen"] - state["invalid"]).item())
-    length = min(math.ceil(3 * math.sqrt(valid)), len(largest) - 1) // 2
+    length = min(math.ceil(3 * math.sqrt(valid)), len(largest) - 1)
     shape = pareto_k
-    while length >= FEWEST:
+    while True:
+        # Of few values that are repeated no law can be told.
+        if int((largest[:length] > largest[length]).sum()) < FEWEST:
+            return False
+        if length < 2 * FEWEST:
+            return shape <= MOST
+        length //= 2
         shape = _pareto_k(largest, length)
         if not shape > 0.0:
             return False
-        length //= 2
-    return shape <= MOST
 
 
 def _pareto_k(largest: Tensor, length: int) -> float:
