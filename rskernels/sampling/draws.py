@@ -49,9 +49,11 @@ class DrawSource:
             self._sample, self._log_q = proposal
             self.draw_numel = None
         else:
+            has_both = callable(getattr(proposal, "sample", None)) and hasattr(proposal, "log_prob")
+            hint = "; give (proposal.sample, proposal.log_prob)" if has_both else ""
             raise TypeError(
                 "proposal must be a torch.distributions.Distribution or a pair (sample, log_prob) "
-                f"of callables, got {type(proposal).__name__}"
+                f"of callables, got {type(proposal).__name__}{hint}"
             )
 
     def draw(self, n: int, generators: Generators) -> ScoredDraws:

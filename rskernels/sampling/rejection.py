@@ -109,6 +109,13 @@ def rejection_sample(
     NoFiniteM
         With an Envelope "tail" whose ratios have no finite M.
 
+    Warns
+    -----
+    UserWarning
+        If M was learnt and the largest ratios look as if no finite M bounds them: the draws then
+        follow the target only among the ratios seen. An Envelope "quantile" or "budget", which
+        truncates by design, is not warned of.
+
     Notes
     -----
     Proposal i is accepted exactly when log w - log M ≥ log u with u the uniform of ``(seed, i)``

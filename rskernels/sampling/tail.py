@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rskernels.envelope import Envelope
 
-# Of the whole tail, 3√S of S ratios. 4,000 ratios of a finite M have a k̂ above it by chance with
-# probability 1e-4; where the true shape is 0.7, 1 in 200 stays below.
+# Of the whole tail, 3√S of S ratios: 4 standard deviations above 0 where S is 4,000 and M finite;
+# where the true shape is 0.7 to 1, 1 run in 20 stays below (docs/theory/violations.md).
 UNBOUNDED = 0.3
 # Its halves say so too, down to this many ratios: a target that few proposals hit has a tail of
 # almost nothing, below a top that is bounded.

@@ -8,6 +8,7 @@ import torch
 from torch.distributions import Beta, Dirichlet, Laplace, Normal
 
 from rskernels import Envelope, rejection_sample
+from rskernels.rsft import FamilyProposal
 
 ARGUMENTS = [
     ({"num_samples": -1}, ValueError, "num_samples must be at least 0, got -1"),
@@ -35,6 +36,11 @@ ARGUMENTS = [
     ({"generator": 3}, TypeError, "generator must be a torch.Generator, got int"),
     ({"log_prob": 3}, TypeError, "log_prob must be a callable or a Distribution, got int"),
     ({"proposal": Normal}, TypeError, r"a pair \(sample, log_prob\) of callables, got type"),
+    (
+        {"proposal": FamilyProposal(Normal, loc=torch.tensor(0.0), scale=torch.tensor(1.0))},
+        TypeError,
+        r"got FamilyProposal; give \(proposal.sample, proposal.log_prob\)",
+    ),
     ({"proposal": (torch.rand, 3)}, TypeError, "of callables, got tuple"),
     (
         {"proposal": Normal(torch.zeros(3), 1.0)},
