@@ -38,6 +38,59 @@ def test_the_seed_queued_for_cuda_stays(monkeypatch, is_available):
     assert queued_seed() == 1234
 
 
+@pytest.fixture
+def device(monkeypatch):
+    """Two devices whose generators are the CPU's; the first use is what ``use`` is set for."""
+    state = {"used": False}
+    generators = (torch.Generator(), torch.Generator())
+
+    def use():
+        if not state["used"]:
+            state["used"] = True
+            for call in filter(None, torch.cuda._lazy_seed_tracker.get_calls()):
+                call[0]()
+        return generators
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: state["used"])
+    monkeypatch.setattr("torch.cuda.random.device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "default_generators", generators, raising=False)
+    return use
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has the test below")
+@pytest.mark.parametrize("is_used_before", [False, True])
+def test_devices_draw_by_the_seed_and_are_put_back(device, is_used_before):
+    torch.manual_seed(1234)
+    if is_used_before:
+        device()
+
+    def sample(n):
+        loc = torch.randn(n, generator=device()[1])
+        return loc.clamp(-4.0, 4.0)
+
+    proposal = (sample, TARGET.log_prob)
+    first = draw(proposal, batch_size=100)
+    expected = torch.Generator().manual_seed(1234).get_state()
+    for generator in device():
+        assert torch.equal(generator.get_state(), expected)
+    assert torch.equal(draw(proposal, batch_size=100), first)
+    assert len(first.unique()) == len(first)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_draws_by_the_seed_and_is_put_back():
+    def sample(n):
+        return torch.randn(n, device="cuda")
+
+    torch.manual_seed(1234)
+    before = torch.cuda.get_rng_state()
+    first = draw((sample, TARGET.log_prob), batch_size=100)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert torch.equal(draw((sample, TARGET.log_prob), batch_size=100), first)
+
+
 def test_a_target_that_draws_uses_the_callers_generator():
     torch.manual_seed(3)
     expected = torch.rand(3)
