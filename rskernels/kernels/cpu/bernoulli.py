@@ -3,6 +3,7 @@
 import numpy as np
 from numba import carray, njit
 
+from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import F64, as_i64
 from rskernels.kernels.cpu.law import decide_by_words, draw_rows, natural_logs, row_logs, seed_of
 from rskernels.kernels.cpu.simd.memory import part_loader, store_mask
@@ -14,7 +15,8 @@ _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 _word0, _word1, _word2, _word3 = philox_words
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def bernoulli_rows(share, arguments):
     """Accept each log ratio of the units that it takes where log r - log M >= log u."""
     counter, grab, units, unit_rows, N = share
@@ -39,7 +41,8 @@ def bernoulli_rows(share, arguments):
         begin = next_share(counter, begin, grab)
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def philox_rows(share, arguments):
     """Write the Philox words of counters [N, 4] and keys [N, 2], all int64."""
     next_unit, grab, units, unit_rows, N = share

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numba import carray, njit
 
+from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import F64, as_f64
 from rskernels.kernels.cpu.early_exit import decide_unread
 from rskernels.kernels.cpu.law import (
@@ -125,7 +126,8 @@ def settle_rows(known, n, inside, rows, logs, accepted_unread, law, code, unit_r
         tally_rows(summaries, n, unit_rows, decided, chosen, violations, known + LOG_R)
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def target_rows(share, arguments):
     """Decide the target's entry of each row of the units that it takes, sixteen rows at a time.
 

@@ -9,6 +9,7 @@ import math
 import numpy as np
 from numba import carray, float64, njit
 
+from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.decide import tally
 from rskernels.kernels.cpu.dtypes import (
     F64,
@@ -159,7 +160,8 @@ def values_of_row(values, n, inner, shared, code, is_log):
     return address, value_code, stride, log_value
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def log_entries(values, code, V, logs):
     """Write the logarithms of densities or Ms that every row shares."""
     for i in range(0, V, 16):
@@ -194,7 +196,8 @@ def outputs_of_row(outputs, n, unit_rows, code, V):
     return mask + n * V, log_prob + at, log_ratio + at, summaries + n // unit_rows * (SUMMARY * 8)
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def dense_rows(share, arguments):
     """Decide every entry of the rows of the units that it takes.
 

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import carray, njit
 
+from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import (
     F64,
     as_f64,
@@ -24,7 +25,8 @@ from rskernels.kernels.cpu.softmax import row_total
 from rskernels.kernels.cpu.threads import next_share
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def log_prob_rows(share, arguments):
     """Write log q of each row's target, and (reference, total) [N, 2] for the gradient.
 
@@ -89,7 +91,8 @@ def _gradient_row_of(element):
 gradient_row = by_dtype(_gradient_row_of)
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def gradient_rows(share, arguments):
     """Write the gradient [N, V] of ``target_log_prob``, slope * (1[v = target] - q_v).
 
