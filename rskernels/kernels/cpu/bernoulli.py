@@ -7,6 +7,7 @@ from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import F64, as_i64
 from rskernels.kernels.cpu.law import decide_by_words, draw_rows, natural_logs, row_logs, seed_of
 from rskernels.kernels.cpu.simd.memory import part_loader, store_mask
+from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import philox_words
 from rskernels.kernels.cpu.simd.vectors import LANES, first_lanes, splat, widen
 from rskernels.kernels.cpu.threads import next_share
@@ -19,6 +20,7 @@ _word0, _word1, _word2, _word3 = philox_words
 @njit(nogil=True)
 def bernoulli_rows(share, arguments):
     """Accept each log ratio of the units that it takes where log r - log M >= log u."""
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     log_ratio, M, draw, log_space, mask = arguments
     address, code = log_ratio
@@ -39,6 +41,7 @@ def bernoulli_rows(share, arguments):
             words = draw_rows(row_offset, n, stream, seed)
             store_mask(mask + n, inside, decide_by_words(values - log_M, valid, words))
         begin = next_share(counter, begin, grab)
+    restore(mode)
 
 
 @cached

@@ -19,15 +19,16 @@ import tempfile
 import uuid
 import warnings
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
-from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+config: Any = numba.config  # whose names are made as it is imported
 HERE = Path(__file__).parent
 # Options that change what is compiled.
 OPTIONS = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE")

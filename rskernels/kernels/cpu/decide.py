@@ -27,6 +27,7 @@ from rskernels.kernels.cpu.law import (
 from rskernels.kernels.cpu.parts import scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
 from rskernels.kernels.cpu.simd.memory import loader, store_mask, storer
+from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import uniforms
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
@@ -136,6 +137,7 @@ def target_rows(share, arguments):
     the addresses of (mask, log_prob, log_ratio, summaries), 0 but for the mask where it alone is
     returned. Returns how many targets lie outside ``[0, V)``.
     """
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     logits, targets, density, M, draw, law, reading, outputs = arguments
     code, is_float32 = logits[1], logits[1] != F64
@@ -184,4 +186,5 @@ def target_rows(share, arguments):
                 law, code, unit_rows, outputs,
             )  # fmt: skip
         begin = next_share(counter, begin, grab)
+    restore(mode)
     return outside

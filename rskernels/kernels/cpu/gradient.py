@@ -20,6 +20,7 @@ from rskernels.kernels.cpu.law import log_prob_of, scale_of
 from rskernels.kernels.cpu.parts import BLOCK, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import exp2
 from rskernels.kernels.cpu.simd.memory import part_loader, storer
+from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.vectors import first_lanes, lane_is, named, select, splat
 from rskernels.kernels.cpu.softmax import row_total
 from rskernels.kernels.cpu.threads import next_share
@@ -32,6 +33,7 @@ def log_prob_rows(share, arguments):
 
     Returns how many targets lie outside ``[0, V)``.
     """
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     logits, targets, law, outputs = arguments
     _, code, _, _, _, stride, V = logits
@@ -57,6 +59,7 @@ def log_prob_rows(share, arguments):
                     log_q = log_prob_of(z, kept[0], kept[1], temperature)
             store_float(log_prob + n * out_size, code, log_q)
         begin = next_share(counter, begin, grab)
+    restore(mode)
     return outside
 
 
@@ -98,6 +101,7 @@ def gradient_rows(share, arguments):
 
     It is 0 for rows ignored or not used.
     """
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     logits, targets, inputs, law, gradient = arguments
     _, code, _, _, _, stride, V = logits
@@ -123,3 +127,4 @@ def gradient_rows(share, arguments):
                 code, (row, stride * size, V, softmax, slope, target, gradient_at, scratch)
             )
         begin = next_share(counter, begin, grab)
+    restore(mode)
