@@ -13,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test test-fast nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick test test-fast nightly soak bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
 demo: $(READY) $(KERNELS) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
@@ -37,10 +37,17 @@ test-fast: $(READY) $(KERNELS) ## while you write: no interpreter, statistics, t
 	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
-nightly: $(READY) $(KERNELS) ## the tests with fresh draws, and the slow ones
+nightly: $(READY) $(KERNELS) ## the tests with fresh draws, the slow ones, and an hour of soak
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
 	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
 	$(BIN)/python -m pytest -m large
+	$(MAKE) soak SECONDS=3600 SEED=$$RSKERNELS_TEST_SEED
+
+SECONDS ?= 120
+SEED ?= $(shell date +%s)
+# For instance make soak SECONDS=3600 SEED=1; the seed decides the calls, not which thread is when.
+soak: $(READY) $(KERNELS) ## random calls from threads, forks and interrupts: no leak, no hang
+	$(BIN)/python -m tests.soak.run --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 bench: $(READY) $(KERNELS) ## measure the CPU kernels and the envelope
 	$(BIN)/python -m benchmarks.cpu.run

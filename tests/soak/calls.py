@@ -327,6 +327,3 @@ CASES = {
     "verify": verify,
     "verify_mask": verify_mask,
 }
-
-# These call no operation of torch's that it divides among threads.
-KERNELS = ("accept", "accept_mask", "dense", "estimate_M", "order", "verify", "verify_mask")

@@ -91,7 +91,7 @@ def work_of_a_child(cases, shared, rng, most_threads):
         for envelope in shared:
             envelope.forget_threads()
         call_cases()
-        for _ in range(3 if shared else 0):
+        for _ in range(3):
             shared[int(rng.integers(len(shared)))].touch(rng)
         if rng.random() < 0.5:
             thread = threading.Thread(target=call_cases)

@@ -14,12 +14,12 @@ _kept = []
 
 def leak_memory():
     """Keep what nobody reads."""
-    _kept.append(torch.zeros(1 << 18))
+    _kept.append(torch.zeros(1 << 20))
 
 
 def leak_objects():
     """Keep what takes no room."""
-    _kept.extend([] for _ in range(100))
+    _kept.extend([] for _ in range(2000))
 
 
 def leak_thread():
@@ -38,19 +38,19 @@ def leak_child():
         os._exit(0)
 
 
-def hang(worker):
+def hang():
     """Wait in a call for what never comes."""
     calls.CASES["uniforms"] = lambda rng: calls.Case(threading.Event().wait)
 
 
-def hang_in_child(worker):
+def hang_in_child():
     """Hold a lock while forking, which a child then waits for."""
     held = threading.Lock()
     os.register_at_fork(before=held.acquire, after_in_child=held.acquire)
     os.register_at_fork(after_in_parent=held.release)
 
 
-def decide_wrongly(worker):
+def decide_wrongly():
     """Turn a decision over where two threads decide at once."""
     whole, alone = calls.rskernels.accept_mask, threading.Semaphore(1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 
 class Gate:
@@ -29,16 +28,12 @@ class Gate:
             self._abroad -= 1
             self._condition.notify_all()
 
-    def shut(self, patience: float) -> bool:
-        """Hold everybody; return whether all have come within so many seconds."""
-        end = time.monotonic() + patience
+    def shut(self) -> None:
+        """Hold everybody; return when all have come."""
         with self._condition:
             self._is_shut = True
             while self._abroad > 0:
-                left = end - time.monotonic()
-                if left <= 0 or not self._condition.wait(left):
-                    return self._abroad == 0
-            return True
+                self._condition.wait()
 
     def open(self) -> None:
         """Let everybody pass."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import os
 import statistics
 import sys
@@ -14,7 +15,6 @@ from typing import NamedTuple
 import torch
 
 PROCESS = Path("/proc/self")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1 << 20
 
 
@@ -22,7 +22,7 @@ class Sample(NamedTuple):
     """The process at one moment, at which none of its threads makes a call."""
 
     rss: int
-    """Bytes of resident memory."""
+    """Bytes of resident memory, without the pages of files."""
     malloc: int
     """Bytes that malloc has given out: tensors, arrays and objects of C++. 0 where unknown."""
     blocks: int
@@ -44,9 +44,10 @@ class Sample(NamedTuple):
 # How much each may grow after the warm-up, however long that is. What threads and OpenMP keep for
 # themselves comes to a few MiB; a leak of 100 bytes a call is 30 MiB an hour.
 LIMITS = Sample(
-    rss=48 * MIB, malloc=8 * MIB, blocks=20_000, objects=5_000, tensors=50,
+    rss=64 * MIB, malloc=8 * MIB, blocks=20_000, objects=5_000, tensors=50,
     threads=0, tasks=3, files=0, shm=0, children=0,
 )  # fmt: skip
+ENOUGH = 9  # samples, to tell growth from noise
 # These are as good as exact at every moment: the last must not be above the first ones' largest.
 COUNTED = ("threads", "tasks", "files", "shm", "children")
 
@@ -73,7 +74,7 @@ def take_sample() -> Sample:
         malloc = info.uordblks + info.hblkhd
     objects = gc.get_objects()
     return Sample(
-        rss=int((PROCESS / "statm").read_text().split()[1]) * PAGE,
+        rss=_resident(),
         malloc=malloc,
         blocks=sys.getallocatedblocks(),
         objects=len(objects),
@@ -92,6 +93,11 @@ def children() -> list[int]:
     return [int(child) for file in files for child in file.read_text().split()]
 
 
+def _resident():
+    (line,) = (line for line in (PROCESS / "status").read_text().splitlines() if "RssAnon" in line)
+    return int(line.split()[1]) << 10
+
+
 def _shared_memory():
     maps = (PROCESS / "maps").read_text().splitlines()
     mine = [name for name in os.listdir("/dev/shm") if f"_{os.getpid()}_" in name]
@@ -101,8 +107,8 @@ def _shared_memory():
 def growths(samples: list[Sample]) -> dict[str, float]:
     """Return how much each has grown after the warm-up, the first third of the samples.
 
-    Of a noisy one that is the slope through the medians of two halves (Theil's incomplete method,
-    1950) times the time; of what is counted it is the last against the largest before.
+    Of a noisy one that is the median slope of all pairs times the time (Theil 1950, Sen 1968); of
+    what is counted it is the least of the last three against the largest before.
     """
     warm = len(samples) // 3
     first, rest = samples[: warm + 1], samples[warm:]
@@ -112,16 +118,15 @@ def growths(samples: list[Sample]) -> dict[str, float]:
         if name in COUNTED:
             grown[name] = min(values[-3:]) - max(early)
         else:
-            half = len(values) // 2
-            pairs = zip(values[:half], values[-half:], strict=True)
-            # Halves lie half of the time apart.
-            grown[name] = 2.0 * statistics.median(late - soon for soon, late in pairs)
+            pairs = itertools.combinations(enumerate(values), 2)
+            slope = statistics.median((late - soon) / (j - i) for (i, soon), (j, late) in pairs)
+            grown[name] = slope * (len(values) - 1)
     return grown
 
 
 def leaks(samples: list[Sample]) -> list[str]:
-    """Return what has grown by more than it may, a sentence each; at least 6 samples tell."""
-    if len(samples) < 6:
+    """Return what has grown by more than it may, a sentence each; few samples tell nothing."""
+    if len(samples) < ENOUGH:
         return []
     return [
         f"{name} grew by {grown:,.0f}, more than {getattr(LIMITS, name):,}: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .calls import CASES, KERNELS, make_case
+from .calls import CASES, make_case
 from .children import fork_and_call, work_of_a_child
 from .digest import digest_of
 from .faults import REPEATED
@@ -26,16 +27,16 @@ OFTEN = {"shared": 14.0, "argument": 4.0, "callable": 2.0, "count": 2.0, "thread
 class Common:
     """What all threads know: the cases at hand, their digests, shared envelopes, what failed."""
 
-    def __init__(self, seed: int, patience: float, skipped=(), planted=None) -> None:
+    def __init__(self, seed: int, patience: float, skipped=(), planted=()) -> None:
         self.seed, self.patience = seed, patience
         self.failures: list[str] = []
         self.kinds = [kind for kind in CASES if kind not in skipped]
         often = {name: share for name, share in OFTEN.items() if name not in skipped}
-        if planted in REPEATED:
-            often["planted"] = 2.0
+        self.planted = [REPEATED[name] for name in planted if name in REPEATED]
+        if self.planted:
+            often["planted"] = 10.0
         self.names = [*often, "case"]
         self.shares = np.array([*often.values(), 100.0 - sum(often.values())]) / 100.0
-        self.planted: Callable[[], None] | None = REPEATED.get(planted)
         self._period = 0
         self.renew()
 
@@ -49,11 +50,10 @@ class Common:
             SharedEnvelope(options, [self.seed, self._period, n]) for n, options in enumerate(KINDS)
         ]
 
-    def name_of(self, rng, kinds=None) -> tuple:
+    def name_of(self, rng) -> tuple:
         """Return a case at hand: its kind, the seed, its number."""
-        kinds = kinds or self.kinds
         number = self._period * NUMBERS + int(rng.integers(NUMBERS))
-        return kinds[int(rng.integers(len(kinds)))], self.seed, number
+        return self.kinds[int(rng.integers(len(self.kinds)))], self.seed, number
 
     def settle(self, name: tuple) -> None:
         """Make a case; compare with whoever made it before, or check the result."""
@@ -73,7 +73,11 @@ class Worker:
         self.common, self.index = common, index
         self.rng = np.random.default_rng([common.seed, 1000 + index])
         self.counts: Counter[str] = Counter()
-        self.doing = ""
+        self.doing, self.since = "", 0.0
+
+    def begin(self, what: str) -> None:
+        """Note what the thread is doing, for who finds it still at it much later."""
+        self.doing, self.since = what, time.monotonic()
 
     def act(self) -> None:
         """Do one thing, and record what fails."""
@@ -82,18 +86,20 @@ class Worker:
         try:
             if what == "case":
                 name = common.name_of(rng)
-                what, self.doing = name[0], f"make_case{name}"
+                what = name[0]
+                self.begin(f"make_case{name}")
                 common.settle(name)
             else:
-                self.doing = what
+                self.begin(what)
                 getattr(self, f"_{what}")()
         except BaseException:
             common.failures.append(f"{self.doing} in thread {self.index}: {traceback.format_exc()}")
         self.counts[what] += 1
+        self.doing = ""
 
     def _shared(self) -> None:
         shared = self.common.shared[int(self.rng.integers(len(self.common.shared)))]
-        self.doing = f"a shared envelope, {shared.options}"
+        self.begin(f"a shared envelope, {shared.options}")
         shared.touch(self.rng)
 
     def _argument(self) -> None:
@@ -111,29 +117,26 @@ class Worker:
         in_a_thread(lambda: self.common.settle(name))
 
     def _fork(self) -> None:
-        """Fork in one of three ways, for torch's own threads do not outlive a fork.
+        """Fork with one thread for torch, as a loader's worker has, or from a fresh thread.
 
-        A child may have as many as it likes if the thread that forks has never used any, or if it
-        leaves them to the kernels; else one, as a loader's worker has.
+        The threads of OpenMP that torch used before a fork are waited for in vain by a child.
         """
-        way = int(self.rng.integers(3))
-        kinds = KERNELS if way == 0 else None
-        names = [self.common.name_of(self.rng, kinds) for _ in range(3)]
+        names = [self.common.name_of(self.rng) for _ in range(3)]
         cases = [(name, make_case(*name)) for name in names]
         known = [(name, case, digest_of(case.call())) for name, case in cases]
-        shared = [] if way == 0 else self.common.shared
-        most = 1 if way == 1 else MOST_THREADS
-        self.doing = f"a child of fork, of {most} threads, that calls {names}"
-        work = work_of_a_child(known, shared, self.rng, most)
+        is_fresh = bool(self.rng.random() < 0.5)
+        most = MOST_THREADS if is_fresh else 1
+        self.begin(f"a child of fork, of at most {most} threads, that calls {names}")
+        work = work_of_a_child(known, self.common.shared, self.rng, most)
 
         def fork() -> None:
             fork_and_call(work, self.common.patience / 2)
 
-        in_a_thread(fork) if way == 2 else fork()
+        in_a_thread(fork) if is_fresh else fork()
 
     def _planted(self) -> None:
-        assert self.common.planted is not None
-        self.common.planted()
+        for plant in self.common.planted:
+            plant()
 
 
 def in_a_thread(call: Callable[[], None]) -> None:
@@ -165,6 +168,5 @@ class WorkerThread(threading.Thread):
         """Act."""
         while not self.is_stopped and not self._worker.common.failures:
             self._worker.act()
-            self._worker.doing = ""
             self._gate.pass_through()
         self._gate.leave()
