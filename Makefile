@@ -13,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test test-fast nightly soak bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick test test-fast test-unprivileged nightly soak bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
 demo: $(READY) $(KERNELS) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
@@ -42,6 +42,15 @@ nightly: $(READY) $(KERNELS) ## the tests with fresh draws, the slow ones, and a
 	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
 	$(BIN)/python -m pytest -m large
 	$(MAKE) soak SECONDS=3600 SEED=$$RSKERNELS_TEST_SEED
+
+# What writes files, reads arguments or starts processes; the numbers are the same for every user.
+UNPRIVILEGED := tests/cli tests/envelope tests/kernels/test_accept.py tests/ops tests/rsft/artifacts tests/rsft/test_run.py
+MARKED = $(shell grep -rl --include='test_*.py' 'mark.unprivileged' tests)
+# Numba says where it keeps kernels when not where it would, which is as it should be here.
+test-unprivileged: $(READY) $(KERNELS) ## a part of the tests as a user without a home, who cannot write here
+	@mkdir -p build
+	.ci/unprivileged $(PYTEST) -p no:cacheprovider -W 'ignore:compiled kernels:RuntimeWarning' \
+	    -m 'unprivileged or not (gpu or process or site or slow or triton)' $(UNPRIVILEGED) $(MARKED) $(ARGS)
 
 SECONDS ?= 120
 SEED ?= $(shell date +%s)
