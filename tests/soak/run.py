@@ -25,7 +25,7 @@ from .calls import CASES, make_case
 from .faults import ONCE, REPEATED
 from .gate import Gate
 from .troubles import Interrupts
-from .watch import ENOUGH, MIB, Sample, children, leaks, take_sample
+from .watch import ENOUGH, MIB, Sample, children, leaks, steady_memory, take_sample
 from .worker import OFTEN, Common, Worker, WorkerThread
 
 LOADERS = 8  # a loader of forked workers each so many periods
@@ -160,6 +160,7 @@ def main() -> None:
     """Soak, and say how it went."""
     options = parse()
     print(f"soak: {options.seconds:g} s, seed {options.seed}", flush=True)
+    steady_memory()
     share_cache(Path(__file__).parents[2] / "build" / "numba")
     from rskernels.kernels.cpu import threads
 

@@ -71,7 +71,7 @@ def test_growth_above_its_limit_is_told(name):
 
 def test_noise_is_no_growth():
     assert leaks(grown("rss", 0, noise=20 * MIB)) == []
-    assert leaks(grown("rss", 130 * MIB, noise=20 * MIB)) != []
+    assert leaks(grown("rss", 2 * LIMITS.rss, noise=20 * MIB)) != []
 
 
 def test_few_samples_tell_nothing():
