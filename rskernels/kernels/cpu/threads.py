@@ -128,8 +128,8 @@ def run_units(
                 for job in jobs:
                     job.finish()
                 break
-            except KeyboardInterrupt as error:
-                interrupted = error
+            except KeyboardInterrupt as interrupt:
+                interrupted = interrupt
     for error in (*(job.error for job in jobs), interrupted):
         if error is not None:
             raise error
