@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test test-fast nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick test test-fast test-unprivileged nightly soak bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
 demo: $(READY) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
@@ -36,10 +36,30 @@ test-fast: $(READY) ## while you write: no interpreter, statistics, training or 
 	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
+<<<<<<< HEAD
 nightly: $(READY) ## the tests with fresh draws, and the slow ones
+=======
+nightly: $(READY) $(KERNELS) ## the tests with fresh draws, the slow ones, and an hour of soak
+>>>>>>> soak
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
 	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
 	$(BIN)/python -m pytest -m large
+	$(MAKE) soak SECONDS=3600 SEED=$$RSKERNELS_TEST_SEED
+
+# What writes files, reads arguments or starts processes; the numbers are the same for every user.
+UNPRIVILEGED := tests/cli tests/envelope tests/kernels/test_accept.py tests/ops tests/rsft/artifacts tests/rsft/test_run.py
+MARKED = $(shell grep -rl --include='test_*.py' 'mark.unprivileged' tests)
+# Numba says where it keeps kernels when not where it would, which is as it should be here.
+test-unprivileged: $(READY) $(KERNELS) ## a part of the tests as a user without a home, who cannot write here
+	@mkdir -p build
+	.ci/unprivileged $(PYTEST) -p no:cacheprovider -W 'ignore:compiled kernels:RuntimeWarning' \
+	    -m 'unprivileged or not (gpu or process or site or slow or triton)' $(UNPRIVILEGED) $(MARKED) $(ARGS)
+
+SECONDS ?= 120
+SEED ?= $(shell date +%s)
+# For instance make soak SECONDS=3600 SEED=1; the seed decides the calls, not which thread is when.
+soak: $(READY) $(KERNELS) ## random calls from threads, forks and interrupts: no leak, no hang
+	$(BIN)/python -m tests.soak.run --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 bench: $(READY) ## measure the CPU kernels and the envelope
 	$(BIN)/python -m benchmarks.cpu.run

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rskernels.cli.errors import errors_explained, usage_errors
+from rskernels.cli.errors import errors_explained, make_writable, usage_errors
 from rskernels.cli.report import show_report
 from rskernels.experiments.runner import run_all
 from rskernels.experiments.suite import EXPERIMENTS, choose, make_runs
@@ -67,7 +67,7 @@ def compare_command(
     folder = out or Path("runs") / ("compare-quick" if quick else "compare")
     with errors_explained():
         # What cannot be written to is better known before the runs than after.
-        (report or folder).mkdir(parents=True, exist_ok=True)
+        make_writable(report or folder)
         run_all(runs, folder, jobs=jobs, overwrite=overwrite)
         show_report(chosen, runs, folder, report or folder, is_quick=quick)
 

@@ -50,7 +50,8 @@ class KernelCache(_Cache):
     """What Numba asks of a cache, for one kernel."""
 
     def __init__(self, function):
-        self._name, self._stamp = function.__qualname__, _stamp()
+        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        self._stamp = _stamp()
         self._is_enabled = True
 
     @property

@@ -9,6 +9,7 @@ import pytest
 from numba import njit
 from numba.core import config
 
+from rskernels import _core
 from rskernels.kernels.cpu import cache
 
 from ...support.package import FOLDER
@@ -175,7 +176,9 @@ def test_no_folder_depends_on_where_the_process_is(folder, monkeypatch):
 
 
 READ_ONLY = """
-import os, tempfile, warnings
+import os, sys, tempfile, warnings
+# An editable install would give the tree that the tests run in.
+sys.meta_path[:] = [f for f in sys.meta_path if not type(f).__module__.startswith("_editable")]
 import rskernels, torch
 from rskernels.kernels import cpu
 
@@ -197,6 +200,7 @@ def test_an_installation_where_nothing_can_be_written(tmp_path):
     """A container's user: the package and the home are read-only."""
     installed = tmp_path / "installed" / "rskernels"
     shutil.copytree(FOLDER, installed, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+    shutil.copy2(_core.__file__, installed)
     home, temporary = tmp_path / "home", tmp_path / "tmp"
     home.mkdir()
     temporary.mkdir()
