@@ -190,7 +190,9 @@ class Loop:
         M = float(log_M.max().exp()) if self.rule.rejects else None
         self._check(selection, float(log_M.max()), M)
         excess, mass = selection.excess.tolist()
-        return DecidedBatch(selection, M, excess / mass if mass else 0.0)
+        # Where w/M is too large for a float, that row is all of the mass, and above M.
+        delta = 1.0 if math.isinf(mass) else excess / mass if mass else 0.0
+        return DecidedBatch(selection, M, delta)
 
     def step(self, batch: ScoredBatch, selection: Selection) -> tuple[float | None, float]:
         """Take a gradient step on what was selected.
@@ -203,7 +205,8 @@ class Loop:
         keep = selection.mask
         if not keep.any():
             return None, 0.0
-        logits = self.state.model(batch.inputs[keep]) if self.rule.rejects else batch.logits[keep]
+        is_scored_apart = self.rule.rejects or self.task.logits is not None
+        logits = self.state.model(batch.inputs[keep]) if is_scored_apart else batch.logits[keep]
         weights = selection.weights[keep]
         each = F.cross_entropy(logits, batch.labels[keep], reduction="none")
         loss = (weights * each).sum() / weights.sum()
@@ -257,10 +260,9 @@ class Loop:
                 f"the envelope {self.policy!r} has seen too few rows to know an M for all of "
                 "these; another policy needs fewer"
             )
-        if not all(map(math.isfinite, (M or 0.0, *selection.excess.tolist()))):
+        if M is not None and math.isinf(M):
             raise self._error(
-                f"training diverged: M, exp({log_M:.4g}), or a p̂/q of the batch is too large for a "
-                f"float; {self._advice}"
+                f"training diverged: M, exp({log_M:.4g}), is too large for a float; {self._advice}"
             )
 
     @property

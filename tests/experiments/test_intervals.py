@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rskernels.experiments.intervals import (
+from rskernels.experiments.comparison.intervals import (
     Interval,
     Result,
     at_equal_cost,

@@ -74,6 +74,22 @@ def test_the_steps_of_the_loop_by_hand():
     torch.testing.assert_close(task.model.bias.detach(), -0.1 * gradient)
 
 
+@pytest.mark.parametrize("spread", [100.0, 691.0, 1e4, 1e37])
+@pytest.mark.parametrize("method", ["importance", "reweight", "accept", "control"])
+def test_training_goes_on_whatever_the_ratios(tmp_path, method, spread):
+    task = make_task()
+    logits = torch.zeros(150, 2)
+    logits[torch.arange(150), 1 - task.pool.labels] = torch.linspace(0, spread, 150)
+    envelope = "fixed:2" if method in ("accept", "control") else None
+    if method == "reweight":
+        task = task._replace(log_density=torch.linspace(-spread, spread, 150))
+    options = config(method=method, envelope=envelope)
+    summary = rsft.train(task._replace(logits=logits), options, tmp_path, progress=False)
+    assert summary["skipped_steps"] == 0
+    assert 0 <= summary["delta"] <= 1
+    assert all(p.isfinite().all() for p in task.model.parameters())
+
+
 def test_totals_are_sums_of_the_steps():
     totals = Totals()
     first = Step(10, 5, 1, 2, loss=0.7, delta=0.25, M=3.0, squared_weights=0.2, seconds=1.5)
