@@ -209,6 +209,7 @@ class Loop:
         logits = self.state.model(batch.inputs[keep]) if is_scored_apart else batch.logits[keep]
         weights = selection.weights[keep]
         each = F.cross_entropy(logits, batch.labels[keep], reduction="none")
+        each = each.where(weights > 0, 0)  # 0 times an infinite loss is NaN
         loss = (weights * each).sum() / weights.sum()
         value = float(loss.detach())
         if not math.isfinite(value):
