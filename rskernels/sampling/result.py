@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rskernels.envelope import Envelope
+from rskernels.law.text import printable
 
 
 class RejectionError(RuntimeError):
@@ -45,7 +46,7 @@ class RejectionReport(NamedTuple):
     holds ratios relative to that M, as one of a fixed M of 1."""
 
     def __str__(self) -> str:
-        return (
+        return printable(
             f"{self.stopped}: {self.drawn:,} draws ({self.pilot:,} pilot) in {self.seconds:.3g} s, "
             f"log M {self.log_M:.6g}, {self.violations:,} violations, {self.invalid:,} invalid, "
             f"{self.thinned:,} thinned, TV ≤ {self.tv_bound:.3g}"

@@ -105,7 +105,7 @@ def test_train_writes_everything(invoke, tmp_path):
         "curves.png",
         "summary.json",
     }
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["config"]["method"] == "accept"
     assert summary["epoch"] == 2
 
@@ -117,7 +117,7 @@ def test_resume_and_overwrite(invoke, tmp_path):
     assert refused.exit_code == 1
     assert "already holds a run" in refused.output
     assert invoke(*TINY, *out, "--epochs", "3", "--resume").exit_code == 0
-    assert json.loads((tmp_path / "summary.json").read_text())["epoch"] == 3
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["epoch"] == 3
     mismatch = invoke(*TINY, *out, "--epochs", "3", "--resume", "--seed", "9")
     assert mismatch.exit_code == 1
     assert "seed was 0, is 9" in mismatch.output
@@ -295,7 +295,9 @@ def test_command_without_its_packages_says_what_to_install():
         "import runpy, sys; sys.modules['typer'] = None; "
         "runpy.run_module('rskernels', run_name='__main__')"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8"
+    )
     assert result.returncode == 1
     assert "pip install '.[train]'" in result.stderr
     assert "Traceback" not in result.stderr

@@ -44,7 +44,7 @@ def kill_a_child():
     """Kill the first process that there is, once it is seen that interrupts do not reach it."""
     while not (children := multiprocessing.active_children()):
         time.sleep(0.01)
-    status = Path(f"/proc/{children[0].pid}/status").read_text()
+    status = Path(f"/proc/{children[0].pid}/status").read_text(encoding="utf-8")
     blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
     assert blocked >> (signal.SIGINT - 1) & 1
     os.kill(children[0].pid, signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(straight, tmp_path, broke
     runs = make_runs([WINE], seeds=3)
     [failure] = run_all(runs, tmp_path, progress=False)
     assert failure == Failure(runs[5], "step 3: no wonder")
-    assert "Traceback" in (folder_of(runs[5], tmp_path) / ERROR).read_text()
+    assert "Traceback" in (folder_of(runs[5], tmp_path) / ERROR).read_text(encoding="utf-8")
     results = collect(WINE, runs, tmp_path, [failure])
     *others, ours = results
     assert np.isnan(ours.measures["seconds"]).tolist() == [False, True, False]
@@ -107,7 +107,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(straight, tmp_path, broke
     assert "**1 of 9 runs failed.**" in text
     assert "- *accept, M max* of wine, seed 1: step 3: no wonder" in text
     assert "`accept, M max (2 of 3 seeds)` **" in text
-    numbers = json.loads((tmp_path / "results.json").read_text())["wine"]
+    numbers = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["wine"]
     assert numbers["accept, M max"]["balanced_accuracy"] == [known[0], None, known[1]]
 
 

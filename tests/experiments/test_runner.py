@@ -34,7 +34,7 @@ def test_the_table_is_of_the_summaries(straight):
     assert headings[1:4] == ["balanced accuracy", "worst class", "calibration error"]
     assert [row[0] for row in rows] == ["plain", "class weights", "accept, M max"]
     paths = [out / "wine" / f"accept-m-max-seed{seed}" / "summary.json" for seed in (0, 1)]
-    summaries = [json.loads(path.read_text()) for path in paths]
+    summaries = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     a, b = (summary["balanced_accuracy"] for summary in summaries)
     # Of two values the standard error is half their distance, and t is 12.706.
     assert rows[2][1] == f"{(a + b) / 2:.3f} ± {12.7062047 * abs(a - b) / 2:.3f}"
@@ -96,7 +96,9 @@ def test_a_changed_configuration_is_refused_unless_overwritten(straight, tmp_pat
     other = one._replace(options={**WINE.options, "lr": 0.1})
     with pytest.raises(CheckpointError, match=r"another configuration: lr was 0\.05, is 0\.1"):
         make(tmp_path, other, seeds=1)
-    (folder_of(make_runs([one], seeds=1)[0], tmp_path) / "summary.json").write_text("{")
+    (folder_of(make_runs([one], seeds=1)[0], tmp_path) / "summary.json").write_text(
+        "{", encoding="utf-8"
+    )
     with pytest.raises(CheckpointError, match=r"summary\.json is damaged: overwrite it"):
         make(tmp_path, other, seeds=1)
     changed = make(tmp_path, other, seeds=1, overwrite=True)
@@ -106,7 +108,7 @@ def test_a_changed_configuration_is_refused_unless_overwritten(straight, tmp_pat
 def test_the_report_has_every_part(straight, tmp_path):
     _, results = straight
     path = write_report([(WINE, results)], tmp_path)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert "Of 1 cases of rejection against the best baseline: " in text
     assert "`accept, M max` **" in text
@@ -116,7 +118,7 @@ def test_the_report_has_every_part(straight, tmp_path):
         content = (tmp_path / name).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) < 100_000
-    numbers = json.loads((tmp_path / "results.json").read_text())["wine"]
+    numbers = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["wine"]
     assert numbers["plain"]["seconds"] == results[0].measures["seconds"].tolist()
 
 
@@ -160,13 +162,15 @@ def test_a_model_before_its_adaptation_is_compared_too(tmp_path):
     results = make(tmp_path, shift, seeds=1)
     assert [r.name for r in results] == ["all rows", "no adaptation", "weights p/q", "proposal"]
     before = results[1]
-    summary = json.loads((tmp_path / "proposal" / "proposal-seed0" / "summary.json").read_text())
+    summary = json.loads(
+        (tmp_path / "proposal" / "proposal-seed0" / "summary.json").read_text(encoding="utf-8")
+    )
     for name in ("balanced_accuracy", "worst_accuracy", "calibration_error"):
         assert before.measures[name].tolist() == [summary[f"{name}_before"]]
     row = table(results)[1][1]
     assert row[4:] == ["0", "–", "–", "0.00"]
     assert results[3].measures["acceptance"].tolist() == [summary["draw_acceptance"]]
-    text = write_report([(shift, results)], tmp_path, is_quick=True).read_text()
+    text = write_report([(shift, results)], tmp_path, is_quick=True).read_text(encoding="utf-8")
     assert "is not told apart" in text
     assert "too few seeds" in text
 

@@ -23,7 +23,7 @@ def _one_at_a_time(save):
 
     @functools.wraps(save)
     def locked(self, key, data):
-        with open(Path(self._cache_path, "lock"), "w") as lock:
+        with open(Path(self._cache_path, "lock"), "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             save(self, key, data)
 

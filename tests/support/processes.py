@@ -16,6 +16,7 @@ def run_python(code, timeout=120, **environment):
         capture_output=True,
         text=True,
         timeout=timeout,
+        encoding="utf-8",
     )
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -107,7 +107,8 @@ def write_report(compared: Compared, folder: Path, *, is_quick: bool = False) ->
         ]
     )
     path = folder / "report.md"
-    path.write_text(text + "\n", encoding="utf-8")
+    # The name of a folder in a reason may hold bytes that are no text.
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return path
 
 

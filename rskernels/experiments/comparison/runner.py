@@ -121,7 +121,9 @@ def make(run_: ExperimentRun, out: Path, overwrite: bool) -> str | None:
         name = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+            (folder / ERROR).write_text(
+                traceback.format_exc(), encoding="utf-8", errors="backslashreplace"
+            )
         except OSError:
             pass  # a full disk, say, may be why it failed: the reason still is told
         return " ".join(f"{name}{error}".split())
