@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import rskernels
 from rskernels.cli.app import app
 from rskernels.cli.options import CONFIGS, flag_of
+from rskernels.rsft.rules import RULES, Rule
 
 TINY = ["train", "--epochs", "2", "--imbalance", "20", "--data", "digits", "--test-fraction", "0.8"]
 
@@ -245,6 +246,22 @@ def test_demo_prints_the_comparison(invoke, tmp_path):
     assert "balanced accuracy" in result.output
     assert "accept, M max" in result.output
     assert (tmp_path / "report.md").is_file()
+
+
+def test_compare_with_a_failed_run_reports_the_others_and_exits_with_1(
+    invoke, tmp_path, monkeypatch
+):
+    arguments = ["compare", "--quick", "--seeds", "1", "--experiments", "wine", "--cases"]
+    arguments += ["accept, M max", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setitem(RULES, "accept", Rule(lambda *_: 1 / 0, rejects=True))
+        result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert "accept, M max (0 of 1 seeds)" in result.output
+    assert f"failed: {tmp_path}/wine/accept-m-max-seed0: ZeroDivisionError" in result.output
+    assert "error: 1 of 2 runs failed" in result.output
+    assert "**1 of 2 runs failed.**" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert invoke(*arguments).exit_code == 0
 
 
 def test_compare_continues_and_reports_elsewhere(invoke, tmp_path):
