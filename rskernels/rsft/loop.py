@@ -190,9 +190,7 @@ class Loop:
         M = float(log_M.max().exp()) if self.rule.rejects else None
         self._check(selection, float(log_M.max()), M)
         excess, mass = selection.excess.tolist()
-        # Where w/M is too large for a float, that row is all of the mass, and above M.
-        delta = 1.0 if math.isinf(mass) else excess / mass if mass else 0.0
-        return DecidedBatch(selection, M, delta)
+        return DecidedBatch(selection, M, excess / mass if mass else 0.0)
 
     def step(self, batch: ScoredBatch, selection: Selection) -> tuple[float | None, float]:
         """Take a gradient step on what was selected.
@@ -261,9 +259,10 @@ class Loop:
                 f"the envelope {self.policy!r} has seen too few rows to know an M for all of "
                 "these; another policy needs fewer"
             )
-        if M is not None and math.isinf(M):
+        if not all(map(math.isfinite, (M or 0.0, *selection.excess.tolist()))):
             raise self._error(
-                f"training diverged: M, exp({log_M:.4g}), is too large for a float; {self._advice}"
+                f"training diverged: M, exp({log_M:.4g}), or a p̂/q of the batch is too large for a "
+                f"float; {self._advice}"
             )
 
     @property

@@ -1,5 +1,7 @@
 """The gradient loop on a model and data of one's own, and its state."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -74,8 +76,14 @@ def test_the_steps_of_the_loop_by_hand():
     torch.testing.assert_close(task.model.bias.detach(), -0.1 * gradient)
 
 
-@pytest.mark.parametrize("spread", [100.0, 691.0, 1e4, 1e37])
-@pytest.mark.parametrize("method", ["importance", "reweight", "accept", "control"])
+# A w/M too large for a float64 is divergence, for the rules that reject and so tell of w/M.
+@pytest.mark.parametrize(
+    ("method", "spread"),
+    [
+        *itertools.product(["accept", "control"], [100.0, 691.0]),
+        *itertools.product(["importance", "reweight"], [100.0, 691.0, 1e4, 1e37]),
+    ],
+)
 def test_training_goes_on_whatever_the_ratios(tmp_path, method, spread):
     task = make_task()
     logits = torch.zeros(150, 2)
