@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rskernels.law.text import printable
+
 # Heading, name: the columns of the printed table.
 COLUMNS = (
     ("seen", "seen"),
@@ -113,7 +115,7 @@ class EnvelopeReport:
         return record
 
     def __str__(self) -> str:
-        headings = ["group", *(heading for heading, _ in COLUMNS)]
+        headings = ["group", *(printable(heading) for heading, _ in COLUMNS)]
         count = len(self.groups["seen"])
         rows = [["all", *(_show(self.overall[name]) for _, name in COLUMNS)]]
         if count > 1:
@@ -128,7 +130,7 @@ class EnvelopeReport:
         if count > SHOWN:
             lines.append(f"and {count - SHOWN} more groups")
         lines.append(f"policy {self.policy}, on violation {self.on_violation}; {self.meaning}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def meaning(shape: float) -> str:

@@ -289,13 +289,13 @@ def made_with() -> dict[str, str]:
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
     """Return the records of a run's metrics."""
-    return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    return [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
 
 
 def write_summary(summary: Mapping[str, Any], out: Path) -> None:
     """Write the summary, whole or not at all."""
     temporary = out / f"{SUMMARY}.tmp"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     temporary.replace(out / SUMMARY)
 
 

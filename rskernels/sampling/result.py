@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rskernels.envelope import Envelope
 from rskernels.envelope.report import meaning
+from rskernels.law.text import printable
 
 
 class RejectionError(RuntimeError):
@@ -66,7 +67,7 @@ class RejectionReport(NamedTuple):
         return text if math.isnan(self.pareto_k) else f"{text}; {shape}"
 
     def __str__(self) -> str:
-        return (
+        return printable(
             f"{self.stopped}: {self.drawn:,} draws ({self.pilot:,} pilot) in {self.seconds:.3g} s, "
             f"log M {self.log_M:.6g}, {self.violations:,} violations, {self.invalid:,} invalid, "
             f"{self.thinned:,} thinned, {self.bias}"

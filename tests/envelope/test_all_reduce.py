@@ -24,6 +24,7 @@ def test_every_rank_ends_with_what_one_process_would_hold(ranks):
         capture_output=True,
         text=True,
         timeout=240,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
 

@@ -1,5 +1,7 @@
 """The gradient loop on a model and data of one's own, and its state."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -159,6 +161,28 @@ def test_the_steps_of_the_loop_by_hand():
     assert squared_weights == pytest.approx(1 / 10)
     gradient = (0.5 - nn.functional.one_hot(batch.labels, 2).float()).mean(0)
     torch.testing.assert_close(task.model.bias.detach(), -0.1 * gradient)
+
+
+# A w/M too large for a float64 is divergence, for the rules that reject and so tell of w/M.
+@pytest.mark.parametrize(
+    ("method", "spread"),
+    [
+        *itertools.product(["accept", "control"], [100.0, 691.0]),
+        *itertools.product(["importance", "reweight"], [100.0, 691.0, 1e4, 1e37]),
+    ],
+)
+def test_training_goes_on_whatever_the_ratios(tmp_path, method, spread):
+    task = make_task()
+    logits = torch.zeros(150, 2)
+    logits[torch.arange(150), 1 - task.pool.labels] = torch.linspace(0, spread, 150)
+    envelope = "fixed:2" if method in ("accept", "control") else None
+    if method == "reweight":
+        task = task._replace(log_density=torch.linspace(-spread, spread, 150))
+    options = config(method=method, envelope=envelope)
+    summary = rsft.train(task._replace(logits=logits), options, tmp_path, progress=False)
+    assert summary["skipped_steps"] == 0
+    assert 0 <= summary["delta"] <= 1
+    assert all(p.isfinite().all() for p in task.model.parameters())
 
 
 def test_totals_are_sums_of_the_steps():

@@ -28,6 +28,7 @@ def run_python(code, timeout=120, *, cwd=None, preexec_fn=None, **environment):
         capture_output=True,
         text=True,
         timeout=timeout,
+        encoding="utf-8",
     )
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

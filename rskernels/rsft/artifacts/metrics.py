@@ -127,6 +127,8 @@ class MetricsWriter:
     ------
     CheckpointError
         If ``metrics.jsonl`` is shorter than `position`.
+    OSError
+        If the folder cannot be written to, or its name holds bytes that are no text.
     """
 
     def __init__(self, folder: Path, *, position: int = 0, step: int = 0) -> None:
@@ -138,7 +140,13 @@ class MetricsWriter:
             raise CheckpointError(f"{path} holds {held} bytes, the checkpoint knew of {position}")
         self._file = path.open("ab")
         self._file.truncate(position)
-        self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        try:
+            self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        except UnicodeEncodeError as error:
+            self._file.close()
+            raise OSError(
+                f"TensorBoard needs a folder whose name is text, got {os.fsencode(folder)!r}"
+            ) from error
 
     def write(self, record: Record) -> None:
         """Append one record; numbers are plotted under ``kind/name`` at ``record["step"]``."""

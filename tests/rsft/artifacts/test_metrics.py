@@ -34,7 +34,7 @@ def test_position_cuts_what_a_checkpoint_did_not_know(tmp_path):
         writer.write(record(2))
     with MetricsWriter(tmp_path, position=position, step=1) as writer:
         writer.write(record(5))
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 5]
 
 
