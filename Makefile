@@ -36,11 +36,7 @@ test-fast: $(READY) ## while you write: no interpreter, statistics, training or 
 	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
-<<<<<<< HEAD
-nightly: $(READY) ## the tests with fresh draws, and the slow ones
-=======
-nightly: $(READY) $(KERNELS) ## the tests with fresh draws, the slow ones, and an hour of soak
->>>>>>> soak
+nightly: $(READY) ## the tests with fresh draws, the slow ones, and an hour of soak
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
 	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
 	$(BIN)/python -m pytest -m large
@@ -50,7 +46,7 @@ nightly: $(READY) $(KERNELS) ## the tests with fresh draws, the slow ones, and a
 UNPRIVILEGED := tests/cli tests/envelope tests/kernels/test_accept.py tests/ops tests/rsft/artifacts tests/rsft/test_run.py
 MARKED = $(shell grep -rl --include='test_*.py' 'mark.unprivileged' tests)
 # Numba says where it keeps kernels when not where it would, which is as it should be here.
-test-unprivileged: $(READY) $(KERNELS) ## a part of the tests as a user without a home, who cannot write here
+test-unprivileged: $(READY) ## a part of the tests as a user without a home, who cannot write here
 	@mkdir -p build
 	.ci/unprivileged $(PYTEST) -p no:cacheprovider -W 'ignore:compiled kernels:RuntimeWarning' \
 	    -m 'unprivileged or not (gpu or process or site or slow or triton)' $(UNPRIVILEGED) $(MARKED) $(ARGS)
@@ -58,7 +54,7 @@ test-unprivileged: $(READY) $(KERNELS) ## a part of the tests as a user without 
 SECONDS ?= 120
 SEED ?= $(shell date +%s)
 # For instance make soak SECONDS=3600 SEED=1; the seed decides the calls, not which thread is when.
-soak: $(READY) $(KERNELS) ## random calls from threads, forks and interrupts: no leak, no hang
+soak: $(READY) ## random calls from threads, forks and interrupts: no leak, no hang
 	$(BIN)/python -m tests.soak.run --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 bench: $(READY) ## measure the CPU kernels and the envelope

@@ -35,7 +35,7 @@ class Gate:
             while self._abroad > 0:
                 self._condition.wait()
 
-    def open(self) -> None:
+    def lift(self) -> None:
         """Let everybody pass."""
         with self._condition:
             self._is_shut = False

@@ -63,7 +63,7 @@ class Soak:
             self._act(time.monotonic() + period)
             self.gate.shut()
             self._rest()
-            self.gate.open()
+            self.gate.lift()
         for thread in self.threads:
             thread.is_stopped = True
         for thread in self.threads:

@@ -15,7 +15,9 @@ LEAKS = ("leak-memory", "leak-objects", "leak-thread", "leak-file", "leak-child"
 def soak(*options):
     """Return the exit status and what was printed."""
     command = [sys.executable, "-m", "tests.soak.run", "--seed", "1", "--threads", "3", *options]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
     return done.returncode, done.stdout, done.stderr
 
 

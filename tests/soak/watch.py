@@ -100,16 +100,20 @@ def take_sample() -> Sample:
 def children() -> list[int]:
     """Return the children of this process, also those that have ended and are not waited for."""
     files = (PROCESS / "task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
+    return [int(child) for file in files for child in file.read_text(encoding="utf-8").split()]
 
 
 def _resident():
-    (line,) = (line for line in (PROCESS / "status").read_text().splitlines() if "RssAnon" in line)
+    (line,) = (
+        line
+        for line in (PROCESS / "status").read_text(encoding="utf-8").splitlines()
+        if "RssAnon" in line
+    )
     return int(line.split()[1]) << 10
 
 
 def _shared_memory():
-    maps = (PROCESS / "maps").read_text().splitlines()
+    maps = (PROCESS / "maps").read_text(encoding="utf-8").splitlines()
     mine = [name for name in os.listdir("/dev/shm") if f"_{os.getpid()}_" in name]
     return sum("/dev/shm/" in line for line in maps) + len(mine)
 

@@ -48,7 +48,7 @@ def only_temporary(folder, monkeypatch):
     """Folders of which none but the temporary one can be written."""
     monkeypatch.setattr(config, "CACHE_DIR", "")
     for name in ("package", "home"):
-        (folder / name).write_text("a file, and no folder")
+        (folder / name).write_text("a file, and no folder", encoding="utf-8")
     return folder / "tmp" / f"rskernels-{os.geteuid()}"
 
 
@@ -124,7 +124,7 @@ def test_a_full_disk_costs_a_warning_and_leaves_nothing(folder):
 
 
 def test_a_chosen_folder_that_cannot_be_written_is_named(folder, monkeypatch):
-    (folder / "chosen").write_text("a file, and no folder")
+    (folder / "chosen").write_text("a file, and no folder", encoding="utf-8")
     with pytest.warns(RuntimeWarning, match=r"are kept in .*package.*chosen.*Not a directory"):
         assert addition()(1, 2) == 3
 

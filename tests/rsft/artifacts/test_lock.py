@@ -27,7 +27,7 @@ with hold(Path(sys.argv[1])):
 
 def start(*arguments):
     code = [sys.executable, "-c", HOLD, *map(str, arguments)]
-    process = subprocess.Popen(code, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(code, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     return process, int(process.stdout.readline())
 
 
