@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from rskernels.kernels.layout import ORDER_BLOCK
+from rskernels.law.integers import as_integer
+
+Self = TypeVar("Self", bound="ColumnOrder")
 
 
 class ColumnOrder:
@@ -33,8 +39,7 @@ class ColumnOrder:
     BLOCK = ORDER_BLOCK
 
     def __init__(self, blocks: Tensor, V: int):
-        if isinstance(V, bool) or not isinstance(V, int):
-            raise TypeError(f"V must be an int, got {type(V).__name__}")
+        V = as_integer("V", V)
         if V < 1:
             raise ValueError(f"V must be at least 1, got {V}")
         _check_readable("blocks", blocks)
@@ -51,7 +56,7 @@ class ColumnOrder:
         self.blocks = blocks.to(torch.int64, copy=True).contiguous()
 
     @classmethod
-    def by_weight(cls, weights: Tensor) -> ColumnOrder:
+    def by_weight(cls: type[Self], weights: Tensor) -> Self:
         """Return the order of falling weight.
 
         Parameters
@@ -73,10 +78,10 @@ class ColumnOrder:
         sums = padded.view(-1, cls.BLOCK).sum(-1)
         return cls(sums.argsort(descending=True, stable=True), V)
 
-    def to(self, device: torch.device | str) -> ColumnOrder:
+    def to(self: Self, device: torch.device | str) -> Self:
         """Return the same order on a device."""
-        moved = object.__new__(ColumnOrder)
-        moved.V, moved.blocks = self.V, self.blocks.to(device)
+        moved = copy.copy(self)
+        moved.blocks = self.blocks.to(device)
         return moved
 
     def __repr__(self) -> str:
