@@ -164,5 +164,6 @@ class EnvelopeState:
 
     def __copy__(self: Self) -> Self:
         # With a state of its own, unlike the other attributes: what it is shown it alone has seen.
-        shared = [value for value in vars(self).values() if value is not self._store]
+        own = (id(self), id(self._store))
+        shared = [value for value in vars(self).values() if id(value) not in own]
         return copy.deepcopy(self, {id(value): value for value in shared})

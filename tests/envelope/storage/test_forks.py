@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork"),
 ]
 
-# Children that do not end within 20 s are ended, and counted.
+# Children that do not end within 60 s, of which they may compile for some, are ended, and counted.
 CHILDREN = """
 import os, signal, sys, threading, time, warnings
 import torch
@@ -27,7 +27,7 @@ warnings.simplefilter("ignore")  # of forks in a process of several threads
 def fork(check):
     if child := os.fork():
         return child
-    signal.alarm(20)
+    signal.alarm(60)
     try:
         torch.set_num_threads(1)
         check()
@@ -115,7 +115,7 @@ def test_workers_of_a_data_loader():
     run_python(f"""{CHILDREN}
 class Accepted(torch.utils.data.Dataset):
     def __len__(self):
-        return 8
+        return 4
 
     def __getitem__(self, i):
         logits, targets = torch.randn(16, 50), torch.arange(16)
@@ -136,10 +136,9 @@ thread = threading.Thread(target=update)
 thread.start()
 try:
     loader = torch.utils.data.DataLoader(
-        Accepted(), num_workers=2, multiprocessing_context="fork", timeout=20
+        Accepted(), num_workers=2, multiprocessing_context="fork", timeout=60
     )
-    for _ in range(2):
-        assert len(list(loader)) == 8
+    assert len(list(loader)) == 4
 finally:
     over.set()
     thread.join()
