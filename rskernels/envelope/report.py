@@ -44,7 +44,8 @@ class EnvelopeCounts(NamedTuple):
     """Rows whose log ratio was NaN or +inf; they leave M as it is."""
 
 
-@dataclass(frozen=True)
+# Tensors cannot be compared as one, nor hashed.
+@dataclass(frozen=True, eq=False)
 class EnvelopeReport:
     """Counts, bias and cost of an envelope, of each group and of all rows together.
 

@@ -2,8 +2,7 @@
 
 ``philox`` makes uniforms of (seed, row, column, stream), ``decision`` holds what decides a row,
 ``streams`` names the uses of randomness, ``seeds`` checks and draws, ``numbers`` are what the
-backends' arithmetic shares, ``integers`` what counts as an int, ``text`` what can be printed.
-Imports torch alone.
+backends' arithmetic shares. Imports ``support`` and torch alone.
 """
 
 from rskernels.law.decision import Law

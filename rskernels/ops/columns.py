@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
@@ -9,6 +12,8 @@ from torch.masked import MaskedTensor
 from rskernels._torch.sharded import is_sharded
 from rskernels.kernels.layout import ORDER_BLOCK
 from rskernels.law.integers import as_integer
+
+Self = TypeVar("Self", bound="ColumnOrder")
 
 
 class ColumnOrder:
@@ -53,7 +58,7 @@ class ColumnOrder:
         self.blocks = blocks.detach().to(torch.int64, copy=True).contiguous()
 
     @classmethod
-    def by_weight(cls, weights: Tensor) -> ColumnOrder:
+    def by_weight(cls: type[Self], weights: Tensor) -> Self:
         """Return the order of falling weight.
 
         Parameters
@@ -75,10 +80,10 @@ class ColumnOrder:
         sums = padded.view(-1, cls.BLOCK).sum(-1)
         return cls(sums.argsort(descending=True, stable=True), V)
 
-    def to(self, device: torch.device | str) -> ColumnOrder:
+    def to(self: Self, device: torch.device | str) -> Self:
         """Return the same order on a device."""
-        moved = object.__new__(ColumnOrder)
-        moved.V, moved.blocks = self.V, self.blocks.to(device)
+        moved = copy.copy(self)
+        moved.blocks = self.blocks.to(device)
         return moved
 
     def __repr__(self) -> str:

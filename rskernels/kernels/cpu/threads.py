@@ -13,8 +13,10 @@ from threading import Lock, Thread
 
 import torch
 from numba import njit, types
+from numba.core.compiler_lock import global_compiler_lock
 
 from rskernels.kernels.cpu.simd.vectors import I64, lanes
+from rskernels.law.forks import hold_over_forks
 
 # Work is counted in logits; below this, waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 20
@@ -67,6 +69,8 @@ def _forget_workers() -> None:
 
 # A child of fork inherits the queue but none of the threads.
 os.register_at_fork(after_in_child=_forget_workers)
+# Nor would it get the lock of a thread that compiles.
+hold_over_forks(global_compiler_lock)
 
 
 def _work(jobs: SimpleQueue[_Job]) -> None:
