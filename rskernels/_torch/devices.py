@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from rskernels._python.forks import hold_over_forks
 from rskernels._torch.schemas import LIBRARY
 from rskernels.law.decision import Law
-from rskernels.law.forks import hold_over_forks
 
 # In a child of fork a module that another thread was importing would be on its way for ever.
 _importing = hold_over_forks(threading.RLock())

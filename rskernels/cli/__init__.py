@@ -5,7 +5,7 @@
 
 import sys
 
-from rskernels.law.text import never_fail as _never_fail
+from rskernels._python.text import never_fail as _never_fail
 from rskernels.rsft.extras import HINT as _HINT
 
 __all__ = ["main"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from rskernels._python.integers import as_integer
 from rskernels.envelope.policies import Policy
-from rskernels.law.integers import as_integer
 
 REACTIONS = ("cap", "raise", "thin", "control")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rskernels.law.text import printable
+from rskernels._python.text import printable
 
 # Heading, name: the columns of the printed table.
 COLUMNS = (

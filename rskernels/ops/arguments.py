@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 
+from rskernels._python.integers import as_integer, kind_of
 from rskernels._torch.fast_path import is_compiling, is_transforming
 from rskernels._torch.sharded import (
     Layout,
@@ -22,7 +23,6 @@ from rskernels._torch.sharded import (
     is_sharded,
     refuse_transform,
 )
-from rskernels.law.integers import as_integer, kind_of
 from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.ops.columns import ColumnOrder
 

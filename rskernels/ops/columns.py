@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 
+from rskernels._python.integers import as_integer
 from rskernels._torch.sharded import is_sharded
 from rskernels.kernels.layout import ORDER_BLOCK
-from rskernels.law.integers import as_integer
 
 Self = TypeVar("Self", bound="ColumnOrder")
 

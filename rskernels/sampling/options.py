@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Real
 
-from rskernels.law.integers import as_integer
+from rskernels._python.integers import as_integer
 
 OPTIONAL = ("batch_size", "max_proposals", "max_seconds")
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from rskernels._python.text import printable
 from rskernels.envelope import Envelope
 from rskernels.envelope.report import meaning
-from rskernels.law.text import printable
 
 
 class RejectionError(RuntimeError):

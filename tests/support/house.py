@@ -10,6 +10,7 @@ from pathlib import Path
 
 # From the bottom up: a package imports from its own line and those above it in this list.
 LAYERS = (
+    ("_python",),
     ("law",),
     ("distributed", "kernels"),
     ("_torch",),

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rskernels import _core
+from rskernels._python.forks import hold_over_forks, in_order
 from rskernels._torch.fast_path import refuse_in_graph
 from rskernels.envelope.device import RUNNING, DeviceBatch, DeviceTally, Queue, Waiting
 from rskernels.envelope.options import Options
 from rskernels.envelope.storage import saved
 from rskernels.envelope.storage.reduce import reduce_state
-from rskernels.law.forks import hold_over_forks, in_order
 
 Columns = dict[str, NDArray[Any]]
 

@@ -15,8 +15,8 @@ import torch
 from numba import njit, types
 from numba.core.compiler_lock import global_compiler_lock
 
+from rskernels._python.forks import hold_over_forks
 from rskernels.kernels.cpu.simd.vectors import I64, lanes
-from rskernels.law.forks import hold_over_forks
 
 # Work is counted in logits; below this, waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 20

@@ -140,6 +140,7 @@ def test_ranks_save_and_another_number_loads(saving, loading, tmp_path):
         [sys.executable, str(RANKS), str(saving), str(loading), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,
+        encoding="utf-8",
         text=True,
         timeout=120,
     )

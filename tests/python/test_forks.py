@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from rskernels.law import forks
-from rskernels.law.forks import hold_over_forks, in_order
+from rskernels._python import forks
+from rskernels._python.forks import hold_over_forks, in_order
 
 from ..support.processes import run_python
 
@@ -54,7 +54,7 @@ def outer_is_waited_for(thread):
 def test_a_child_finds_every_lock_free_and_what_it_guards_whole():
     run_python("""
 import os, signal, threading, time
-from rskernels.law.forks import hold_over_forks
+from rskernels._python.forks import hold_over_forks
 
 lock, half = hold_over_forks(threading.RLock()), [0, 0]
 
