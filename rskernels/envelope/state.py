@@ -124,7 +124,7 @@ class EnvelopeState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace what has been seen by a :meth:`state_dict` of an envelope of the same options.
 
-        States of before 0.2, which hold a tensor a column, are read as well.
+        An earlier form, which holds a tensor a column, is read as well.
 
         Raises
         ------
@@ -167,3 +167,8 @@ class EnvelopeState:
         own = (id(self), id(self._store))
         shared = [value for value in vars(self).values() if id(value) not in own]
         return copy.deepcopy(self, {id(value): value for value in shared})
+
+
+def columns_of(envelope: EnvelopeState) -> dict[str, Tensor]:
+    """Return a copy of all that an envelope has seen, a tensor a column of its core's state."""
+    return envelope._store.columns()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rskernels.envelope import Envelope
+from rskernels.envelope.state import columns_of
 
 # Of the whole tail, 3√S of S ratios: 4 standard deviations above 0 where S is 4,000 and M finite;
 # where the true shape is 0.7 to 1, 1 run in 20 stays below (docs/theory/violations.md).
@@ -31,7 +32,7 @@ def is_unbounded(envelope: Envelope, pareto_k: float) -> bool:
     """
     if not pareto_k >= UNBOUNDED:
         return False
-    state = envelope.state_dict()
+    state = columns_of(envelope)
     largest = state["tail"].sort(descending=True).values
     valid = int((state["seen"] - state["invalid"]).item())
     length = min(math.ceil(3 * math.sqrt(valid)), len(largest) - 1)

@@ -10,6 +10,8 @@ from torch.distributions import Beta, Cauchy, Independent, Laplace, Normal, Stud
 
 from rskernels import Envelope, RejectionError, rejection_sample
 
+from ..support.states import columns
+
 NORMAL = Normal(0.0, 1.0)
 UNBOUNDED = {
     "cauchy": Cauchy(0.0, 1.0),
@@ -109,7 +111,7 @@ def test_an_envelope_does_not_forget_that_its_fixed_M_is_too_small(table, reacti
     known = Envelope("fixed", M=math.e, on_violation="cap")
     known.update(torch.tensor([3.0, 0.0]))
     envelope = pickle.loads(pickle.dumps(envelope))
-    envelope.load_state_dict({**known.state_dict(), "on_violation": reaction})
+    envelope.load_state_dict({**columns(known), "on_violation": reaction})
     table.log_ratio[:] = 0.5
     report = table.draw(log_M=envelope).report
     if reaction == "thin":

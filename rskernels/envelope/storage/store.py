@@ -116,6 +116,12 @@ class Store:
             columns = self.core.tallies()
         return {name: torch.from_numpy(column) for name, column in columns.items()}
 
+    def columns(self) -> dict[str, Tensor]:
+        """Return a copy of all that has been seen, a tensor a column."""
+        with self.lock:
+            columns = self.core.state()
+        return {name: torch.from_numpy(column) for name, column in columns.items()}
+
     def report(self) -> tuple[Columns, Columns]:
         """Return the columns of a report, of the groups and of all together."""
         with self.lock:
