@@ -16,10 +16,8 @@ import threading
 import time
 import traceback
 from collections import Counter
-from pathlib import Path
 from typing import NoReturn
 
-from ..support.numba_cache import share_cache
 from . import children as forks
 from .calls import CASES, make_case
 from .faults import ONCE, REPEATED
@@ -161,7 +159,6 @@ def main() -> None:
     options = parse()
     print(f"soak: {options.seconds:g} s, seed {options.seed}", flush=True)
     steady_memory()
-    share_cache(Path(__file__).parents[2] / "build" / "numba")
     from rskernels.kernels.cpu import threads
 
     threads.SERIAL_WORK = SERIAL_WORK
