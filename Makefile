@@ -4,7 +4,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 DOCS := $(VENV)/.docs
-KERNELS := $(VENV)/.kernels
 MODULES := $(VENV)/.modules
 NATIVE := CMakeLists.txt $(shell find csrc python -type f)
 PRESET ?= release
@@ -13,15 +12,15 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test test-fast nightly bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick test test-fast test-unprivileged nightly soak bench bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
-demo: $(READY) $(KERNELS) ## train a small CNN on digits, five ways, and compare them
+demo: $(READY) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
 
-compare: $(READY) $(KERNELS) ## methods against baselines, ten seeds each, half an hour; continues if interrupted
+compare: $(READY) ## methods against baselines, ten seeds each, half an hour; continues if interrupted
 	$(BIN)/rskernels compare --jobs 2 --report docs/results
 
-compare-quick: $(READY) $(KERNELS) ## the same code in two minutes, too short to conclude anything
+compare-quick: $(READY) ## the same code in two minutes, too short to conclude anything
 	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
 
 # A worker a core, four at most, for each holds torch; who runs out of tests takes another's.
@@ -29,31 +28,47 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # What more to tell pytest: make test ARGS='-k lazy'
 ARGS ?=
 
-test: $(READY) $(KERNELS) ## prove the library
+test: $(READY) ## prove the library
 	$(PYTEST) $(ARGS)
 
 SLOW_ROOMS := $(addprefix --ignore=tests/,cli docs experiments rsft statistics) --ignore=benchmarks
-test-fast: $(READY) $(KERNELS) ## while you write: no interpreter, statistics, training or processes
+test-fast: $(READY) ## while you write: no interpreter, statistics, training or processes
 	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
-nightly: $(READY) $(KERNELS) ## the tests with fresh draws, and the slow ones
+nightly: $(READY) ## the tests with fresh draws, the slow ones, and an hour of soak
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
 	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
 	$(BIN)/python -m pytest -m large
+	$(MAKE) soak SECONDS=3600 SEED=$$RSKERNELS_TEST_SEED
 
-bench: $(READY) $(KERNELS) ## measure the CPU kernels and the envelope
+# What writes files, reads arguments or starts processes; the numbers are the same for every user.
+UNPRIVILEGED := tests/cli tests/envelope tests/kernels/test_accept.py tests/ops tests/rsft/artifacts tests/rsft/test_run.py
+MARKED = $(shell grep -rl --include='test_*.py' 'mark.unprivileged' tests)
+# Numba says where it keeps kernels when not where it would, which is as it should be here.
+test-unprivileged: $(READY) ## a part of the tests as a user without a home, who cannot write here
+	@mkdir -p build
+	.ci/unprivileged $(PYTEST) -p no:cacheprovider -W 'ignore:compiled kernels:RuntimeWarning' \
+	    -m 'unprivileged or not (gpu or process or site or slow or triton)' $(UNPRIVILEGED) $(MARKED) $(ARGS)
+
+SECONDS ?= 120
+SEED ?= $(shell date +%s)
+# For instance make soak SECONDS=3600 SEED=1; the seed decides the calls, not which thread is when.
+soak: $(READY) ## random calls from threads, forks and interrupts: no leak, no hang
+	$(BIN)/python -m tests.soak.run --seconds $(SECONDS) --seed $(SEED) $(ARGS)
+
+bench: $(READY) ## measure the CPU kernels and the envelope
 	$(BIN)/python -m benchmarks.cpu.run
 	$(BIN)/python -m benchmarks.envelope.run
 
 # For instance make bench-base BASE=main ARGS=--quick.
-bench-base: $(READY) $(KERNELS) ## measure this tree and an earlier revision in turns, BASE=REVISION
+bench-base: $(READY) ## measure this tree and an earlier revision in turns, BASE=REVISION
 	$(BIN)/python -m benchmarks.base.run $(or $(BASE),$(error say which revision: make bench-base BASE=REVISION)) $(ARGS)
 
-bench-gpu: $(READY) $(KERNELS) ## test and measure the kernels on a GPU
+bench-gpu: $(READY) ## test and measure the kernels on a GPU
 	$(BIN)/python -m benchmarks.gpu.run
 
-bench-compile: $(READY) $(KERNELS) ## compile the GPU kernels ahead of time, and list their registers; needs no GPU
+bench-compile: $(READY) ## compile the GPU kernels ahead of time, and list their registers; needs no GPU
 	$(BIN)/python -m benchmarks.gpu.compile_ahead
 
 docs: export NO_MKDOCS_2_WARNING := 1
@@ -133,9 +148,4 @@ $(TOOLS): $(READY)
 
 $(DOCS): $(READY)
 	$(BIN)/python -m pip install --quiet -e '.[train,test,docs]'
-	@touch $@
-
-# Numba's cache sees an edit of a kernel's own file, but not of a file that it imports.
-$(KERNELS): $(shell find rskernels/law rskernels/kernels -name '*.py') | $(BIN)/python
-	@find rskernels -name '*.nb[ic]' -delete
 	@touch $@

@@ -87,7 +87,11 @@ def main() -> None:
     """Write the file named on the command line."""
     (out,) = map(Path, sys.argv[1:])
     version = subprocess.run(
-        ["espeak-ng", "--version"], check=True, capture_output=True, text=True
+        ["espeak-ng", "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     ).stdout.split("Data at")[0]
     filters = mel_filters()
     features, labels, speakers = [], [], []

@@ -18,9 +18,8 @@ if not torch.cuda.is_available():
 from .support.backends import backend_of
 from .support.interpreter import fuse_multiply_add, patch_once_a_launch
 from .support.memory import poisoned
-from .support.numba_cache import share_cache
 
-share_cache(Path(__file__).parents[1] / "build" / "numba")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "numba"))
 
 
 def pytest_configure(config):

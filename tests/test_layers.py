@@ -44,6 +44,10 @@ def test_no_call_is_by_many_places():
     assert house.long_calls(REPOSITORY) == []
 
 
+def test_text_is_read_and_written_in_an_encoding_that_is_said():
+    assert house.unsaid_encodings(REPOSITORY) == []
+
+
 # A house in order, and for each rule what breaks it.
 CLEAN = {
     "rskernels/__init__.py": '"""All."""\nfrom rskernels.ops import decide\n__all__ = ["decide"]',
@@ -58,6 +62,7 @@ CLEAN = {
     "rskernels/_torch/fakes.py": "import torch\nis_tracing = torch._C._is_tracing",
     "rskernels/kernels/__init__.py": '"""Kernels."""\n__all__ = ["launch"]',
     "rskernels/kernels/launch.py": "def launch(f):\n    f(1, 2, 3, 4, 5, 6, 7, 8, 9)" + "\n" * 90,
+    "tests/support/files.py": 'open(p, "rb")\np.read_text(encoding="utf-8")\nrun(c, text=False)',
     "tests/test_decide.py": "f(1, 2, 3, 4, 5, 6, 7, *rest)\nk[grid](1, 2, 3, 4, 5, 6, 7, 8, 9)",
 }
 LATE = "def late():\n    from rskernels.{} import it"
@@ -117,6 +122,11 @@ BROKEN = {
     "many places": (
         "long_calls", "ops/decide.py", "f(1, 2, 3, 4, 5, 6, 7, 8, *rest)", "9 positional arguments",
     ),
+    "locale's text": ("unsaid_encodings", "ops/decide.py", "p.read_text()", "decide.py:1 says no"),
+    "locale's file": ("unsaid_encodings", "ops/decide.py", "open(p, 'w')", "decide.py:1 says no"),
+    "locale's process": (
+        "unsaid_encodings", "ops/decide.py", "run(command, text=True)", "decide.py:1 says no",
+    ),
 }  # fmt: skip
 
 
@@ -124,7 +134,7 @@ def lay_out(folder, files):
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def look(rule, repository):

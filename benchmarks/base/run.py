@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     text = measure(site_of(arguments.base, ROOT), None, passed, arguments.seconds, ROUNDS)
     print(text)
     if arguments.out is not None:
-        arguments.out.write_text(text)
+        arguments.out.write_text(text, encoding="utf-8")
 
 
 def measure(

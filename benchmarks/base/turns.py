@@ -44,6 +44,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
         )
         greeting = self._answer()
         self.names: list[str] = greeting["names"]

@@ -13,8 +13,8 @@ DIGITS = 6
 def write(record: dict[str, Any], text: str, path: Path) -> None:
     """Write a record to a JSON file and its table beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(record))
-    path.with_suffix(".md").write_text(text)
+    path.write_text(to_json(record), encoding="utf-8")
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 def to_json(record: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def main() -> None:
     )
     text = f"{title}\n\n{table(headings, rows)}\n\n{footer}\n"
     print(text)
-    (RESULTS / "column_order.md").write_text(text)
+    (RESULTS / "column_order.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

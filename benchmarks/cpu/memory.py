@@ -25,12 +25,12 @@ def extra_memory(call: Callable[[], Any]) -> int | None:
         return None
     ctypes.CDLL(None).malloc_trim(0)
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+    Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="utf-8")
     call()
     return max(0, _status("VmHWM") - before)
 
 
 def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     line = next(line for line in lines if line.startswith(field))
     return int(line.split()[1]) * 1024

@@ -176,4 +176,6 @@ def _required(rows: dict[Case, Row]) -> list[list[str]]:
 
 if __name__ == "__main__":
     source = Path(sys.argv[1])
-    source.with_suffix(".md").write_text(markdown(json.loads(source.read_text())))
+    source.with_suffix(".md").write_text(
+        markdown(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8"
+    )

@@ -112,7 +112,8 @@ def main() -> None:
         f"{text}\n\n{about['processor']}, {about['threads']} threads, torch {versions['torch']}, "
         f"{machine.today()}. Medians of alternating rounds; the read limit is the row maximum of "
         "the same array. A quarter of the rows are above the M of `fixed`.\n\n"
-        "![M and acceptance while the ratios' scale moves by a factor of 10](envelope-drift.png)\n"
+        "![M and acceptance while the ratios' scale moves by a factor of 10](envelope-drift.png)\n",
+        encoding="utf-8",
     )
     draw_drift(out / "envelope-drift.png")
     print(text)

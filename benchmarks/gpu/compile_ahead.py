@@ -39,7 +39,9 @@ def compile_for(target: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as cache:
         environment["TRITON_CACHE_DIR"] = cache
         command = [sys.executable, str(SCRIPT), target]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, encoding="utf-8"
+        )
     if done.returncode:
         raise RuntimeError(f"{target}:\n{done.stderr}")
     return [{field: launch[field] for field in FIELDS} for launch in json.loads(done.stdout)]
@@ -83,7 +85,7 @@ def main() -> None:
         "targets": {target: compile_for(target) for target in TARGETS},
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(markdown(results))
+    out.write_text(markdown(results), encoding="utf-8")
     print(f"{out.name} written")
 
 

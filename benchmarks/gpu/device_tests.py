@@ -32,6 +32,7 @@ def run(seconds: float, command: list[str] = COMMAND) -> dict[str, Any]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        encoding="utf-8",
     ) as process:
         reader = threading.Thread(target=_pass_on, args=(process.stdout, lines))
         reader.start()

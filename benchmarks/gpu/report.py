@@ -164,4 +164,6 @@ def _mebibytes(value: int | None) -> float:
 
 if __name__ == "__main__":
     source = Path(sys.argv[1])
-    source.with_suffix(".md").write_text(markdown(json.loads(source.read_text())))
+    source.with_suffix(".md").write_text(
+        markdown(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8"
+    )

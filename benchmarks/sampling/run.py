@@ -132,7 +132,7 @@ def main() -> None:
         "proposals and evaluates both densities, and decides nothing."
     )
     text = "\n\n".join(parts) + "\n"
-    (options.out / "sampling.md").write_text(text)
+    (options.out / "sampling.md").write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -126,7 +126,7 @@ if {has_verify}:
 def write_tree(folder, seconds, accepts=True, has_verify=True):
     (folder / "rskernels").mkdir(parents=True)
     source = TREE.format(seconds=seconds, accepts=accepts, has_verify=has_verify)
-    (folder / "rskernels" / "__init__.py").write_text(source)
+    (folder / "rskernels" / "__init__.py").write_text(source, encoding="utf-8")
     return folder
 
 
@@ -150,7 +150,11 @@ def test_a_folder_without_the_package_is_refused(tmp_path):
         "use_site(pathlib.Path(sys.argv[1]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], cwd=run.ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code, tmp_path],
+        cwd=run.ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert f"rskernels should be that of {tmp_path}, is " in done.stderr
 
@@ -185,14 +189,14 @@ def test_a_revision_is_built_once_and_as_it_was(tmp_path, monkeypatch):
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     git(["git", "init", "-q"])
     for text in ("old", "new"):
-        (tmp_path / "file").write_text(text)
+        (tmp_path / "file").write_text(text, encoding="utf-8")
         git(["git", "add", "file"])
         git(["git", *author, "commit", "-q", "-m", text])
-    (tmp_path / "file").write_text("edited since")
+    (tmp_path / "file").write_text("edited since", encoding="utf-8")
     built = []
 
     def install(source, site):
-        built.append((source / "file").read_text())
+        built.append((source / "file").read_text(encoding="utf-8"))
         site.mkdir()
 
     monkeypatch.setattr(checkout, "install", install)

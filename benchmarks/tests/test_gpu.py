@@ -116,9 +116,9 @@ def test_what_the_time_did_not_allow_is_named(stubbed, tmp_path):
     assert set(device.repeats) == {measure.SHORT_REPEAT}
     assert f"No time to measure: {TINY[1]}, {TINY[2]}." in record["notes"]
     assert f"Measured in fewer rounds: {TINY[0]}." in record["notes"]
-    text = out.with_suffix(".md").read_text()
+    text = out.with_suffix(".md").read_text(encoding="utf-8")
     assert f"- No time to measure: {TINY[1]}, {TINY[2]}." in text
-    assert json.loads(out.read_text())["notes"] == record["notes"]
+    assert json.loads(out.read_text(encoding="utf-8"))["notes"] == record["notes"]
 
 
 def test_a_compiler_that_fails_is_told(stubbed, monkeypatch):
@@ -299,6 +299,6 @@ def test_a_package_that_fails_is_left_out():
 def test_a_run_on_a_cpu_goes_through(tmp_path):
     out = tmp_path / "gpu.json"
     assert run.main(["--device", "cpu", "--quick", "--out", str(out)]) == 0
-    results = json.loads(out.read_text())
+    results = json.loads(out.read_text(encoding="utf-8"))
     assert len(results["shapes"]) == len(shapes(is_quick=True))
-    assert "GB/s" in out.with_suffix(".md").read_text()
+    assert "GB/s" in out.with_suffix(".md").read_text(encoding="utf-8")

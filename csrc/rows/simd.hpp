@@ -15,7 +15,7 @@
 
 // Clones are chosen by an ifunc resolver, which runs before a sanitizer is ready.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && \
-    !defined(__clang__) && !defined(RSKERNELS_SANITIZED)
+    !defined(__clang__) && !defined(RSKERNELS_SANITIZED) && !defined(RSKERNELS_ONE_LEVEL)
 #define RSKERNELS_TARGET_CLONES \
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else

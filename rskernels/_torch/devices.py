@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from rskernels._python.forks import hold_over_forks
 from rskernels._torch.schemas import LIBRARY
 from rskernels.law.decision import Law
+
+# In a child of fork a module that another thread was importing would be on its way for ever.
+_importing = hold_over_forks(threading.RLock())
 
 
 @functools.cache
 def cpu_kernels() -> Any:
     """Return the module of the CPU kernels, which is imported at the first call."""
     try:
-        from rskernels.kernels import cpu
+        with _importing:
+            from rskernels.kernels import cpu
     except ImportError as error:
         raise ImportError(
             f"the CPU kernels need Numba, which failed to import ({error}); "
@@ -29,7 +35,8 @@ def cpu_kernels() -> Any:
 def gpu_kernels() -> Any:
     """Return the module of the GPU kernels, which is imported at the first call."""
     try:
-        from rskernels.kernels import gpu
+        with _importing:
+            from rskernels.kernels import gpu
     except ImportError as error:
         raise ImportError(
             f"the GPU kernels need Triton, which failed to import ({error}); "

@@ -30,6 +30,15 @@ def is_idle() -> bool:
     )
 
 
+def refuse_in_graph(what: str) -> None:
+    """Raise NotImplementedError while a graph is traced, which would hold one answer for ever."""
+    if is_compiling() or _is_tracing():
+        raise NotImplementedError(
+            f"torch.compile, torch.export and torch.jit.trace cannot trace {what}; "
+            "call it outside of the graph and give that the tensors it returns"
+        )
+
+
 def is_plain(*values: Tensor | float | None) -> bool:
     """Say whether the dispatcher would hand tensors, where given, to the CPU kernels as they are.
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from rskernels._torch.devices import cpu_kernels
 from rskernels._torch.dynamic import DYNAMIC, Dynamic
 from rskernels._torch.fast_path import is_compiling
-from rskernels._torch.schemas import NUMBER, operator, split
+from rskernels._torch.schemas import NUMBER, SCHEMAS, operator, split
+from rskernels._torch.sharded import Layout, decide_part
 from rskernels.law.decision import Law
 
 
@@ -22,6 +23,8 @@ class Call(NamedTuple):
     """Of the function of this decision in every backend."""
     is_direct: bool
     """Whether torch's dispatcher would only pass them on to the CPU kernels."""
+    layout: Layout | None = None
+    """Of a DTensor: which part this rank decides."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,23 @@ class DecisionOperation(Operation):
     """Name of the function in every backend."""
     fields: Callable[..., tuple[Any, ...]]
     """Makes of the kernel's arguments those of the torch operators."""
+    names: tuple[str, ...]
+    """Of the operators' arguments."""
 
     def __call__(self, call: Call) -> Any:
         """Call the CPU kernel where that is all that would happen, else the torch operator."""
-        arguments, is_direct = call
+        arguments, is_direct, layout = call
         # Where a graph breaks, a call that was bound outside of it may be traced.
         if is_compiling():
-            return self.traced(*self.fields(*arguments))
-        if is_direct:
+            operator = self.traced
+        elif is_direct:
             return getattr(cpu_kernels(), self.kernel)(*arguments)
-        return self.eager(*self.fields(*arguments))
+        else:
+            operator = self.eager
+        fields = self.fields(*arguments)
+        if layout is None:
+            return operator(*fields)
+        return decide_part(layout, operator, dict(zip(self.names, fields, strict=False)))
 
 
 def _row_fields(logits: Tensor, targets: Tensor | None, law: Law, *reading: Any) -> tuple[Any, ...]:
@@ -73,7 +83,8 @@ def _bernoulli_fields(
 
 
 def _operation(name: str, fields: Callable[..., tuple[Any, ...]]) -> DecisionOperation:
-    return DecisionOperation(operator(name), DYNAMIC[name], name, fields)
+    names = tuple(field.name for field in SCHEMAS[name].fields)
+    return DecisionOperation(operator(name), DYNAMIC[name], name, fields, names)
 
 
 MASK = _operation("mask", _row_fields)

@@ -18,20 +18,21 @@ from rskernels._torch.schemas import LIBRARY, SCHEMAS, operator
 
 _log_prob = operator("target_log_prob")
 _gradient = operator("target_log_prob_backward")
+_FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
 
 
-def target_log_prob(
-    logits: Tensor, targets: Tensor, temperature: float, ignore_index: int
-) -> Tensor:
+def target_log_prob(*arguments: Any) -> Tensor:
     """Return log q of the target [...], differentiable by torch.func.grad, vjp and jacrev."""
     if is_compiling():
         raise NotImplementedError(
             "torch.compile does not trace torch.func's transforms of target_log_prob; "
             "apply them outside of what is compiled"
         )
-    outputs: tuple[Tensor, Tensor] = _LogProb.apply(  # type: ignore[no-untyped-call]
-        logits, targets, temperature, ignore_index
-    )
+    if torch._C._functorch.peek_interpreter_stack().key() == _FUNCTIONALIZE:
+        # Of a torch.autograd.Function torch has no such form, and the operator changes nothing.
+        outputs: tuple[Tensor, Tensor] = _log_prob(*arguments)
+    else:
+        outputs = _LogProb.apply(*arguments)  # type: ignore[no-untyped-call]
     return outputs[0]
 
 

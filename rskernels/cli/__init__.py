@@ -3,6 +3,9 @@
 ``options`` makes a command's options of a configuration, ``app`` puts the commands together.
 """
 
+import sys
+
+from rskernels._python.text import never_fail as _never_fail
 from rskernels.rsft.extras import HINT as _HINT
 
 __all__ = ["main"]
@@ -12,6 +15,8 @@ NEEDED = ("rich", "typer")
 
 def main() -> None:
     """Run the command."""
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail(stream)
     try:
         from rskernels.cli.app import app
     except ModuleNotFoundError as missing:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rskernels.cli.errors import errors_explained, usage_errors
+from rskernels.cli.errors import errors_explained, make_writable, usage_errors
 from rskernels.cli.report import show_report
-from rskernels.experiments.runner import run_all
+from rskernels.experiments.comparison.runner import run_all
 from rskernels.experiments.suite import EXPERIMENTS, choose, make_runs
 
 
@@ -54,7 +54,8 @@ def compare_command(
 ) -> None:
     """Compare rejection with what one would use instead, over data sets and seeds.
 
-    Continues where it was interrupted.
+    Continues where it was interrupted. A run that fails does not end the others: the report says
+    so, and the exit status is 1.
     """
     with usage_errors(ValueError):
         chosen = choose(
@@ -67,9 +68,9 @@ def compare_command(
     folder = out or Path("runs") / ("compare-quick" if quick else "compare")
     with errors_explained():
         # What cannot be written to is better known before the runs than after.
-        (report or folder).mkdir(parents=True, exist_ok=True)
-        run_all(runs, folder, jobs=jobs, overwrite=overwrite)
-        show_report(chosen, runs, folder, report or folder, is_quick=quick)
+        make_writable(report or folder)
+        failures = run_all(runs, folder, jobs=jobs, overwrite=overwrite)
+        show_report(chosen, runs, folder, report or folder, failures=failures, is_quick=quick)
 
 
 def split(names: str | None, separator: str) -> list[str] | None:

@@ -9,8 +9,8 @@ import typer
 
 from rskernels.cli.errors import errors_explained, usage_errors
 from rskernels.cli.report import show_report
+from rskernels.experiments.comparison.runner import run_all
 from rskernels.experiments.config import IMBALANCE
-from rskernels.experiments.runner import run_all
 from rskernels.experiments.suite import DEMO, make_runs
 
 
@@ -31,5 +31,5 @@ def demo_command(
         demo = DEMO._replace(options=options)
         runs = make_runs([demo], seeds=seeds, first_seed=seed)
     with errors_explained():
-        run_all(runs, out, overwrite=True)
-        show_report([demo], runs, out, out)
+        failures = run_all(runs, out, overwrite=True)
+        show_report([demo], runs, out, out, failures=failures)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import typer
 
@@ -38,3 +40,13 @@ def errors_explained() -> Iterator[None]:
     except ERRORS as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, or raise OSError if files cannot be written to the one that there is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written to: {error.strerror}") from error

@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 
 from rskernels.cli.tables import make_table
-from rskernels.experiments.intervals import collect
-from rskernels.experiments.report import table, write_report
+from rskernels.experiments.comparison.intervals import collect
+from rskernels.experiments.comparison.report import table, write_report
+from rskernels.experiments.comparison.runner import Failure, folder_of
 from rskernels.experiments.suite import Experiment, ExperimentRun
 
 
@@ -20,10 +21,13 @@ def show_report(
     out: Path,
     report: Path,
     *,
+    failures: Sequence[Failure] = (),
     is_quick: bool = False,
 ) -> None:
-    """Write the report of finished runs, and print its tables."""
-    compared = [(experiment, collect(experiment, runs, out)) for experiment in experiments]
+    """Write the report of finished runs, and print its tables; exit with 1 if a run failed."""
+    compared = [
+        (experiment, collect(experiment, runs, out, failures)) for experiment in experiments
+    ]
     console = Console()
     if not console.is_terminal:
         console.width = 150
@@ -32,3 +36,12 @@ def show_report(
         headings, rows = table(results)
         console.print(make_table(rows, headings))
     typer.echo(f"report: {write_report(compared, report, is_quick=is_quick)}")
+    for failure in failures:
+        typer.echo(f"failed: {folder_of(failure.run, out)}: {failure.reason}", err=True)
+    if failures:
+        typer.echo(
+            f"error: {len(failures)} of {len(runs)} runs failed, which the report leaves out; the "
+            "same command tries them again",
+            err=True,
+        )
+        raise typer.Exit(1)

@@ -2,8 +2,8 @@
 
 ``envelope`` decides by M and learns it by ``options`` and ``policies``, ``control`` weighs and
 ``thinning`` takes back what a larger ratio biases, ``report`` says what M costs; ``estimate`` takes
-it from logits. ``state`` and ``store`` keep what was seen: ``rows`` are checked, those of a
-``device`` wait there in sums of ``units``, and ``reduce`` joins the states of processes.
+it from logits. ``state`` and ``storage`` keep what was seen: ``rows`` are checked, and those of a
+``device`` wait there in sums of ``units``.
 """
 
 from rskernels._core import NoFiniteM

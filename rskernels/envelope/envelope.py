@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rskernels import _core
+from rskernels._torch.fast_path import refuse_in_graph
 from rskernels.envelope.control import control_weights
 from rskernels.envelope.device import device_batch, stays_on_device
 from rskernels.envelope.options import Options
@@ -48,9 +49,10 @@ class Envelope(EnvelopeState):
 
     Envelopes of the same options merge in any order and grouping to the same maxima, counts and,
     without ``half_life``, histograms; sums agree to rounding. Every method may be called from
-    several threads. A group takes 0.3 kB, ratios for its Pareto shape (8 bytes each, 2²⁰ / groups
-    of them, none above 65,536 groups; ``tail``: 4,096) and, with a histogram, 0.6 kB for each
-    quarter of a nat of log ratio that it has seen; ``budget`` twice that.
+    several threads; a fork waits for them. No traced graph can hold one. A group takes 0.3 kB,
+    ratios for its Pareto shape (8 bytes each, 2²⁰ / groups of them, none above 65,536 groups;
+    ``tail``: 4,096) and, with a histogram, 0.6 kB for each quarter of a nat of log ratio that it
+    has seen; ``budget`` twice that.
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ class Envelope(EnvelopeState):
     level : float, optional
         In (0, 1]; required by, and only for, "quantile".
     groups : int
-        Number of independent constants, such as one per class or prompt.
+        Number of independent constants, such as one a class or prompt.
     half_life : float, optional
         At least 1. Required by "decayed". For "quantile" and "budget": a valid sample weighs half
         as much after this many further valid samples of its group; None forgets nothing.
@@ -93,9 +95,9 @@ class Envelope(EnvelopeState):
         confidence: float | None = None,
         on_violation: str = "cap",
     ) -> None:
-        rule = make_policy(
-            policy, level=level, half_life=half_life, M=M, rate=rate, confidence=confidence
-        )
+        refuse_in_graph("an Envelope")
+        numbers = {"level": level, "half_life": half_life, "M": M, "rate": rate}
+        rule = make_policy(policy, **numbers, confidence=confidence)
         super().__init__(Options(rule, groups, on_violation))
 
     @classmethod
@@ -292,8 +294,7 @@ class Envelope(EnvelopeState):
         """
         if log_ratio is not None and self.policy != "leave_one_out":
             raise ValueError(f"log_ratio is for 'leave_one_out' only, got it with {self.policy!r}")
-        rows_of = log_ratio if groups is None else groups
-        if rows_of is None:
+        if (rows_of := log_ratio if groups is None else groups) is None:
             values = self._store.log_M(device or "cpu")
             return values[0] if self.groups == 1 else values
         if device is not None:
@@ -304,8 +305,9 @@ class Envelope(EnvelopeState):
             inside = (groups >= 0) & (groups < self.groups)
             values = self._store.log_M(groups.device).take(torch.where(inside, groups, 0).long())
             return torch.where(inside, values, math.nan)
+        refuse_in_graph("an Envelope")
         rows = row_memory(log_ratio, groups, self.groups)
-        values = torch.from_numpy(self._store.core.log_M(rows.batch))
+        values = self._store.log_M_of(rows.batch)
         return values.reshape(rows_of.shape).to(rows_of.device)
 
     def _ratios_and_M(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rskernels import _core
+from rskernels._torch.fast_path import refuse_in_graph
 from rskernels.envelope.policies import make_policy
 from rskernels.envelope.rows import DTYPES, check_values
 from rskernels.kernels.layout import RowLayout, as_rows
@@ -90,6 +91,8 @@ def estimate_M(
 
     Raises
     ------
+    NotImplementedError
+        While torch.compile, torch.export or torch.jit.trace traces a graph.
     TypeError
         If a dtype or type is not as above.
     ValueError
@@ -109,6 +112,7 @@ def estimate_M(
     ----------
     Caffo, Booth & Davison, "Empirical supremum rejection sampling", Biometrika 89, 2002.
     """
+    refuse_in_graph("estimate_M, which returns a float")
     if method not in ("max", "quantile"):
         raise ValueError(f"method must be 'max' or 'quantile', got {method!r}")
     level = make_policy(method, level=level).numbers.get("level")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from rskernels._python.integers import as_integer
 from rskernels.envelope.policies import Policy
 
 REACTIONS = ("cap", "raise", "thin", "control")
@@ -27,8 +28,7 @@ class Options:
     on_violation: str
 
     def __post_init__(self) -> None:
-        if isinstance(self.groups, bool) or not isinstance(self.groups, int):
-            raise TypeError(f"groups must be an int, got {type(self.groups).__name__}")
+        object.__setattr__(self, "groups", as_integer("groups", self.groups))
         if self.groups < 1:
             raise ValueError(f"groups must be at least 1, got {self.groups}")
         # No address space holds so many, which the core's vectors would say in their own words.
@@ -38,6 +38,8 @@ class Options:
             raise ValueError(
                 f"on_violation must be one of {', '.join(REACTIONS)}, got {self.on_violation!r}"
             )
+        # Not NumPy's str, which a state dict could not hold.
+        object.__setattr__(self, "on_violation", str(self.on_violation))
 
     def to_dict(self) -> dict[str, Any]:
         """Return them as a state dict holds them: flat, None for what the policy does not take."""

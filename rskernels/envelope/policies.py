@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 # What a text may be, where `parse_spec` refuses another.
 TEXTS = (
@@ -50,18 +50,18 @@ class Policy:
         if isinstance(value, bool) or not isinstance(value, Real):
             kind = type(value).__name__
             raise TypeError(f"{name} must be a float in {interval}, got {kind}")
-        if not contains(float(value)):
+        if not contains(number := _as_float(value)):
             raise ValueError(f"{name} must be in {interval}, got {value}")
-        object.__setattr__(self, name, float(value))
+        object.__setattr__(self, name, number)
 
     def _check_half_life(self, value: float | None) -> None:
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"half_life must be a float, got {type(value).__name__}")
-        if not 1.0 <= value < math.inf:
+        if not 1.0 <= (number := _as_float(value)) < math.inf:
             raise ValueError(f"half_life must be finite and at least 1 sample, got {value}")
-        object.__setattr__(self, "half_life", float(value))
+        object.__setattr__(self, "half_life", number)
 
 
 @dataclass(frozen=True)
@@ -278,6 +278,14 @@ def parse_spec(text: str) -> tuple[str, dict[str, float]]:
         return name, {parameter: float(number)} if parameter is not None and separator else {}
     except ValueError:
         raise ValueError(f"an envelope is {TEXTS}, got {text!r}") from None
+
+
+def _as_float(value: Any) -> float:
+    """Return a number as a float, infinity for an int that is beyond them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _owners(number: str) -> str:

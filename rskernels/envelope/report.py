@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rskernels._python.text import printable
+
 # Heading, name: the columns of the printed table.
 COLUMNS = (
     ("seen", "seen"),
@@ -17,7 +19,7 @@ COLUMNS = (
     ("violations", "violations"),
     ("log M", "log_M"),
     ("δ̂", "delta"),
-    ("TV ≤", "tv_bound"),
+    ("TV ≲", "tv_bound"),
     ("acceptance", "expected_acceptance"),
     ("observed", "observed_acceptance"),
     ("ESS", "ess"),
@@ -42,7 +44,8 @@ class EnvelopeCounts(NamedTuple):
     """Rows whose log ratio was NaN or +inf; they leave M as it is."""
 
 
-@dataclass(frozen=True)
+# Tensors cannot be compared as one, nor hashed.
+@dataclass(frozen=True, eq=False)
 class EnvelopeReport:
     """Counts, bias and cost of an envelope, of each group and of all rows together.
 
@@ -54,9 +57,11 @@ class EnvelopeReport:
     ``log_M``, ``max_log_ratio``
         log M now (None for all groups together) and the largest log ratio seen.
     ``delta``, ``tv_bound``
-        Excess mass δ̂ = Σ(w − M)₊ / Σw over the decided rows, and what it estimates: a bound on the
-        total variation between the target and what was accepted, for an M fixed in advance. δ̂, or
-        0 where the weights of ``on_violation="control"`` make up for it.
+        Excess mass δ̂ = Σ(w − M)₊ / Σw over the decided rows, and, with the policy "fixed", the
+        same as what it estimates: a bound δ on the total variation between the target and what was
+        accepted, if M was chosen in advance. NaN for an M that was learnt, which bounds nothing:
+        δ̂ is then the excess among the ratios seen. 0 where the weights of
+        ``on_violation="control"`` make the weighted rows follow the target for any M.
     ``expected_acceptance``, ``observed_acceptance``
         Mean of min(1, w/M), and the share of accepted rows among those ``update`` has.
     ``ess``, ``chi_squared``
@@ -111,7 +116,7 @@ class EnvelopeReport:
         return record
 
     def __str__(self) -> str:
-        headings = ["group", *(heading for heading, _ in COLUMNS)]
+        headings = ["group", *(printable(heading) for heading, _ in COLUMNS)]
         count = len(self.groups["seen"])
         rows = [["all", *(_show(self.overall[name]) for _, name in COLUMNS)]]
         if count > 1:
@@ -126,7 +131,7 @@ class EnvelopeReport:
         if count > SHOWN:
             lines.append(f"and {count - SHOWN} more groups")
         lines.append(f"policy {self.policy}, on violation {self.on_violation}; {self.meaning}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def meaning(shape: float) -> str:
@@ -136,13 +141,14 @@ def meaning(shape: float) -> str:
     known = f"k̂ = {shape:.2f}: "
     if shape < 0.0:
         return known + "the ratios look bounded, which suggests that a finite M exists"
+    known += "no finite M in sight"
     if shape < 0.5:
-        return known + "no finite M, but weights of finite variance; ESS and χ² can be trusted"
+        return known + ", but weights of finite variance; ESS and χ² can be trusted"
     if shape < 0.7:
-        return known + "no finite M, weights of infinite variance; ESS and χ² are optimistic"
+        return known + ", weights of infinite variance; ESS and χ² are optimistic"
     if shape < 1.0:
-        return known + "no finite M, and weighted means converge too slowly to be of use"
-    return known + "no finite M, and not even the mean ratio exists"
+        return known + ", and weighted means converge too slowly to be of use"
+    return known + ", and not even the mean ratio exists"
 
 
 def make_report(
@@ -153,11 +159,12 @@ def make_report(
     total = {name: values[0].item() for name, values in overall.items()}
     log_M = by_group["log_M"]
     total["log_M"] = log_M[0].item() if len(log_M) == 1 else math.nan
-    controlled = on_violation == "control"
-    # Nothing is known, nor made up for, of what has not been decided: NaN stays.
-    made_up_for = 0.0 if controlled else 1.0
-    total["tv_bound"] = total["delta"] * made_up_for
-    by_group["tv_bound"] = by_group["delta"] * made_up_for
+    # What has not been decided has a δ̂ of NaN: neither is it known, nor made up for.
+    factor = 0.0 if on_violation == "control" else 1.0
+    if factor and policy.partition(":")[0] != "fixed":
+        factor = math.nan
+    total["tv_bound"] = total["delta"] * factor
+    by_group["tv_bound"] = by_group["delta"] * factor
     return EnvelopeReport(policy, on_violation, total, by_group)
 
 

@@ -43,6 +43,8 @@ def check_rows(
     TypeError, ValueError
         If a dtype or shape is none that ``Envelope.update`` takes.
     """
+    for name, values in (("log_ratio", log_ratio), ("groups", groups), ("accepted", accepted)):
+        _check_whole(name, values)
     if isinstance(log_ratio, np.ndarray):
         if log_ratio.dtype.name not in ("float64", "float32", "float16"):
             raise TypeError(
@@ -145,6 +147,12 @@ def _check_groups(groups: ArrayLike | None, group_count: int) -> None:
         check_ids("groups", groups)
     elif group_count > 1:
         raise ValueError(f"an envelope of {group_count} groups needs the group of every row")
+
+
+def _check_whole(name: str, rows: object) -> None:
+    """Raise TypeError for rows that hide some of their elements, or have no one shape."""
+    if isinstance(rows, np.ma.MaskedArray) or (isinstance(rows, Tensor) and rows.is_nested):
+        raise TypeError(f"{name} must be a plain array or tensor, got a {type(rows).__name__}")
 
 
 def _memory(name: str, rows: ArrayLike | None, absent: str) -> tuple[int, Any, Any]:

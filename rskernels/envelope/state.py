@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from rskernels.envelope.options import Options
 from rskernels.envelope.report import EnvelopeCounts, EnvelopeReport, make_report
-from rskernels.envelope.store import Store
+from rskernels.envelope.storage import Store
 
 Self = TypeVar("Self", bound="EnvelopeState")
 
@@ -37,9 +37,7 @@ class EnvelopeState:
             ``[groups]`` a name, as in ``report().groups`` without ``log_M``, ``pareto_k`` and
             ``tv_bound``.
         """
-        return {
-            name: torch.from_numpy(column) for name, column in self._store.core.tallies().items()
-        }
+        return self._store.tallies()
 
     @property
     def counts(self) -> EnvelopeCounts:
@@ -64,7 +62,7 @@ class EnvelopeState:
 
     def report(self) -> EnvelopeReport:
         """Return counts, bias and cost, per group and overall; printable, and ``.to_dict()``."""
-        groups, overall = self._store.core.report()
+        groups, overall = self._store.report()
         options = self._store.options
         return make_report(options.policy.text, options.on_violation, groups, overall)
 
@@ -114,11 +112,19 @@ class EnvelopeState:
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything in types that ``torch.load(weights_only=True)`` reads."""
+        """Return the options, and what has been seen as bytes under ``"state"``.
+
+        For ``torch.save``, ``torch.load(weights_only=True)`` and ``torch.distributed.checkpoint``,
+        which also takes the envelope itself. Of an entry that several ranks save, the latter keeps
+        that of one of them: :meth:`all_reduce` first, or give each rank a key of its own. A Module
+        saves an envelope only where its ``get_extra_state`` returns this.
+        """
         return self._store.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace what has been seen by a :meth:`state_dict` of an envelope of the same options.
+
+        An earlier form, which holds a tensor a column, is read as well.
 
         Raises
         ------
@@ -131,11 +137,11 @@ class EnvelopeState:
 
     def to_bytes(self) -> bytes:
         """Return options and state as bytes, with a version, their length and a checksum."""
-        return self._store.core.to_bytes()
+        return self._store.to_bytes()
 
     @classmethod
     def from_bytes(cls: type[Self], data: bytes) -> Self:
-        """Make the envelope that :meth:`to_bytes` wrote down.
+        """Make the envelope that :meth:`to_bytes` wrote down; ``__init__`` is not called.
 
         Raises
         ------
@@ -156,5 +162,13 @@ class EnvelopeState:
         """
         self._store.load_bytes(data)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self).from_bytes, (self.to_bytes(),)
+    def __copy__(self: Self) -> Self:
+        # With a state of its own, unlike the other attributes: what it is shown it alone has seen.
+        own = (id(self), id(self._store))
+        shared = [value for value in vars(self).values() if id(value) not in own]
+        return copy.deepcopy(self, {id(value): value for value in shared})
+
+
+def columns_of(envelope: EnvelopeState) -> dict[str, Tensor]:
+    """Return a copy of all that an envelope has seen, a tensor a column of its core's state."""
+    return envelope._store.columns()

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from rskernels.experiments.datasets import DATASETS, check_source, load_data
+from rskernels.experiments.datasets import DATASETS, FILES, Loaded, check_source, load
 from rskernels.rsft.config import METHOD, LoopConfig, RunConfig
 from rskernels.rsft.data.resample import RESAMPLERS
-from rskernels.rsft.data.samples import Data
 from rskernels.rsft.options import INSIDE_ONE, POSITIVE, one_of, option, whole
 from rskernels.rsft.rules import RULES, Rule
 
@@ -19,6 +18,7 @@ METHODS = (*RULES, *RESAMPLERS, "proposal")
 WITH_PRIORS = tuple(name for name in METHODS if name not in SHIFTED)
 IMBALANCE = 20.0
 MULTIMODAL_IMBALANCE = 5.0  # where a class of the rarest modality has 1 to 5 rows
+OWN_SIZES = "none for mnist and npz, whose classes keep their sizes"
 LEAST_STEPS = 7  # of a chain, of which 4 count, so that its halves can be compared
 
 DATA = "Data"
@@ -34,13 +34,21 @@ class DataConfig(RunConfig):
 
     data: str = option("digits", "Data set.", DATA, accepted=one_of(DATASETS))
     path: str | None = option(
-        None, "Where the data are: of mnist the folder, of npz the file.", DATA
+        None, "Where the data are: of mnist the folder, of npz the file.", DATA, may_change=True
+    )
+    channels: str | None = option(
+        None,
+        "Where the channels of images [N, ., ., .] are.",
+        DATA,
+        accepted=one_of(("first", "last")),
+        read_by=("data", ("npz",)),
+        shown="told by their shape",
     )
     imbalance: float | None = option(
         None,
-        "Most frequent class of the training pool over its rarest.",
+        "Most frequent class of the training pool over its rarest; rows are left out for it.",
         DATA,
-        shown=f"{IMBALANCE:g}; {MULTIMODAL_IMBALANCE:g} for multimodal",
+        shown=f"{IMBALANCE:g}; {MULTIMODAL_IMBALANCE:g} for multimodal; {OWN_SIZES}",
     )
     test_fraction: float = option(0.4, "Share of the smallest class that is held out.", DATA)
 
@@ -51,21 +59,23 @@ class DataConfig(RunConfig):
             object.__setattr__(self, "imbalance", self.usual_imbalance)
 
     @property
-    def usual_imbalance(self) -> float:
-        """The imbalance where none is given."""
+    def usual_imbalance(self) -> float | None:
+        """The imbalance where none is given: files keep the sizes of their classes."""
+        if self.data in FILES:
+            return None
         return MULTIMODAL_IMBALANCE if self.data == "multimodal" else IMBALANCE
 
     @property
-    def pool_imbalance(self) -> float:
-        """The imbalance of the pool that is loaded."""
-        assert self.imbalance is not None
+    def pool_imbalance(self) -> float | None:
+        """The imbalance of the pool that is loaded; None leaves it as it is."""
         return self.imbalance
 
-    def load(self, generator: torch.Generator) -> Data:
-        """Load the data; errors are those of `load_data`."""
-        return load_data(
+    def load(self, generator: torch.Generator) -> Loaded:
+        """Load the data; errors are those of `rskernels.experiments.datasets.load`."""
+        return load(
             self.data,
             path=self.path,
+            channels=self.channels,
             imbalance=self.pool_imbalance,
             test_fraction=self.test_fraction,
             generator=generator,
@@ -84,10 +94,10 @@ class GradientConfig(LoopConfig, DataConfig):
     )
     imbalance: float | None = option(
         None,
-        "Most frequent class of the training pool over its rarest.",
+        "Most frequent class of the training pool over its rarest; rows are left out for it.",
         DATA,
         shown=f"{IMBALANCE:g}; 1 for {' and '.join(SHIFTED)}; {MULTIMODAL_IMBALANCE:g} for "
-        "multimodal",
+        f"multimodal; {OWN_SIZES}",
     )
     drift: int | None = option(
         None,
@@ -131,12 +141,16 @@ class GradientConfig(LoopConfig, DataConfig):
             raise ValueError("freeze: 'multimodal' has an M for each modality, which is kept even")
 
     @property
-    def usual_imbalance(self) -> float:
+    def usual_imbalance(self) -> float | None:
         """The imbalance where none is given: methods of a shift have a balanced pool."""
-        return 1.0 if self.method in SHIFTED else super().usual_imbalance
+        if self.drift is not None:
+            return IMBALANCE
+        if self.method in SHIFTED and self.data not in FILES:
+            return 1.0
+        return super().usual_imbalance
 
     @property
-    def pool_imbalance(self) -> float:
+    def pool_imbalance(self) -> float | None:
         """The imbalance of the pool: where the priors move it is the stream that is long-tailed."""
         return 1.0 if self.drift is not None else super().pool_imbalance
 
@@ -167,7 +181,9 @@ class TuneConfig(DataConfig):
         PROPOSAL,
         accepted=one_of(("normal", "coupling")),
     )
-    rounds: int = option(3, "Times that it is tuned.", PROPOSAL, accepted=whole(1, 1000))
+    rounds: int = option(
+        3, "Times that it is tuned.", PROPOSAL, accepted=whole(1, 1000), may_change=True
+    )
     draws: int = option(1000, "Draws accepted in each round.", PROPOSAL, accepted=whole(1))
 
     @property

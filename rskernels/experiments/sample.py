@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from rskernels.rsft import run
 from rskernels.rsft.artifacts import checkpoint
 from rskernels.rsft.artifacts.figures import draw_trace
 from rskernels.rsft.artifacts.metrics import MetricsWriter, evaluate
+from rskernels.rsft.data.samples import Data
 from rskernels.rsft.methods.metropolis import chain
 from rskernels.rsft.methods.posterior import Loss, batched_loss, independent
 
@@ -50,13 +51,30 @@ def sample_parameters(
     Arguments and errors are those of `rskernels.experiments.families.run`. A run is resumed after
     its last block of steps or draws.
     """
-    saved: dict[str, Any] = {"state": None, "seconds": 0.0}
-    if resume:
-        saved = run.restore(config, out, needed=frozenset(saved))
     generator = torch.Generator().manual_seed(config.seed)
-    data = config.load(generator)
-    if not resume:
-        run.start_afresh(out, overwrite=overwrite)
+    data, digest = config.load(generator)
+    with run.folder_of_one(out, resume=resume):
+        saved: dict[str, Any] = {"state": None, "seconds": 0.0}
+        if resume:
+            saved = run.restore(config, out, digest, needed=frozenset(saved))
+        else:
+            run.start_afresh(out, overwrite=overwrite)
+
+        def save(state: dict[str, Any]) -> None:
+            run.save(config, out, digest, state)
+
+        return _sample(config, out, data, generator, saved, save)
+
+
+def _sample(
+    config: SampleConfig,
+    out: Path,
+    data: Data,
+    generator: torch.Generator,
+    saved: Mapping[str, Any],
+    save: Keep,
+) -> dict[str, Any]:
+    """Draw from where a run was saved, and write its files."""
     model = SoftmaxRegression(len(data.counts), data.pool.inputs[0].numel())
     size = sum(p.numel() for p in model.parameters())
     loss = batched_loss(model, data.pool, chunk=256)
@@ -64,7 +82,7 @@ def sample_parameters(
     started = time.perf_counter() - saved["seconds"]
 
     def keep(state: dict[str, Any]) -> None:
-        run.save(config, out, {"state": state, "seconds": time.perf_counter() - started})
+        save({"state": state, "seconds": time.perf_counter() - started})
 
     with MetricsWriter(out) as writer:
         if config.form == "chain":

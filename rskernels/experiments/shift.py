@@ -111,8 +111,9 @@ def shifted(
     check_images(data.pool.inputs, config.method)
     smallest = int(data.pool.labels.bincount().min())
     if not round(TARGET_SHARE * smallest):
+        cause = "the file" if config.imbalance is None else f"imbalance={config.imbalance}"
         raise DataError(
-            f"imbalance={config.imbalance} leaves {smallest} rows to the rarest class: too few for "
+            f"{cause} leaves {smallest} rows to the rarest class: too few for "
             f"method={config.method!r}, whose target domain takes a share of {TARGET_SHARE}"
         )
     rest, few = split_balanced(data.pool.labels, TARGET_SHARE, generator)

@@ -23,6 +23,8 @@ from rskernels.rsft.data.splits import log_class_balance, long_tail_counts
 from rskernels.rsft.run import train
 from rskernels.rsft.task import Epoch, Order, Task, resampled, shuffled
 
+FROM_SHIFT = {"transfer": transfer, "proposal": proposal}
+
 
 def train_model(config: GradientConfig, out: Path, **arguments: Any) -> dict[str, Any]:
     """Train a small network on a data set; arguments are those of `rskernels.rsft.run.train`."""
@@ -39,14 +41,13 @@ def make_task(config: GradientConfig, generator: torch.Generator) -> Task:
     DataError
         If the data are not to be had, or not such as the method needs.
     """
-    data = config.load(generator)
-    if config.method == "transfer":
-        return transfer(config, data, generator)
-    if config.method == "proposal":
-        return proposal(config, data, generator)
-    if config.data == "multimodal":
-        return multimodal(config, data, generator)
-    return class_balance(config, data, generator)
+    data, digest = config.load(generator)
+    if config.method in FROM_SHIFT:
+        make = FROM_SHIFT[config.method]
+    else:
+        make = multimodal if config.data == "multimodal" else class_balance
+    # The digest is of the data as read: what is computed of them differs between processors.
+    return make(config, data, generator)._replace(digest=digest)
 
 
 def class_balance(config: GradientConfig, data: Data, generator: torch.Generator) -> Task:

@@ -39,39 +39,41 @@ def tune_proposal(
     of a run that is resumed only ``rounds`` may differ. The summary has M, acceptance and draws per
     second at the start and at the end.
     """
-    saved: dict[str, Any] = {"position": 0, "state": None}
-    done = 0
-    if resume:
-        saved = run.restore(config, out, needed=frozenset(saved), free=frozenset({"rounds"}))
-        done = len(saved["state"]["rounds"]) - 1
-        if done > config.rounds:
-            raise CheckpointError(
-                f"{out} has tuned {done} rounds, more than rounds={config.rounds}"
-            )
     generator = torch.Generator().manual_seed(config.seed)
-    data = config.load(generator)
-    if not resume:
-        run.start_afresh(out, overwrite=overwrite)
-    target = class_mixture(data.pool)
-    start = first_proposal(target, config.proposal, generator)
-    with MetricsWriter(out, position=saved["position"], step=done) as writer:
+    data, digest = config.load(generator)
+    with run.folder_of_one(out, resume=resume):
+        saved: dict[str, Any] = {"position": 0, "state": None}
+        done = 0
+        if resume:
+            saved = run.restore(config, out, digest, needed=frozenset(saved))
+            done = len(saved["state"]["rounds"]) - 1
+            if done > config.rounds:
+                raise CheckpointError(
+                    f"{out} has tuned {done} rounds, more than rounds={config.rounds}"
+                )
+        else:
+            run.start_afresh(out, overwrite=overwrite)
+        target = class_mixture(data.pool)
+        start = first_proposal(target, config.proposal, generator)
+        with MetricsWriter(out, position=saved["position"], step=done) as writer:
 
-        def keep(state: dict[str, Any]) -> None:
-            measures = Round(*state["rounds"][-1])._asdict()
-            record = {k: None if math.isnan(float(v)) else v for k, v in measures.items()}
-            writer.write({"kind": "round", "step": len(state["rounds"]) - 1, **record})
-            run.save(config, out, {"state": state, "position": writer.position()})
+            def keep(state: dict[str, Any]) -> None:
+                measures = Round(*state["rounds"][-1])._asdict()
+                record = {k: None if math.isnan(float(v)) else v for k, v in measures.items()}
+                writer.write({"kind": "round", "step": len(state["rounds"]) - 1, **record})
+                kept = {"state": state, "position": writer.position()}
+                run.save(config, out, digest, kept)
 
-        tuned = tune(
-            target.log_prob,
-            start,
-            rounds=config.rounds,
-            draws=config.draws,
-            seed=int(torch.randint(1 << 62, (), generator=generator)),
-            resume=saved["state"],
-            keep=keep,
-        )
-    return finish(config, tuned, data.counts, out)
+            tuned = tune(
+                target.log_prob,
+                start,
+                rounds=config.rounds,
+                draws=config.draws,
+                seed=int(torch.randint(1 << 62, (), generator=generator)),
+                resume=saved["state"],
+                keep=keep,
+            )
+        return finish(config, tuned, data.counts, out)
 
 
 def finish(config: TuneConfig, tuned: Tuned, counts: Tensor, out: Path) -> dict[str, Any]:

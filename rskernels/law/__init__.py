@@ -2,7 +2,7 @@
 
 ``philox`` makes uniforms of (seed, row, column, stream), ``decision`` holds what decides a row,
 ``streams`` names the uses of randomness, ``seeds`` checks and draws, ``numbers`` are what the
-backends' arithmetic shares, ``integers`` what counts as an int. Imports torch alone.
+backends' arithmetic shares. Imports ``_python`` and torch alone.
 """
 
 from rskernels.law.decision import Law

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import torch
 
-from rskernels.law.integers import as_integer
+from rskernels._python.integers import as_integer
 from rskernels.law.seeds import check_row_offset, check_seed, check_stream
 from rskernels.law.streams import Stream
 

@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from rskernels.law.integers import as_integer
+from rskernels._python.integers import as_integer
 
 CPU = torch.device("cpu")
 _SEEDS = 2**63 - 1  # how many seeds a generator is asked for

@@ -2,8 +2,8 @@
 
 ``decide`` has the masks of logits, ``acceptance`` what they return beside, ``columns`` the order
 they read in; ``bernoulli`` decides about ratios, ``log_prob`` is the differentiable
-log-probability; ``arguments`` says what they accept, ``bind`` puts it in order. Nothing is computed
-here.
+log-probability, ``mean`` averages a loss over what was accepted; ``arguments`` says what they
+accept, ``bind`` puts it in order. Nothing is computed here but that mean.
 """
 
 from rskernels.ops.acceptance import Acceptance
@@ -11,12 +11,14 @@ from rskernels.ops.bernoulli import bernoulli_mask
 from rskernels.ops.columns import ColumnOrder
 from rskernels.ops.decide import accept, accept_mask, verify, verify_mask
 from rskernels.ops.log_prob import target_log_prob
+from rskernels.ops.mean import accepted_mean
 
 __all__ = [
     "Acceptance",
     "ColumnOrder",
     "accept",
     "accept_mask",
+    "accepted_mean",
     "bernoulli_mask",
     "target_log_prob",
     "verify",

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import math
 from numbers import Real
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
 
-from rskernels.law.integers import as_integer
+from rskernels._python.integers import as_integer, kind_of
+from rskernels._torch.fast_path import is_compiling, is_transforming
+from rskernels._torch.sharded import (
+    Layout,
+    are_ordinary,
+    check_sharded,
+    is_sharded,
+    refuse_transform,
+)
 from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.ops.columns import ColumnOrder
 
@@ -28,8 +38,7 @@ def check_floating(name: str, value: Tensor) -> None:
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
     if value.layout is not torch.strided or value.is_nested:
-        layout = "a nested one" if value.is_nested else value.layout
-        raise TypeError(f"{name} must be a strided tensor, got {layout}")
+        _refuse_layout(name, value)
     if not (value.is_cpu or value.is_cuda or value.is_meta):
         raise ValueError(
             f"{name} is on {value.device}; there are kernels for CPU and CUDA (or ROCm) tensors"
@@ -54,12 +63,18 @@ def check_targets(
     """Raise unless ``targets`` is an index tensor that names one class of each row."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be {accepted}, got {type(targets).__name__}")
+    if device is not None:
+        _check_strided("targets", targets)
     if targets.dtype not in INDEX_DTYPES:
         raise TypeError(f"targets must be int64 or int32, got {targets.dtype}")
-    if targets.shape != leading:
+    try:
+        shape = targets.shape
+    except RuntimeError:  # as of nested tensors, which costs less than asking all others
+        _check_strided("targets", targets)
+        raise
+    if shape != leading:
         raise ValueError(
-            f"targets must have the logits' leading shape {list(leading)}, "
-            f"got {list(targets.shape)}"
+            f"targets must have the logits' leading shape {list(leading)}, got {list(shape)}"
         )
     if device is not None and targets.device != device:
         raise ValueError(f"targets are on {targets.device}, logits on {device}")
@@ -112,8 +127,10 @@ def seed_argument(
     if generator is not None:
         raise ValueError("seed and generator are both given; at most one of them is accepted")
     seed = check_seed(seed)
-    if type(seed) is not int and isinstance(seed, Tensor) and seed.device != device:
-        raise ValueError(f"the seed tensor is on {seed.device}, the logits on {device}")
+    if type(seed) is not int and isinstance(seed, Tensor):
+        _check_strided("the seed tensor", seed)
+        if seed.device != device:
+            raise ValueError(f"the seed tensor is on {seed.device}, the logits on {device}")
     return seed
 
 
@@ -132,6 +149,28 @@ def order_argument(
     if order.blocks.device != logits.device:
         raise ValueError(f"order is on {order.blocks.device}, the logits on {logits.device}")
     return order.blocks
+
+
+def may_be_odd(*values: Any) -> bool:
+    """Say whether ``layout_argument`` has to look at these."""
+    return not are_ordinary(*values) or is_transforming()
+
+
+def layout_argument(
+    name: str, rows: Tensor, decisions: torch.Size, is_drawn: bool, others: dict[str, Any]
+) -> Layout | None:
+    """Return how decisions lie on ranks, if arguments are DTensors; refuse what has a mask."""
+    if is_transforming() and not is_compiling():
+        refuse_transform(rows, *others.values())
+    for other, value in {name: rows, **others}.items():
+        if isinstance(value, MaskedTensor):
+            raise TypeError(
+                f"{other} is a MaskedTensor, whose mask would be lost; give its get_data(), and "
+                "leave rows out by ignore_index as their target, or by a density of 0"
+            )
+    if not is_sharded(rows, *others.values()):
+        return None
+    return check_sharded(name, rows, decisions, is_drawn, others)
 
 
 def temperature_argument(temperature: float) -> float:
@@ -156,7 +195,7 @@ def _number(name: str, value: object, accepted: str = "a number or a tensor") ->
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
-        raise TypeError(f"{name} must be {accepted}, got {type(value).__name__}")
+        raise TypeError(f"{name} must be {accepted}, got {kind_of(value)}")
     try:
         return float(value)
     except OverflowError:
@@ -169,11 +208,15 @@ def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
     if device is not None:
-        if value.layout is not torch.strided:
-            raise TypeError(f"{name} must be a strided tensor, got {value.layout}")
+        _check_strided(name, value)
         if value.device != device:
             raise ValueError(f"{name} is on {value.device}, the decisions on {device}")
-    if value.shape != shape:
+    try:
+        given = value.shape
+    except RuntimeError:
+        _check_strided(name, value)
+        raise
+    if given != shape:
         missing = len(shape) - value.dim()
         if missing < 0 or any(
             size not in (1, shape[missing + axis]) for axis, size in enumerate(value.shape)
@@ -183,3 +226,13 @@ def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.
                 f"got {list(value.shape)}"
             )
     return value.detach() if value.requires_grad else value
+
+
+def _check_strided(name: str, value: Tensor) -> None:
+    if value.layout is not torch.strided or value.is_nested:
+        _refuse_layout(name, value)
+
+
+def _refuse_layout(name: str, value: Tensor) -> NoReturn:
+    layout = "a nested one" if value.is_nested else value.layout
+    raise TypeError(f"{name} must be a strided tensor, got {layout}")

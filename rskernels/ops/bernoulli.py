@@ -9,7 +9,13 @@ from rskernels._torch import BERNOULLI, Call
 from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels.law.seeds import CPU, check_row_offset, check_stream
 from rskernels.law.streams import Stream
-from rskernels.ops.arguments import M_argument, check_floating, seed_argument
+from rskernels.ops.arguments import (
+    M_argument,
+    check_floating,
+    layout_argument,
+    may_be_odd,
+    seed_argument,
+)
 
 
 def bernoulli_mask(
@@ -27,7 +33,8 @@ def bernoulli_mask(
     Parameters
     ----------
     log_ratio : Tensor
-        log p - log q, floating ``[...]``; NaN and +inf are rejected, -inf is a ratio of 0.
+        log p - log q, floating ``[...]``; NaN and +inf are rejected, -inf is a ratio of 0. May be
+        a DTensor that is sharded along any dimension.
     M : Tensor, float or None
         Envelope constant, above 0; broadcasts to ``log_ratio``. None is 1.
     log_space : bool
@@ -53,7 +60,11 @@ def bernoulli_mask(
     is_direct = idle and is_plain(log_ratio, M, seed)
     device = None if is_direct else log_ratio.device
     M = M_argument(M, device, log_ratio.shape, log_space)
-    seed = seed_argument(seed, generator, device or CPU, idle)
+    key = seed_argument(seed, generator, device or CPU, idle)
+    layout = None
+    if not is_direct and may_be_odd(log_ratio, M, key):
+        others = {"M": M, "seed": key}
+        layout = layout_argument("log_ratio", log_ratio, log_ratio.shape, seed is None, others)
     numbers = (check_row_offset(row_offset), check_stream(stream), bool(log_space))
-    mask: Tensor = BERNOULLI(Call((log_ratio, M, seed, *numbers), is_direct))
+    mask: Tensor = BERNOULLI(Call((log_ratio, M, key, *numbers), is_direct, layout))
     return mask

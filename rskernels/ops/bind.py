@@ -15,6 +15,8 @@ from rskernels.ops.arguments import (
     check_targets,
     density_argument,
     integer_argument,
+    layout_argument,
+    may_be_odd,
     order_argument,
     seed_argument,
     temperature_argument,
@@ -58,11 +60,15 @@ def bind(
         check_targets(targets, shape, device)
     density = density_argument(name, density, device, shape, log_space)
     M = M_argument(M, device, shape, log_space)
-    seed = seed_argument(seed, generator, device or CPU, idle)
+    key = seed_argument(seed, generator, device or CPU, idle)
     law = _record(Law, (
-        density, M, seed, check_row_offset(row_offset), temperature_argument(temperature),
+        density, M, key, check_row_offset(row_offset), temperature_argument(temperature),
         bool(log_space), model_is_target, integer_argument("ignore_index", ignore_index),
     ))  # fmt: skip
+    layout = None
+    if not is_direct and may_be_odd(logits, targets, density, M, key, blocks):
+        others = {"targets": targets, name: density, "M": M, "seed": key, "order": blocks}
+        layout = layout_argument("logits", logits, shape, seed is None, others)
     has_reading = is_lazy or blocks is not None
     arguments = (logits, targets, law, is_lazy, blocks) if has_reading else (logits, targets, law)
-    return _record(Call, (arguments, is_direct))
+    return _record(Call, (arguments, is_direct, layout))

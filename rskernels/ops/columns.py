@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
 
+from rskernels._python.integers import as_integer
+from rskernels._torch.sharded import is_sharded
 from rskernels.kernels.layout import ORDER_BLOCK
+
+Self = TypeVar("Self", bound="ColumnOrder")
 
 
 class ColumnOrder:
@@ -33,8 +41,7 @@ class ColumnOrder:
     BLOCK = ORDER_BLOCK
 
     def __init__(self, blocks: Tensor, V: int):
-        if isinstance(V, bool) or not isinstance(V, int):
-            raise TypeError(f"V must be an int, got {type(V).__name__}")
+        V = as_integer("V", V)
         if V < 1:
             raise ValueError(f"V must be at least 1, got {V}")
         _check_readable("blocks", blocks)
@@ -48,10 +55,10 @@ class ColumnOrder:
         if not torch.equal(blocks.sort().values.cpu(), torch.arange(count, dtype=blocks.dtype)):
             raise ValueError(f"blocks must be a permutation of 0 to {count - 1}")
         self.V = V
-        self.blocks = blocks.to(torch.int64, copy=True).contiguous()
+        self.blocks = blocks.detach().to(torch.int64, copy=True).contiguous()
 
     @classmethod
-    def by_weight(cls, weights: Tensor) -> ColumnOrder:
+    def by_weight(cls: type[Self], weights: Tensor) -> Self:
         """Return the order of falling weight.
 
         Parameters
@@ -73,10 +80,10 @@ class ColumnOrder:
         sums = padded.view(-1, cls.BLOCK).sum(-1)
         return cls(sums.argsort(descending=True, stable=True), V)
 
-    def to(self, device: torch.device | str) -> ColumnOrder:
+    def to(self: Self, device: torch.device | str) -> Self:
         """Return the same order on a device."""
-        moved = object.__new__(ColumnOrder)
-        moved.V, moved.blocks = self.V, self.blocks.to(device)
+        moved = copy.copy(self)
+        moved.blocks = self.blocks.to(device)
         return moved
 
     def __repr__(self) -> str:
@@ -90,4 +97,9 @@ def _check_readable(name: str, values: Tensor) -> None:
         raise ValueError(
             f"{name} must be a strided tensor that holds values, got one of layout "
             f"{values.layout} on {values.device}"
+        )
+    if isinstance(values, MaskedTensor) or is_sharded(values):
+        raise TypeError(
+            f"{name} must hold all its values on every rank and without a mask, "
+            f"got a {type(values).__name__}"
         )

@@ -38,7 +38,9 @@ def accept_mask(
     Parameters
     ----------
     logits : Tensor
-        float32, float64, bfloat16 or float16 ``[..., V]``, any strides, CPU or CUDA.
+        float32, float64, bfloat16 or float16 ``[..., V]``, any strides, CPU or CUDA. Or a DTensor
+        that is sharded by rows or replicated: then tensors of more than one element beside it are
+        DTensors too, and results are placed as the logits.
     p_hat : Tensor or float
         Target density: the probability that is wanted of each decision, at least 0, normalised or
         not. Broadcasts to the decisions.
@@ -53,12 +55,15 @@ def accept_mask(
         Whether ``p_hat`` and ``M`` are natural logarithms.
     seed : int or Tensor, optional
         64 bits, or an int64 tensor of one element on the logits' device. The same seed gives the
-        same mask. None draws one from ``generator``, or from torch's default generator.
+        same mask. None draws one from ``generator``, or from torch's default generator. Ranks that
+        share a seed, or draw it from generators of the same state, must differ in ``row_offset``:
+        else they decide by the same uniforms.
     generator : torch.Generator, optional
         Where a seed is drawn from; on the logits' device.
     row_offset : int
         Id of the first row. Rows count the leading dimensions in row-major order, and a decision
-        depends on its row's inputs, the seed and the row's id alone.
+        depends on its row's inputs, the seed and the row's id alone. With data-parallel ranks it is
+        ``rank * rows``, where no rank has more rows; for a DTensor, the whole tensor's first row.
     ignore_index : int
         Rows with this target are rejected, and counted apart.
     assume_finite : bool
@@ -141,7 +146,8 @@ def accept(
     """Decide as ``accept_mask`` does, and return what the same pass saw as well.
 
     That is each row's log-probability and log ratio, counts of violations and of invalid rows, and
-    the sums that estimate the bias. Parameters and errors are those of ``accept_mask``.
+    the sums that estimate the bias. Parameters and errors are those of ``accept_mask``. For a
+    DTensor the counts and sums are those of all ranks, which takes a collective.
     """
     call = bind(
         "p_hat", logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,

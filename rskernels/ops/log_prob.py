@@ -6,10 +6,13 @@ from torch import Tensor
 
 from rskernels._torch import LOG_PROB, transforms
 from rskernels._torch.fast_path import is_compiling, is_transforming
+from rskernels._torch.sharded import own_part
 from rskernels.ops.arguments import (
     check_logits,
     check_targets,
     integer_argument,
+    layout_argument,
+    may_be_odd,
     temperature_argument,
 )
 
@@ -25,7 +28,8 @@ def target_log_prob(
     Parameters
     ----------
     logits : Tensor
-        float32, float64, bfloat16 or float16 ``[..., V]``.
+        float32, float64, bfloat16 or float16 ``[..., V]``; may be a DTensor, as in
+        ``accept_mask``.
     targets : Tensor
         int64 or int32 ``logits.shape[:-1]``.
     temperature : float
@@ -47,11 +51,23 @@ def target_log_prob(
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     NotImplementedError
         For a second or a forward-mode derivative, under torch.func.vmap, and for torch.func's
-        transforms inside torch.compile.
+        transforms inside torch.compile or of a DTensor.
     """
     check_targets(targets, check_logits(logits)[:-1], logits.device, "a torch.Tensor")
     temperature = temperature_argument(temperature)
     ignore_index = integer_argument("ignore_index", ignore_index)
+    layout = None
+    if may_be_odd(logits, targets):
+        layout = layout_argument("logits", logits, targets.shape, False, {"targets": targets})
+    if layout is None:
+        return _target_log_prob(logits, targets, temperature, ignore_index)
+    part = _target_log_prob(own_part(logits), layout.cut(targets), temperature, ignore_index)
+    return layout.whole(part)
+
+
+def _target_log_prob(
+    logits: Tensor, targets: Tensor, temperature: float, ignore_index: int
+) -> Tensor:
     arguments = (logits, targets, temperature, ignore_index)
     if is_transforming():
         return transforms.target_log_prob(*arguments)

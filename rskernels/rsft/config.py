@@ -74,7 +74,9 @@ class LoopConfig(RunConfig):
         ENVELOPE,
         read_by=("method", LEARNS_M),
     )
-    epochs: int = option(30, "Passes over the training pool.", TRAINING, accepted=whole(1))
+    epochs: int = option(
+        30, "Passes over the training pool.", TRAINING, accepted=whole(1), may_change=True
+    )
     batch_size: int = option(64, "Samples of a batch.", TRAINING, accepted=whole(1))
     lr: float = option(0.05, "Learning rate of SGD.", TRAINING, accepted=POSITIVE)
     momentum: float = option(0.9, "Momentum of SGD.", TRAINING, accepted=BELOW_ONE)

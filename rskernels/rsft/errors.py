@@ -6,8 +6,8 @@ class TrainingError(RuntimeError):
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is absent, damaged, or of another run."""
+    """A checkpoint that is absent, damaged, or of another run or data; or a folder in use."""
 
 
 class DataError(ValueError):
-    """Data that are missing or malformed, or that cannot give the imbalance or split asked for."""
+    """Data that are missing, malformed, of one class, or cannot give what is asked of them."""

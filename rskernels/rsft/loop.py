@@ -203,9 +203,11 @@ class Loop:
         keep = selection.mask
         if not keep.any():
             return None, 0.0
-        logits = self.state.model(batch.inputs[keep]) if self.rule.rejects else batch.logits[keep]
+        is_scored_apart = self.rule.rejects or self.task.logits is not None
+        logits = self.state.model(batch.inputs[keep]) if is_scored_apart else batch.logits[keep]
         weights = selection.weights[keep]
         each = F.cross_entropy(logits, batch.labels[keep], reduction="none")
+        each = each.where(weights > 0, 0)  # 0 times an infinite loss is NaN
         loss = (weights * each).sum() / weights.sum()
         value = float(loss.detach())
         if not math.isfinite(value):

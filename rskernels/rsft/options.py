@@ -39,6 +39,8 @@ class Option(NamedTuple):
     """The value where it is read and not given."""
     shown: str | None
     """The default as the command's help says it; None is the usual value."""
+    may_change: bool
+    """Whether a run that is resumed may have another value."""
 
 
 def option(
@@ -49,6 +51,7 @@ def option(
     accepted: Accepted | None = None,
     read_by: tuple[str, Iterable[str]] | None = None,
     shown: str | None = None,
+    may_change: bool = False,
 ) -> Any:
     """Return a field of a subclass of `Options`.
 
@@ -65,10 +68,12 @@ def option(
         Another field and its values for which this one is read. For others it must not be given.
     shown : str, optional
         The default, in words.
+    may_change : bool
+        Whether a run that is resumed may have another value.
     """
     readers = None if read_by is None else (read_by[0], tuple(read_by[1]))
     default = usual if readers is None or isinstance(usual, bool) else None
-    metadata = {"option": Option(help, panel, accepted, readers, usual, shown)}
+    metadata = {"option": Option(help, panel, accepted, readers, usual, shown, may_change)}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -43,8 +43,9 @@ class Selection(NamedTuple):
     mask : Tensor
         bool ``[N]``, the samples used for the gradient. All False is a batch to skip.
     weights : Tensor
-        float32 ``[N]``, non-negative and constant for autograd; the loss of the batch is
-        ``Σ weights·loss / Σ weights`` over the mask.
+        float32 ``[N]``, constant for autograd, and relative: the largest of the mask is 1, so that
+        no ratio is too large for them. The loss of the batch is ``Σ weights·loss / Σ weights`` over
+        the mask.
     log_ratio : Tensor
         ``[N]``, log w; NaN where the row is invalid, 0 for a rule that reads no ratio.
     counts : Tensor
@@ -87,7 +88,7 @@ class Rule(NamedTuple):
 
 def plain(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
     """Use every sample with weight one: the baseline."""
-    return _keep_all(torch.zeros_like(logits[:, 0]))
+    return _keep_all(torch.zeros_like(log_density))
 
 
 def reweight(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
@@ -103,18 +104,19 @@ def importance(logits: Tensor, targets: Tensor, log_density: Tensor, state: Stat
 def accept(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
     """Use each sample with probability min(1, p̂/(M·q)), and then with weight one."""
     result = accept_rows(logits, log_density, state.log_M, targets=targets, **_draws(state))
-    return _selection(result, torch.ones_like(logits[:, 0]))
+    return _selection(result, torch.ones_like(log_density))
 
 
 def control(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
-    """Use each sample with probability min(1, w/M), and then with weight max(w, M)/M.
+    """Use each sample with probability min(1, w/M), and then with a weight ∝ max(w, M).
 
-    Rejection control: the weighted law is exact for any M (Liu, Chen & Wong, "Rejection control and
-    sequential importance sampling", JASA 93, 1998).
+    Rejection control: the weighted law is exact for any M, also one of each row, since the two
+    multiply to w (Liu, Chen & Wong, "Rejection control and sequential importance sampling", JASA
+    93, 1998).
     """
     result = accept_rows(logits, log_density, state.log_M, targets=targets, **_draws(state))
-    above = (result.log_ratio.double() - state.log_M).clamp(min=0)
-    return _selection(result, torch.where(result.mask, above.exp(), 0).float())
+    log_weight = result.log_ratio.double().maximum(state.log_M)
+    return _selection(result, _relative(log_weight, result.mask))
 
 
 def transfer(logits: Tensor, targets: Tensor, log_density: Tensor, state: State) -> Selection:
@@ -124,7 +126,7 @@ def transfer(logits: Tensor, targets: Tensor, log_density: Tensor, state: State)
     draws of q that are used follow min(p, q), which is p where p is below q.
     """
     result = verify_rows(logits, log_density, state.log_M, targets=targets, **_draws(state))
-    return _selection(result, torch.ones_like(logits[:, 0]))
+    return _selection(result, torch.ones_like(log_density))
 
 
 RULES: dict[str, Rule] = {
@@ -152,12 +154,17 @@ def _selection(result: Acceptance, weights: Tensor) -> Selection:
 
 
 def _keep_all(log_weight: Tensor) -> Selection:
-    """Keep every row of finite weight, scaled so that the largest weight is one."""
+    """Keep every row of finite weight."""
     mask = log_weight.isfinite()
-    largest = torch.where(mask, log_weight, -torch.inf).amax()
-    weights = torch.where(mask, (log_weight - largest).exp(), 0)
     # A weight of zero is a valid wish; only a ratio of NaN or infinity is an invalid row.
     invalid = (~(log_weight < torch.inf)).sum()
     zero = torch.zeros_like(invalid)
     counts = torch.stack([mask.sum(), zero, invalid, zero])
+    weights = _relative(log_weight, mask)
     return Selection(mask, weights, log_weight, counts, torch.zeros(2, dtype=torch.float64))
+
+
+def _relative(log_weight: Tensor, mask: Tensor) -> Tensor:
+    """Return weights, float32 ``[N]``, the largest of the mask 1, and 0 outside of it."""
+    log_weight = log_weight.double().where(mask, -torch.inf)
+    return (log_weight - log_weight.amax()).exp().where(mask, 0).float()

@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from rskernels.rsft.artifacts import checkpoint
 from rskernels.rsft.artifacts.figures import draw_curves
+from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.artifacts.metrics import MetricsWriter
 from rskernels.rsft.config import LoopConfig
 from rskernels.rsft.errors import CheckpointError
 from rskernels.rsft.loop import Loop
 from rskernels.rsft.options import Options
+from rskernels.rsft.say import say
 from rskernels.rsft.state import Step, Totals
 from rskernels.rsft.task import Task
 from rskernels.sampling.progress import ProgressBar
@@ -64,7 +67,8 @@ def train(
     generator : torch.Generator, optional
         Source of the order of the rows; a new one of the configuration's seed by default.
     resume : bool
-        Continue from the checkpoint in `out`; of the configuration only `epochs` may differ.
+        Continue from the checkpoint in `out`; of the configuration only `epochs` may differ, and
+        the task's data must be the same.
     overwrite : bool
         Replace a run that `out` already holds.
     progress : bool
@@ -79,8 +83,11 @@ def train(
     ------
     FileExistsError
         If `out` holds a run and neither `resume` nor `overwrite` is given.
+    DataError
+        If the tensors of the task differ in length, or its labels are of one class.
     CheckpointError
-        If there is no checkpoint to resume, or it is damaged or of another configuration.
+        If there is no checkpoint to resume, or it is damaged or of another configuration, model or
+        data; or another run holds the folder.
     NoFiniteM
         If the envelope is "tail" and the ratios have no finite M.
     TrainingError
@@ -100,11 +107,14 @@ def train(
     of its rows were used. A rule that balances them raises the M of the envelope, whose report
     stays that of its own M; ``log_M_image`` and the like are what was decided with.
     """
+    task.check()
     with ExitStack() as stack:
         stack.enter_context(torch_threads(config.threads))
+        stack.enter_context(folder_of_one(out, resume=resume))
         loop = Loop(task, config, generator or torch.Generator().manual_seed(config.seed))
         state = loop.state
-        position = begin(loop, out, resume=resume, overwrite=overwrite)
+        data = task.identity()
+        position = begin(loop, out, data, resume=resume, overwrite=overwrite)
         bar = stack.enter_context(make_bar(config.epochs, state.epoch, on=progress))
         writer = stack.enter_context(MetricsWriter(out, position=position, step=state.totals.steps))
 
@@ -119,24 +129,38 @@ def train(
 
         while state.epoch < config.epochs:
             writer.write(loop.epoch(show))
-            save(config, out, {"position": writer.position(), **state.state_dict()})
+            save(config, out, data, {"position": writer.position(), **state.state_dict()})
     return finish(task, config, state.totals, out)
 
 
-def begin(loop: Loop, out: Path, *, resume: bool, overwrite: bool) -> int:
+def begin(loop: Loop, out: Path, data: str, *, resume: bool, overwrite: bool) -> int:
     """Restore a loop, or learn its first M; return the bytes of the metrics that are kept."""
     if not resume:
         start_afresh(out, overwrite=overwrite)
         loop.pilot()
         return 0
     state, epochs = loop.state, loop.config.epochs
-    needed = frozenset({"position", *state.state_dict()})
-    saved = restore(loop.config, out, needed=needed, free=frozenset({"epochs"}))
-    loop.load_state_dict(saved)
+    saved = restore(loop.config, out, data, needed=frozenset({"position", *state.state_dict()}))
+    try:
+        check_model(state.model, saved["model"])
+        loop.load_state_dict(saved)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{out / CHECKPOINT} does not fit the model: {error}") from error
     if state.epoch > epochs:
         raise CheckpointError(f"{out} has trained {state.epoch} epochs, more than epochs={epochs}")
     position: int = saved["position"]
     return position
+
+
+def check_model(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if a model's parameters have other names, shapes or dtypes than saved."""
+    here, there = (
+        {k: (v.dtype, list(v.shape)) for k, v in d.items()} for d in (model.state_dict(), saved)
+    )
+    differing = [name for name in {**there, **here} if here.get(name) != there.get(name)]
+    if differing:
+        name = differing[0]
+        raise ValueError(f"{name} was {there.get(name)}, is {here.get(name)}")
 
 
 def finish(task: Task, config: LoopConfig, totals: Totals, out: Path) -> dict[str, Any]:
@@ -175,6 +199,22 @@ def make_bar(epochs: int, done: int, *, on: bool) -> ProgressBar:
     )
 
 
+@contextmanager
+def folder_of_one(out: Path, *, resume: bool) -> Iterator[None]:
+    """Hold the folder of a run, which is made unless there is to be a run to resume.
+
+    Raises
+    ------
+    CheckpointError
+        If another run holds it, or it lacks the checkpoint to resume.
+    """
+    if resume and not (out / CHECKPOINT).is_file():
+        raise CheckpointError(f"nothing to resume: {out / CHECKPOINT} does not exist")
+    out.mkdir(parents=True, exist_ok=True)
+    with hold(out):
+        yield
+
+
 def start_afresh(out: Path, *, overwrite: bool) -> None:
     """Make a folder ready for a new run, deleting an earlier run's files only if that is asked for.
 
@@ -183,54 +223,79 @@ def start_afresh(out: Path, *, overwrite: bool) -> None:
     FileExistsError
         If the folder holds a run and `overwrite` is False.
     """
-    out.mkdir(parents=True, exist_ok=True)
     earlier = [path for name in FILES for path in out.glob(name)]
     if earlier and not overwrite:
-        raise FileExistsError(f"{out} already holds a run: resume it, overwrite it or name another")
+        resume = "resume it, " if (out / CHECKPOINT).is_file() else ""
+        raise FileExistsError(f"{out} already holds a run: {resume}overwrite it or name another")
     for path in earlier:
         path.unlink()
 
 
-def save(config: Options, out: Path, state: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a run: its configuration, and its state."""
-    content = {"config": dataclasses.asdict(config), **state}
+def save(config: Options, out: Path, data: str, state: Mapping[str, Any]) -> None:
+    """Write the checkpoint of a run: its configuration, the digest of its data, and its state."""
+    content = {
+        "config": dataclasses.asdict(config),
+        "data": data,
+        "made_with": made_with(),
+        **state,
+    }
     checkpoint.save(out / CHECKPOINT, content)
 
 
-def restore(
-    config: Options, out: Path, *, needed: frozenset[str], free: frozenset[str] = frozenset()
-) -> dict[str, Any]:
+def restore(config: Options, out: Path, data: str, *, needed: frozenset[str]) -> dict[str, Any]:
     """Read the checkpoint of a run.
 
     Parameters
     ----------
     config : Options
-        What the run is now; only the options named in `free` may differ from what it was.
+        What the run is now; only options that `may_change` may differ from what they were.
     out : Path
         Its folder.
+    data : str
+        The digest of its data.
     needed : frozenset of str
         What the state must hold.
-    free : frozenset of str
-        Names of options.
 
     Raises
     ------
     CheckpointError
-        If there is no checkpoint, or it is damaged, or of another configuration.
+        If there is no checkpoint, or it is damaged, or of another configuration or other data.
     """
-    expected = dataclasses.asdict(config)
-    return checkpoint.load(out / CHECKPOINT, expected=expected, free=free, needed=needed)
+    fields = dataclasses.fields(config)
+    saved = checkpoint.load(
+        out / CHECKPOINT,
+        expected=dataclasses.asdict(config),
+        free=frozenset(f.name for f in fields if f.metadata["option"].may_change),
+        needed=needed | {"data", "made_with"},
+    )
+    if saved["data"] != data:
+        raise CheckpointError(
+            f"{out} holds a run on other data: the SHA-256 of their arrays was "
+            f"{saved['data'][:12]}, is {data[:12]}; resume it with its own, or start another run"
+        )
+    was, now = saved["made_with"], made_with()
+    differing = [
+        f"{name} was {was.get(name)}, is {now[name]}" for name in now if was.get(name) != now[name]
+    ]
+    if differing:
+        say(f"{out} goes on, but perhaps not bit-identically: {'; '.join(differing)}")
+    return saved
+
+
+def made_with() -> dict[str, str]:
+    """Return what the bits of a run depend on besides its configuration and data."""
+    return {"torch": str(torch.__version__), "processor": torch.backends.cpu.get_cpu_capability()}
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
     """Return the records of a run's metrics."""
-    return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    return [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
 
 
 def write_summary(summary: Mapping[str, Any], out: Path) -> None:
     """Write the summary, whole or not at all."""
     temporary = out / f"{SUMMARY}.tmp"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     temporary.replace(out / SUMMARY)
 
 

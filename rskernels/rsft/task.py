@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rskernels.rsft.data.digest import digest
 from rskernels.rsft.data.resample import Resampler
 from rskernels.rsft.data.samples import Samples
+from rskernels.rsft.errors import DataError
 
 
 class Epoch(NamedTuple):
@@ -63,6 +65,9 @@ class Task(NamedTuple):
         Their names.
     measure : callable
         What an epoch's record says besides, of the model as it is then.
+    digest : str
+        Of the data, by which a run that is resumed knows them again; that of all the tensors here
+        if empty.
     """
 
     pool: Samples
@@ -78,6 +83,7 @@ class Task(NamedTuple):
     modality: Tensor | None = None
     modalities: tuple[str, ...] = ()
     measure: Callable[[nn.Module], dict[str, float]] = lambda model: {}
+    digest: str = ""
 
     @classmethod
     def from_samples(
@@ -101,6 +107,37 @@ class Task(NamedTuple):
             "pilot": torch.arange(rows),
         }
         return cls(pool=pool, test=test, model=model, log_density=log_density, **usual | options)
+
+    def identity(self) -> str:
+        """Return the digest of the data."""
+        more = (self.counts, self.log_density, self.targets, self.pilot, self.logits, self.modality)
+        return self.digest or digest((*self.pool, *self.test, *more))
+
+    def check(self) -> None:
+        """Raise DataError if lengths differ, a label has no class, or there is one class alone."""
+        rows = len(self.pool.labels)
+        for name in ("log_density", "targets", "logits", "modality"):
+            values: Tensor | None = getattr(self, name)
+            if values is not None and len(values) != rows:
+                raise DataError(f"{name} has {len(values)} rows, the pool {rows}")
+        for name, samples in (("pool", self.pool), ("test", self.test)):
+            labels = samples.labels
+            if len(samples.inputs) != len(labels) or not len(labels):
+                raise DataError(
+                    f"{name} has {len(samples.inputs)} inputs and {len(labels)} labels: needed is "
+                    "one label for each of at least one input"
+                )
+            lowest, highest = int(labels.min()), int(labels.max())
+            if not 0 <= lowest <= highest < len(self.counts):
+                raise DataError(
+                    f"{name} has labels {lowest} to {highest}, the counts are of "
+                    f"{len(self.counts)} classes"
+                )
+            if lowest == highest:
+                raise DataError(
+                    f"all {len(labels)} rows of {name} are of class {lowest}: at least two classes "
+                    "are needed"
+                )
 
 
 def shuffled(rows: int) -> Order:

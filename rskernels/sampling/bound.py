@@ -11,9 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from rskernels.envelope import Envelope, EnvelopeViolation
+from rskernels.sampling.tail import is_unbounded
 
 # Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
 STEPWISE = ("fixed", "max")
+# Policies that are meant to truncate: ratios above their M are no sign of a fault.
+TRUNCATING = ("quantile", "budget")
 
 
 class BoundReport(NamedTuple):
@@ -22,7 +25,10 @@ class BoundReport(NamedTuple):
     max_log_ratio: float
     violations: int
     invalid: int
-    tv_bound: float
+    delta: float
+    tv_bound: float | None
+    pareto_k: float
+    is_unbounded: bool
 
 
 class _Counts(NamedTuple):
@@ -35,7 +41,8 @@ class _Counts(NamedTuple):
 class Bound:
     """The M in force, and the ratios that it was decided by.
 
-    With "thin" M never falls, and a ratio above a fixed M raises it.
+    With "thin" M never falls, and a ratio above a fixed M raises it, for good where the envelope is
+    used again.
 
     Parameters
     ----------
@@ -70,6 +77,9 @@ class Bound:
         self._fixed = self._envelope_log_M() if self._is_fixed else math.nan
         self._is_stepwise = self.envelope.policy in STEPWISE
         self._floor = -math.inf
+        if self._is_fixed and self.thins:
+            # A ratio that an earlier call met is known to be above M.
+            self._floor = self.envelope.tallies()["max_log_ratio"].item() + self._shift
 
     @property
     def is_exact(self) -> bool:
@@ -138,15 +148,29 @@ class Bound:
             if self._floor < last < math.inf:
                 self._floor = last
 
+    @property
+    def is_given(self) -> bool:
+        """Whether M was chosen before any ratio was seen, and no ratio has raised it."""
+        return self._is_fixed and not self.log_M() > self._fixed
+
     def report(self) -> BoundReport:
         """Return what M has cost since the first decided row, in the target's own units."""
         tallies = self.envelope.tallies()
-        is_unbiased = self.is_exact or tallies["decided"].item() == 0
+        has_decided = tallies["decided"].item() > 0
+        # A fixed M that has not risen may have been exceeded in an earlier call.
+        is_mended = self.is_exact and not (self.is_given and not self.weighs)
+        delta = 0.0 if is_mended or not has_decided else tallies["delta"].item()
+        is_known = has_decided and (self.is_given or self.weighs) and not math.isnan(delta)
+        shape = math.nan if self.is_given else self.envelope.report().overall["pareto_k"]
+        is_bounding = self.envelope.policy not in TRUNCATING
         return BoundReport(
             max_log_ratio=tallies["max_log_ratio"].item() + self._shift,
             violations=int(tallies["violations"].item()) - self._before.violations,
             invalid=int(tallies["invalid"].item()) - self._before.invalid,
-            tv_bound=0.0 if is_unbiased else tallies["delta"].item(),
+            delta=delta,
+            tv_bound=delta if is_known else None,
+            pareto_k=shape,
+            is_unbounded=is_bounding and is_unbounded(self.envelope, shape),
         )
 
     def _counts(self) -> _Counts:

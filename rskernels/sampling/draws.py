@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from rskernels.ops.arguments import FLOAT_DTYPES, FLOAT_NAMES
+from rskernels.sampling.seeding import Generators
+from rskernels.sampling.support import density
 
 LogProb = Callable[[Tensor], Tensor]
 Target = LogProb | Distribution
@@ -34,6 +36,7 @@ class DrawSource:
 
     def __init__(self, log_prob: Target, proposal: Proposal) -> None:
         self._log_p = _density("log_prob", log_prob)
+        self._event = log_prob.event_shape if isinstance(log_prob, Distribution) else None
         self._form: tuple[torch.Size, torch.dtype, torch.device] | None = None
         if isinstance(proposal, Distribution):
             distribution = proposal
@@ -46,14 +49,17 @@ class DrawSource:
             self._sample, self._log_q = proposal
             self.draw_numel = None
         else:
+            has_both = callable(getattr(proposal, "sample", None)) and hasattr(proposal, "log_prob")
+            hint = "; give (proposal.sample, proposal.log_prob)" if has_both else ""
             raise TypeError(
                 "proposal must be a torch.distributions.Distribution or a pair (sample, log_prob) "
-                f"of callables, got {type(proposal).__name__}"
+                f"of callables, got {type(proposal).__name__}{hint}"
             )
 
-    def draw(self, n: int) -> ScoredDraws:
+    def draw(self, n: int, generators: Generators) -> ScoredDraws:
         """Draw n proposals; raise TypeError or ValueError if a result has another form."""
-        samples = self._sample(n)
+        with generators.lent():
+            samples = self._sample(n)
         if not isinstance(samples, Tensor):
             raise TypeError(
                 f"the proposal's sample must return a tensor, got {type(samples).__name__}"
@@ -70,6 +76,11 @@ class DrawSource:
                 f"{list(form[0])}, {form[1]}, {form[2]}, those before were {list(self._form[0])}, "
                 f"{self._form[1]}, {self._form[2]}"
             )
+        if self._event is not None and self._event != samples.shape[1:]:
+            raise ValueError(
+                f"the target's draws have shape {list(self._event)}, the proposal's "
+                f"{list(samples.shape[1:])}"
+            )
         log_p = _checked("the target's log_prob", self._log_p(samples), samples)
         log_q = _checked("the proposal's log_prob", self._log_q(samples), samples)
         return ScoredDraws(samples, log_p - log_q)
@@ -78,8 +89,7 @@ class DrawSource:
 def _density(name: str, value: Target) -> LogProb:
     if isinstance(value, Distribution):
         _check_single(name, value)
-        log_prob: LogProb = value.log_prob
-        return log_prob
+        return density(value)
     if not callable(value):
         raise TypeError(f"{name} must be a callable or a Distribution, got {type(value).__name__}")
     return value

@@ -92,7 +92,7 @@ class Limits:
             stacklevel=_stack_level_outside(),
         )
 
-    def failure(self, counts: SamplingCounts, report: RejectionReport) -> str:
+    def failure(self, counts: SamplingCounts, report: RejectionReport, is_unbounded: bool) -> str:
         """Say why there are too few draws."""
         limit = f"{report.stopped}={getattr(self._options, report.stopped)}"
         text = (
@@ -109,10 +109,33 @@ class Limits:
             return f"{text}; the target's log density was -inf at every other proposal"
         if math.isnan(report.log_M):
             return f"{text}; the envelope's policy has found no M in these ratios"
+        if is_unbounded:
+            return f"{text}; {unbounded(report)}"
         return (
             f"{text}; the largest log ratio was {report.max_log_ratio:.6g}. A smaller M that still "
             "bounds p/q, a proposal closer to the target, or wider limits are needed"
         )
+
+
+def warn_of_no_finite_M(report: RejectionReport) -> None:
+    """Warn that M was learnt from ratios that seem to have no largest."""
+    warnings.warn(f"rejection_sample: {unbounded(report)}", stacklevel=_stack_level_outside())
+
+
+def unbounded(report: RejectionReport) -> str:
+    """Say what follows for draws of ratios that seem to have no largest."""
+    if report.envelope.on_violation == "control":
+        effect = "no weights make up for the ratios not seen, and weighted means may be far off"
+    else:
+        effect = (
+            "the draws follow the target only where log p - log q is at most log M = "
+            f"{report.log_M:.6g}"
+        )
+    return (
+        "no finite M seems to bound p/q, whose largest values have the Pareto shape "
+        f"k̂ = {report.pareto_k:.2f}, below 0 where one does: {effect}. Take a proposal whose tails "
+        "are no lighter than the target's"
+    )
 
 
 def _stack_level_outside() -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Real
 
-from rskernels.ops.arguments import integer_argument
+from rskernels._python.integers import as_integer
+
+OPTIONAL = ("batch_size", "max_proposals", "max_seconds")
 
 
 @dataclass(frozen=True)
@@ -27,26 +29,35 @@ class SamplingOptions:
     return_partial: bool
 
     def __post_init__(self) -> None:
-        _check_count("num_samples", self.num_samples, 0)
-        _check_count("pilot", self.pilot, 1)
-        if self.batch_size is not None:
-            _check_count("batch_size", self.batch_size, 1)
-        if self.max_proposals is not None:
-            _check_count("max_proposals", self.max_proposals, 1)
-        if self.max_seconds is not None:
-            _check_positive("max_seconds", self.max_seconds)
-        _check_positive("min_acceptance", self.min_acceptance)
+        for name, least in {
+            "num_samples": 0,
+            "pilot": 1,
+            "batch_size": 1,
+            "max_proposals": 1,
+        }.items():
+            self._check_count(name, least)
+        for name in ("max_seconds", "min_acceptance"):
+            self._check_positive(name)
         if self.min_acceptance > 1.0:
             raise ValueError(f"min_acceptance must be in (0, 1], got {self.min_acceptance}")
 
+    def _check_count(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if value is None and name in OPTIONAL:
+            return
+        value = as_integer(name, value)
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+        # Python's, whose sums neither wrap nor turn into floats.
+        object.__setattr__(self, name, value)
 
-def _check_count(name: str, value: int, least: int) -> None:
-    if integer_argument(name, value) < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a float, got {type(value).__name__}")
-    if not value > 0.0:
-        raise ValueError(f"{name} must be above 0, got {value}")
+    def _check_positive(self, name: str) -> None:
+        value = getattr(self, name)
+        if value is None and name in OPTIONAL:
+            return
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a float, got {type(value).__name__}")
+        number = float(value)
+        if not number > 0.0:
+            raise ValueError(f"{name} must be above 0, got {value}")
+        object.__setattr__(self, name, number)

@@ -13,7 +13,7 @@ from rskernels.sampling.options import SamplingOptions
 from rskernels.sampling.progress import ProgressBar
 from rskernels.sampling.result import RejectionResult
 from rskernels.sampling.run import SamplingRun
-from rskernels.sampling.seeding import seeded
+from rskernels.sampling.seeding import Generators, acceptance_seed
 
 PROGRESS_TEXTS = (
     "{task.completed:,}/{task.total:,} draws",
@@ -49,8 +49,8 @@ def rejection_sample(
     ----------
     log_prob : callable or Distribution
         The target: draws ``[n, *event]`` to natural log densities, floating ``[n]``. NaN is
-        rejected and counted, and so is +inf. A Distribution whose support the proposal exceeds
-        needs ``validate_args=False``.
+        rejected and counted, and so is +inf. Outside of the support of a Distribution the density
+        is 0, whatever its ``validate_args``; a callable must return -inf there itself.
     proposal : Distribution or (sample, log_prob)
         A ``torch.distributions`` object without batch shape, or a pair: ``sample(n)`` returns n
         draws ``[n, *event]`` of any dtype and device, the same at every call, ``log_prob`` as
@@ -71,11 +71,12 @@ def rejection_sample(
         At least 1. Draws from which M is learnt, where there is none at first or a policy has none
         any more. They are not decided: an M that has seen the rows it decides biases them.
     batch_size : int, optional
-        Proposals drawn at a time; None goes by the acceptance so far.
+        Draws at a time at most, pilot ones too; None goes by the acceptance so far.
     max_proposals : int, optional
         The most draws of the proposal to decide or pilot with.
     max_seconds : float, optional
-        Wall time, looked at after each batch.
+        Wall time, looked at after each batch. Batches begin with one draw then and grow by a
+        quarter of the draws so far, unless there is a ``batch_size``.
     min_acceptance : float
         In (0, 1]. Gives up when the acceptance rate is below it beyond doubt: with nothing
         accepted after 16 / min_acceptance proposals.
@@ -85,8 +86,9 @@ def rejection_sample(
         Show a bar on stderr; needs rich.
     seed : int, optional
         64 bits. Decides the acceptances, and the draws of any proposal that uses torch's default
-        generators: they are seeded from it for the time of the call and put back after it. Other
-        threads that use them meanwhile disturb that.
+        generators: they are seeded from it while ``sample`` runs, of one call at a time, and put
+        back after it. Other threads that use them in that time disturb it. Random numbers of
+        ``log_prob``, NumPy's and Python's are not decided by it.
     generator : torch.Generator, optional
         Where a seed is drawn from. Without both it comes from torch's default CPU generator, and
         the proposals from that of their device, so that ``torch.manual_seed`` reproduces all.
@@ -106,6 +108,13 @@ def rejection_sample(
         With "raise", at a ratio above M.
     NoFiniteM
         With an Envelope "tail" whose ratios have no finite M.
+
+    Warns
+    -----
+    UserWarning
+        If M was learnt and the largest ratios look as if no finite M bounds them: the draws then
+        follow the target only among the ratios seen. An Envelope "quantile" or "budget", which
+        truncates by design, is not warned of.
 
     Notes
     -----
@@ -144,7 +153,9 @@ def rejection_sample(
         return_partial=return_partial,
     )
     source, bound = DrawSource(log_prob, proposal), Bound(log_M, on_violation)
-    bar = ProgressBar(num_samples, PROGRESS_TEXTS, on=progress, rate="–", log_M=math.nan)
-    with torch.no_grad(), seeded(seed, generator) as key, bar:
-        run = SamplingRun(source, bound, options, key)
+    key = acceptance_seed(seed, generator)
+    generators = Generators(key if seed is not None or generator is not None else None)
+    bar = ProgressBar(options.num_samples, PROGRESS_TEXTS, on=progress, rate="–", log_M=math.nan)
+    with torch.no_grad(), bar:
+        run = SamplingRun(source, bound, options, key, generators)
         return run.result(run.sample(bar))

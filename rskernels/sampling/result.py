@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
 
+from rskernels._python.text import printable
 from rskernels.envelope import Envelope
+from rskernels.envelope.report import meaning
 
 
 class RejectionError(RuntimeError):
@@ -27,11 +30,17 @@ class RejectionReport(NamedTuple):
     was a number)."""
     invalid: int
     """Proposals and pilot draws whose log ratio was NaN or +inf; they are rejected."""
-    tv_bound: float
-    """Estimate, from the ratios that the envelope has seen, of a bound on the total variation
-    between the target and what was returned: the excess mass δ̂ where ratios above M were left as
-    they are, else 0; for "control", of the weighted draws. Ratios not seen may be above a learnt
-    M."""
+    delta: float
+    """Excess mass δ̂ = Σ(w − M)₊ / Σw of the ratios that the envelope has seen, where those above M
+    were left as they are; else 0. It says nothing of ratios not seen."""
+    tv_bound: float | None
+    """For an M that was given, and that no ratio has raised: ``delta`` as the estimate of a bound δ
+    on the total variation between the target and what was returned. 0 with "control", whose
+    weighted draws follow the target for any M. None for an M that was learnt, which bounds
+    nothing, and where nothing was decided."""
+    pareto_k: float
+    """k̂, the shape of the largest ratios' tail; NaN for an M that was given and never raised, or of
+    too few ratios. Below 0 suggests a finite M."""
     thinned: int
     """Acceptances taken back because M rose."""
     pilot: int
@@ -44,11 +53,24 @@ class RejectionReport(NamedTuple):
     """What the ratios went into, for a report or another call. Where M was given as a number, it
     holds ratios relative to that M, as one of a fixed M of 1."""
 
+    @property
+    def bias(self) -> str:
+        """What is known of the distance between the target and what was returned."""
+        if self.envelope.on_violation == "control":
+            text = "weighted draws follow the target for any M"
+        elif self.tv_bound is not None:
+            return f"TV ≤ δ of the M given, estimated as {self.tv_bound:.3g}"
+        else:
+            text = f"excess mass {self.delta:.3g} among the ratios seen, no bound on TV"
+        # What follows for ESS has no place here.
+        shape = meaning(self.pareto_k).partition(",")[0]
+        return text if math.isnan(self.pareto_k) else f"{text}; {shape}"
+
     def __str__(self) -> str:
-        return (
+        return printable(
             f"{self.stopped}: {self.drawn:,} draws ({self.pilot:,} pilot) in {self.seconds:.3g} s, "
             f"log M {self.log_M:.6g}, {self.violations:,} violations, {self.invalid:,} invalid, "
-            f"{self.thinned:,} thinned, TV ≤ {self.tv_bound:.3g}"
+            f"{self.thinned:,} thinned, {self.bias}"
         )
 
 

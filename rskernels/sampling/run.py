@@ -13,10 +13,11 @@ from rskernels.law.streams import Stream
 from rskernels.ops import bernoulli_mask
 from rskernels.sampling.bound import Bound
 from rskernels.sampling.draws import DrawSource, ScoredDraws
-from rskernels.sampling.limits import Limits, SamplingCounts
+from rskernels.sampling.limits import Limits, SamplingCounts, warn_of_no_finite_M
 from rskernels.sampling.options import SamplingOptions
 from rskernels.sampling.progress import ProgressBar
 from rskernels.sampling.result import RejectionError, RejectionReport, RejectionResult
+from rskernels.sampling.seeding import Generators
 
 FIRST_BATCH = 1 << 10  # at most, where the size of a draw is unknown or few are needed
 GROWTH = 16  # of one batch to the next, until the acceptance is known
@@ -48,16 +49,25 @@ class SamplingRun:
         How many draws, and how far to go for them.
     seed : int
         64 bits, of the acceptances.
+    generators : Generators
+        What the proposals are drawn from.
     """
 
     def __init__(
-        self, source: DrawSource, bound: Bound, options: SamplingOptions, seed: int
+        self,
+        source: DrawSource,
+        bound: Bound,
+        options: SamplingOptions,
+        seed: int,
+        generators: Generators,
     ) -> None:
-        self.source, self.bound, self.options, self.seed = source, bound, options, seed
+        self.source, self.bound, self.options = source, bound, options
+        self.seed, self.generators = seed, generators
         self.limits, self.counts = Limits(options), SamplingCounts()
         self.kept: list[_Acceptances] = []  # what thinning needs, and nothing else
         numel = source.draw_numel
         self.most = FIRST_BATCH if numel is None else _most_draws("cpu", numel)
+        self.form: ScoredDraws | None = None  # an empty batch
         # [room, ...], of which ``counts.accepted`` are filled in.
         self.samples: Tensor | None = None
         self.log_weights: Tensor | None = None
@@ -75,7 +85,7 @@ class SamplingRun:
             )
             if stopped is not None:
                 return stopped
-            size = options.batch_size or self._next_size(most)
+            size = options.batch_size or self._next_size(min(most, self._most_now()))
             batch = self._draw(size, counts.used)
             while len(batch.log_ratio) and counts.accepted < options.num_samples:
                 decided = self._decide(batch)
@@ -95,7 +105,9 @@ class SamplingRun:
             max_log_ratio=met.max_log_ratio,
             violations=met.violations,
             invalid=met.invalid,
+            delta=met.delta,
             tv_bound=met.tv_bound,
+            pareto_k=met.pareto_k,
             thinned=counts.thinned,
             pilot=counts.pilot,
             drawn=counts.drawn,
@@ -103,10 +115,14 @@ class SamplingRun:
             envelope=self.bound.envelope,
         )
         if stopped != "complete" and not self.options.return_partial:
-            raise RejectionError(self.limits.failure(counts, report))
+            raise RejectionError(self.limits.failure(counts, report, met.is_unbounded))
+        if met.is_unbounded and counts.accepted:
+            warn_of_no_finite_M(report)
         if self.samples is None or self.log_weights is None:
-            self._keep_room(self._draw(1, 0))
-            return self.result(stopped)
+            # Their form is known from the draws that were rejected; without any, one is drawn.
+            self._keep_room(self.form or self._draw(1, 0))
+        assert self.samples is not None
+        assert self.log_weights is not None
         log_weights = self.log_weights[: counts.accepted]
         # Without an M at the end they stay relative to the first of them.
         if self.bound.weighs and counts.accepted and self.bound.has_M:
@@ -138,9 +154,8 @@ class SamplingRun:
             if stopped is not None:
                 return stopped
             left = end - counts.pilot
-            # The size of a pair's draws is unknown before the first.
-            is_known = self.source.draw_numel is not None or counts.drawn > 0
-            batch = self._draw(min(left, self.most) if is_known else left, counts.used)
+            size = min(left, self.options.batch_size or self._most_now())
+            batch = self._draw(size, counts.used)
             self.bound.learn(batch.log_ratio)
             counts.pilot += len(batch.log_ratio)
             self.limits.warn_if_slow(counts, self.bound.log_M())
@@ -148,8 +163,9 @@ class SamplingRun:
 
     def _draw(self, size: int, used: int) -> ScoredDraws:
         left = self.limits.left(used)
-        batch = self.source.draw(size if left is None else min(size, left))
+        batch = self.source.draw(size if left is None else min(size, left), self.generators)
         self.counts.drawn += len(batch.log_ratio)
+        self.form = ScoredDraws(batch.samples[:0], batch.log_ratio[:0])
         device = "cpu" if batch.samples.is_cpu else "cuda"
         self.most = _most_draws(device, batch.samples[0].numel())
         return batch
@@ -165,12 +181,20 @@ class SamplingRun:
             # One number, however many there are.
             self.log_weights = batch.log_ratio.new_zeros(()).expand(room)
 
+    def _most_now(self) -> int:
+        """Return how many may be drawn at once."""
+        if self.options.max_seconds is None:
+            return self.most
+        # What a draw takes is unknown: each batch takes about a quarter of the time so far. Sizes
+        # that went by the clock would give other draws at every call.
+        return min(self.most, 1 + self.counts.drawn // 4)
+
     def _next_size(self, most: int) -> int:
         """Return a batch that will most likely do, as far as the acceptance is known."""
         needed = self.options.num_samples - self.counts.accepted
         rate = (self.counts.accepted + 1) / (self.counts.decided + 2)
         likely = math.ceil((needed + 4 * math.sqrt(needed)) / rate)
-        return max(LEAST_BATCH, min(likely, most, self.most))
+        return min(max(LEAST_BATCH, likely), most)
 
     def _decide(self, batch: ScoredDraws) -> int:
         """Decide rows that share an M, up to the last that is needed; return how many."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,29 +15,125 @@ from rskernels.law.philox import philox4x32, seed_words
 from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.law.streams import Stream
 
+# What a generator that nobody has seeded starts from; of CUDA's as of the CPU's.
+UNSEEDED = 67280421310721
 
-@contextmanager
-def seeded(seed: int | None, generator: torch.Generator | None) -> Iterator[int]:
-    """Yield the seed of the acceptances, with torch's default generators seeded from it.
 
-    They are put back afterwards. Without seed and generator they are left to run on, and the
-    seed is drawn from the CPU's.
-    """
-    if seed is None and generator is None:
-        yield int(draw_seed(None, torch.device("cpu")))
-        return
+def acceptance_seed(seed: int | None, generator: torch.Generator | None) -> int:
+    """Return the seed of the acceptances, drawn from a generator where none is given."""
     if seed is None:
-        assert generator is not None
         device = getattr(generator, "device", torch.device("cpu"))
-        seed = int(draw_seed(generator, device))
-    elif generator is not None:
+        return int(draw_seed(generator, device))
+    if generator is not None:
         raise ValueError("seed and generator are both given; at most one of them is accepted")
     if isinstance(seed, Tensor):
         raise TypeError("seed must be an int, got a tensor")
-    key = int(check_seed(seed))
-    counter = torch.tensor([0, 0, 0, Stream.PROPOSAL])
-    high, low = philox4x32(counter, seed_words(key, "cpu"))[:2].tolist()
-    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
-        torch.manual_seed((high >> 1) << 32 | low)
-        yield key
+    return int(check_seed(seed))
+
+
+class Generators:
+    """torch's default generators, seeded for as long as proposals are drawn.
+
+    Between draws they are as they were, and so they are after an error: what else uses them
+    neither sees the seed nor moves the proposals. One call at a time has them.
+
+    Parameters
+    ----------
+    key : int
+        Seed of the acceptances, from which that of the proposals follows; None leaves the
+        generators to run on.
+    """
+
+    def __init__(self, key: int | None) -> None:
+        self._seed: int | None = None
+        if key is not None:
+            counter = torch.tensor([0, 0, 0, Stream.PROPOSAL], device="cpu")
+            high, low = philox4x32(counter, seed_words(key, "cpu"))[:2].tolist()
+            self._seed = (high >> 1) << 32 | low
+        self._cpu: Tensor | None = None
+        self._cuda: list[Tensor] | None = None
+
+    def lent(self) -> AbstractContextManager[None]:
+        """Return a context in which the default generators continue this call's draws."""
+        return nullcontext() if self._seed is None else self._swapped(self._seed)
+
+    @contextmanager
+    def _swapped(self, seed: int) -> Iterator[None]:
+        with _lock:
+            before = torch.default_generator.get_state()
+            if self._cpu is None:
+                torch.default_generator.manual_seed(seed)
+            else:
+                torch.default_generator.set_state(self._cpu)
+            try:
+                with self._swapped_on_cuda(seed):
+                    yield
+            finally:
+                self._cpu = torch.default_generator.get_state()
+                torch.default_generator.set_state(before)
+
+    @contextmanager
+    def _swapped_on_cuda(self, seed: int) -> Iterator[None]:
+        if not torch.cuda.is_available():
+            yield
+        elif torch.cuda.is_initialized():
+            before = [generator.get_state() for generator in torch.cuda.default_generators]
+            self._seed_cuda(seed)
+            try:
+                yield
+            finally:
+                self._cuda = _exchange(before)
+        else:
+            queued = _queued_seeds()
+            # It is done as soon as something uses a device, which the draws may be first to do.
+            torch.cuda.manual_seed_all(seed)
+            try:
+                yield
+            finally:
+                if torch.cuda.is_initialized():
+                    self._cuda = [g.get_state() for g in torch.cuda.default_generators]
+                    _seed_as_queued(queued)
+                else:
+                    vars(torch.cuda._lazy_seed_tracker).update(queued)
+
+    def _seed_cuda(self, seed: int) -> None:
+        if self._cuda is None:
+            for generator in torch.cuda.default_generators:
+                generator.manual_seed(seed)
+        else:
+            _exchange(self._cuda)
+
+
+def _exchange(states: list[Tensor]) -> list[Tensor]:
+    """Set the states of the CUDA devices' default generators, and return those before."""
+    before = [generator.get_state() for generator in torch.cuda.default_generators]
+    for generator, state in zip(torch.cuda.default_generators, states, strict=True):
+        generator.set_state(state)
+    return before
+
+
+def _queued_seeds() -> dict[str, Any]:
+    """Return a copy of the seeds that torch holds for CUDA devices until one is used."""
+    queued = vars(torch.cuda._lazy_seed_tracker)
+    return {name: list(v) if isinstance(v, list) else v for name, v in queued.items()}
+
+
+def _seed_as_queued(queued: dict[str, Any]) -> None:
+    """Seed the CUDA devices as they would be had they been used with these seeds queued."""
+    for generator in torch.cuda.default_generators:
+        generator.manual_seed(UNSEEDED)
+    for call in filter(None, queued["call_order"]):
+        call[0]()
+
+
+_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    # A child of a fork has none of the threads that may have held it.
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

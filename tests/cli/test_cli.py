@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import rskernels
 from rskernels.cli.app import app
 from rskernels.cli.options import CONFIGS, flag_of
+from rskernels.rsft.rules import RULES, Rule
 
 TINY = ["train", "--epochs", "2", "--imbalance", "20", "--data", "digits", "--test-fraction", "0.8"]
 
@@ -105,7 +106,7 @@ def test_train_writes_everything(invoke, tmp_path):
         "curves.png",
         "summary.json",
     }
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["config"]["method"] == "accept"
     assert summary["epoch"] == 2
 
@@ -117,7 +118,7 @@ def test_resume_and_overwrite(invoke, tmp_path):
     assert refused.exit_code == 1
     assert "already holds a run" in refused.output
     assert invoke(*TINY, *out, "--epochs", "3", "--resume").exit_code == 0
-    assert json.loads((tmp_path / "summary.json").read_text())["epoch"] == 3
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["epoch"] == 3
     mismatch = invoke(*TINY, *out, "--epochs", "3", "--resume", "--seed", "9")
     assert mismatch.exit_code == 1
     assert "seed was 0, is 9" in mismatch.output
@@ -247,6 +248,22 @@ def test_demo_prints_the_comparison(invoke, tmp_path):
     assert (tmp_path / "report.md").is_file()
 
 
+def test_compare_with_a_failed_run_reports_the_others_and_exits_with_1(
+    invoke, tmp_path, monkeypatch
+):
+    arguments = ["compare", "--quick", "--seeds", "1", "--experiments", "wine", "--cases"]
+    arguments += ["accept, M max", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setitem(RULES, "accept", Rule(lambda *_: 1 / 0, rejects=True))
+        result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert "accept, M max (0 of 1 seeds)" in result.output
+    assert f"failed: {tmp_path}/wine/accept-m-max-seed0: ZeroDivisionError" in result.output
+    assert "error: 1 of 2 runs failed" in result.output
+    assert "**1 of 2 runs failed.**" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert invoke(*arguments).exit_code == 0
+
+
 def test_compare_continues_and_reports_elsewhere(invoke, tmp_path):
     arguments = ["compare", "--quick", "--seeds", "1", "--experiments", "wine", "--cases"]
     arguments += ["accept, M max; control, M quantile:0.9", "--out", str(tmp_path / "runs")]
@@ -295,7 +312,9 @@ def test_command_without_its_packages_says_what_to_install():
         "import runpy, sys; sys.modules['typer'] = None; "
         "runpy.run_module('rskernels', run_name='__main__')"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8"
+    )
     assert result.returncode == 1
     assert "pip install '.[train]'" in result.stderr
     assert "Traceback" not in result.stderr

@@ -54,4 +54,4 @@ def test_draft_tokens_are_kept_as_often_as_the_two_models_agree(numbers):
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_is_short(path):
-    assert len(path.read_text().splitlines()) < 60
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 60

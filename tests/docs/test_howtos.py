@@ -15,7 +15,7 @@ FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def code_of(page):
     """Return the Python of a page, each line where it stands on the page."""
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     lines = [""] * text.count("\n")
     for fence in FENCE.finditer(text):
         start = text.count("\n", 0, fence.start(1))
@@ -42,7 +42,9 @@ def alone(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if FENCE.search(p.read_text())], ids=named)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if FENCE.search(p.read_text(encoding="utf-8"))], ids=named
+)
 def test_the_code_of_a_page_runs(page):
     exec(compile(code_of(page), str(page), "exec"), {"__name__": "page"})
 
@@ -68,6 +70,6 @@ def test_every_how_to_has_code_that_claims_something():
 @pytest.mark.slow
 def test_the_ranks_page_holds_for_two_ranks(tmp_path):
     script = tmp_path / "train.py"
-    script.write_text(code_of(ROOT / "docs" / "guides" / "ranks.md"))
+    script.write_text(code_of(ROOT / "docs" / "guides" / "ranks.md"), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     subprocess.run([*command, str(script)], check=True, timeout=300)

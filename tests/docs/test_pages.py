@@ -15,27 +15,29 @@ ROOT = Path(__file__).parents[2]
     "package", ["rskernels", "rskernels.envelope", "rskernels.rsft", "rskernels.sampling"]
 )
 def test_every_public_name_is_in_the_reference(package):
-    pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    pages = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md")
+    )
     shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)}
     assert set(importlib.import_module(package).__all__) <= shown
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_what_a_page_outside_of_the_site_links_to_exists(name):
-    links = re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text())
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
 def test_what_the_maps_of_the_house_name_exists():
     maps = ("README.md", "CONTRIBUTING.md", "docs/design/architecture.md")
-    text = "".join((ROOT / name).read_text() for name in maps)
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in maps)
     named = re.findall(r"`((?:rskernels|csrc|docs|tests|benchmarks|examples)/[\w/.]+)`", text)
     assert len(named) > 25
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_contributing_names_every_package_and_its_layer():
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     packages = {path.parent.name for path in (ROOT / "rskernels").glob("*/__init__.py")}
     assert set(re.findall(r"^\| `rskernels/(\w+)` \|", text, re.MULTILINE)) == packages
     chain = re.search(r"^cli → .*$", text, re.MULTILINE)[0]
@@ -44,7 +46,7 @@ def test_contributing_names_every_package_and_its_layer():
 
 
 def test_make_help_names_every_target():
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
     described = re.findall(r"^([\w-]+):.*## .", makefile, re.MULTILINE)
     assert sorted(phony) == sorted(described)

@@ -128,7 +128,7 @@ class Anchors(HTMLParser):
     def __init__(self, page):
         super().__init__()
         self.links, self.ids = [], set()
-        self.feed((SITE / page).read_text())
+        self.feed((SITE / page).read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
         by_name = dict(attributes)
@@ -154,7 +154,7 @@ def test_no_link_or_anchor_is_broken():
 
 
 def test_every_figure_is_on_a_page():
-    pages = "".join((SITE / page).read_text() for page in PAGES)
+    pages = "".join((SITE / page).read_text(encoding="utf-8") for page in PAGES)
     figures = [path.name for path in (SITE / "figures").iterdir()]
     assert len(figures) >= 5
     assert [name for name in figures if f"figures/{name}" not in pages] == []
@@ -170,6 +170,6 @@ def test_the_search_finds_without_a_network(browser, address):
 
 
 def test_mathematics_needs_no_script():
-    page = (SITE / "theory" / "rejection.html").read_text()
+    page = (SITE / "theory" / "rejection.html").read_text(encoding="utf-8")
     assert page.count("<math") >= 4
     assert "arithmatex" not in page

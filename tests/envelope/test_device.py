@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from rskernels.envelope import Envelope, EnvelopeViolation, device
 from rskernels.envelope import envelope as module
 
+from ..support.states import columns
+
 NAN = math.nan
 INF = math.inf
 
@@ -51,7 +53,7 @@ def batches(groups, dtype=torch.float64, count=6, rows=40):
 
 
 def assert_same_state(ours, theirs, rtol=1e-12):
-    ours, theirs = ours.state_dict(), theirs.state_dict()
+    ours, theirs = columns(ours), columns(theirs)
     for name in ours:
         if name in ("weight", "square", "decided_weight", "excess", "expected"):
             torch.testing.assert_close(ours[name], theirs[name], rtol=rtol, atol=0)
@@ -130,7 +132,7 @@ def test_only_decided_rows_are_violations(options, on_device, batches):
             met.index_add_(0, groups, decided.long())
             above.index_add_(0, groups, (decided & (log_ratio > log_M)).long())
             envelope.update(log_ratio, groups)
-    state = envelope.state_dict()
+    state = columns(envelope)
     assert torch.equal(state["decided"], met)
     assert torch.equal(state["violations"], above)
     assert (state["violations"] <= state["decided"]).all()

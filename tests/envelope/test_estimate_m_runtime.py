@@ -62,9 +62,9 @@ def test_fork_after_use(threads):
 
 def peak_memory():
     """Return the high-water mark of resident memory in bytes, and set it back to the present."""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         kibibytes = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    with open("/proc/self/clear_refs", "w") as control:
+    with open("/proc/self/clear_refs", "w", encoding="utf-8") as control:
         control.write("5")
     return 1024 * kibibytes
 

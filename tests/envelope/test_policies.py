@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rskernels import _core
-from rskernels.envelope import Envelope, EnvelopeViolation, NoFiniteM
+from rskernels.envelope import Envelope, EnvelopeViolation, NoFiniteM, estimate_M
 
 NAN = math.nan
 
@@ -283,3 +283,42 @@ def test_concurrent_updates_lose_nothing(policy):
     for worker in workers:
         worker.join()
     assert envelope.seen.tolist() == [8000]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint32])
+def test_numpys_integers_are_groups_and_numbers(kind):
+    for envelope in (
+        Envelope(groups=kind(3)),
+        Envelope.parse("quantile:0.9", groups=kind(3), half_life=kind(5)),
+        Envelope("decayed", half_life=kind(5), groups=kind(3)),
+        Envelope("fixed", M=kind(2), groups=kind(3)),
+    ):
+        assert type(envelope.groups) is int
+        assert all(not isinstance(value, np.generic) for value in envelope.state_dict().values())
+        assert Envelope.from_bytes(envelope.to_bytes()).groups == 3
+    ratios, seed = torch.zeros(4), kind(7)
+    envelope = Envelope("fixed", M=2)
+    kept = envelope.thin(ratios, 0.0, seed=seed, row_offset=kind(2))
+    assert torch.equal(kept, envelope.thin(ratios, 0.0, seed=7, row_offset=2))
+    logits, targets = torch.zeros(2, 4), torch.tensor([1, 3])
+    M = estimate_M(logits, 0.5, targets=targets, ignore_index=kind(3))
+    assert pytest.approx(2.0, rel=1e-5) == M
+
+
+@pytest.mark.parametrize("groups", [True, np.bool_(True), 3.0, np.float64(3.0), "3"])
+def test_other_counts_of_groups_are_refused(groups):
+    with pytest.raises(TypeError, match="groups must be an int, got"):
+        Envelope(groups=groups)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"policy": "fixed", "M": 10**400},
+        {"policy": "decayed", "half_life": 10**400},
+        {"policy": "quantile", "level": -(10**400)},
+    ],
+)
+def test_integers_beyond_every_float_are_refused_as_the_numbers_they_are(options):
+    with pytest.raises(ValueError, match="must be"):
+        Envelope(**options)

@@ -117,3 +117,24 @@ def test_a_bound_is_not_known_of_what_has_not_been_decided():
 )
 def test_a_policy_is_told_as_it_was_given(text):
     assert Envelope.parse(text).report().policy == text
+
+
+def hidden(values):
+    return np.ma.masked_array(values, mask=[False, True])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("log_ratio", (hidden([1.0, 900.0]), None, None)),
+        ("groups", (torch.zeros(2), hidden([0, 0]), None)),
+        ("accepted", (torch.zeros(2), None, hidden([True, True]))),
+        ("log_ratio", (torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), None, None)),
+    ],
+)
+def test_rows_that_hide_elements_are_refused(name, rows):
+    envelope = Envelope()
+    log_ratio, groups, accepted = rows
+    with pytest.raises(TypeError, match=f"{name} must be a plain array or tensor, got a"):
+        envelope.update(log_ratio, groups, accepted=accepted)
+    assert envelope.seen.item() == 0

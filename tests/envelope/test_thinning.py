@@ -28,6 +28,14 @@ def test_control_makes_up_for_what_M_cuts_off(log_ratio, log_M):
     )
 
 
+def test_control_weights_and_their_sums_are_finite_for_any_ratio():
+    log_ratio = torch.tensor([0.0, 690.0, 709.0, 800.0, 1e6, 1e300], dtype=torch.float64)
+    weights = control_weights(log_ratio, torch.zeros((), dtype=torch.float64))
+    assert weights[:2].tolist() == pytest.approx([1.0, math.exp(690)])
+    assert weights.repeat(1000).sum().isfinite()
+    assert (weights.diff() >= 0).all()
+
+
 def test_control_weighs_nan_where_nothing_is_decided():
     log_ratio = column(math.nan, math.inf, 0.0, 0.0, -math.inf)
     log_M = column(0.0, 0.0, math.nan, -math.inf, 0.0)

@@ -19,6 +19,8 @@ from rskernels.envelope.units import (
     unit_factors,
 )
 
+from ..support.states import columns
+
 INF = math.inf
 TAILS = {"tail", "group_tail", "group_tail_start"}
 # Of one group no further apart than the powers of a double: the core weighs by one unit a group.
@@ -44,7 +46,7 @@ def assert_same_tallies(ours, theirs):
 
 
 def test_the_fields_are_those_of_a_state():
-    state = {name for name, column in Envelope().state_dict().items() if hasattr(column, "dtype")}
+    state = {name for name, column in columns(Envelope()).items() if hasattr(column, "dtype")}
     assert state == set(TALLY) | TAILS
     assert len(TALLY) == 1 + len(COUNTS) + len(SUMS)
 
@@ -54,7 +56,7 @@ def test_the_fields_are_those_of_a_state():
 def test_the_exponent_is_that_of_the_core(log_ratio):
     envelope = Envelope()
     envelope.update(torch.tensor([log_ratio], dtype=torch.float64))
-    state = envelope.state_dict()
+    state = columns(envelope)
     exponent = exponent_of(state["max_log_ratio"]).item()
     if log_ratio == -INF:
         assert (exponent, state["weight"].item()) == (0.0, 0.0)
@@ -92,12 +94,12 @@ def test_tallies_merge_as_in_the_core(options, batches):
     for envelope, batch in zip(envelopes, batches, strict=True):
         update(envelope, batch)
         update(envelope, batch)
-    states = [envelope.state_dict() for envelope in envelopes]
-    columns = {name: torch.stack([state[name].double() for state in states]) for name in TALLY}
+    states = [columns(envelope) for envelope in envelopes]
+    tallies = {name: torch.stack([state[name].double() for state in states]) for name in TALLY}
     whole = Envelope(groups=3, **options)
     for envelope in envelopes:
         whole.merge(envelope)
-    assert_same_tallies(merge_tallies(columns), whole.state_dict())
+    assert_same_tallies(merge_tallies(tallies), columns(whole))
 
 
 @settings(deadline=None, max_examples=40)
@@ -110,7 +112,7 @@ def test_the_tally_of_a_device_is_that_of_the_core(options, batches):
             update(on_device, batch)
     for batch in batches:
         update(core, batch)
-    ours, theirs = on_device.state_dict(), core.state_dict()
+    ours, theirs = columns(on_device), columns(core)
     assert_same_tallies(ours, theirs)
     for name in TAILS:
         assert torch.equal(ours[name], theirs[name])

@@ -82,9 +82,12 @@ def test_a_run_is_written_and_reproduced_by_its_seed(tmp_path, case, figures):
     assert torch.equal(torch.get_rng_state(), state)
     assert timeless(first) == timeless(second)
     assert timeless(quick(tmp_path / "c", case, seed=1)) != timeless(first)
-    assert json.loads((tmp_path / "a" / "summary.json").read_text()) == first
+    assert json.loads((tmp_path / "a" / "summary.json").read_text(encoding="utf-8")) == first
     lines = [
-        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)
+            for line in (tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         for name in "ab"
     ]
     assert timeless(lines[0]) == timeless(lines[1]) != []
@@ -126,7 +129,10 @@ def test_a_tuned_proposal_is_told_of_from_start_to_end(tmp_path):
     assert summary["log_M"] < summary["log_M_start"]
     assert summary["draws"] == 300
     assert summary["draws_per_second"] > 0
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert lines[0]["cross_entropy"] is None
     assert checkpoint.read(tmp_path / "proposal.pt")["proposal"]
@@ -217,7 +223,7 @@ def test_a_chain_of_other_length_is_not_resumed(tmp_path):
 
 def assert_same_files(a, b):
     """Compare the metrics, and the tensors of what a run leaves behind, bit for bit."""
-    lines = [(out / "metrics.jsonl").read_text().splitlines() for out in (a, b)]
+    lines = [(out / "metrics.jsonl").read_text(encoding="utf-8").splitlines() for out in (a, b)]
     records = [[json.loads(line) for line in each] for each in lines]
     assert timeless(records[0]) == timeless(records[1]) != []
     name = "samples.pt" if (a / "samples.pt").exists() else "proposal.pt"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rskernels.experiments.intervals import (
+from rskernels.experiments.comparison.intervals import (
     Interval,
     Result,
     at_equal_cost,
@@ -115,3 +115,5 @@ def test_a_course_is_that_of_each_epoch_alone():
     assert math.isnan(values["M"][1])
     drawn = course([step(1.0, 0.0), epoch(9, None, draw_acceptance=0.2, draw_log_M=math.log(5))])
     assert (drawn["acceptance"], drawn["M"]) == ([0.2], [pytest.approx(5.0)])
+    huge = course([step(1.0, 0.0), epoch(9, None, draw_acceptance=0.2, draw_log_M=1e5)])
+    assert math.isfinite(huge["M"][0])  # where exp would raise

@@ -235,7 +235,10 @@ def test_plain_learns_what_there_is_most_of(tmp_path):
     summary = run(config, tmp_path, progress=False)
     assert summary["accuracy_image"] > 0.8
     assert summary["accuracy_image"] > summary["accuracy_word"]
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert sum("accuracy_speech" in record for record in records) == 8
 
 

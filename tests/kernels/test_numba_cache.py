@@ -75,7 +75,7 @@ def test_every_function_made_in_a_factory_is_named_apart():
     # Closures that share a name and argument types may be taken for each other.
     compiled = 0
     for path in Path(kernels.__path__[0]).glob("cpu/**/*.py"):
-        for factory in ast.walk(ast.parse(path.read_text())):
+        for factory in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(factory, ast.FunctionDef):
                 continue
             for inner in factory.body:

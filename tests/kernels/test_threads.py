@@ -167,3 +167,49 @@ def test_dataloader_workers():
         Rows(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
     )
     assert all(map(torch.equal, loader, want))
+
+
+INTERRUPTED = """
+import signal, threading, torch
+torch.set_num_threads(3)
+import rskernels
+from rskernels.kernels.cpu import threads
+
+logits = torch.randn(6000, 200, generator=torch.Generator().manual_seed(0))
+targets = torch.arange(6000) % 200
+
+def mask():
+    return rskernels.accept_mask(logits, 0.01, 1.0, targets=targets, seed=1)
+
+class Lock:
+    # Ctrl-C comes as a wait is over, before its caller has gone on.
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.release = self.lock.release
+
+    def acquire(self, blocking=True):
+        if self.lock.acquire(False):
+            return True
+        if blocking:
+            self.lock.acquire()
+            signal.raise_signal(signal.SIGINT)
+        return False
+
+want, interrupts = mask(), 0
+threads.Lock, plain = Lock, threads.Lock
+for _ in range(1000):
+    try:
+        mask()
+    except KeyboardInterrupt:
+        interrupts += 1
+    if interrupts == 3:
+        break
+threads.Lock = plain
+assert torch.equal(mask(), want)
+print(interrupts)
+"""
+
+
+@pytest.mark.process
+def test_an_interrupt_as_a_worker_ends_hangs_nothing():
+    assert run_python(INTERRUPTED, timeout=60).strip() == "3"

@@ -224,6 +224,20 @@ def test_numpy_integers_are_integers():
         ),
         rskernels.uniforms((2, 3), seed=1, row_offset=1, columns=4),
     )
+    ignored = TARGETS - torch.eye(2, 3, dtype=torch.int64)
+    assert torch.equal(
+        rskernels.target_log_prob(LOGITS, ignored, ignore_index=np.int32(-1)),
+        rskernels.target_log_prob(LOGITS, ignored, ignore_index=-1),
+    )
+    assert type(rskernels.ColumnOrder(torch.tensor([0]), np.int64(5)).V) is int
+
+
+def test_a_column_order_holds_a_plain_tensor():
+    blocks = torch.nn.Parameter(torch.tensor([1, 0]), requires_grad=False)
+    assert type(rskernels.ColumnOrder(blocks, 1025).blocks) is torch.Tensor
+    masked = torch.masked.masked_tensor(torch.ones(5), torch.arange(5) > 2)
+    with pytest.raises(TypeError, match=r"weights must hold all its values .* MaskedTensor"):
+        rskernels.ColumnOrder.by_weight(masked)
 
 
 BERNOULLI_CASES = [

@@ -27,8 +27,9 @@ def call(density=0.5, M=None, **changes):
 
 
 def test_numbers_become_the_law():
-    (logits, targets, law), is_direct = call()
+    (logits, targets, law), is_direct, layout = call()
     assert (logits is LOGITS, targets is TARGETS, is_direct) == (True, True, True)
+    assert layout is None
     assert law == Law(0.5, 1.0, -1, 2, 1.0, False, True, -1)
     assert [type(value) for value in law] == [float, float, int, int, float, bool, bool, int]
 

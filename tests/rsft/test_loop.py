@@ -28,7 +28,7 @@ def weights(out):
 
 
 def metrics(out):
-    lines = (out / "metrics.jsonl").read_text().splitlines()
+    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -80,8 +82,8 @@ def test_control_decides_as_accept_and_weighs_what_is_above_M(M):
     chosen = control(logits, targets, log_p, state(M))
     assert torch.equal(chosen.mask, accept(logits, targets, log_p, state(M)).mask)
     w = log_ratio(logits, targets, log_p).double().exp()
-    weights = torch.where(chosen.mask, w.clamp(min=M) / M, 0)
-    torch.testing.assert_close(chosen.weights.double(), weights, rtol=1e-5, atol=0)
+    weights = torch.where(chosen.mask, w.clamp(min=M), 0)
+    torch.testing.assert_close(chosen.weights.double(), weights / weights.max(), rtol=1e-5, atol=0)
     assert chosen.counts[1] == (w > M).sum()
 
 
@@ -94,7 +96,33 @@ def test_M_may_differ_by_row():
             alike = rule(logits, targets, log_p, state(one))
             rows = targets == label
             assert torch.equal(chosen.mask[rows], alike.mask[rows])
-            torch.testing.assert_close(chosen.weights[rows], alike.weights[rows])
+        # Accepted with min(1, w/M), the weight max(w, M) makes w of it, whichever M is the row's.
+        w = log_ratio(logits, targets, log_p).double().exp()
+        wanted = torch.where(chosen.mask, w.maximum(M.double().exp()), 0)
+        expected = wanted / wanted.max() if rule is control else torch.ones(4096)
+        torch.testing.assert_close(chosen.weights.double(), expected.double(), rtol=1e-5, atol=0)
+
+
+# Spreads of log w: of a model that is nearly sure, beyond float32's and beyond float64's exp.
+@pytest.mark.parametrize("spread", [90.0, 691.0, 1e4, 1e38])
+@pytest.mark.parametrize("name", RULES)
+def test_weights_are_finite_and_right_for_any_ratio(name, spread):
+    logits = torch.zeros(64, 2)
+    logits[:, 1] = torch.linspace(0, spread, 64)
+    targets, log_p = torch.zeros(64, dtype=torch.int64), torch.zeros(64)
+    if name == "reweight":
+        log_p = logits[:, 1]
+    chosen = RULES[name].select(logits, targets, log_p, state(3.0))
+    weights = chosen.weights[chosen.mask].double()
+    assert weights.isfinite().all()
+    if name in ("plain", "accept", "transfer"):
+        assert weights.eq(1).all()
+        return
+    log_weight = chosen.log_ratio[chosen.mask].double()
+    if name == "control":
+        log_weight = log_weight.clamp(min=math.log(3.0))
+    share = log_weight.softmax(0)
+    torch.testing.assert_close(weights / weights.sum(), share, rtol=1e-4, atol=1e-37)
 
 
 def test_accept_draws_by_seed_and_row_id_only():

@@ -1,5 +1,7 @@
 """The gradient loop on a model and data of one's own, and its state."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,93 @@ def test_the_state_is_saved_and_restored_whole(tmp_path):
         assert torch.equal(one, other)
 
 
+def changed(**fields):
+    return make_task()._replace(**fields)
+
+
+OTHERS = {
+    "other values": lambda: make_task(seed=1),
+    "other shape": lambda: changed(test=rsft.Samples(*(t[:20] for t in make_task().test))),
+    "other density": lambda: changed(log_density=make_task().log_density + 1),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_run_is_resumed_on_its_own_data_alone(tmp_path, other):
+    rsft.train(make_task(), config(epochs=1), tmp_path, progress=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(rsft.CheckpointError, match="holds a run on other data"):
+        rsft.train(OTHERS[other](), config(), tmp_path, resume=True, progress=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Linear(3, 2).double(), r"weight was .*float32.*, is .*float64"),
+        (nn.Linear(3, 2, bias=False), r"bias was .*, is None"),
+        (nn.Sequential(nn.Linear(3, 2)), "weight was .*, is None"),
+    ],
+)
+def test_a_run_is_resumed_with_its_own_model_alone(tmp_path, model, message):
+    rsft.train(make_task(), config(epochs=1), tmp_path, progress=False)
+    with pytest.raises(rsft.CheckpointError, match=f"does not fit the model: {message}"):
+        rsft.train(changed(model=model), config(), tmp_path, resume=True, progress=False)
+
+
+def test_a_model_of_which_other_parts_learn_is_not_resumed(tmp_path):
+    rsft.train(make_task(), config(epochs=1), tmp_path, progress=False)
+    task = make_task()
+    task.model.bias.requires_grad_(False)
+    with pytest.raises(rsft.CheckpointError, match="does not fit the model: "):
+        rsft.train(task, config(), tmp_path, resume=True, progress=False)
+
+
+def test_what_else_bits_depend_on_is_said(tmp_path, capsys, monkeypatch):
+    rsft.train(make_task(), config(epochs=1), tmp_path, progress=False)
+    monkeypatch.setattr("torch.__version__", "9.9.9")
+    rsft.train(make_task(), config(), tmp_path, resume=True, progress=False)
+    assert "perhaps not bit-identically: torch was 2." in capsys.readouterr().err
+
+
+def test_a_folder_is_written_by_one_run_at_a_time(tmp_path):
+    class Intruder(nn.Linear):
+        def forward(self, inputs):
+            for resume in (False, True):
+                with pytest.raises(rsft.CheckpointError, match=r"another run|nothing to resume"):
+                    rsft.train(make_task(), config(), tmp_path, resume=resume, overwrite=not resume)
+            return super().forward(inputs)
+
+    task = changed(model=Intruder(3, 2))
+    assert rsft.train(task, config(epochs=2), tmp_path, progress=False)["epoch"] == 2
+
+
+def test_the_beginnings_of_a_run_are_not_to_be_resumed(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(FileExistsError, match="already holds a run: overwrite it or name another"):
+        rsft.train(make_task(), config(), tmp_path, progress=False)
+
+
+ONE = torch.zeros(50, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"test": rsft.Samples(torch.zeros(50, 3), ONE)}, "all 50 rows of test are of class 0"),
+        ({"test": rsft.Samples(torch.zeros(0, 3), ONE[:0])}, "test has 0 inputs and 0 labels"),
+        ({"test": rsft.Samples(torch.zeros(9, 3), ONE)}, "test has 9 inputs and 50 labels"),
+        ({"test": rsft.Samples(torch.zeros(50, 3), ONE + 7)}, "labels 7 to 7, the counts are of 2"),
+        ({"log_density": torch.zeros(151)}, "log_density has 151 rows, the pool 150"),
+        ({"targets": ONE}, "targets has 50 rows, the pool 150"),
+    ],
+)
+def test_a_task_that_does_not_fit_together_is_refused(tmp_path, fields, message):
+    with pytest.raises(rsft.DataError, match=message):
+        rsft.train(changed(**fields), config(), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_steps_of_the_loop_by_hand():
     """Score, decide, step and learn: plain uses every row, and the loss is their mean."""
     task = make_task()
@@ -72,6 +161,28 @@ def test_the_steps_of_the_loop_by_hand():
     assert squared_weights == pytest.approx(1 / 10)
     gradient = (0.5 - nn.functional.one_hot(batch.labels, 2).float()).mean(0)
     torch.testing.assert_close(task.model.bias.detach(), -0.1 * gradient)
+
+
+# A w/M too large for a float64 is divergence, for the rules that reject and so tell of w/M.
+@pytest.mark.parametrize(
+    ("method", "spread"),
+    [
+        *itertools.product(["accept", "control"], [100.0, 691.0]),
+        *itertools.product(["importance", "reweight"], [100.0, 691.0, 1e4, 1e37]),
+    ],
+)
+def test_training_goes_on_whatever_the_ratios(tmp_path, method, spread):
+    task = make_task()
+    logits = torch.zeros(150, 2)
+    logits[torch.arange(150), 1 - task.pool.labels] = torch.linspace(0, spread, 150)
+    envelope = "fixed:2" if method in ("accept", "control") else None
+    if method == "reweight":
+        task = task._replace(log_density=torch.linspace(-spread, spread, 150))
+    options = config(method=method, envelope=envelope)
+    summary = rsft.train(task._replace(logits=logits), options, tmp_path, progress=False)
+    assert summary["skipped_steps"] == 0
+    assert 0 <= summary["delta"] <= 1
+    assert all(p.isfinite().all() for p in task.model.parameters())
 
 
 def test_totals_are_sums_of_the_steps():

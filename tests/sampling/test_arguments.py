@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from torch.distributions import Beta, Laplace, Normal
+from torch.distributions import Beta, Dirichlet, Laplace, Normal
 
 from rskernels import Envelope, rejection_sample
+from rskernels.rsft import FamilyProposal
 
 ARGUMENTS = [
     ({"num_samples": -1}, ValueError, "num_samples must be at least 0, got -1"),
@@ -34,6 +36,11 @@ ARGUMENTS = [
     ({"generator": 3}, TypeError, "generator must be a torch.Generator, got int"),
     ({"log_prob": 3}, TypeError, "log_prob must be a callable or a Distribution, got int"),
     ({"proposal": Normal}, TypeError, r"a pair \(sample, log_prob\) of callables, got type"),
+    (
+        {"proposal": FamilyProposal(Normal, loc=torch.tensor(0.0), scale=torch.tensor(1.0))},
+        TypeError,
+        r"got FamilyProposal; give \(proposal.sample, proposal.log_prob\)",
+    ),
     ({"proposal": (torch.rand, 3)}, TypeError, "of callables, got tuple"),
     (
         {"proposal": Normal(torch.zeros(3), 1.0)},
@@ -41,6 +48,11 @@ ARGUMENTS = [
         r"proposal is a batch of distributions, \[3\]; torch.distributions.Independent makes one",
     ),
     ({"log_prob": Beta(torch.ones(2), 1.0)}, ValueError, r"log_prob is a batch of .*\[2\]"),
+    (
+        {"log_prob": Dirichlet(torch.ones(3))},
+        ValueError,
+        r"the target's draws have shape \[3\], the proposal's \[\]",
+    ),
 ]
 
 RESULTS = [
@@ -86,3 +98,18 @@ def test_draws_that_change_between_batches_are_refused(then, message):
     proposal = (lambda n: next(kinds).expand(n, -1), lambda x: x[:, 0].float())
     with pytest.raises(ValueError, match=message):
         rejection_sample(proposal[1], proposal, 100, log_M=1.0, batch_size=10, seed=1)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.uint64])
+def test_numpy_numbers_are_those_of_python(kind):
+    arguments = (Normal(0.0, 1.0), Laplace(0.0, 1.0))
+    # uint8 would wrap in the sums of a run, uint64 turn them into floats.
+    counts = {"num_samples": 100, "pilot": 90, "batch_size": 70, "max_proposals": 120, "seed": 5}
+    limits = {"max_seconds": 60.0, "min_acceptance": 0.5, "return_partial": True}
+    expected = rejection_sample(*arguments, **counts, **limits)
+    limits = {name: np.float32(limits[name]) for name in ("max_seconds", "min_acceptance")}
+    counts = {name: kind(value) for name, value in counts.items()}
+    result = rejection_sample(*arguments, **counts, **limits, return_partial=np.True_)
+    assert torch.equal(result.samples, expected.samples)
+    assert result.report.drawn == expected.report.drawn
+    assert type(result.proposals) is type(result.report.pilot) is int

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import time
 
 import pytest
 import torch
@@ -107,3 +108,71 @@ def test_a_warning_names_the_first_caller_outside_of_the_package(table, monkeypa
     with pytest.warns(UserWarning, match="of 500 draws") as seen:
         inside["draw"](table.target, (table.sample, table.log_prob), 500)
     assert seen[0].filename == __file__
+
+
+class Slow:
+    """A target that takes a time for each draw, and remembers how many came at once."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.sizes = []
+
+    def __call__(self, x):
+        self.sizes.append(len(x))
+        time.sleep(self.seconds * len(x))
+        return Normal(0.0, 1.0).log_prob(x)
+
+
+def test_pilot_draws_come_by_the_batch():
+    target = Slow(0.0)
+    rejection_sample(target, Laplace(0.0, 1.0), 100, pilot=300, batch_size=64, seed=1)
+    assert target.sizes[:5] == [64, 64, 64, 64, 44]
+    assert max(target.sizes) == 64
+
+
+@pytest.mark.parametrize("log_M", [None, 0.28])
+@pytest.mark.parametrize("pair", [False, True])
+def test_a_slow_target_stops_in_time(log_M, pair):
+    proposal = Laplace(0.0, 1.0)
+    if pair:
+        proposal = (lambda n: Laplace(0.0, 1.0).sample((n,)), Laplace(0.0, 1.0).log_prob)
+    target, begin = Slow(2e-3), time.perf_counter()
+    options = {"max_seconds": 0.3, "return_partial": True, "seed": 1, "log_M": log_M}
+    result = rejection_sample(target, proposal, 10_000, **options)
+    # 4,096 draws take 8 s.
+    assert time.perf_counter() - begin < 1.0
+    assert result.report.stopped == "max_seconds"
+    assert result.report.drawn == sum(target.sizes)
+
+
+def test_max_seconds_does_not_change_the_draws_by_the_clock():
+    options = {"max_seconds": 60.0, "seed": 1}
+    one = rejection_sample(Slow(0.0), Laplace(0.0, 1.0), 300, **options)
+    two = rejection_sample(Slow(1e-5), Laplace(0.0, 1.0), 300, **options)
+    assert torch.equal(one.samples, two.samples)
+
+
+def test_draws_of_unknown_size_are_not_all_piloted_at_once():
+    sizes = []
+
+    def sample(n):
+        sizes.append(n)
+        return torch.zeros(()).expand(n, 1 << 13)
+
+    log_prob = lambda x: x[:, 0]  # noqa: E731
+    result = rejection_sample(log_prob, (sample, log_prob), 3, seed=1)
+    assert max(sizes) <= 1024
+    assert result.report.pilot == 4096
+
+
+def test_no_draw_is_made_after_the_last_that_is_allowed():
+    calls = []
+
+    def nothing(x):
+        calls.append(len(x))
+        return torch.full_like(x, -math.inf)
+
+    options = {"log_M": 0.0, "max_proposals": 10, "return_partial": True, "seed": 1}
+    result = rejection_sample(nothing, Laplace(0.0, 1.0), 5, **options)
+    assert sum(calls) == result.report.drawn == 10
+    assert result.samples.shape == (0,)

@@ -179,9 +179,24 @@ def test_rejection_control_is_exact_where_M_is_too_small(M, seed):
     # The error of a ratio of sums over the rows of the stream (the delta method).
     n, scale = len(labels), float(total.sum()) / len(labels)
     away = (labels[:, None] == torch.arange(4)).double() - EVEN
-    away = away * chosen.weights.double()[:, None]
+    away = away * torch.where(chosen.mask, chosen.weights.double(), 0)[:, None]
     error = away.std(dim=0) / scale / n**0.5
     assert ((share - EVEN).abs() <= 5 * error).all()
     # Without the weights it is not.
     plain = kept.bincount(minlength=4).double() / len(kept)
     assert ((plain - EVEN).abs() > 5 * error).any()
+
+
+def test_rejection_control_is_exact_where_each_row_has_an_M_of_its_own(seed):
+    """As leave-one-out has: accepted with min(1, w/M) and weighed by max(w, M), a row counts w."""
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = stream(PRIOR, 4 * ROWS, generator)
+    log_M = torch.tensor([0.3, 3.0, 1.0, 6.0], dtype=torch.float64).log()[labels]
+    chosen = control(logits, labels, EVEN.log().float()[labels], State(log_M, seed, 0))
+    weights, kept = chosen.weights[chosen.mask].double(), labels[chosen.mask]
+    total = torch.zeros(4, dtype=torch.float64).index_add_(0, kept, weights)
+    scale = float(total.sum()) / len(labels)
+    away = (labels[:, None] == torch.arange(4)).double() - EVEN
+    error = (away * chosen.weights.double()[:, None] * chosen.mask[:, None]).std(dim=0)
+    error = error / scale / len(labels) ** 0.5
+    assert ((total / total.sum() - EVEN).abs() <= 5 * error).all()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 # From the bottom up: a package imports from its own line and those above it in this list.
 LAYERS = (
+    ("_python",),
     ("law",),
     ("distributed", "kernels"),
     ("_torch",),
@@ -28,6 +29,9 @@ MOST_FILES = 14
 MOST_LINES = 350
 MOST_FUNCTION_LINES = 80
 MOST_POSITIONAL = 8
+BINARY = ("rb", "wb", "ab", "xb", "r+b", "w+b", "x+b")
+NO_TEXT = ("Image", "os", "wave")  # whose open takes no encoding
+STARTS = ("run", "Popen", "check_output")
 PRIVATE_TORCH = ("torch.library", "torch._C")
 
 
@@ -184,7 +188,7 @@ def long_files(root: Path) -> list[str]:
     return [
         f"{path.relative_to(root)} has {lines} lines"
         for path in _python(root)
-        if (lines := len(path.read_text().splitlines())) > MOST_LINES
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES
     ]
 
 
@@ -213,8 +217,36 @@ def long_calls(root: Path) -> list[str]:
     ]
 
 
+def unsaid_encodings(root: Path) -> list[str]:
+    """Find text that is read or written in whatever encoding the locale has."""
+    return [
+        f"{path.relative_to(root)}:{node.lineno} says no encoding"
+        for path in _python(root)
+        for node in ast.walk(_parse(path))
+        if isinstance(node, ast.Call) and _lacks_encoding(node)
+    ]
+
+
+def _lacks_encoding(call):
+    """Say whether a call opens, reads or writes text, or decodes a process's, without encoding."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    given = {keyword.arg for keyword in call.keywords}
+    if None in given or "encoding" in given:
+        return False
+    if name in ("open", "fdopen"):
+        whose = getattr(getattr(call.func, "value", None), "id", "")
+        values = [*call.args, *(keyword.value for keyword in call.keywords)]
+        modes = [v.value for v in values if isinstance(v, ast.Constant)]
+        is_binary = any(mode in BINARY for mode in modes)
+        return whose not in NO_TEXT and not is_binary
+    is_text = any(
+        keyword.arg == "text" and getattr(keyword.value, "value", True) for keyword in call.keywords
+    )
+    return name in ("read_text", "write_text") or (name in STARTS and is_text)
+
+
 def _parse(path):
-    return ast.parse(path.read_text(), str(path))
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def _room(module):

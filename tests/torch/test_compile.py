@@ -205,3 +205,20 @@ def test_changing_numbers_are_still_checked(compiled, draw_inputs, name, value):
     # torch.compile shows the line that raises, not the number.
     with pytest.raises(torch._dynamo.exc.Unsupported, match="must be"):
         fast(logits, value)
+
+
+@pytest.mark.parametrize("name", ["seed", "row_offset", "ignore_index", "M", "temperature"])
+def test_numpy_numbers_are_an_error_that_says_why(compiled, draw_inputs, name):
+    np = pytest.importorskip("numpy")
+    logits, targets = draw_inputs()
+
+    def decide(number):
+        law = {"p_hat": 0.2, "M": 1.0, "seed": 1, "targets": targets, name: number}
+        return rskernels.accept_mask(logits, **law)
+
+    message = f"{name} must be .*torch.compile makes an array of a NumPy number: give a Python one"
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=message):
+        compiled(decide)(np.int64(2))
+    # Where a graph may break, the call runs outside of it.
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(decide, backend="eager")(np.int64(2)), decide(2))

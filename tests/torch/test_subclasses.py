@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.masked import as_masked_tensor
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._pytree import tree_map_only
 
 import rskernels
@@ -153,3 +155,62 @@ def test_ragged_tensors_are_refused():
             call()
     # Their values are one plain tensor of all rows.
     assert rskernels.accept_mask(ragged.values(), 0.2, 1.0, seed=0).shape == (6, 7)
+
+
+@pytest.mark.parametrize("name", ["logits", "targets", "p_hat", "M", "seed"])
+def test_a_mask_is_not_lost(name):
+    value = {"logits": draw_logits(), "targets": TARGETS, "seed": torch.tensor([3])}
+    value = value.get(name, torch.full((4,), 0.3))
+    law = {"logits": draw_logits(), "targets": TARGETS, "p_hat": 0.2, "M": 1.5, "seed": 3}
+    law[name] = as_masked_tensor(value, value > 0)
+    message = f"{name} is a MaskedTensor, whose mask would be lost.*get_data.*ignore_index"
+    with pytest.raises(TypeError, match=message):
+        rskernels.accept(**law)
+    if name in ("logits", "targets"):
+        with pytest.raises(TypeError, match=message):
+            rskernels.target_log_prob(law["logits"], law["targets"])
+    if name == "M":
+        with pytest.raises(TypeError, match=message):
+            rskernels.bernoulli_mask(draw_logits()[:, 0], law["M"], seed=0)
+
+
+@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed"])
+@pytest.mark.parametrize("kind", ["sparse", "nested"])
+def test_other_arguments_without_strides_are_refused(name, kind):
+    value = {"targets": TARGETS, "seed": torch.tensor([3])}.get(name, torch.full((4,), 0.3))
+    value = value.to_sparse() if kind == "sparse" else torch.nested.nested_tensor([value])
+    law = {"targets": TARGETS, "p_hat": 0.2, "M": 1.5, "seed": 3, name: value}
+    with pytest.raises((TypeError, ValueError), match=r"strided|one element"):
+        rskernels.accept_mask(draw_logits(), **law)
+    if name == "targets":
+        with pytest.raises(TypeError, match="targets must be a strided tensor"):
+            rskernels.target_log_prob(draw_logits(), value)
+
+
+class Tagged(torch.Tensor):
+    """A subclass with an attribute, which torch's operators leave behind."""
+
+    tag = None
+
+
+def test_attributes_go_the_way_of_torch_operators():
+    logits = draw_logits().as_subclass(Tagged)
+    logits.tag = "epoch 3"
+    mask = rskernels.accept_mask(logits, 0.2, 1.5, targets=TARGETS, seed=3)
+    assert type(mask) is Tagged
+    assert mask.tag == (logits > 0).tag is None
+    assert logits.tag == "epoch 3"
+
+
+def test_a_compiled_wrapper():
+    pair = TwoTensor(draw_logits(), -draw_logits())
+    call = torch.compile(call_all, fullgraph=True, backend="aot_eager")
+    seen = call(pair)
+    for part, a, b in zip(seen, call_all(pair.a), call_all(pair.b), strict=True):
+        assert same_bits((part.a, part.b), (a, b))
+    torch._dynamo.reset()
+
+
+def test_functionalized_calls():
+    want = call_all(draw_logits())
+    assert same_bits(torch.func.functionalize(call_all)(draw_logits()), want)

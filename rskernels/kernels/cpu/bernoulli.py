@@ -3,9 +3,11 @@
 import numpy as np
 from numba import carray, njit
 
+from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import F64, as_i64
 from rskernels.kernels.cpu.law import decide_by_words, draw_rows, natural_logs, row_logs, seed_of
 from rskernels.kernels.cpu.simd.memory import part_loader, store_mask
+from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import philox_words
 from rskernels.kernels.cpu.simd.vectors import LANES, first_lanes, splat, widen
 from rskernels.kernels.cpu.threads import next_share
@@ -14,9 +16,11 @@ _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 _word0, _word1, _word2, _word3 = philox_words
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def bernoulli_rows(share, arguments):
     """Accept each log ratio of the units that it takes where log r - log M >= log u."""
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     log_ratio, M, draw, log_space, mask = arguments
     address, code = log_ratio
@@ -37,9 +41,11 @@ def bernoulli_rows(share, arguments):
             words = draw_rows(row_offset, n, stream, seed)
             store_mask(mask + n, inside, decide_by_words(values - log_M, valid, words))
         begin = next_share(counter, begin, grab)
+    restore(mode)
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def philox_rows(share, arguments):
     """Write the Philox words of counters [N, 4] and keys [N, 2], all int64."""
     next_unit, grab, units, unit_rows, N = share

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numba import carray, njit
 
+from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import F64, as_f64
 from rskernels.kernels.cpu.early_exit import decide_unread
 from rskernels.kernels.cpu.law import (
@@ -26,6 +27,7 @@ from rskernels.kernels.cpu.law import (
 from rskernels.kernels.cpu.parts import scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
 from rskernels.kernels.cpu.simd.memory import loader, store_mask, storer
+from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import uniforms
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
@@ -125,7 +127,8 @@ def settle_rows(known, n, inside, rows, logs, accepted_unread, law, code, unit_r
         tally_rows(summaries, n, unit_rows, decided, chosen, violations, known + LOG_R)
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def target_rows(share, arguments):
     """Decide the target's entry of each row of the units that it takes, sixteen rows at a time.
 
@@ -134,6 +137,7 @@ def target_rows(share, arguments):
     the addresses of (mask, log_prob, log_ratio, summaries), 0 but for the mask where it alone is
     returned. Returns how many targets lie outside ``[0, V)``.
     """
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     logits, targets, density, M, draw, law, reading, outputs = arguments
     code, is_float32 = logits[1], logits[1] != F64
@@ -182,4 +186,5 @@ def target_rows(share, arguments):
                 law, code, unit_rows, outputs,
             )  # fmt: skip
         begin = next_share(counter, begin, grab)
+    restore(mode)
     return outside

@@ -9,6 +9,7 @@ import math
 import numpy as np
 from numba import carray, float64, njit
 
+from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.decide import tally
 from rskernels.kernels.cpu.dtypes import (
     F64,
@@ -32,6 +33,7 @@ from rskernels.kernels.cpu.law import (
 from rskernels.kernels.cpu.parts import BLOCK, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import exp2, log
 from rskernels.kernels.cpu.simd.memory import part_loader, store_mask, storer
+from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import column_words
 from rskernels.kernels.cpu.simd.vectors import (
     count,
@@ -159,15 +161,18 @@ def values_of_row(values, n, inner, shared, code, is_log):
     return address, value_code, stride, log_value
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def log_entries(values, code, V, logs):
     """Write the logarithms of densities or Ms that every row shares."""
+    mode = keep_subnormals(0)
     for i in range(0, V, 16):
         inside = first_lanes(V - i)
         if code == F64:
             _store_f64(logs + i * 8, inside, log(_load_f64(values + i * 8, inside)))
         else:
             _store_f32(logs + i * 4, inside, log(_load_f32(values + i * 4, inside)))
+    restore(mode)
 
 
 @njit
@@ -194,12 +199,14 @@ def outputs_of_row(outputs, n, unit_rows, code, V):
     return mask + n * V, log_prob + at, log_ratio + at, summaries + n // unit_rows * (SUMMARY * 8)
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def dense_rows(share, arguments):
     """Decide every entry of the rows of the units that it takes.
 
     ``log_prob`` and ``log_ratio`` are 0 where only the mask is wanted; the sums are then left out.
     """
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     logits, density, M, draw, law, outputs = arguments
     _, code, inner, _, _, stride, V = logits
@@ -230,3 +237,4 @@ def dense_rows(share, arguments):
             )
             decide_row(code, arguments)
         begin = next_share(counter, begin, grab)
+    restore(mode)

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import carray, njit
 
+from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import (
     F64,
     as_f64,
@@ -19,17 +20,20 @@ from rskernels.kernels.cpu.law import log_prob_of, scale_of
 from rskernels.kernels.cpu.parts import BLOCK, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import exp2
 from rskernels.kernels.cpu.simd.memory import part_loader, storer
+from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.vectors import first_lanes, lane_is, named, select, splat
 from rskernels.kernels.cpu.softmax import row_total
 from rskernels.kernels.cpu.threads import next_share
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def log_prob_rows(share, arguments):
     """Write log q of each row's target, and (reference, total) [N, 2] for the gradient.
 
     Returns how many targets lie outside ``[0, V)``.
     """
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     logits, targets, law, outputs = arguments
     _, code, _, _, _, stride, V = logits
@@ -55,6 +59,7 @@ def log_prob_rows(share, arguments):
                     log_q = log_prob_of(z, kept[0], kept[1], temperature)
             store_float(log_prob + n * out_size, code, log_q)
         begin = next_share(counter, begin, grab)
+    restore(mode)
     return outside
 
 
@@ -89,12 +94,14 @@ def _gradient_row_of(element):
 gradient_row = by_dtype(_gradient_row_of)
 
 
-@njit(nogil=True, cache=True)
+@cached
+@njit(nogil=True)
 def gradient_rows(share, arguments):
     """Write the gradient [N, V] of ``target_log_prob``, slope * (1[v = target] - q_v).
 
     It is 0 for rows ignored or not used.
     """
+    mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     logits, targets, inputs, law, gradient = arguments
     _, code, _, _, _, stride, V = logits
@@ -120,3 +127,4 @@ def gradient_rows(share, arguments):
                 code, (row, stride * size, V, softmax, slope, target, gradient_at, scratch)
             )
         begin = next_share(counter, begin, grab)
+    restore(mode)

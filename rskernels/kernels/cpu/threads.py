@@ -13,7 +13,9 @@ from threading import Lock, Thread
 
 import torch
 from numba import njit, types
+from numba.core.compiler_lock import global_compiler_lock
 
+from rskernels._python.forks import hold_over_forks
 from rskernels.kernels.cpu.simd.vectors import I64, lanes
 
 # Work is counted in logits; below this, waking a second thread costs more than it saves.
@@ -22,36 +24,37 @@ SHARES = 16  # a thread, about
 
 
 class _Job:
-    """A call that is made by a worker or, if none has come to it yet, not at all."""
+    """A call that is made by a worker or, if none has come to it yet, not at all.
+
+    Whoever waits may be interrupted between any two steps, also as a lock has been acquired, and
+    begins again: each step can be repeated.
+    """
 
     def __init__(self, kernel: Callable[..., int | None], arguments: tuple[object, ...]):
         self.kernel, self.arguments = kernel, arguments
-        self.taken, self.running = Lock(), Lock()
+        self.is_over = False
         self.result: int | None = 0
         self.error: BaseException | None = None
-        self.running.acquire()
+        self._owner: dict[None, str] = {}
+        self._running = Lock()
+        self._running.acquire()
 
     def run(self) -> None:
-        if not self.taken.acquire(blocking=False):
+        if self._owner.setdefault(None, "worker") != "worker":
             return
         try:
             self.result = self.kernel(*self.arguments)
         except BaseException as error:
             self.error = error
         finally:
-            self.running.release()
+            self.is_over = True
+            self._running.release()
 
-    def finish(self) -> BaseException | None:
-        """Return once the call is over, or sure not to be made, with what it was ended by."""
-        if self.taken.acquire(blocking=False):
-            return None
-        interrupted = None
-        while True:
-            try:
-                self.running.acquire()
-                return self.error or interrupted
-            except KeyboardInterrupt as error:
-                interrupted = error
+    def finish(self) -> None:
+        """Return once the call is over, or sure not to be made."""
+        if self._owner.setdefault(None, "caller") == "worker":
+            while not self.is_over:
+                self._running.acquire()
 
 
 _jobs: SimpleQueue[_Job] = SimpleQueue()
@@ -66,6 +69,8 @@ def _forget_workers() -> None:
 
 # A child of fork inherits the queue but none of the threads.
 os.register_at_fork(after_in_child=_forget_workers)
+# Nor would it get the lock of a thread that compiles.
+hold_over_forks(global_compiler_lock)
 
 
 def _work(jobs: SimpleQueue[_Job]) -> None:
@@ -120,8 +125,16 @@ def run_units(
             _jobs.put(job)
         total = kernel(share, arguments) or 0
     finally:
-        # Kernels hold raw addresses: whatever happened here, their memory must outlive them.
-        errors = [error for job in jobs if (error := job.finish())]
-    if errors:
-        raise errors[0]
+        # Kernels hold raw addresses: whatever happens here, their memory must outlive them.
+        interrupted: BaseException | None = None
+        while True:
+            try:
+                for job in jobs:
+                    job.finish()
+                break
+            except KeyboardInterrupt as interrupt:
+                interrupted = interrupt
+    for error in (*(job.error for job in jobs), interrupted):
+        if error is not None:
+            raise error
     return total + sum(job.result or 0 for job in jobs)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from rskernels.rsft.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 
 # A file is MAGIC, the SHA-256 of the rest, and the rest: what torch.save wrote.
 MAGIC = b"rskernels checkpoint\n"
@@ -27,16 +28,32 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         The file.
     state : mapping
         Tensors, numbers, strings and containers of them.
+
+    Raises
+    ------
+    CheckpointError
+        If the state holds anything else, so that it could not be read.
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
+    buffer.seek(0)
+    unsafe = get_unsafe_globals_in_checkpoint(buffer)
+    if unsafe:
+        raise CheckpointError(
+            f"{path} would hold {', '.join(sorted(unsafe))}, which `read` refuses: accepted are "
+            "tensors, numbers, strings and containers of them"
+        )
     payload = buffer.getvalue()
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(MAGIC + hashlib.sha256(payload).digest() + payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(MAGIC + hashlib.sha256(payload).digest() + payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a disk that is full gets its room back
+        raise
 
 
 def load(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rskernels.rsft.data.samples import Samples
-from rskernels.rsft.errors import CheckpointError
+from rskernels.rsft.errors import CheckpointError, TrainingError
 from rskernels.rsft.extras import train_extra
 
 Record = Mapping[str, Any]
@@ -29,9 +29,9 @@ class Scores(NamedTuple):
     Attributes
     ----------
     balanced_accuracy : float
-        Mean over the classes of the share of their rows that is recognised.
+        Mean over the classes of the test set of the share of their rows that is recognised.
     rarest_accuracy : float
-        The same mean over the rarest classes of the training pool alone.
+        The same mean over those alone that are rarest in the training pool.
     worst_accuracy : float
         The least of those shares.
     calibration_error : float
@@ -53,24 +53,36 @@ def evaluate(model: nn.Module, test: Samples, counts: Tensor, rarest: int = 3) -
     model : nn.Module
         Inputs ``[N, ...]`` to logits ``[N, C]``.
     test : Samples
-        The test set, with at least one row of every class.
+        The test set, of at least one row. A class of which it has none is not scored.
     counts : Tensor
         int64 ``[C]``, rows of each class in the training pool.
     rarest : int
         How many of the least frequent classes make up `rarest_accuracy`.
+
+    Raises
+    ------
+    TrainingError
+        If logits are NaN or infinite.
     """
     with train_extra():
         from sklearn.metrics import recall_score
     # A few rows at a time: a convolution's activations are many times its images.
     logits = torch.cat([model(inputs) for inputs in test.inputs.split(EVALUATED)])
+    broken = int((~logits.amax(-1).isfinite()).sum())  # a probability of 0 is none of these
+    if broken:
+        raise TrainingError(
+            f"no probability follows from the logits of {broken} of {len(logits)} test rows, which "
+            "are NaN or infinite; a smaller lr may help"
+        )
+    scored = test.labels.unique()
     recall = recall_score(
         test.labels.numpy(),
         logits.argmax(-1).numpy(),
-        labels=range(len(counts)),
+        labels=scored.numpy(),
         average=None,
         zero_division=0,
     )
-    rare = counts.argsort(stable=True)[:rarest].numpy()
+    rare = counts[scored].argsort(stable=True)[:rarest].numpy()
     return Scores(
         float(recall.mean()),
         float(recall[rare].mean()),
@@ -115,19 +127,26 @@ class MetricsWriter:
     ------
     CheckpointError
         If ``metrics.jsonl`` is shorter than `position`.
+    OSError
+        If the folder cannot be written to, or its name holds bytes that are no text.
     """
 
     def __init__(self, folder: Path, *, position: int = 0, step: int = 0) -> None:
         with train_extra():
             from torch.utils.tensorboard import SummaryWriter
         path = folder / "metrics.jsonl"
-        self._file = path.open("ab")
-        if self._file.tell() < position:
-            held = self._file.tell()
-            self._file.close()
+        held = path.stat().st_size if path.exists() else 0
+        if held < position:
             raise CheckpointError(f"{path} holds {held} bytes, the checkpoint knew of {position}")
+        self._file = path.open("ab")
         self._file.truncate(position)
-        self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        try:
+            self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        except UnicodeEncodeError as error:
+            self._file.close()
+            raise OSError(
+                f"TensorBoard needs a folder whose name is text, got {os.fsencode(folder)!r}"
+            ) from error
 
     def write(self, record: Record) -> None:
         """Append one record; numbers are plotted under ``kind/name`` at ``record["step"]``."""

@@ -8,10 +8,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from rskernels.rsft.data.arrays import Named, Part, make_samples
 from rskernels.rsft.data.samples import Samples
 from rskernels.rsft.errors import DataError
+from rskernels.rsft.say import say
 
 MNIST_NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 IDX_BYTES = 0x08  # the type code of unsigned bytes
@@ -58,8 +59,9 @@ def read_mnist(folder: Path) -> tuple[Samples, Samples | None]:
             raise DataError(
                 f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels"
             )
-        parts.append(make_samples(images, labels, str(images_path), str(labels_path)))
-    return parts[0], parts[1]
+        parts.append(Part(Named(images, str(images_path)), Named(labels, str(labels_path))))
+    train, test = make_samples(parts)
+    return train, test
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -101,14 +103,15 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def read_npz(path: Path) -> tuple[Samples, Samples | None]:
+def read_npz(path: Path, channels: str | None = None) -> tuple[Samples, Samples | None]:
     """Read ``x_train``, ``y_train``, ``x_test``, ``y_test``, or ``x`` and ``y``, of an npz file.
 
     Parameters
     ----------
     path : Path
-        x is ``[N, D]``, ``[N, H, W]`` or ``[N, C, H, W]``, real and finite, unsigned bytes standing
-        for 0 to 1; y is integer ``[N]``, classes 0 … C−1. Nothing is unpickled.
+        What the arrays may be says `rskernels.rsft.data.arrays.make_samples`. Nothing is unpickled.
+    channels : str, optional
+        As there.
 
     Returns
     -------
@@ -120,6 +123,14 @@ def read_npz(path: Path) -> tuple[Samples, Samples | None]:
     DataError
         That names the array and what is wrong with it.
     """
+    arrays = [Named(values, f"{name} of {path}") for name, values in _arrays(path).items()]
+    parts = [Part(*arrays[place : place + 2]) for place in range(0, len(arrays), 2)]
+    train, *test = make_samples(parts, channels)
+    return train, test[0] if test else None
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file that are read, in the order of `NPZ_NAMES`."""
     try:
         # Opened here, since numpy leaves a file open that it cannot read.
         with path.open("rb") as opened:
@@ -132,57 +143,15 @@ def read_npz(path: Path) -> tuple[Samples, Samples | None]:
                 raise DataError(
                     f"{path} holds {', '.join(file.files) or 'nothing'}, needed are {accepted}"
                 )
-            arrays = [file[name] for name in names]
+            arrays = {name: file[name] for name in names}
+            unread = [name for name in file.files if name not in names]
     except DataError:
         raise
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    where = [f"{name} of {path}" for name in names]
-    train = make_samples(arrays[0], arrays[1], where[0], where[1])
-    if len(arrays) == 2:
-        return train, None
-    test = make_samples(arrays[2], arrays[3], where[2], where[3])
-    if test.inputs.shape[1:] != train.inputs.shape[1:]:
-        raise DataError(
-            f"{where[2]} has samples {list(test.inputs.shape[1:])}, "
-            f"{where[0]} {list(train.inputs.shape[1:])}"
-        )
-    return train, test
-
-
-def make_samples(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str) -> Samples:
-    """Check two arrays and return them as samples; see `read_npz` for what they may be.
-
-    Raises
-    ------
-    DataError
-        If a dtype, shape or value is not as there.
-    """
-    if x.ndim not in (2, 3, 4) or 0 in x.shape:
-        raise DataError(
-            f"{x_name} has shape {list(x.shape)}; accepted are [N, D], [N, H, W] and [N, C, H, W]"
-        )
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"{x_name} is {x.dtype}, real numbers are needed")
-    if y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
-        raise DataError(
-            f"{y_name} is {y.dtype} {list(y.shape)}, integers [{len(x)}] are needed, one for each "
-            f"row of {x_name}"
-        )
-    if not 0 <= int(y.min()) <= int(y.max()) < len(y):
-        raise DataError(
-            f"{y_name} holds {y.min()} to {y.max()}; classes must be 0 … C−1, and all must occur"
-        )
-    empty = np.flatnonzero(np.bincount(y.astype(np.int64)) == 0)
-    if len(empty):
-        raise DataError(f"{y_name} holds no row of class {empty[0]}, but of {y.max()}")
-    with np.errstate(over="ignore"):  # an infinity is refused below
-        inputs = torch.from_numpy(x.astype(np.float32))
-    if x.dtype == np.uint8:
-        inputs /= 255
-    if not inputs.isfinite().all():
-        raise DataError(f"{x_name} holds a number that is NaN, infinite or beyond float32")
-    return Samples(inputs[:, None] if x.ndim == 3 else inputs, torch.from_numpy(y.astype(np.int64)))
+    if unread:
+        say(f"of {path} {', '.join(names)} are read, not {', '.join(unread)}")
+    return arrays
 
 
 def _find(folder: Path, name: str) -> Path:

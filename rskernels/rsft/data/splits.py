@@ -30,12 +30,14 @@ def split_balanced(
     DataError
         If the fraction leaves a class without a train row or without a test row.
     """
-    smallest = int(labels.bincount().min())
+    counts = labels.bincount()
+    smallest = int(counts.min())
     per_class = round(test_fraction * smallest)
     if not 0 < per_class < smallest:
         raise DataError(
             f"test_fraction={test_fraction} takes {per_class} of the {smallest} rows of the "
-            f"smallest class; it must leave at least one for train and one for test"
+            f"smallest class, {int(counts.argmin())}; it must leave at least one for train and one "
+            "for test"
         )
     train, test = [], []
     for rows in rows_of_each_class(labels):

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, transform_to
 from torch.distributions.constraints import Constraint
 
+from rskernels.sampling.support import density
+
 
 class Proposal(Protocol):
     """What a proposal offers besides being a module."""
@@ -83,9 +85,8 @@ class FamilyProposal(nn.Module):
         return self.distribution().sample(torch.Size((n,)))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log density of each draw, ``[n]``."""
-        log_prob: Tensor = self.distribution().log_prob(x)
-        return log_prob
+        """Return the log density of each draw, ``[n]``; -inf outside of the support."""
+        return density(self.distribution())(x)
 
 
 class CouplingProposal(nn.Module):

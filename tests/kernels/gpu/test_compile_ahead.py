@@ -39,6 +39,7 @@ def compiled(tmp_path_factory):
             capture_output=True,
             text=True,
             timeout=600,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

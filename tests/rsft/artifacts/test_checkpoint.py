@@ -3,6 +3,7 @@ import io
 import os
 import pickle
 import random
+import resource
 
 import pytest
 import torch
@@ -46,6 +47,29 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path):
     with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
         checkpoint.save(path, {"config": CONFIG, "step": lambda: None})
     assert load(path)["step"] == 1
+
+
+@pytest.mark.parametrize("content", [torch.__version__, torch.distributions.Normal(0.0, 1.0)])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"config": CONFIG, "step": 1})
+    with pytest.raises(CheckpointError, match=r"would hold torch\..*, which `read` refuses"):
+        checkpoint.save(path, {"config": CONFIG, "step": content})
+    assert load(path)["step"] == 1
+
+
+def test_a_full_disk_keeps_the_old_checkpoint_and_gets_its_room_back(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"config": CONFIG, "step": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save(path, {"config": CONFIG, "weights": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_absent(tmp_path):

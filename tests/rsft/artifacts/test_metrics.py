@@ -6,7 +6,7 @@ from torch import nn
 
 from rskernels.rsft.artifacts.metrics import MetricsWriter, calibration_error, evaluate
 from rskernels.rsft.data.samples import Samples
-from rskernels.rsft.errors import CheckpointError
+from rskernels.rsft.errors import CheckpointError, TrainingError
 
 
 class Always(nn.Module):
@@ -34,7 +34,7 @@ def test_position_cuts_what_a_checkpoint_did_not_know(tmp_path):
         writer.write(record(2))
     with MetricsWriter(tmp_path, position=position, step=1) as writer:
         writer.write(record(5))
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 5]
 
 
@@ -59,6 +59,37 @@ def test_events_are_readable_and_resumed_steps_are_purged(tmp_path):
 def test_nan_is_never_written(tmp_path):
     with MetricsWriter(tmp_path) as writer, pytest.raises(ValueError, match="JSON"):
         writer.write({"kind": "step", "step": 1, "loss": float("nan")})
+
+
+def test_a_class_without_a_test_row_is_not_scored():
+    test = Samples(torch.zeros(3, 1, 8, 8), torch.tensor([0, 0, 2]))
+    scores = evaluate(Always(), test, counts=torch.tensor([3, 1, 9, 5]), rarest=1)
+    assert (scores.balanced_accuracy, scores.rarest_accuracy) == (0.5, 1.0)
+
+
+class Fixed(nn.Module):
+    """Answers the same logits."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, images):
+        return self.logits.expand(len(images), -1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_tell_no_probability_are_no_scores(bad):
+    test = Samples(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))
+    with pytest.raises(TrainingError, match="no probability follows from the logits of 2 of 2"):
+        evaluate(Fixed(0.0, bad), test, counts=torch.tensor([1, 1]))
+    evaluate(Fixed(0.0, -float("inf")), test, counts=torch.tensor([1, 1]))
+
+
+def test_metrics_that_are_gone_are_not_made_anew(tmp_path):
+    with pytest.raises(CheckpointError, match="holds 0 bytes"):
+        MetricsWriter(tmp_path, position=10)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_worst_class_is_the_least_recognised():

@@ -11,6 +11,7 @@ from torch.distributions import (
     MixtureSameFamily,
     MultivariateNormal,
     Normal,
+    Pareto,
 )
 
 from rskernels import RejectionError, rejection_sample
@@ -211,3 +212,13 @@ def test_what_is_no_family_or_base():
     for base in (Normal(0.0, 1.0), MultivariateNormal(torch.zeros(1), torch.eye(1))):
         with pytest.raises(ValueError, match=r"draws \[d\] with d of at least 2"):
             CouplingProposal(base)
+
+
+def test_a_tuned_support_may_be_narrower_than_the_first():
+    parts = (
+        FamilyProposal(Pareto, scale=torch.tensor(s), alpha=torch.tensor(2.0)) for s in (2.0, 1.0)
+    )
+    mixture = DefensiveProposal(*parts, share=0.5)
+    pair = (mixture.sample, mixture.log_prob)
+    samples = rejection_sample(Pareto(1.0, 2.0), pair, 2000, log_M=math.log(2.0), seed=0).samples
+    assert (samples < 2).double().mean() == pytest.approx(0.75, abs=0.06)

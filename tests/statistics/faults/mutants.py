@@ -43,12 +43,12 @@ def plant(folder, faults):
             raise ValueError(f"there is no module of {target} to plant a fault in")
         faulty.setdefault(module, {})[function] = replacement
     for module, path in modules.items():
-        source = _renamed(path.read_text(), name)
+        source = _renamed(path.read_text(encoding="utf-8"), name)
         if module in faulty:
             source += f'\n\nimport {name}\n{name}.replace("{module}", globals())\n'
         copy = folder / name / path.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(source)
+        copy.write_text(source, encoding="utf-8")
     (folder / name / "__init__.py").touch()
     importlib.invalidate_caches()
     package = importlib.import_module(name)
@@ -86,4 +86,4 @@ def _renamed(source, name):
     source = re.sub(r"(?m)^((?:from|import) )rskernels\b", rf"\1{name}", source)
     for module in SHARED:
         source = source.replace(f"{name}.{module}", f"rskernels.{module}")
-    return source.replace("cache=True", "cache=False")
+    return source.replace("@cached\n", "")

@@ -1,14 +1,16 @@
 """Sixteen lanes in memory: loads and stores of every dtype, prefetches, and memory of a call."""
 
+import math
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from rskernels.kernels.cpu.simd.halves import bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16
 from rskernels.kernels.cpu.simd.vectors import (
     BYTES,
     DOUBLE,
     FLOAT,
-    HALF,
     I8,
     I16,
     I32,
@@ -52,43 +54,22 @@ def stack_memory(size):
     return memory
 
 
-def _bf16_to_f32(builder, bits):
-    words = builder.zext(bits, wide(I32))
-    return builder.bitcast(builder.shl(words, constant(wide(I32), 16)), wide(FLOAT))
-
-
-def _f32_to_bf16(builder, value):
-    bits = builder.bitcast(value, wide(I32))
-    sixteen, one = constant(wide(I32), 16), constant(wide(I32), 1)
-    # Round to nearest, ties to even.
-    odd = builder.and_(builder.lshr(bits, sixteen), one)
-    rounded = builder.add(bits, builder.add(odd, constant(wide(I32), 0x7FFF)))
-    nan = builder.fcmp_unordered("uno", value, value)
-    kept = builder.select(nan, constant(wide(I32), 0x7FC00000), rounded)
-    return builder.trunc(builder.lshr(kept, sixteen), wide(I16))
-
-
 def _same(builder, value):
     return value
 
 
-# How each dtype is held, and how its lanes become the lanes that are computed with.
+# How each dtype is held, its -inf, and how its lanes become the lanes that are computed with.
 STORED = {
-    "f32": (FLOAT, f32x16, _same, _same),
-    "f64": (DOUBLE, f64x16, _same, _same),
-    "bf16": (I16, f32x16, _bf16_to_f32, _f32_to_bf16),
-    "f16": (
-        HALF,
-        f32x16,
-        lambda builder, value: builder.fpext(value, wide(FLOAT)),
-        lambda builder, value: builder.fptrunc(value, wide(HALF)),
-    ),
+    "f32": (FLOAT, -math.inf, f32x16, _same, _same),
+    "f64": (DOUBLE, -math.inf, f64x16, _same, _same),
+    "bf16": (I16, 0xFF80, f32x16, bf16_to_f32, f32_to_bf16),
+    "f16": (I16, 0xFC00, f32x16, f16_to_f32, f32_to_f16),
 }
 
 
 def loader(dtype):
     """Return ``load(address)`` of sixteen elements."""
-    stored, vector, decode, _ = STORED[dtype]
+    stored, _, vector, decode, _ = STORED[dtype]
 
     @lanes(lambda address: vector)
     def load(builder, address):
@@ -100,12 +81,12 @@ def loader(dtype):
 
 def part_loader(dtype):
     """Return ``load(address, inside)``: lanes outside the row are -inf and are not read."""
-    stored, vector, decode, _ = STORED[dtype]
+    stored, lowest, vector, decode, _ = STORED[dtype]
 
     @lanes(lambda address, inside: vector)
     def load(builder, address, inside):
         pointer = builder.inttoptr(address, wide(stored).as_pointer())
-        absent = constant(wide(stored), 0xFF80 if stored is I16 else float("-inf"))
+        absent = constant(wide(stored), lowest)
         name = f"llvm.masked.load.{suffix(wide(stored))}.p0"
         align = I32(BYTES[stored])
         return decode(builder, call(builder, name, wide(stored), pointer, align, inside, absent))
@@ -115,7 +96,7 @@ def part_loader(dtype):
 
 def storer(dtype):
     """Return ``store(address, inside, value)``: lanes outside the row are not written."""
-    stored, _, _, encode = STORED[dtype]
+    stored, _, _, _, encode = STORED[dtype]
 
     @lanes(lambda address, inside, value: types.void)
     def store(builder, address, inside, value):

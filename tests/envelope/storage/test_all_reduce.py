@@ -17,13 +17,14 @@ RANKS = Path(__file__).with_name("all_reduce_ranks.py")
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_every_rank_ends_with_what_one_process_would_hold(ranks):
-    paths = [str(RANKS.parents[2]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(RANKS.parents[3]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, str(RANKS), str(ranks)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
 

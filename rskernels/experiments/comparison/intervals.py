@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rskernels.experiments.runner import read_run
+from rskernels.experiments.comparison.runner import Failure, read_run
 from rskernels.experiments.suite import Experiment, ExperimentRun
 from rskernels.rsft.extras import train_extra
 
@@ -17,13 +17,14 @@ CONFIDENCE = 0.95
 # A difference that is rounding, of accuracies that are equal.
 ROUNDING = 1e-9
 BEFORE = "no adaptation"
+LARGEST_LOG_M = math.log(np.finfo(float).max)
 SCORES = ("balanced_accuracy", "worst_accuracy", "calibration_error")
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Interval(NamedTuple):
-    """A mean and half the width of its 95 % t-interval, NaN of one seed alone."""
+    """A mean and half the width of its 95 % t-interval, NaN of one seed alone; of none both are."""
 
     mean: float
     half: float
@@ -31,6 +32,8 @@ class Interval(NamedTuple):
     @property
     def verdict(self) -> str:
         """What a difference says: "wins", "loses", or "ties" where the interval holds 0."""
+        if math.isnan(self.mean):
+            return "cannot be compared"
         if math.isnan(self.half):
             return "is not told apart"
         if abs(self.mean) <= self.half + ROUNDING:
@@ -50,10 +53,13 @@ class Result(NamedTuple):
     rejects : bool
         Whether it has an acceptance to show.
     measures : dict of str to array
-        float64 ``[seeds]``, of the end of the runs.
+        float64 ``[seeds]``, of the end of the runs; NaN of a run that failed, which means leave
+        out, as differences do the seeds of which either failed.
     courses : dict of str to array
         float64 ``[seeds, epochs]``: ``gradient_samples`` so far, accuracies at the end, and
         ``acceptance``, ``M`` and ``delta`` of each epoch alone. Empty where nothing was trained.
+    failures : tuple of Failure
+        The runs that failed.
     """
 
     name: str
@@ -61,13 +67,34 @@ class Result(NamedTuple):
     rejects: bool
     measures: dict[str, Array]
     courses: dict[str, Array]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name, and of how many seeds it is where some failed."""
+        if not self.failures:
+            return self.name
+        seeds = len(self.measures["balanced_accuracy"])
+        return f"{self.name} ({seeds - len(self.failures)} of {seeds} seeds)"
+
+
+def mean_of(values: Array) -> Array:
+    """Return the mean over the seeds, ``[seeds, ...]`` to ``[...]``, without NaN; NaN of none."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    mean: Array = total / np.where(known.any(axis=0), known.sum(axis=0), math.nan)
+    return mean
 
 
 def t_interval(values: Array) -> Interval:
-    """Return the mean of independent values, ``[n]``, and its 95 % interval by Student's t."""
+    """Return the mean of independent values, ``[n]``, and its 95 % interval by Student's t.
+
+    NaN stands for no value.
+    """
+    values = values[~np.isnan(values)]
     n = len(values)
     if n < 2:
-        return Interval(float(values.mean()), math.nan)
+        return Interval(float(mean_of(values)), math.nan)
     with train_extra():
         from scipy.stats import t
     error = float(values.std(ddof=1)) / math.sqrt(n)
@@ -102,52 +129,68 @@ def at_equal_cost(
 
 
 def best_baseline(ours: Result, results: Sequence[Result]) -> tuple[Result, Interval]:
-    """Return the baseline of the highest mean balanced accuracy, and our difference from it."""
-    baselines = [r for r in results if r.is_baseline]
-    best = max(baselines, key=lambda r: float(r.measures["balanced_accuracy"].mean()))
+    """Return the baseline of the highest mean balanced accuracy, and our difference from it.
+
+    One of which no run is finished is the last of them.
+    """
+    means = {
+        r.name: float(mean_of(r.measures["balanced_accuracy"])) for r in results if r.is_baseline
+    }
+    best = max(
+        (r for r in results if r.is_baseline),
+        key=lambda r: -math.inf if math.isnan(means[r.name]) else means[r.name],
+    )
     return best, paired(ours, best, "balanced_accuracy")
 
 
 def best_at_equal_cost(ours: Result, results: Sequence[Result]) -> tuple[Result, Interval] | None:
     """Return the baseline that is best against us after as many gradient samples."""
     pairs = [(r, at_equal_cost(ours, r)) for r in results if r.is_baseline]
-    trained = [(r, difference) for r, difference in pairs if difference is not None]
+    trained = [
+        (r, difference)
+        for r, difference in pairs
+        if difference is not None and not math.isnan(difference.mean)
+    ]
     return min(trained, key=lambda pair: pair[1].mean) if trained else None
 
 
-def collect(experiment: Experiment, runs: Sequence[ExperimentRun], out: Path) -> list[Result]:
-    """Read the finished runs of an experiment, case by case."""
+def collect(
+    experiment: Experiment,
+    runs: Sequence[ExperimentRun],
+    out: Path,
+    failures: Sequence[Failure] = (),
+) -> list[Result]:
+    """Read the runs of an experiment, case by case: all are finished but those that failed."""
     results = []
     for case in experiment.cases:
         own = [r for r in runs if (r.experiment, r.case) == (experiment.name, case.name)]
-        read = [read_run(r, out) for r in own]
+        failed = tuple(failure for failure in failures if failure.run in own)
+        unread = [failure.run for failure in failed]
+        read = [({}, []) if r in unread else read_run(r, out) for r in own]
         summaries = [summary for summary, _ in read]
-        courses = [course(records) for _, records in read]
-        rejects = own[0].config.rule.rejects or "draw_acceptance" in summaries[0]
-        results.append(
-            Result(
-                case.name,
-                case.is_baseline,
-                rejects,
-                measures_of(summaries),
-                {name: np.array([c[name] for c in courses]) for name in courses[0]},
-            )
-        )
+        rejects = own[0].config.rule.rejects or any("draw_acceptance" in s for s in summaries)
+        measures, courses = measures_of(summaries), courses_of([records for _, records in read])
+        results.append(Result(case.name, case.is_baseline, rejects, measures, courses, failed))
         if experiment.has_before and len(results) == 1:
-            before = {
-                name: np.array([s[f"{name}_before"] for s in summaries], dtype=float)
-                for name in SCORES
-            }
+            before = {name: values_of(summaries, f"{name}_before") for name in SCORES}
             nothing = np.zeros(len(summaries))
             cost = {"gradient_samples": nothing, "seconds": nothing}
             unknown = dict.fromkeys(results[0].measures, nothing * math.nan)
-            results.append(Result(BEFORE, True, False, {**unknown, **cost, **before}, {}))
+            results.append(Result(BEFORE, True, False, {**unknown, **cost, **before}, {}, failed))
     return results
 
 
+def values_of(summaries: Sequence[dict[str, Any]], name: str) -> Array:
+    """Return a measure, ``[seeds]``, NaN where there is no summary."""
+    return np.array([s.get(name, math.nan) for s in summaries], dtype=float)
+
+
 def measures_of(summaries: Sequence[dict[str, Any]]) -> dict[str, Array]:
-    """Return the measures at the end of runs, ``[seeds]`` each."""
-    ends = [{**s, "acceptance": s.get("draw_acceptance", s["acceptance"])} for s in summaries]
+    """Return the measures at the end of runs, ``[seeds]`` each; NaN of an empty summary."""
+    ends = [
+        {**s, "acceptance": s["draw_acceptance"]} if "draw_acceptance" in s else s
+        for s in summaries
+    ]
     names = (
         *SCORES,
         "gradient_samples",
@@ -156,7 +199,18 @@ def measures_of(summaries: Sequence[dict[str, Any]]) -> dict[str, Array]:
         "gradient_ess",
         "violations_share",
     )
-    return {name: np.array([s[name] for s in ends], dtype=float) for name in names}
+    return {name: values_of(ends, name) for name in names}
+
+
+def courses_of(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Array]:
+    """Return what each epoch of runs was like, ``[seeds, epochs]``; NaN of a run of no records."""
+    courses = [course(records) for records in runs]
+    epochs = max(len(c["M"]) for c in courses)
+    if not epochs:
+        return {}
+    return {
+        name: np.array([c[name] or [math.nan] * epochs for c in courses]) for name in courses[0]
+    }
 
 
 def course(records: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
@@ -181,7 +235,8 @@ def course(records: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
             values[name].append(record[name])
         M = record["M"]
         if "draw_log_M" in record:
-            M = math.exp(record["draw_log_M"])
+            # Drawn by its logarithm, it may be too large for a float.
+            M = math.exp(min(record["draw_log_M"], LARGEST_LOG_M))
         acceptance = sum(step["acceptance"] for step in steps) / len(steps)
         values["acceptance"].append(record.get("draw_acceptance", acceptance))
         values["M"].append(math.nan if M is None else M)

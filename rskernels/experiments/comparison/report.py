@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from rskernels.experiments.intervals import (
+from rskernels.experiments.comparison.figures import draw_accuracy, draw_envelopes
+from rskernels.experiments.comparison.intervals import (
+    BEFORE,
     Interval,
     Result,
     at_equal_cost,
     best_at_equal_cost,
     best_baseline,
+    mean_of,
     paired,
     t_interval,
 )
 from rskernels.experiments.suite import FROZEN, Experiment
-from rskernels.rsft.extras import train_extra
 
 # Heading, measure, format.
 COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -36,8 +36,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("acceptance", "acceptance", "{:.2f}".format),
     ("seconds", "seconds", "{:.2f}".format),
 )
-COLOURS = 256  # of a figure
-VERDICTS = ("wins", "ties", "loses", "is not told apart")
+VERDICTS = ("wins", "ties", "loses", "is not told apart", "cannot be compared")
 
 Compared = Sequence[tuple[Experiment, Sequence[Result]]]
 
@@ -82,11 +81,11 @@ def write_report(compared: Compared, folder: Path, *, is_quick: bool = False) ->
         e.name: {r.name: {m: listed(v) for m, v in r.measures.items()} for r in results}
         for e, results in compared
     }
-    (folder / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (folder / "results.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     sections = []
     for experiment, results in compared:
         draw_accuracy(results, folder / f"{experiment.name}-accuracy.png")
-        rejecting = [r for r in results if r.rejects]
+        rejecting = [r for r in results if r.rejects and r.courses]
         if rejecting:
             draw_envelopes(rejecting, folder / f"{experiment.name}-envelope.png")
         sections.append(section(experiment, results))
@@ -101,24 +100,44 @@ def write_report(compared: Compared, folder: Path, *, is_quick: bool = False) ->
         [
             "# Rejection against its alternatives",
             origin,
+            *failed(compared),
             overview(compared),
             EXPLAINED.rstrip(),
             *sections,
         ]
     )
     path = folder / "report.md"
-    path.write_text(text + "\n")
+    # The name of a folder in a reason may hold bytes that are no text.
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return path
+
+
+def failed(compared: Compared) -> list[str]:
+    """Say which runs failed and why, and of what the figures then are."""
+    cases = [r for _, results in compared for r in results if r.name != BEFORE]
+    failures = [failure for r in cases for failure in r.failures]
+    if not failures:
+        return []
+    total = sum(len(r.measures["seconds"]) for r in cases)
+    return [
+        f"**{len(failures)} of {total} runs failed.** Means and intervals of their cases are of "
+        "the seeds that are left, as the tables say, and differences of those that both cases "
+        "have: that favours a case which fails where it would have done badly.",
+        "\n".join(
+            f"- *{f.run.case}* of {f.run.experiment}, seed {f.run.config.seed}: {f.reason}"
+            for f in failures
+        ),
+    ]
 
 
 def section(experiment: Experiment, results: Sequence[Result]) -> str:
     """Return the part of the report that an experiment has."""
-    first = results[0].name
+    first = results[0].title
     rows, name = [], experiment.name
     for r in results[1:]:
         cells = [show_signed(paired(r, results[0], m)) for _, m, _ in COLUMNS[:3]]
         equal = at_equal_cost(r, results[0])
-        rows.append([r.name, *cells, "–" if equal is None else show_signed(equal)])
+        rows.append([r.title, *cells, "–" if equal is None else show_signed(equal)])
     headings = [heading for heading, _, _ in COLUMNS[:3]]
     parts = [
         f"## {experiment.title}",
@@ -128,7 +147,7 @@ def section(experiment: Experiment, results: Sequence[Result]) -> str:
         markdown(["", *headings, "balanced accuracy, equal cost"], rows),
         f"![Accuracy against gradient samples]({name}-accuracy.png)",
     ]
-    rejecting = [r for r in results if r.rejects]
+    rejecting = [r for r in results if r.rejects and r.courses]
     if rejecting:
         parts += [
             "From the first epoch to the last; δ̂ estimates how far, at most, the accepted law is "
@@ -146,10 +165,13 @@ def sentences(results: Sequence[Result]) -> list[str]:
         if r.is_baseline:
             continue
         best, difference = best_baseline(r, results)
+        if math.isnan(difference.mean):
+            lines.append(f"`{r.title}` **{difference.verdict}** with *{best.title}*.")
+            continue
         spent = [show(t_interval(x.measures["gradient_samples"]).mean) for x in (r, best)]
         seconds = [t_interval(x.measures["seconds"]).mean for x in (r, best)]
         text = (
-            f"`{r.name}` **{difference.verdict}** against the best baseline, *{best.name}*: "
+            f"`{r.title}` **{difference.verdict}** against the best baseline, *{best.title}*: "
             f"{show_range(difference)}, with {spent[0]} gradient samples for {spent[1]} and "
             f"{seconds[0]:.2f} s for {seconds[1]:.2f} s."
         )
@@ -157,7 +179,7 @@ def sentences(results: Sequence[Result]) -> list[str]:
         if equal is not None:
             text += (
                 f" At equal gradient samples it **{equal[1].verdict}** against the best there, "
-                f"*{equal[0].name}*: {show_range(equal[1])}."
+                f"*{equal[0].title}*: {show_range(equal[1])}."
             )
         lines.append(text)
     return lines
@@ -169,16 +191,19 @@ def frozen(results: Sequence[Result]) -> list[str]:
     lines = []
     for r in results:
         moving = by_name.get(r.name.removesuffix(FROZEN))
-        if moving is None or moving is r:
+        if moving is None or moving is r or not (moving.courses and r.courses):
             continue
         late = [x.courses["delta"].shape[1] // 2 for x in (r, moving)]
         M, acceptance, delta = (
-            [float(x.courses[name][:, at:].mean()) for x, at in zip((r, moving), late, strict=True)]
+            [
+                float(mean_of(x.courses[name][:, at:]).mean())
+                for x, at in zip((r, moving), late, strict=True)
+            ]
             for name in ("M", "acceptance", "delta")
         )
         difference = paired(r, moving, "balanced_accuracy")
         lines.append(
-            f"`{r.name}` **{difference.verdict}** against the M that goes on learning: "
+            f"`{r.title}` **{difference.verdict}** against the M that goes on learning: "
             f"{show_range(difference)}. Over the second half M is {M[0]:.3g} for {M[1]:.3g}, "
             f"acceptance {acceptance[0]:.2f} for {acceptance[1]:.2f}, δ̂ {delta[0]:.3f} for "
             f"{delta[1]:.3f}."
@@ -199,8 +224,9 @@ def overview(compared: Compared) -> str:
             cells = ["–", "–"]
             if equal is not None:
                 equals[equal[1].verdict] += 1
-                cells = [equal[1].verdict, equal[0].name]
-            rows.append([f"{experiment.name}: {r.name}", difference.verdict, best.name, *cells])
+                cells = [equal[1].verdict, equal[0].title]
+            case = f"{experiment.name}: {r.title}"
+            rows.append([case, difference.verdict, best.title, *cells])
     if not rows:
         return "No case of rejection was among those chosen."
     counted = [
@@ -223,7 +249,7 @@ def table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
             mean, half = t_interval(r.measures[measure])
             spread = "" if math.isnan(half) else f" ± {form(half)}"
             cells.append("–" if math.isnan(mean) else form(mean) + spread)
-        rows.append([r.name, *cells])
+        rows.append([r.title, *cells])
     return ["", *(heading for heading, _, _ in COLUMNS)], rows
 
 
@@ -231,14 +257,14 @@ def envelope_rows(results: Sequence[Result]) -> list[list[str]]:
     """Return what M, acceptance and δ̂ were in the first epoch and the last, a case a row."""
     rows = []
     for r in results:
-        first, last = ({k: v[:, e].mean() for k, v in r.courses.items()} for e in (0, -1))
+        first, last = ({k: mean_of(v[:, e]) for k, v in r.courses.items()} for e in (0, -1))
         rows.append(
             [
-                r.name,
+                r.title,
                 f"{first['M']:.3g} → {last['M']:.3g}",
                 f"{first['acceptance']:.2f} → {last['acceptance']:.2f}",
                 f"{first['delta']:.3f} → {last['delta']:.3f}",
-                f"{r.measures['violations_share'].mean():.1%}",
+                f"{mean_of(r.measures['violations_share']):.1%}",
             ]
         )
     return rows
@@ -250,39 +276,6 @@ def markdown(
     """Return a Markdown table whose columns, but for the first, are numbers."""
     rule = ["---", *["---:" if numbers else "---"] * (len(headings) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
-
-
-def draw_accuracy(results: Sequence[Result], path: Path) -> None:
-    """Draw accuracies against gradient samples: means, and a band of one standard error."""
-    figure, panels = _panels(2)
-    measures = {"balanced_accuracy": "balanced accuracy", "worst_accuracy": "worst class"}
-    for axes, (measure, title) in zip(panels, measures.items(), strict=True):
-        for r in results:
-            style = "--" if r.is_baseline else "-"
-            if r.courses:
-                spent = r.courses["gradient_samples"].mean(axis=0)
-                _draw(axes, spent, r.courses[measure], r.name, style)
-            else:
-                level = float(r.measures[measure].mean())
-                axes.axhline(level, color="black", linestyle=":", label=r.name)
-        axes.set(xlabel="gradient samples", title=title, ylim=(0, 1), xscale="log")
-    _finish(figure, panels, path)
-
-
-def draw_envelopes(results: Sequence[Result], path: Path) -> None:
-    """Draw acceptance, M and excess mass over the epochs."""
-    figure, panels = _panels(3)
-    titles = {"acceptance": "acceptance", "M": "M", "delta": "δ̂, excess mass"}
-    for axes, (measure, title) in zip(panels, titles.items(), strict=True):
-        for r in results:
-            values = r.courses[measure]
-            _draw(axes, np.arange(1, values.shape[1] + 1), values, r.name, "-")
-        axes.set(xlabel="epoch", title=title)
-        if measure == "M":
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(0, 1.02)
-    _finish(figure, panels, path)
 
 
 def show(value: float) -> str:
@@ -311,31 +304,3 @@ def show_range(interval: Interval) -> str:
 def listed(values: np.ndarray) -> list[float | None]:
     """Return numbers as JSON takes them; None stands for NaN."""
     return [None if math.isnan(v) else v for v in values.tolist()]
-
-
-def _panels(count: int) -> tuple[Any, Any]:
-    with train_extra():
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    return figure, figure.subplots(1, count)
-
-
-def _draw(axes: Any, x: np.ndarray, values: np.ndarray, name: str, style: str) -> None:
-    """Draw the mean of ``[seeds, n]``."""
-    mean = values.mean(axis=0)
-    error = values.std(axis=0, ddof=min(1, len(values) - 1)) / math.sqrt(len(values))
-    (line,) = axes.plot(x, mean, style, label=name)
-    axes.fill_between(x, mean - error, mean + error, color=line.get_color(), alpha=0.15)
-
-
-def _finish(figure: Any, panels: Any, path: Path) -> None:
-    for axes in panels:
-        axes.grid(alpha=0.3)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, fontsize="small", loc="outside lower center", ncols=4)
-    with train_extra():
-        from PIL import Image
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=80)
-    # A palette: a third of the bytes, in a file that is kept under version control.
-    Image.open(drawn).convert("RGB").quantize(COLOURS).save(path, optimize=True)

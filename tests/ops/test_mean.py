@@ -1,0 +1,136 @@
+"""The mean over accepted rows: never NaN, and right in value and gradient."""
+
+import math
+
+import pytest
+import torch
+
+import rskernels
+
+MASK = torch.tensor([True, False, True, False])
+SPOILT = [1.0, math.nan, 3.0, math.inf]
+
+
+def losses(values=SPOILT, dtype=torch.float32):
+    return torch.tensor(values, dtype=dtype, requires_grad=True)
+
+
+def expected(loss, mask, weights=None):
+    """Return the mean by indexing, in float64."""
+    kept = loss.double()[mask]
+    return kept.mean() if weights is None else (kept * weights[mask].softmax(0)).sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_what_rejected_rows_hold_is_not_read(dtype):
+    loss = losses(dtype=dtype)
+    mean = rskernels.accepted_mean(loss, MASK)
+    mean.backward()
+    assert mean.dtype == torch.promote_types(dtype, torch.float32)
+    assert mean == 2
+    assert loss.grad.tolist() == [0.5, 0, 0.5, 0]
+
+
+@pytest.mark.parametrize("weights", [None, torch.ones(4), torch.full((4,), math.nan)])
+def test_nothing_accepted_is_0_and_moves_no_parameter(weights):
+    loss = losses()
+    mean = rskernels.accepted_mean(loss, torch.zeros(4, dtype=torch.bool), weights)
+    mean.backward()
+    assert mean == 0
+    assert loss.grad.tolist() == [0, 0, 0, 0]
+    loss = losses()
+    rskernels.accepted_mean(loss, MASK, torch.zeros(4)).backward()
+    assert loss.grad.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("log_scale", [-80.0, 0.0, 85.0])
+def test_weights_are_relative_whatever_their_scale(log_scale):
+    generator = torch.Generator().manual_seed(0)
+    loss, log_weights = torch.randn(2, 64, generator=generator).unbind()
+    mask = torch.rand(64, generator=generator) < 0.5
+    weights = (log_weights.double() + log_scale).exp().float()
+    loss.requires_grad_()
+    mean = rskernels.accepted_mean(loss, mask, weights.where(mask, math.nan))
+    torch.testing.assert_close(mean.double(), expected(loss, mask, log_weights.double()))
+    [gradient] = torch.autograd.grad(mean, loss)
+    [wanted] = torch.autograd.grad(expected(loss, mask, log_weights.double()), loss)
+    torch.testing.assert_close(gradient, wanted)
+
+
+def test_a_row_of_weight_0_is_as_one_that_was_rejected():
+    loss = losses()
+    mean = rskernels.accepted_mean(loss, torch.ones(4).bool(), torch.tensor([1.0, 0.0, 3.0, 0.0]))
+    mean.backward()
+    assert mean == 2.5
+    assert loss.grad.tolist() == [0.25, 0, 0.75, 0]
+
+
+def test_sums_are_wider_than_the_losses():
+    everything = torch.ones(10_000, dtype=torch.bool)
+    bfloat16 = torch.full((10_000,), 1.0, dtype=torch.bfloat16)  # its sum ends at 256
+    assert rskernels.accepted_mean(bfloat16, everything).item() == pytest.approx(1, rel=1e-5)
+    float16 = torch.full((10_000,), 6e4, dtype=torch.float16)  # its sum is infinite
+    assert rskernels.accepted_mean(float16, everything).item() == pytest.approx(6e4, rel=1e-3)
+    large = torch.full((10_000,), 3e38)
+    assert rskernels.accepted_mean(large, everything).item() == pytest.approx(3e38, rel=1e-4)
+
+
+def test_any_shape():
+    assert rskernels.accepted_mean(torch.tensor(2.0), torch.tensor(True)) == 2
+    nothing = torch.zeros(0, 3, requires_grad=True)
+    rskernels.accepted_mean(nothing, nothing.bool(), nothing.detach()).backward()
+    sheet = torch.arange(6.0).view(2, 3)
+    assert rskernels.accepted_mean(sheet, sheet > 3) == 4.5
+
+
+def test_invalid_rows_leave_no_trace_in_the_gradient_of_the_logits():
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    logits[1, 2], logits[2, 3] = math.nan, math.inf
+    logits.requires_grad_()
+    targets = torch.arange(4)
+    mask = rskernels.accept_mask(logits, 0.2, 0.01, targets=targets, seed=1)
+    assert mask.tolist() == [True, False, False, True]
+    loss = rskernels.accepted_mean(-rskernels.target_log_prob(logits, targets), mask)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad[mask].ne(0).all()
+    assert logits.grad[~mask].eq(0).all()
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 3.0, 4.0])])
+def test_it_compiles_whole_and_maps(weights):
+    torch._dynamo.reset()
+    arguments = (losses(), MASK) if weights is None else (losses(), MASK, weights)
+    fast = torch.compile(rskernels.accepted_mean, fullgraph=True, backend="aot_eager")
+    mean, want = fast(*arguments), rskernels.accepted_mean(*arguments)
+    assert torch.equal(mean, want)
+    [gradient] = torch.autograd.grad(mean, arguments[0])
+    assert torch.equal(gradient, torch.autograd.grad(want, arguments[0])[0])
+    many = [torch.stack([a.detach(), a.detach().flip(0)]) for a in arguments]
+    each = torch.stack([rskernels.accepted_mean(*rows) for rows in zip(*many, strict=True)])
+    assert torch.equal(torch.func.vmap(rskernels.accepted_mean)(*many), each)
+    torch._dynamo.reset()
+
+
+def test_autocast_does_not_narrow_it():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = torch.nn.Linear(3, 4)(torch.ones(3))  # bfloat16
+        mean = rskernels.accepted_mean(loss, MASK)
+    assert (loss.dtype, mean.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([1.0], MASK), TypeError, "loss must be a torch.Tensor, got list"),
+        ((torch.ones(4).long(), MASK), TypeError, "loss must be floating, got torch.int64"),
+        ((torch.ones(4), torch.ones(4)), TypeError, "mask must be bool, got torch.float32"),
+        ((torch.ones(2, 4), MASK), ValueError, r"shape of the loss, \[2, 4\], got \[4\]"),
+        ((torch.ones(4), MASK, MASK), TypeError, "weights must be floating, got torch.bool"),
+        ((torch.ones(4), MASK, torch.ones(1)), ValueError, r"weights must have the shape"),
+        ((torch.ones(4), MASK.to("meta")), ValueError, "mask is on meta, the loss on cpu"),
+    ],
+)
+def test_errors_say_what_is_accepted(arguments, error, message):
+    with pytest.raises(error, match=message):
+        rskernels.accepted_mean(*arguments)
