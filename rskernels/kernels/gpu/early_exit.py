@@ -86,7 +86,5 @@ def enough_total(
                 row_ptr, order_ptr, whole, stride, V, scale, against, shift,
                 LANES, STEPS, WIDE, False, HAS_ORDER,
             )  # fmt: skip
-        top, total = finished_total(
-            row_ptr, lanes, stride, V, scale, reference, rest, LANES, WIDE
-        )
+        top, total = finished_total(row_ptr, lanes, stride, V, scale, reference, rest, LANES, WIDE)
     return top, total, is_enough

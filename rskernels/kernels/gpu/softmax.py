@@ -108,9 +108,7 @@ def reference_of(row_ptr, stride, V, LANES: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
-def careful_total(
-    row_ptr, stride, V, scale, LANES: tl.constexpr, WIDE: tl.constexpr
-):
+def careful_total(row_ptr, stride, V, scale, LANES: tl.constexpr, WIDE: tl.constexpr):
     """Return the (top, total) of any row, with a running maximum a lane; NaN for NaN or +inf."""
     tops = tl.full([LANES], float("-inf"), WIDE)
     lanes = tl.zeros([LANES], WIDE)

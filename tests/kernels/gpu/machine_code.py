@@ -37,7 +37,11 @@ def main_loop(asm: dict) -> Loop | None:
         (begin, end) for begin, end in ends if not any(begin < head < end for head, _ in ends)
     ]
     loops = [_count(code[begin : end + 1]) for begin, end in innermost]
-    return max((loop for loop in loops if loop.loads), key=lambda loop: (loop.loads, loop.instructions), default=None)
+    return max(
+        (loop for loop in loops if loop.loads),
+        key=lambda loop: (loop.loads, loop.instructions),
+        default=None,
+    )
 
 
 def instructions(asm: dict) -> int:
