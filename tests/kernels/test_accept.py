@@ -192,7 +192,8 @@ def test_log_prob_is_at_most_0_where_one_class_has_everything(kernel):
     targets = torch.tensor([0, 15, 16, 63, 4095, 4096])
     logits[torch.arange(6), targets] = 1e4 * torch.rand(6, generator=generator)
     got = assert_lawful(kernel, logits, targets, 1.0)
-    assert (got.log_prob <= 0.0).all() and (got.log_prob >= -(2.0**-23)).all()
+    assert (got.log_prob <= 0.0).all()
+    assert (got.log_prob >= -(2.0**-23)).all()
     assert got.mask.all()
 
 

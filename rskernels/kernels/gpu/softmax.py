@@ -1,10 +1,10 @@
 """The Triton pass over a row of logits: the total of its exponentials against a reference.
 
-The reference is fixed before the row is read, so a logit costs one multiply-add, one exponential and
-one addition. Column v adds to lane v mod LANES, and a lane adds its columns in order, part by part:
-bits that no layout over threads changes. Many rows: a program loops over its row's parts. Few rows:
-a program a part writes its lanes, and a second kernel adds them in the same order. Lanes meet once
-a row, in pairs.
+The reference is fixed before the row is read, so a logit costs one multiply-add, one exponential
+and one addition. Column v adds to lane v mod LANES, and a lane adds its columns in order, part by
+part: bits that no layout over threads changes. Many rows: a program loops over its row's parts. Few
+rows: a program a part writes its lanes, and a second kernel adds them in the same order. Lanes meet
+once a row, in pairs.
 
 A total that is not finite sends the row, alone, to ``careful_total``. What happens once a row is
 float64; what happens to every logit is WIDE: float64 for float64 logits, else float32. Row offsets

@@ -24,10 +24,9 @@ from unittest import mock
 
 import torch
 import triton
+from machine_code import main_loop
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
-
-from machine_code import main_loop
 
 from rskernels.kernels import gpu
 from rskernels.kernels.gpu.launch import FEW_ROWS, LANES, STEPS

@@ -37,11 +37,8 @@ def main_loop(asm: dict) -> Loop | None:
         (begin, end) for begin, end in ends if not any(begin < head < end for head, _ in ends)
     ]
     loops = [_count(code[begin : end + 1]) for begin, end in innermost]
-    return max(
-        (loop for loop in loops if loop.loads),
-        key=lambda loop: (loop.loads, loop.instructions),
-        default=None,
-    )
+    reading = [loop for loop in loops if loop.loads]
+    return max(reading, key=lambda loop: (loop.loads, loop.instructions), default=None)
 
 
 def instructions(asm: dict) -> int:
