@@ -197,6 +197,33 @@ def check_refusals(mesh):
         torch.func.grad(lambda x: rskernels.target_log_prob(x, index).sum())(place(logits))
 
 
+def check_refused_estimates(mesh):
+    """Raise unless what learns M says how ranks learn it together."""
+    logits, targets, density = draw((4, 6, 5), 0)
+    place = functools.partial(distribute, mesh=mesh, placements=[Shard(0)])
+    envelope = rskernels.Envelope(groups=5, on_violation="control")
+    groups, accepted = targets.clamp(min=0), density > 0.5
+    together = r"is a DTensor; give .* its to_local\(\): .* all_reduce"
+    for name, arguments in (
+        ("log_ratio", (place(density), place(groups))),
+        ("log_ratio", (place(density), groups)),
+        ("groups", (density, place(groups))),
+        ("accepted", (density, groups, place(accepted))),
+    ):
+        with pytest.raises(TypeError, match=f"{name} {together}"):
+            envelope.update(*arguments[:2], accepted=None if len(arguments) < 3 else arguments[2])
+    with pytest.raises(TypeError, match=f"groups {together}"):
+        envelope.log_M(place(groups))
+    assert not envelope.seen.any()
+    for name, arguments in (
+        ("logits", (place(logits), 0.2)),
+        ("targets", (logits, 0.2, place(targets))),
+        ("p_hat", (logits, place(logits.exp()))),
+    ):
+        with pytest.raises(TypeError, match=f"{name} {together}"):
+            rskernels.estimate_M(*arguments[:2], targets=[*arguments, None][2])
+
+
 def check_compiled(mesh):
     """Compare on one rank, which needs no other for what has no totals."""
 
@@ -232,6 +259,7 @@ def main():
     line = init_device_mesh("cpu", (dist.get_world_size(),))
     check_refusals(line)
     check_refused_means(line)
+    check_refused_estimates(line)
     if dist.get_rank() == 1:
         check_compiled(line)
     dist.barrier()
