@@ -54,6 +54,17 @@ def test_make_help_names_every_target():
     assert sorted(phony) == sorted(described)
 
 
+def test_the_architecture_names_every_package():
+    text = (ROOT / "docs" / "design" / "architecture.md").read_text(encoding="utf-8")
+    packages = {path.parent.name for path in (ROOT / "rskernels").glob("*/__init__.py")}
+    assert packages <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    picture = re.search(r"^!\[(.*?)\]", text, re.MULTILINE)[1]
+    drawn = (ROOT / "docs" / "figures" / "architecture.svg").read_text(encoding="utf-8")
+    for package in packages:
+        assert re.search(rf"\b{package}\b", picture)
+        assert f"<!-- {package} -->" in drawn
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_what_is_told_to_pytest_is_not_told_to_the_soak():
     made = subprocess.run(
