@@ -35,5 +35,6 @@ def test_calls_on_plain_tensors_do_not_load_dtensors():
         "logits = torch.nn.Parameter(torch.randn(2, 3))\n"
         "rskernels.accept_mask(logits, 0.2, 1.0, targets=torch.tensor([0, 1]), seed=0)\n"
         "rskernels.target_log_prob(logits, torch.tensor([0, 1])).sum().backward()\n"
+        "rskernels.accepted_mean(logits[0], torch.ones(3).bool(), torch.ones(3)).backward()\n"
         "assert 'torch.distributed.tensor' not in sys.modules\n"
     )
