@@ -8,30 +8,6 @@ compiled from and of the whole, is replaced as a whole, and lies where nobody el
 it (``places``).
 """
 
-import numba
-
-from rskernels.kernels.cpu.cache.once import warn
+from rskernels.kernels.cpu.cache.decorator import cached
 
 __all__ = ["cached"]
-
-
-def cached(dispatcher):
-    """Keep what a function of ``njit`` compiles on disk."""
-    if numba.config.DISABLE_JIT:
-        raise RuntimeError(
-            "NUMBA_DISABLE_JIT is set, but the CPU kernels exist only compiled; unset it and start "
-            "Python anew"
-        )
-    try:
-        # It needs what Numba keeps to itself, and another release may lack.
-        from rskernels.kernels.cpu.cache.kernels import KernelCache
-
-        if not hasattr(dispatcher, "_cache"):
-            raise AttributeError("a dispatcher has no _cache")
-        dispatcher._cache = KernelCache(dispatcher.py_func)
-    except (ImportError, AttributeError, FileNotFoundError) as error:
-        warn(
-            f"compiled kernels cannot be kept with Numba {numba.__version__} ({error}), and every "
-            "process will compile its own for seconds"
-        )
-    return dispatcher
