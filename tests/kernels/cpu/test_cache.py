@@ -112,6 +112,24 @@ def test_a_kernel_of_other_options_is_another(folder, monkeypatch, option):
     assert len(kept(folder)) == 2
 
 
+class Alarm(Exception):
+    """Raised by a signal's handler."""
+
+
+@pytest.mark.parametrize("error", [Alarm, TimeoutError])
+@pytest.mark.parametrize("doing", ["read", "write"])
+def test_what_a_signal_raises_is_not_lost(folder, monkeypatch, doing, error):
+    def interrupted(*arguments):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(places.Place, doing, interrupted)
+        with pytest.raises(error):
+            addition()(1, 2)
+    assert addition()(1, 2) == 3
+    assert len(kept(folder)) == 1
+
+
 @contextlib.contextmanager
 def full_disk():
     """Let no file grow beyond a kilobyte."""

@@ -1,11 +1,10 @@
 """The kernels of one function on disk, as Numba asks for them."""
 
-import contextlib
 import functools
 import glob
 import pickle
 import sys
-from pickle import PicklingError
+from pickle import PickleError
 
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
@@ -19,6 +18,16 @@ from rskernels.kernels.cpu.cache.places import UntrustedFile, config, places, te
 OPTIONS = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE")
 REMEDY = "set NUMBA_CACHE_DIR to a folder that you alone can write"
 ANY_STAMP = "?" * 8
+# What bytes raise that are no kernel, and a Numba that lacks something.
+UNREADABLE = (
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    PickleError,
+    TypeError,
+    ValueError,
+)
 
 
 def _never_in_the_way(method):
@@ -28,13 +37,19 @@ def _never_in_the_way(method):
     def guarded(self, *arguments):
         try:
             return method(self, *arguments) if self._is_enabled else None
-        except (AttributeError, ImportError, TypeError, ValueError, PicklingError) as error:
+        except UNREADABLE as error:
             self.disable()
             failure = f"{type(error).__name__}: {error}"
         warn(f"compiled kernels cannot be kept ({failure}): every process will compile its own")
         return None
 
     return guarded
+
+
+def _raise_if_foreign(error):
+    """Raise what a signal's handler raised, such as a timeout: it is of no file."""
+    if error.errno is None:
+        raise error
 
 
 class KernelCache(_Cache):
@@ -76,9 +91,10 @@ class KernelCache(_Cache):
         for place in (*places(), *temporary_places()):
             try:
                 result = self._rebuilt(place.read(name), target)
-            except OSError:
+            except OSError as error:
+                _raise_if_foreign(error)
                 continue
-            except Exception as error:
+            except UNREADABLE as error:
                 place.remove(name)
                 fault = "is not used" if isinstance(error, UntrustedFile) else "is damaged"
                 refused.append(f"a compiled kernel, {place.folder / name}, {fault} ({error})")
@@ -102,6 +118,7 @@ class KernelCache(_Cache):
             try:
                 place.write(name, content)
             except OSError as error:
+                _raise_if_foreign(error)
                 refusal = refusal or f"{place.folder}: {error.strerror}"
                 continue
             place.remove_unused(self._pattern(), self._current())
@@ -109,10 +126,13 @@ class KernelCache(_Cache):
                 warn(f"compiled kernels are kept in {place.folder} ({refusal}); {REMEDY}")
             return
         for place in temporary_places(create=True):
-            with contextlib.suppress(OSError):
+            try:
                 place.write(name, content)
-                warn(f"compiled kernels are kept in {place.folder} for now ({refusal}); {REMEDY}")
-                return
+            except OSError as error:
+                _raise_if_foreign(error)
+                continue
+            warn(f"compiled kernels are kept in {place.folder} for now ({refusal}); {REMEDY}")
+            return
         warn(
             f"compiled kernels cannot be kept ({refusal}), and every process will compile its own "
             f"for seconds; {REMEDY}"
