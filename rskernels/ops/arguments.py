@@ -191,7 +191,8 @@ def temperature_argument(temperature: float) -> float:
 
 def integer_argument(name: str, value: int) -> int:
     """Return an int that fits 64 bits."""
-    value = as_integer(name, value)
+    if type(value) is not int:
+        value = as_integer(name, value)
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} must fit 64 bits, got {value}")
     return value
