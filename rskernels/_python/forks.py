@@ -137,7 +137,7 @@ def _signal_of(error: BaseException) -> int | None:
     return signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
 
 
-# Twice: a handler may raise as a hook begins, which the second then does in its place.
+# Twice: a handler may raise before a hook's first line, which CPython reports; the second does it.
 for _ in range(2):
     os.register_at_fork(before=_take_all, after_in_parent=_give_back, after_in_child=_give_back)
 # In C, so that the handlers run where the fork has returned: `sort` calls its key with each signal.

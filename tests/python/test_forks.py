@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import os
 import sys
 import threading
@@ -62,14 +63,13 @@ def test_who_holds_a_lock_may_register_another_while_a_fork_waits():
 
 def is_free(lock):
     """Say whether a thread that holds nothing can take a lock."""
-    taken = []
+    free = []
 
     def take():
-        if taken := lock.acquire(blocking=False):
+        free.append(lock.acquire(blocking=False))
+        if free[0]:
             lock.release()
-        free.append(taken)
 
-    free = taken
     thread = threading.Thread(target=take)
     thread.start()
     thread.join()
@@ -77,7 +77,7 @@ def is_free(lock):
 
 
 def interrupted(calls, number):
-    """Make calls of forks.py, as CPython does, with Ctrl-C before its opcode of this number."""
+    """Call hooks as CPython does, with Ctrl-C before this opcode of forks.py; say if it came."""
     left = number
 
     def count(frame, event, argument):
@@ -99,25 +99,23 @@ def interrupted(calls, number):
                 call()
     finally:
         sys.settrace(before)
-    return left <= 0
+    return number > 0 and left <= 0
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_ctrl_c_between_any_two_opcodes_of_a_hook_leaks_no_lock(side):
     locks = [hold_over_forks(threading.RLock()) for _ in range(3)]
     locks += [forks._forking, forks._registering]
-    before, after = ([hook] * 2 for hook in (forks._take_all, forks._give_back))
-    number, comes = 0, True
-    while comes:
-        number += 1
-        comes = interrupted(before, number) if side == "before" else not interrupted(before, 0)
+    at = {"before": 0, "after": 0}
+    for number in itertools.count(1):
+        at[side] = number
+        came = interrupted([forks._take_all] * 2, at["before"])
         held = [not is_free(lock) for lock in locks]
-        if side == "after":
-            comes = interrupted(after, number)
-        else:
-            interrupted(after, 0)
+        came = interrupted([forks._give_back] * 2, at["after"]) or came
         assert all(held), number
         assert all(map(is_free, locks)), number
+        if not came:
+            break
     forks._again.clear()
     assert number > 30
 
