@@ -48,7 +48,8 @@ def check_rows(
         If a dtype or shape is none that ``Envelope.update`` takes.
     """
     for name, values in (("log_ratio", log_ratio), ("groups", groups), ("accepted", accepted)):
-        _check_whole(name, values)
+        if values is not None:
+            _check_whole(name, values)
     if isinstance(log_ratio, np.ndarray):
         if log_ratio.dtype.name not in ("float64", "float32", "float16"):
             raise TypeError(

@@ -1,6 +1,7 @@
 """What rows an envelope takes: any layout of numbers, nothing without memory, all or none."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -138,3 +139,21 @@ def test_rows_that_hide_elements_are_refused(name, rows):
     with pytest.raises(TypeError, match=f"{name} must be a plain array or tensor, got a"):
         envelope.update(log_ratio, groups, accepted=accepted)
     assert envelope.seen.item() == 0
+
+
+def test_an_update_and_its_M_make_few_calls():
+    """They go with every batch, however small."""
+    envelope, rows, called = Envelope(), torch.zeros(4), []
+
+    def calls_of(call):
+        called.clear()
+        sys.setprofile(lambda frame, event, _: event == "call" and called.append(frame.f_code))
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+        return len(called)
+
+    envelope.update(rows)
+    assert calls_of(lambda: envelope.update(rows)) <= 20, called
+    assert calls_of(envelope.log_M) <= 10, called

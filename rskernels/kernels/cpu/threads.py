@@ -70,7 +70,7 @@ def _forget_workers() -> None:
 # A child of fork inherits the queue but none of the threads.
 os.register_at_fork(after_in_child=_forget_workers)
 # Nor would it get the lock of a thread that compiles.
-hold_over_forks(global_compiler_lock)
+hold_over_forks(global_compiler_lock._lock)
 
 
 def _work(jobs: SimpleQueue[_Job]) -> None:

@@ -3,8 +3,11 @@
 import datetime
 import math
 import os
+import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
 
 import pytest
@@ -91,6 +94,36 @@ def refuse(store):
     raise IndexError("a group id lies outside")
 
 
+def others_meanwhile(rank):
+    """While rank 0 waits for the others its other threads read and fork, and updates come after."""
+    group = dist.new_group()
+    envelope, other, rows = fill({}, rank), Envelope(), torch.zeros(3)
+    if rank == 0:
+        seen = envelope.seen.item()
+        calls = ((envelope.all_reduce, group), (envelope.update, rows), (envelope.merge, other))
+        threads = [threading.Thread(target=call, args=[given]) for call, given in calls]
+        threads[0].start()
+        while envelope._store.reducing is None:
+            time.sleep(0.001)
+        for thread in threads[1:]:
+            thread.start()
+            thread.join(0.1)
+        assert other.merge(envelope).seen.item() == envelope.seen.item() == seen
+        if (child := os.fork()) == 0:
+            signal.alarm(20)
+            envelope.merge(other).update(rows)
+            os._exit(envelope.seen.item() != 2 * seen + 3)
+        assert os.waitpid(child, 0)[1] == 0
+    dist.barrier()
+    if rank == 0:
+        for thread in threads:
+            thread.join()
+    else:
+        envelope.all_reduce(group)
+    more = seen + 3 if rank == 0 else 0
+    assert envelope.seen.item() == fill({}).seen.item() + more
+
+
 def main():
     rank, ranks = dist.get_rank(), dist.get_world_size()
     for options in OPTIONS:
@@ -164,6 +197,7 @@ def main():
         with pytest.raises(IndexError if is_broken else RuntimeError, match=r"outside|of rank"):
             envelope.all_reduce()
     assert envelope.to_bytes() == before
+    others_meanwhile(rank)
     dist.barrier()
 
 

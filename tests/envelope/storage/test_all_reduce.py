@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from rskernels.envelope import Envelope
@@ -33,3 +34,20 @@ def test_no_process_group_is_an_error():
     envelope = Envelope()
     with pytest.raises(ValueError, match="process group has not been initialized"):
         envelope.all_reduce()
+    envelope.update(torch.zeros(3))
+    assert envelope.seen.item() == 3
+
+
+def test_the_thread_that_reduces_changes_nothing_meanwhile(monkeypatch):
+    """A handler of a signal may try: to wait for itself would hang."""
+    envelope = Envelope()
+
+    def meanwhile(group):
+        envelope.update(torch.zeros(3))
+
+    monkeypatch.setattr(dist, "get_rank", meanwhile)
+    with pytest.raises(RuntimeError, match="in the thread that all-reduces it"):
+        envelope.all_reduce()
+    assert envelope.seen.item() == 0
+    envelope.update(torch.zeros(3))
+    assert envelope.seen.item() == 3
