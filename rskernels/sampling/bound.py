@@ -26,9 +26,12 @@ class BoundReport(NamedTuple):
     violations: int
     invalid: int
     delta: float
-    tv_bound: float | None
     pareto_k: float
     is_unbounded: bool
+
+
+class ProvedLogM(float):
+    """A log M that is known to bound every ratio, so that no tail speaks against it."""
 
 
 class _Counts(NamedTuple):
@@ -51,6 +54,7 @@ class Bound:
     """
 
     def __init__(self, log_M: float | Envelope | None, on_violation: str | None) -> None:
+        self._is_proved = isinstance(log_M, ProvedLogM)
         self._shift = 0.0
         self._before = _Counts(violations=0, invalid=0)
         if isinstance(log_M, Envelope):
@@ -160,15 +164,13 @@ class Bound:
         # A fixed M that has not risen may have been exceeded in an earlier call.
         is_mended = self.is_exact and not (self.is_given and not self.weighs)
         delta = 0.0 if is_mended or not has_decided else tallies["delta"].item()
-        is_known = has_decided and (self.is_given or self.weighs) and not math.isnan(delta)
-        shape = math.nan if self.is_given else self.envelope.report().overall["pareto_k"]
-        is_bounding = self.envelope.policy not in TRUNCATING
+        shape = self.envelope.report().overall["pareto_k"]
+        is_bounding = self.envelope.policy not in TRUNCATING and not self._is_proved
         return BoundReport(
             max_log_ratio=tallies["max_log_ratio"].item() + self._shift,
             violations=int(tallies["violations"].item()) - self._before.violations,
             invalid=int(tallies["invalid"].item()) - self._before.invalid,
             delta=delta,
-            tv_bound=delta if is_known else None,
             pareto_k=shape,
             is_unbounded=is_bounding and is_unbounded(self.envelope, shape),
         )
