@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from rskernels.envelope import Envelope, EnvelopeViolation
+from rskernels.sampling.options import as_float
 from rskernels.sampling.tail import is_unbounded
 
 # Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
@@ -189,8 +189,7 @@ def _first_above(log_ratio: Tensor, log_M: float) -> int:
 
 
 def _number(log_M: float) -> float:
-    if isinstance(log_M, bool) or not isinstance(log_M, Real):
-        raise TypeError(f"log_M must be a float, an Envelope or None, got {type(log_M).__name__}")
-    if not math.isfinite(log_M):
+    number = as_float("log_M", log_M, "a float, an Envelope or None")
+    if not math.isfinite(number):
         raise ValueError(f"log_M must be finite, got {log_M}")
-    return float(log_M)
+    return number
