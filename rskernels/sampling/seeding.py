@@ -17,6 +17,8 @@ from rskernels.law.streams import Stream
 
 # What a generator that nobody has seeded starts from; of CUDA's as of the CPU's.
 UNSEEDED = 67280421310721
+# Seconds that a fork waits for another thread's draw.
+PATIENCE = 1.0
 
 
 def acceptance_seed(seed: int | None, generator: torch.Generator | None) -> int:
@@ -34,7 +36,6 @@ def acceptance_seed(seed: int | None, generator: torch.Generator | None) -> int:
 class _Before(NamedTuple):
     """What the default generators were before a thread seeded them."""
 
-    thread: int
     cpu: Tensor
     queued: dict[str, Any]  # the seeds of CUDA devices, until one is used
 
@@ -68,9 +69,7 @@ class Generators:
     @contextmanager
     def _swapped(self, seed: int) -> Iterator[None]:
         with _lock:
-            before = _Before(
-                threading.get_ident(), torch.default_generator.get_state(), _queued_seeds()
-            )
+            before = _Before(torch.default_generator.get_state(), _queued_seeds())
             _lent.append(before)
             try:
                 if self._cpu is None:
@@ -145,17 +144,28 @@ _lock = threading.RLock()
 _lent: list[_Before] = []  # by one thread, which may call from inside of its own call
 
 
-def _wait_for_a_draw() -> None:
-    """Let a draw end whose own lock would stay held in a child."""
-    # While it draws it does not run Python; of this it gets no turn before the fork.
-    if _lent:
+_forking = threading.local()
+
+
+def _wait() -> None:
+    """Let another thread end its draw: a child would keep what it has seeded and locked."""
+    # Without end it might wait for one that waits for the child.
+    _forking.has_lock = _lock.acquire(timeout=PATIENCE)
+    if not _forking.has_lock:
+        # The lock of torch's own is held while numbers are made.
         torch.default_generator.get_state()
+
+
+def _go_on() -> None:
+    if _forking.has_lock:
+        _lock.release()
 
 
 def _take_back() -> None:
     """Put back in a child what a thread had seeded that the child does not have."""
     global _lock
-    if _lent and _lent[0].thread == threading.get_ident():
+    if _forking.has_lock:
+        _lock.release()
         return
     _lock = threading.RLock()
     if _lent:
@@ -164,4 +174,4 @@ def _take_back() -> None:
         _lent.clear()
 
 
-os.register_at_fork(before=_wait_for_a_draw, after_in_child=_take_back)
+os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_take_back)
