@@ -35,8 +35,7 @@ class EnvelopeState:
         Returns
         -------
         dict of str to Tensor
-            ``[groups]`` a name, as in ``report().groups`` without ``log_M``, ``pareto_k`` and
-            ``tv_bound``.
+            ``[groups]`` a name, as in ``report().groups`` without ``log_M`` and ``pareto_k``.
         """
         return self._store.tallies()
 

@@ -105,12 +105,12 @@ def test_control_without_an_M_weighs_nan_and_goes_on():
     assert nothing.update(np.zeros(3)).isnan().all()
 
 
-def test_a_bound_is_not_known_of_what_has_not_been_decided():
+def test_an_excess_is_not_known_of_what_has_not_been_decided():
     envelope = Envelope(on_violation="control")
     envelope.update(RATIOS)
-    assert math.isnan(envelope.report().overall["tv_bound"])
+    assert math.isnan(envelope.report().overall["delta"])
     envelope.update(RATIOS)
-    assert envelope.report().overall["tv_bound"] == 0.0
+    assert envelope.report().overall["delta"] == 0.0
 
 
 @pytest.mark.parametrize(
