@@ -110,4 +110,6 @@ class Interrupts:
         finally:
             self._is_armed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
+            # What comes in the exit of torch's own no_grad leaves gradients off.
+            torch.set_grad_enabled(True)
         assert digest_of(case.call()) == want
