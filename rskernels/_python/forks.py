@@ -140,6 +140,10 @@ def _signal_of(error: BaseException) -> int | None:
 # Twice: a handler may raise before a hook's first line, which CPython reports; the second does it.
 for _ in range(2):
     os.register_at_fork(before=_take_all, after_in_parent=_give_back, after_in_child=_give_back)
-# In C, so that the handlers run where the fork has returned: `sort` calls its key with each signal.
-os.register_at_fork(after_in_parent=functools.partial(_again.sort, key=_thread.interrupt_main))
-os.register_at_fork(after_in_parent=_again.clear, after_in_child=_again.clear)
+
+
+def handle_signals_last() -> None:
+    """Let handlers that raised during a fork run again, after all hooks that there are by now."""
+    # In C, so that they run where the fork has returned: `sort` calls its key with each signal.
+    os.register_at_fork(after_in_parent=functools.partial(_again.sort, key=_thread.interrupt_main))
+    os.register_at_fork(after_in_parent=_again.clear, after_in_child=_again.clear)

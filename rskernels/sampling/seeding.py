@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rskernels._python.forks import handle_signals_last
 from rskernels.law.philox import philox4x32, seed_words
 from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.law.streams import Stream
@@ -175,3 +176,5 @@ def _take_back() -> None:
 
 
 os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_take_back)
+# No other module has a hook in the parent.
+handle_signals_last()
