@@ -112,15 +112,13 @@ ctest: $(TOOLS) ## the C++ tests
 	$(BIN)/ctest --preset $(PRESET)
 
 FUZZ_SECONDS ?= 30
-# What more to tell libFuzzer: the CI repeats one run, at night each is another.
-FUZZ_ARGS ?=
 sanitize: $(TOOLS) ## the C++ tests under sanitizers, and the byte form fuzzed; needs clang
 	$(MAKE) ctest PRESET=asan-ubsan
 	$(MAKE) ctest PRESET=tsan
 	@command -v clang++ >/dev/null || { echo 'libFuzzer comes with clang: apt-get install clang libclang-rt-dev'; exit 1; }
 	$(BIN)/cmake --preset fuzz
 	$(BIN)/cmake --build --preset fuzz --parallel $(shell nproc)
-	build/fuzz/csrc/fuzz/byte_form_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -print_final_stats=1 $(FUZZ_ARGS)
+	build/fuzz/csrc/fuzz/byte_form_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -print_final_stats=1
 
 clean: ## delete everything that was made
 	rm -rf $(VENV) build dist wheelhouse
