@@ -1,11 +1,8 @@
 """The ranks of test_sharded.py: ``sharded_ranks.py COUNT`` forks as many and runs each."""
 
-import datetime
 import functools
-import os
 import sys
 import tempfile
-import traceback
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 import rskernels
 import rskernels.kernels.cpu  # before the fork: it takes longer than most checks
+from tests.support.ranks import run_ranks
 
 SHAPES = [(9, 5), (3, 7, 5), (1, 5), (2, 3, 5, 4), (0, 3)]
 LAW = {"seed": 3, "row_offset": 2**40 + 11, "temperature": 0.7}
@@ -265,27 +263,6 @@ def main():
     dist.barrier()
 
 
-def start(rank, ranks, store):
-    """Fork a rank, so that all have torch from one import, and return its process."""
-    if child := os.fork():
-        return child
-    status = 1
-    try:
-        limit = datetime.timedelta(seconds=120)
-        dist.init_process_group("gloo", store, limit, ranks, rank)
-        main()
-        dist.destroy_process_group()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
 if __name__ == "__main__":
-    count = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
-        children = [start(rank, count, f"file://{folder}/store") for rank in range(count)]
-        statuses = [os.waitpid(child, 0)[1] for child in children]
-    sys.exit(any(statuses))
+        sys.exit(not run_ranks(int(sys.argv[1]), f"{folder}/store", main))

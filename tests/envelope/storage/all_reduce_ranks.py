@@ -1,6 +1,5 @@
 """The ranks of test_all_reduce.py: ``all_reduce_ranks.py COUNT`` forks as many and runs each."""
 
-import datetime
 import math
 import os
 import signal
@@ -8,7 +7,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ import torch.distributed as dist
 from rskernels.envelope import Envelope
 from rskernels.envelope.storage import Store
 from rskernels.envelope.units import COUNTS, SUMS
+from tests.support.ranks import run_ranks
 from tests.support.states import columns
 
 ROWS = 6000
@@ -201,27 +200,6 @@ def main():
     dist.barrier()
 
 
-def start(rank, ranks, store):
-    """Fork a rank, so that all have torch from one import, and return its process."""
-    if child := os.fork():
-        return child
-    status = 1
-    try:
-        limit = datetime.timedelta(seconds=120)
-        dist.init_process_group("gloo", store, limit, ranks, rank)
-        main()
-        dist.destroy_process_group()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
 if __name__ == "__main__":
-    count = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
-        children = [start(rank, count, f"file://{folder}/store") for rank in range(count)]
-        statuses = [os.waitpid(child, 0)[1] for child in children]
-    sys.exit(any(statuses))
+        sys.exit(not run_ranks(int(sys.argv[1]), f"{folder}/store", main))

@@ -1,8 +1,5 @@
 """Envelope.all_reduce between real processes; what each of them checks is all_reduce_ranks.py."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,8 @@ import torch.distributed as dist
 
 from rskernels.envelope import Envelope
 
+from ...support.ranks import run_script
+
 RANKS = Path(__file__).with_name("all_reduce_ranks.py")
 
 
@@ -18,16 +17,7 @@ RANKS = Path(__file__).with_name("all_reduce_ranks.py")
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_every_rank_ends_with_what_one_process_would_hold(ranks):
-    paths = [str(RANKS.parents[3]), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, str(RANKS), str(ranks)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(RANKS, ranks)
 
 
 def test_no_process_group_is_an_error():
