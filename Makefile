@@ -40,7 +40,7 @@ nightly: $(READY) ## the tests with fresh draws, the slow ones, and an hour of s
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
 	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
 	$(BIN)/python -m pytest -m large
-	$(MAKE) soak SECONDS=3600 SEED=$$RSKERNELS_TEST_SEED
+	$(MAKE) soak SECONDS=3600 SEED=$$RSKERNELS_TEST_SEED ARGS=
 
 # What writes files, reads arguments or starts processes; the numbers are the same for every user.
 UNPRIVILEGED := tests/cli tests/envelope tests/kernels/test_accept.py tests/ops tests/rsft/artifacts tests/rsft/test_run.py

@@ -160,6 +160,7 @@ BOXES = {
     "kernels": (0, -1, 4.2, "reference · cpu · gpu"),
     "distributed": (5.5, -1, 3.9, "several ranks"),
     "law": (0, -2, 4.2, "Philox, seeds, streams"),
+    "_python": (0, -3, 4.2, "what all need of Python"),
     "python": (5.5, 2, 3.9, "pybind11: _core"),
     "csrc": (5.5, 1, 3.9, "C++20: sketches, policies"),
 }
@@ -167,21 +168,21 @@ BOXES = {
 
 def architecture() -> plt.Figure:
     """Draw the folders and which imports which."""
-    figure, axes = plt.subplots(figsize=(8.2, 5.6))
+    figure, axes = plt.subplots(figsize=(8.2, 6.2))
     for name, (left, level, width, about) in BOXES.items():
         colour = GOLD if name in ("python", "csrc") else BLUE
         axes.add_patch(FancyBboxPatch((left, level), width, 0.58, boxstyle="round,pad=0.04",
                                       fc=colour, ec=colour, alpha=0.16))  # fmt: skip
         axes.text(left + 0.15, level + 0.29, name, va="center", weight="bold")
         axes.text(left + width - 0.1, level + 0.29, about, va="center", ha="right", fontsize=9.5)
-    arrows = [((2, level - 0.06), (2, level - 0.36)) for level in range(6, -2, -1)]
+    arrows = [((2, level - 0.06), (2, level - 0.36)) for level in range(6, -3, -1)]
     arrows += [((4.26, 2.29), (5.44, 2.29)), ((7.4, 1.94), (7.4, 1.64))]
     arrows += [((4.26, 2.04), (5.44, -0.42))]  # envelope to distributed
     for start, end in arrows:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=INK))
     axes.text(4.84, 2.4, "rows", fontsize=9, ha="center")
     axes.text(4.84, 2.02, "log M", fontsize=9, ha="center")
-    axes.set(xlim=(-0.2, 9.6), ylim=(-2.2, 6.8))
+    axes.set(xlim=(-0.2, 9.6), ylim=(-3.2, 6.8))
     axes.axis("off")
     return figure
 

@@ -1,6 +1,7 @@
 """What every test has: backends, poisoned memory and threads as before. Helpers are in support/."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from .support.backends import backend_of
 from .support.interpreter import fuse_multiply_add, patch_once_a_launch
 from .support.memory import poisoned
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # In the background of a shell Ctrl-C is ignored, which tests send.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "numba"))
 
 

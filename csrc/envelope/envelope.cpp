@@ -9,6 +9,7 @@
 #include "envelope/leave_one_out.hpp"
 #include "sketches/pareto.hpp"
 #include "sketches/weights.hpp"
+#include "threads/subnormals.hpp"
 #include "threads/thread_pool.hpp"
 
 namespace rskernels {
@@ -60,6 +61,7 @@ void Envelope::check_shape(const Batch& batch) const {
 }
 
 std::int64_t Envelope::update(const Batch& batch, int threads) {
+  const KeepSubnormals keep;
   check_shape(batch);
   check_group_ids(batch, options_.groups, threads);
   const std::lock_guard lock(mutex_);
@@ -221,6 +223,7 @@ void Envelope::merge_rest(Groups& groups, const Groups& other) {
 }
 
 void Envelope::merge(const Envelope& other) {
+  const KeepSubnormals keep;
   if (!(options_ == other.options_)) {
     throw std::invalid_argument("envelopes with different options cannot be merged");
   }
@@ -255,6 +258,7 @@ std::vector<double> Envelope::history() const {
 }
 
 std::vector<double> Envelope::log_M() const {
+  const KeepSubnormals keep;
   const std::lock_guard lock(mutex_);
   std::vector<double> values(groups_.tallies.size());
   for (std::size_t g = 0; g < values.size(); ++g) values[g] = checked_log_M(g);
@@ -262,6 +266,7 @@ std::vector<double> Envelope::log_M() const {
 }
 
 std::vector<double> Envelope::log_M(const Batch& batch) const {
+  const KeepSubnormals keep;
   check_shape(batch);
   check_group_ids(batch, options_.groups, 1);
   const std::lock_guard lock(mutex_);
@@ -289,6 +294,7 @@ std::vector<Tally> Envelope::tallies() const {
 }
 
 EnvelopeReport Envelope::report() const {
+  const KeepSubnormals keep;
   const std::lock_guard lock(mutex_);
   EnvelopeReport report;
   for (std::size_t g = 0; g < groups_.tallies.size(); ++g) {

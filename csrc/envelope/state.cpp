@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "envelope/envelope.hpp"
+#include "threads/subnormals.hpp"
 
 namespace rskernels {
 namespace {
@@ -152,6 +153,7 @@ void Envelope::load_part(const Columns& part, Groups& groups) const {
 }
 
 void Envelope::restore(const Columns& state) {
+  const KeepSubnormals keep;
   if (names(state) != names(save(make_groups()))) {
     throw std::invalid_argument("the state has other columns than the policy");
   }
@@ -159,6 +161,7 @@ void Envelope::restore(const Columns& state) {
 }
 
 void Envelope::restore(const Columns& state, std::span<const Columns> parts) {
+  const KeepSubnormals keep;
   Groups groups = make_groups();
   const std::vector<Tally> tallies = load_tallies(state, groups);
   Tally overall;

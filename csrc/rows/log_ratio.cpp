@@ -8,6 +8,7 @@
 #include "rows/elementary.hpp"
 #include "rows/logsumexp.hpp"
 #include "rows/simd.hpp"
+#include "threads/subnormals.hpp"
 #include "threads/thread_pool.hpp"
 
 namespace rskernels {
@@ -111,6 +112,7 @@ void RatioSummary::merge(const RatioSummary& other) {
 
 RatioSummary dense_log_ratios(const MatrixView& logits, const MatrixView& p_hat,
                               const RatioOptions& options) {
+  const KeepSubnormals keep;
   return summarize(logits, options.threads, [&](std::int64_t row, RatioSummary& summary) {
     add_dense_row(logits, p_hat, row, options, summary);
   });

@@ -122,6 +122,9 @@ void GroupHistograms::load(const Columns& columns) {
       if (with_mass_ && !(masses[b] >= 0.0 && masses[b] <= counts[b] * (1.0 + 1e-9))) {
         reject_group(g, "bin masses must be at most the bin counts");
       }
+      if (with_mass_ && edge == -kInfinity && masses[b] != 0.0) {
+        reject_group(g, "ratios of 0 have no mass");
+      }
       group.counts.add(edge, counts[b]);
       if (with_mass_ && edge > -kInfinity) group.masses.add(edge, masses[b]);
       previous = edge;

@@ -7,6 +7,8 @@
 #include <exception>
 #include <thread>
 
+#include "threads/subnormals.hpp"
+
 namespace rskernels {
 
 struct ThreadPool::Job {
@@ -56,6 +58,8 @@ void ThreadPool::grow(int workers) {
 }
 
 void ThreadPool::work() {
+  // A thread starts with the mode of the one that started it.
+  const KeepSubnormals keep;
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return !jobs_.empty(); });

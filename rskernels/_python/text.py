@@ -21,7 +21,6 @@ NAMES = {
     "\N{PLUS-MINUS SIGN}": "+/-",
     "\N{LESS-THAN OR EQUAL TO}": "<=",
     "\N{GREATER-THAN OR EQUAL TO}": ">=",
-    "\N{LESS-THAN OR EQUIVALENT TO}": "<~",
     "\N{RIGHTWARDS ARROW}": "->",
     "\N{PROPORTIONAL TO}": "~",
     "\N{INFINITY}": "inf",

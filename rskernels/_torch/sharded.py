@@ -194,6 +194,29 @@ def own_part(value: Any) -> Any:
     return value.to_local() if is_sharded(value) else value
 
 
+def replicated(value: Tensor) -> Tensor:
+    """Return a DTensor of which every rank holds the whole, else the value."""
+    if not is_sharded(value):
+        return value
+    from torch.distributed.tensor import Replicate
+
+    whole: Tensor = value.redistribute(placements=[Replicate()] * value.device_mesh.ndim)  # type: ignore[attr-defined]
+    return whole
+
+
+def largest_of(value: Tensor) -> Tensor:
+    """Return the largest element over all ranks, 0 of none: torch's fails on a rank without any."""
+    part = own_part(value)
+    largest: Tensor = part.amax() if part.numel() else part.new_zeros(())
+    if not is_sharded(value):
+        return largest
+    from torch.distributed.tensor import Partial, Replicate
+
+    placements = value.placements  # type: ignore[attr-defined]
+    half = [Replicate() if place == Replicate() else Partial("max") for place in placements]
+    return replicated(_from_local(largest, value.device_mesh, half))  # type: ignore[attr-defined]
+
+
 def _layout(name: str, rows: Tensor, decisions: torch.Size) -> Layout:
     from torch.distributed.tensor import Replicate, Shard
 

@@ -184,7 +184,7 @@ class Envelope(EnvelopeState):
             With ``on_violation="control"`` the weight of each row if it was accepted,
             max(w, M)/M, float64 of the shape of ``log_ratio``; with min(1, w/M) as the chance of
             acceptance the weighted law is exact for any M (rejection control, Liu, Chen & Wong
-            1998). NaN for invalid rows, and where there was no M.
+            1998), up to w/M = exp(700), where weights end. NaN for invalid rows, and without M.
 
         Raises
         ------
@@ -197,25 +197,25 @@ class Envelope(EnvelopeState):
             With ``on_violation="raise"``, if a row was above the M that it met. The batch has been
             taken in: M now covers what the policy makes of it.
         """
-        check_rows(log_ratio, groups, self.groups, accepted)
-        store = self._store
+        store, options = self._store, self._store.options
+        check_rows(log_ratio, groups, options.groups, accepted)
         with store.lock:
+            if store.reducing is not None:
+                store.wait_until_reduced()
             weights = None
-            if self.on_violation == "control":
+            if options.on_violation == "control":
                 weights = control_weights(*self._ratios_and_M(log_ratio, groups))
-            if stays_on_device(log_ratio) and self.on_violation != "raise":
+            if stays_on_device(log_ratio) and options.on_violation != "raise":
                 store.add_on_device(device_batch(log_ratio, groups, accepted))
                 return weights
-            rows = row_memory(log_ratio, groups, self.groups)
+            rows = row_memory(log_ratio, groups, options.groups)
             # Whatever raises does so before anything has been taken in.
             mask = None if accepted is None else accepted_mask(accepted)
-            violations = store.core.update(rows.batch, torch.get_num_threads())
-            if mask is not None:
-                store.core.observe(mask, rows.batch)
-        if violations and self.on_violation == "raise":
+            violations = store.add(rows.batch, mask)
+        if violations and options.on_violation == "raise":
             raise EnvelopeViolation(
                 f"{violations} of {math.prod(rows.shape)} rows had a ratio above the M that they "
-                f"met, policy {self._options.policy.text}"
+                f"met, policy {options.policy.text}"
             )
         return weights
 
@@ -296,7 +296,7 @@ class Envelope(EnvelopeState):
             raise ValueError(f"log_ratio is for 'leave_one_out' only, got it with {self.policy!r}")
         if (rows_of := log_ratio if groups is None else groups) is None:
             values = self._store.log_M(device or "cpu")
-            return values[0] if self.groups == 1 else values
+            return values[0] if self._store.options.groups == 1 else values
         if device is not None:
             raise ValueError(f"device is for log_M without rows, got device={device!r} with them")
         # Of the policy "tail" a group may have no answer, which is an error for its rows only.

@@ -12,7 +12,7 @@ from torch import Tensor
 from rskernels import _core
 from rskernels._torch.fast_path import refuse_in_graph
 from rskernels.envelope.policies import make_policy
-from rskernels.envelope.rows import DTYPES, check_values
+from rskernels.envelope.rows import DTYPES, check_values, refuse_sharded
 from rskernels.kernels.layout import RowLayout, as_rows
 from rskernels.ops import accept
 from rskernels.ops.arguments import (
@@ -116,6 +116,8 @@ def estimate_M(
     if method not in ("max", "quantile"):
         raise ValueError(f"method must be 'max' or 'quantile', got {method!r}")
     level = make_policy(method, level=level).numbers.get("level")
+    for name, rows in (("logits", logits), ("targets", targets), ("p_hat", p_hat)):
+        refuse_sharded(name, rows, "M of all ranks is their largest, by all_reduce with MAX")
     shape = check_logits(logits)
     check_values("logits hold", logits)
     if targets is not None:

@@ -19,7 +19,6 @@ COLUMNS = (
     ("violations", "violations"),
     ("log M", "log_M"),
     ("δ̂", "delta"),
-    ("TV ≲", "tv_bound"),
     ("acceptance", "expected_acceptance"),
     ("observed", "observed_acceptance"),
     ("ESS", "ess"),
@@ -27,6 +26,9 @@ COLUMNS = (
     ("k̂", "pareto_k"),
 )
 SHOWN = 20
+UNDECIDED = "undecided whether a finite M exists"
+# The mean ratio is finite, hence the shape at most 1. A top this far above has no such law.
+MOST_SHAPE = 2.0
 
 
 class EnvelopeViolation(ValueError):
@@ -56,12 +58,11 @@ class EnvelopeReport:
         masks take it; those of them with a ratio above that M.
     ``log_M``, ``max_log_ratio``
         log M now (None for all groups together) and the largest log ratio seen.
-    ``delta``, ``tv_bound``
-        Excess mass δ̂ = Σ(w − M)₊ / Σw over the decided rows, and, with the policy "fixed", the
-        same as what it estimates: a bound δ on the total variation between the target and what was
-        accepted, if M was chosen in advance. NaN for an M that was learnt, which bounds nothing:
-        δ̂ is then the excess among the ratios seen. 0 where the weights of
-        ``on_violation="control"`` make the weighted rows follow the target for any M.
+    ``delta``
+        Excess mass δ̂ = Σ(w − M)₊ / Σw over the decided rows. It estimates δ, which bounds the
+        total variation between the target and what was accepted if M was fixed in advance. It is
+        no bound itself: it says nothing of ratios not seen. With ``on_violation="control"`` it is
+        what the weights make up for.
     ``expected_acceptance``, ``observed_acceptance``
         Mean of min(1, w/M), and the share of accepted rows among those ``update`` has.
     ``ess``, ``chi_squared``
@@ -135,20 +136,24 @@ class EnvelopeReport:
 
 
 def meaning(shape: float) -> str:
-    """Say what a Pareto shape k̂ of the ratios means for M and for importance weights."""
+    """Say what a Pareto shape k̂ of the ratios means for M and for importance weights.
+
+    A shape of 0 or more is no proof that M is infinite: of bounded ratios that hardly come near M
+    it is the same. The mean ratio is finite, so that one far above 1 is no law of a tail.
+    """
     if math.isnan(shape):
         return "too few ratios for a Pareto shape"
     known = f"k̂ = {shape:.2f}: "
     if shape < 0.0:
         return known + "the ratios look bounded, which suggests that a finite M exists"
-    known += "no finite M in sight"
+    known += UNDECIDED
     if shape < 0.5:
-        return known + ", but weights of finite variance; ESS and χ² can be trusted"
+        return known + "; if none does, weights of finite variance: ESS and χ² can be trusted"
     if shape < 0.7:
-        return known + ", weights of infinite variance; ESS and χ² are optimistic"
-    if shape < 1.0:
-        return known + ", and weighted means converge too slowly to be of use"
-    return known + ", and not even the mean ratio exists"
+        return known + "; if none does, weights of infinite variance: ESS and χ² are optimistic"
+    if shape < MOST_SHAPE:
+        return known + "; if none does, weighted means converge too slowly to be of use"
+    return known + "; too few ratios come near the largest to tell its law"
 
 
 def make_report(
@@ -159,12 +164,6 @@ def make_report(
     total = {name: values[0].item() for name, values in overall.items()}
     log_M = by_group["log_M"]
     total["log_M"] = log_M[0].item() if len(log_M) == 1 else math.nan
-    # What has not been decided has a δ̂ of NaN: neither is it known, nor made up for.
-    factor = 0.0 if on_violation == "control" else 1.0
-    if factor and policy.partition(":")[0] != "fixed":
-        factor = math.nan
-    total["tv_bound"] = total["delta"] * factor
-    by_group["tv_bound"] = by_group["delta"] * factor
     return EnvelopeReport(policy, on_violation, total, by_group)
 
 

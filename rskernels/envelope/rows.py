@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rskernels import _core
+from rskernels._torch.sharded import is_sharded
 
 ArrayLike = Tensor | NDArray[Any]
 
@@ -20,6 +21,9 @@ DTYPES: dict[torch.dtype, _core._DType] = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
+
+
+BY_ENVELOPES = "the ranks' envelopes add up by all_reduce()"
 
 
 class RowMemory(NamedTuple):
@@ -44,7 +48,8 @@ def check_rows(
         If a dtype or shape is none that ``Envelope.update`` takes.
     """
     for name, values in (("log_ratio", log_ratio), ("groups", groups), ("accepted", accepted)):
-        _check_whole(name, values)
+        if values is not None:
+            _check_whole(name, values)
     if isinstance(log_ratio, np.ndarray):
         if log_ratio.dtype.name not in ("float64", "float32", "float16"):
             raise TypeError(
@@ -116,6 +121,7 @@ def check_ids(name: str, ids: Tensor) -> None:
         raise TypeError(f"{name} must be an int64 or int32 tensor, got {type(ids).__name__}")
     if ids.layout != torch.strided or ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{name} must be a strided int64 or int32 tensor, got {ids.dtype}")
+    refuse_sharded(name, ids, BY_ENVELOPES)
 
 
 def flat(tensor: Tensor, dtype: torch.dtype) -> NDArray[Any]:
@@ -139,6 +145,12 @@ def check_values(what: str, tensor: Tensor) -> None:
         )
 
 
+def refuse_sharded(name: str, rows: object, remedy: str) -> None:
+    """Raise TypeError for a DTensor; ``remedy`` says how what the ranks saw comes together."""
+    if is_sharded(rows):
+        raise TypeError(f"{name} is a DTensor; give this rank's rows, its to_local(): {remedy}")
+
+
 def _check_groups(groups: ArrayLike | None, group_count: int) -> None:
     if isinstance(groups, np.ndarray):
         if groups.dtype.name not in ("int64", "int32"):
@@ -153,6 +165,8 @@ def _check_whole(name: str, rows: object) -> None:
     """Raise TypeError for rows that hide some of their elements, or have no one shape."""
     if isinstance(rows, np.ma.MaskedArray) or (isinstance(rows, Tensor) and rows.is_nested):
         raise TypeError(f"{name} must be a plain array or tensor, got a {type(rows).__name__}")
+    if type(rows) is not Tensor:
+        refuse_sharded(name, rows, BY_ENVELOPES)
 
 
 def _memory(name: str, rows: ArrayLike | None, absent: str) -> tuple[int, Any, Any]:

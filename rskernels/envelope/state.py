@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
+from rskernels._torch.fast_path import refuse_in_graph
 from rskernels.envelope.options import Options
 from rskernels.envelope.report import EnvelopeCounts, EnvelopeReport, make_report
 from rskernels.envelope.storage import Store
@@ -34,8 +35,7 @@ class EnvelopeState:
         Returns
         -------
         dict of str to Tensor
-            ``[groups]`` a name, as in ``report().groups`` without ``log_M``, ``pareto_k`` and
-            ``tv_bound``.
+            ``[groups]`` a name, as in ``report().groups`` without ``log_M`` and ``pareto_k``.
         """
         return self._store.tallies()
 
@@ -93,6 +93,8 @@ class EnvelopeState:
 
         Two collectives, whatever the number of groups; on the GPU where the backend is NCCL. Each
         rank receives the state of all of them for a while, of the size that :meth:`to_bytes` has.
+        Meanwhile other threads may read and fork; those that would change the envelope wait, and
+        a child of a fork has it as it was.
 
         Parameters
         ----------
@@ -163,6 +165,7 @@ class EnvelopeState:
         self._store.load_bytes(data)
 
     def __copy__(self: Self) -> Self:
+        refuse_in_graph("an Envelope")
         # With a state of its own, unlike the other attributes: what it is shown it alone has seen.
         own = (id(self), id(self._store))
         shared = [value for value in vars(self).values() if id(value) not in own]

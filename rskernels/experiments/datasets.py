@@ -1,8 +1,7 @@
 """Any data set by its name, split; its training pool made long-tailed on purpose."""
 
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,12 +24,8 @@ class Loaded(NamedTuple):
 
     data: Data
     digest: str
-    """Of the arrays as they were read, before anything that processors compute differently."""
-
-
-def load_data(name: str, **options: Any) -> Data:
-    """Return the data alone; arguments and errors are those of `load`."""
-    return load(name, **options).data
+    """Of inputs as float32, as `make_samples` scales them, and labels as int64: before the split,
+    and before anything that processors compute differently."""
 
 
 def load(
@@ -69,8 +64,8 @@ def load(
     ValueError
         For an unknown name, or a path that is missing or not asked for.
     DataError
-        For files that are missing or malformed, of one class alone, or an imbalance or fraction
-        that leaves a class empty.
+        For files that are missing or malformed, of one class alone or of rows all alike, or an
+        imbalance or fraction that leaves a class empty.
     """
     check_source(name, path)
     if name == "multimodal":
@@ -96,6 +91,7 @@ def load(
     pool = everything.take(chosen)
     if path is not None:
         _tell(path, everything.labels[train], pool.labels, test.labels, imbalance)
+        _check_rows_differ(path, pool)
     if pool.inputs.dim() == 2:
         pool, test = _standardised(pool, test, path)
     counts = pool.labels.bincount(minlength=int(test.labels.max()) + 1)
@@ -143,18 +139,35 @@ def _counts(labels: Tensor, most: int = 20) -> str:
     return ", ".join(map(str, counts.tolist()))
 
 
+def _check_rows_differ(path: str, pool: Samples) -> None:
+    if torch.equal(pool.inputs, pool.inputs[:1].expand_as(pool.inputs)):
+        raise DataError(
+            f"x of {path} is alike in all {len(pool.labels)} rows that are trained on, as far as "
+            "float32 tells: there is nothing to tell them apart by"
+        )
+
+
 def _standardised(pool: Samples, test: Samples, path: str | None) -> list[Samples]:
     """Bring columns to mean 0 and standard deviation 1 of the pool; one that is constant to 0."""
-    constant = pool.inputs.amin(dim=0) == pool.inputs.amax(dim=0)
+    spread, mean = torch.std_mean(pool.inputs, dim=0, correction=0)
+    constant = (pool.inputs.amin(dim=0) == pool.inputs.amax(dim=0)) | (spread == 0)
     if path is not None and constant.any():
         columns = constant.nonzero()[:, 0].tolist()
         say(
             f"{len(columns)} column(s) of {path} are not used, column {columns[0]} first: they "
-            "hold one value in all rows that are trained on"
+            "hold one value, as far as float32 tells, in all rows that are trained on"
         )
-    spread, mean = torch.std_mean(pool.inputs, dim=0, correction=0)
-    spread = spread.masked_fill(constant | (spread == 0), math.inf)
-    return [Samples((s.inputs - mean) / spread, s.labels) for s in (pool, test)]
+    parts = []
+    for samples in (pool, test):
+        inputs = ((samples.inputs - mean) / spread).masked_fill(constant, 0.0)
+        if not inputs.isfinite().all():
+            column = int((~inputs.isfinite()).any(dim=0).nonzero()[0])
+            raise DataError(
+                f"column {column} of {path} holds, in rows to test on, numbers that are beyond "
+                "float32 once those that are trained on have standard deviation 1"
+            )
+        parts.append(Samples(inputs, samples.labels))
+    return parts
 
 
 def check_source(name: str, path: str | None) -> None:

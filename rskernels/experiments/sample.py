@@ -53,7 +53,7 @@ def sample_parameters(
     """
     generator = torch.Generator().manual_seed(config.seed)
     data, digest = config.load(generator)
-    with run.folder_of_one(out, resume=resume):
+    with run.locked_folder(out, resume=resume):
         saved: dict[str, Any] = {"state": None, "seconds": 0.0}
         if resume:
             saved = run.restore(config, out, digest, needed=frozenset(saved))

@@ -41,7 +41,7 @@ def tune_proposal(
     """
     generator = torch.Generator().manual_seed(config.seed)
     data, digest = config.load(generator)
-    with run.folder_of_one(out, resume=resume):
+    with run.locked_folder(out, resume=resume):
         saved: dict[str, Any] = {"position": 0, "state": None}
         done = 0
         if resume:

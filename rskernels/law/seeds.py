@@ -7,6 +7,7 @@ import threading
 import torch
 
 from rskernels._python.integers import as_integer
+from rskernels.law.streams import Stream
 
 CPU = torch.device("cpu")
 _SEEDS = 2**63 - 1  # how many seeds a generator is asked for
@@ -41,7 +42,8 @@ def _check_seed_tensor(seed: torch.Tensor) -> torch.Tensor:
 
 def check_stream(stream: int) -> int:
     """Return an int in ``[0, 2**32)``, such as a ``Stream``."""
-    stream = as_integer("stream", stream)
+    if type(stream) is not int and type(stream) is not Stream:
+        stream = as_integer("stream", stream)
     if not 0 <= stream < 1 << 32:
         raise ValueError(f"stream must be in [0, 2**32), got {stream}")
     return int(stream)  # Numba compiles an IntEnum apart
@@ -49,7 +51,8 @@ def check_stream(stream: int) -> int:
 
 def check_row_offset(row_offset: int) -> int:
     """Return ``row_offset`` if it is an int of at least 0 that fits an int64."""
-    row_offset = as_integer("row_offset", row_offset)
+    if type(row_offset) is not int:
+        row_offset = as_integer("row_offset", row_offset)
     if not 0 <= row_offset < 1 << 63:
         raise ValueError(f"row_offset must be in [0, 2**63), got {row_offset}")
     return row_offset

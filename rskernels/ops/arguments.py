@@ -64,13 +64,13 @@ def check_targets(
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be {accepted}, got {type(targets).__name__}")
     if device is not None:
-        _check_strided("targets", targets)
+        check_strided("targets", targets)
     if targets.dtype not in INDEX_DTYPES:
         raise TypeError(f"targets must be int64 or int32, got {targets.dtype}")
     try:
         shape = targets.shape
     except RuntimeError:  # as of nested tensors, which costs less than asking all others
-        _check_strided("targets", targets)
+        check_strided("targets", targets)
         raise
     if shape != leading:
         raise ValueError(
@@ -128,7 +128,7 @@ def seed_argument(
         raise ValueError("seed and generator are both given; at most one of them is accepted")
     seed = check_seed(seed)
     if type(seed) is not int and isinstance(seed, Tensor):
-        _check_strided("the seed tensor", seed)
+        check_strided("the seed tensor", seed)
         if seed.device != device:
             raise ValueError(f"the seed tensor is on {seed.device}, the logits on {device}")
     return seed
@@ -156,18 +156,24 @@ def may_be_odd(*values: Any) -> bool:
     return not are_ordinary(*values) or is_transforming()
 
 
+def refuse_odd(values: dict[str, Any], remedy: str) -> None:
+    """Refuse what has a mask, and a transform of a DTensor; ``remedy``: how to leave rows out."""
+    if is_transforming() and not is_compiling():
+        refuse_transform(*values.values())
+    for name, value in values.items():
+        if isinstance(value, MaskedTensor):
+            raise TypeError(
+                f"{name} is a MaskedTensor, whose mask would be lost; give its get_data(), and "
+                f"leave rows out {remedy}"
+            )
+
+
 def layout_argument(
     name: str, rows: Tensor, decisions: torch.Size, is_drawn: bool, others: dict[str, Any]
 ) -> Layout | None:
     """Return how decisions lie on ranks, if arguments are DTensors; refuse what has a mask."""
-    if is_transforming() and not is_compiling():
-        refuse_transform(rows, *others.values())
-    for other, value in {name: rows, **others}.items():
-        if isinstance(value, MaskedTensor):
-            raise TypeError(
-                f"{other} is a MaskedTensor, whose mask would be lost; give its get_data(), and "
-                "leave rows out by ignore_index as their target, or by a density of 0"
-            )
+    remedy = "by ignore_index as their target, or by a density of 0"
+    refuse_odd({name: rows, **others}, remedy)
     if not is_sharded(rows, *others.values()):
         return None
     return check_sharded(name, rows, decisions, is_drawn, others)
@@ -185,7 +191,8 @@ def temperature_argument(temperature: float) -> float:
 
 def integer_argument(name: str, value: int) -> int:
     """Return an int that fits 64 bits."""
-    value = as_integer(name, value)
+    if type(value) is not int:
+        value = as_integer(name, value)
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} must fit 64 bits, got {value}")
     return value
@@ -208,13 +215,13 @@ def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
     if device is not None:
-        _check_strided(name, value)
+        check_strided(name, value)
         if value.device != device:
             raise ValueError(f"{name} is on {value.device}, the decisions on {device}")
     try:
         given = value.shape
     except RuntimeError:
-        _check_strided(name, value)
+        check_strided(name, value)
         raise
     if given != shape:
         missing = len(shape) - value.dim()
@@ -228,7 +235,8 @@ def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.
     return value.detach() if value.requires_grad else value
 
 
-def _check_strided(name: str, value: Tensor) -> None:
+def check_strided(name: str, value: Tensor) -> None:
+    """Raise unless a tensor is dense and has one shape."""
     if value.layout is not torch.strided or value.is_nested:
         _refuse_layout(name, value)
 

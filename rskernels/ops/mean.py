@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
+
+from rskernels._torch.sharded import is_sharded, largest_of, replicated
+from rskernels.ops.arguments import (
+    FLOAT_DTYPES,
+    FLOAT_NAMES,
+    check_strided,
+    may_be_odd,
+    refuse_odd,
+)
 
 
 def accepted_mean(loss: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -23,22 +34,25 @@ def accepted_mean(loss: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
     mask : Tensor
         bool ``[...]``, as the masks return it.
     weights : Tensor, optional
-        Floating ``[...]``, finite and not negative in the mask, such as those of rejection control.
-        Their scale does not matter.
+        float32, float64, bfloat16 or float16 ``[...]``, such as those of rejection control. Their
+        scale does not matter. One in the mask that is negative, infinite or NaN makes the mean NaN.
 
     Returns
     -------
     Tensor
-        A scalar: float64 for float64 losses, else float32, in which it is summed too.
+        A scalar: float64 for float64 losses, else float32, in which it is summed too. Of DTensors
+        the mean over the rows of all ranks, replicated, so that each holds it.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument's type, dtype, shape or device is not as above.
+        If an argument's type, dtype, shape or device is not as above, or not all are DTensors of
+        one mesh, or none is.
 
     Notes
     -----
-    It works under torch.compile, torch.func and autocast, and waits for no device. The gradient is
+    It works under torch.compile, torch.func and autocast, and waits for no device. Of plain tensors
+    it is the mean of this rank's rows, of which others may accept more or fewer. The gradient is
     that of the loss: `target_log_prob` turns 0 into 0 whatever the row holds, torch's
     ``cross_entropy`` into NaN where its logits are NaN or +inf.
 
@@ -50,32 +64,49 @@ def accepted_mean(loss: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
     >>> accepted_mean(loss, torch.tensor([False, False, False]))
     tensor(0.)
     """
-    _check("loss", loss, loss, "floating")
-    _check("mask", mask, loss, "bool")
+    if may_be_odd(loss, mask, weights):
+        refuse_odd({"loss": loss, "mask": mask, "weights": weights}, "by the mask")
+    _check("loss", loss, loss, FLOAT_DTYPES)
+    _check("mask", mask, loss, (torch.bool,))
     dtype = torch.promote_types(loss.dtype, torch.float32)
     if weights is None:
         kept, share = mask, mask.to(dtype)
     else:
-        _check("weights", weights, loss, "floating")
+        _check("weights", weights, loss, FLOAT_DTYPES)
         kept = mask & (weights != 0)
-        share = torch.where(kept, weights, 0).to(dtype)
+        # As wide as the weights until they are scaled: float32 does not reach as far as float64.
+        share = torch.where(kept, weights, 0).to(torch.promote_types(weights.dtype, dtype))
+        share = torch.where(share < 0, torch.nan, share)
         # Else the sum of large weights is infinite.
-        largest = share.detach().amax() if share.numel() else share.new_ones(())
-        share = share / torch.where(largest > 0, largest, 1)
-    total = share.sum()
-    share = share / torch.where(total > 0, total, 1)
-    return (share * torch.where(kept, loss, 0).to(dtype)).sum()
+        share = share / _or_1(largest_of(share.detach()))
+    share = (share / _or_1(replicated(share.sum()))).to(dtype)
+    return replicated((share * torch.where(kept, loss, 0).to(dtype)).sum())
 
 
-def _check(name: str, value: Tensor, loss: Tensor, kind: str) -> None:
-    """Raise unless a tensor is of this kind, and as the loss is in shape and device."""
+def _or_1(divisor: Tensor) -> Tensor:
+    """Return a divisor that is not 0; NaN stays, and so spoils the whole mean."""
+    return torch.where(divisor == 0, 1, divisor)
+
+
+def _check(name: str, value: Tensor, loss: Tensor, dtypes: Collection[torch.dtype]) -> None:
+    """Raise unless a tensor is of a dtype, and as the loss is in shape, device and mesh."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if not (value.is_floating_point() if kind == "floating" else value.dtype is torch.bool):
-        raise TypeError(f"{name} must be {kind}, got {value.dtype}")
+    if value.dtype not in dtypes:
+        accepted = FLOAT_NAMES if dtypes is FLOAT_DTYPES else "bool"
+        raise TypeError(f"{name} must be {accepted}, got {value.dtype}")
+    check_strided(name, value)
+    if is_sharded(value) != is_sharded(loss):
+        one, other = (name, "loss") if is_sharded(loss) else ("loss", name)
+        raise TypeError(
+            f"{one} is a plain tensor, {other} a DTensor; make both DTensors, by distribute_tensor "
+            "or DTensor.from_local, or neither, by full_tensor()"
+        )
     if value.shape != loss.shape:
         raise ValueError(
             f"{name} must have the shape of the loss, {list(loss.shape)}, got {list(value.shape)}"
         )
     if value.device != loss.device:
         raise ValueError(f"{name} is on {value.device}, the loss on {loss.device}")
+    if is_sharded(loss) and value.device_mesh != loss.device_mesh:  # type: ignore[attr-defined]
+        raise ValueError(f"{name} and loss are DTensors of different meshes")

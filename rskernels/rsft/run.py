@@ -110,7 +110,7 @@ def train(
     task.check()
     with ExitStack() as stack:
         stack.enter_context(torch_threads(config.threads))
-        stack.enter_context(folder_of_one(out, resume=resume))
+        stack.enter_context(locked_folder(out, resume=resume))
         loop = Loop(task, config, generator or torch.Generator().manual_seed(config.seed))
         state = loop.state
         data = task.identity()
@@ -200,7 +200,7 @@ def make_bar(epochs: int, done: int, *, on: bool) -> ProgressBar:
 
 
 @contextmanager
-def folder_of_one(out: Path, *, resume: bool) -> Iterator[None]:
+def locked_folder(out: Path, *, resume: bool) -> Iterator[None]:
     """Hold the folder of a run, which is made unless there is to be a run to resume.
 
     Raises

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from rskernels.envelope import Envelope, EnvelopeViolation
+from rskernels.sampling.options import as_float
 from rskernels.sampling.tail import is_unbounded
 
 # Policies whose M a single ratio moves or none does, so that it is the same however rows are cut.
@@ -26,9 +26,12 @@ class BoundReport(NamedTuple):
     violations: int
     invalid: int
     delta: float
-    tv_bound: float | None
     pareto_k: float
     is_unbounded: bool
+
+
+class ProvedLogM(float):
+    """A log M that is known to bound every ratio, so that no tail speaks against it."""
 
 
 class _Counts(NamedTuple):
@@ -51,6 +54,7 @@ class Bound:
     """
 
     def __init__(self, log_M: float | Envelope | None, on_violation: str | None) -> None:
+        self._is_proved = isinstance(log_M, ProvedLogM)
         self._shift = 0.0
         self._before = _Counts(violations=0, invalid=0)
         if isinstance(log_M, Envelope):
@@ -160,15 +164,13 @@ class Bound:
         # A fixed M that has not risen may have been exceeded in an earlier call.
         is_mended = self.is_exact and not (self.is_given and not self.weighs)
         delta = 0.0 if is_mended or not has_decided else tallies["delta"].item()
-        is_known = has_decided and (self.is_given or self.weighs) and not math.isnan(delta)
-        shape = math.nan if self.is_given else self.envelope.report().overall["pareto_k"]
-        is_bounding = self.envelope.policy not in TRUNCATING
+        shape = self.envelope.report().overall["pareto_k"]
+        is_bounding = self.envelope.policy not in TRUNCATING and not self._is_proved
         return BoundReport(
             max_log_ratio=tallies["max_log_ratio"].item() + self._shift,
             violations=int(tallies["violations"].item()) - self._before.violations,
             invalid=int(tallies["invalid"].item()) - self._before.invalid,
             delta=delta,
-            tv_bound=delta if is_known else None,
             pareto_k=shape,
             is_unbounded=is_bounding and is_unbounded(self.envelope, shape),
         )
@@ -187,8 +189,7 @@ def _first_above(log_ratio: Tensor, log_M: float) -> int:
 
 
 def _number(log_M: float) -> float:
-    if isinstance(log_M, bool) or not isinstance(log_M, Real):
-        raise TypeError(f"log_M must be a float, an Envelope or None, got {type(log_M).__name__}")
-    if not math.isfinite(log_M):
+    number = as_float("log_M", log_M, "a float, an Envelope or None")
+    if not math.isfinite(number):
         raise ValueError(f"log_M must be finite, got {log_M}")
-    return float(log_M)
+    return number

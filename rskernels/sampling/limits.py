@@ -92,7 +92,7 @@ class Limits:
             stacklevel=_stack_level_outside(),
         )
 
-    def failure(self, counts: SamplingCounts, report: RejectionReport, is_unbounded: bool) -> str:
+    def failure(self, counts: SamplingCounts, report: RejectionReport) -> str:
         """Say why there are too few draws."""
         limit = f"{report.stopped}={getattr(self._options, report.stopped)}"
         text = (
@@ -109,7 +109,7 @@ class Limits:
             return f"{text}; the target's log density was -inf at every other proposal"
         if math.isnan(report.log_M):
             return f"{text}; the envelope's policy has found no M in these ratios"
-        if is_unbounded:
+        if report.is_unbounded:
             return f"{text}; {unbounded(report)}"
         return (
             f"{text}; the largest log ratio was {report.max_log_ratio:.6g}. A smaller M that still "
@@ -118,7 +118,7 @@ class Limits:
 
 
 def warn_of_no_finite_M(report: RejectionReport) -> None:
-    """Warn that M was learnt from ratios that seem to have no largest."""
+    """Warn that the ratios seem to have no largest, so that no M bounds them."""
     warnings.warn(f"rejection_sample: {unbounded(report)}", stacklevel=_stack_level_outside())
 
 

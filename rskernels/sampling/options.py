@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 from rskernels._python.integers import as_integer
 
+MOST_SAMPLES = 2**63 - 1
 OPTIONAL = ("batch_size", "max_proposals", "max_seconds")
+
+
+def as_float(name: str, value: Any, accepted: str = "a float") -> float:
+    """Return a real number as float64; TypeError for another type, ValueError beyond its range."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {accepted}, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        kind = type(value).__name__
+        raise ValueError(f"{name} must fit float64, got a larger {kind}") from None
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,8 @@ class SamplingOptions:
             "max_proposals": 1,
         }.items():
             self._check_count(name, least)
+        if self.num_samples > MOST_SAMPLES:
+            raise ValueError("num_samples must be below 2**63: no tensor holds more")
         for name in ("max_seconds", "min_acceptance"):
             self._check_positive(name)
         if self.min_acceptance > 1.0:
@@ -55,9 +70,7 @@ class SamplingOptions:
         value = getattr(self, name)
         if value is None and name in OPTIONAL:
             return
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name} must be a float, got {type(value).__name__}")
-        number = float(value)
+        number = as_float(name, value)
         if not number > 0.0:
             raise ValueError(f"{name} must be above 0, got {value}")
         object.__setattr__(self, name, number)

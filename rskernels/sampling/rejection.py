@@ -112,9 +112,9 @@ def rejection_sample(
     Warns
     -----
     UserWarning
-        If M was learnt and the largest ratios look as if no finite M bounds them: the draws then
-        follow the target only among the ratios seen. An Envelope "quantile" or "budget", which
-        truncates by design, is not warned of.
+        If the largest ratios look as if no finite M bounds them, be M given or learnt: the draws
+        then follow the target only where the ratio is at most M. An Envelope "quantile" or
+        "budget", which truncates by design, is not warned of.
 
     Notes
     -----

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rskernels._python.text import printable
 from rskernels.envelope import Envelope
-from rskernels.envelope.report import meaning
+from rskernels.envelope.report import UNDECIDED, meaning
 
 
 class RejectionError(RuntimeError):
@@ -32,15 +32,15 @@ class RejectionReport(NamedTuple):
     """Proposals and pilot draws whose log ratio was NaN or +inf; they are rejected."""
     delta: float
     """Excess mass δ̂ = Σ(w − M)₊ / Σw of the ratios that the envelope has seen, where those above M
-    were left as they are; else 0. It says nothing of ratios not seen."""
-    tv_bound: float | None
-    """For an M that was given, and that no ratio has raised: ``delta`` as the estimate of a bound δ
-    on the total variation between the target and what was returned. 0 with "control", whose
-    weighted draws follow the target for any M. None for an M that was learnt, which bounds
-    nothing, and where nothing was decided."""
+    were left as they are; else 0. It estimates δ, which bounds the total variation between the
+    target and what was returned if M was fixed in advance. It is no bound itself: it says nothing
+    of ratios not seen."""
     pareto_k: float
-    """k̂, the shape of the largest ratios' tail; NaN for an M that was given and never raised, or of
-    too few ratios. Below 0 suggests a finite M."""
+    """k̂, the shape of the largest ratios' tail; NaN of too few ratios. Below 0 suggests a finite
+    M."""
+    is_unbounded: bool
+    """Whether the largest ratios look as if no finite M bounds p/q, of which a warning tells. False
+    proves nothing, and is all that is said of the policies "quantile" and "budget"."""
     thinned: int
     """Acceptances taken back because M rose."""
     pilot: int
@@ -58,13 +58,20 @@ class RejectionReport(NamedTuple):
         """What is known of the distance between the target and what was returned."""
         if self.envelope.on_violation == "control":
             text = "weighted draws follow the target for any M"
-        elif self.tv_bound is not None:
-            return f"TV ≤ δ of the M given, estimated as {self.tv_bound:.3g}"
         else:
             text = f"excess mass {self.delta:.3g} among the ratios seen, no bound on TV"
-        # What follows for ESS has no place here.
-        shape = meaning(self.pareto_k).partition(",")[0]
-        return text if math.isnan(self.pareto_k) else f"{text}; {shape}"
+        return f"{text}; {self._tail}"
+
+    @property
+    def _tail(self) -> str:
+        """What the largest ratios say of a finite M."""
+        if self.is_unbounded:
+            return f"k̂ = {self.pareto_k:.2f}: no finite M seems to bound p/q"
+        if self.pareto_k < 0.0:
+            return meaning(self.pareto_k)
+        if math.isnan(self.pareto_k):
+            return f"{meaning(self.pareto_k)}, {UNDECIDED}"
+        return f"k̂ = {self.pareto_k:.2f}: {UNDECIDED}"
 
     def __str__(self) -> str:
         return printable(

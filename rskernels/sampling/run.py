@@ -106,8 +106,8 @@ class SamplingRun:
             violations=met.violations,
             invalid=met.invalid,
             delta=met.delta,
-            tv_bound=met.tv_bound,
             pareto_k=met.pareto_k,
+            is_unbounded=met.is_unbounded,
             thinned=counts.thinned,
             pilot=counts.pilot,
             drawn=counts.drawn,
@@ -115,8 +115,8 @@ class SamplingRun:
             envelope=self.bound.envelope,
         )
         if stopped != "complete" and not self.options.return_partial:
-            raise RejectionError(self.limits.failure(counts, report, met.is_unbounded))
-        if met.is_unbounded and counts.accepted:
+            raise RejectionError(self.limits.failure(counts, report))
+        if report.is_unbounded and counts.accepted:
             warn_of_no_finite_M(report)
         if self.samples is None or self.log_weights is None:
             # Their form is known from the draws that were rejected; without any, one is drawn.

@@ -6,17 +6,20 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rskernels._python.forks import handle_signals_last
 from rskernels.law.philox import philox4x32, seed_words
 from rskernels.law.seeds import check_seed, draw_seed
 from rskernels.law.streams import Stream
 
 # What a generator that nobody has seeded starts from; of CUDA's as of the CPU's.
 UNSEEDED = 67280421310721
+# Seconds that a fork waits for another thread's draw.
+PATIENCE = 1.0
 
 
 def acceptance_seed(seed: int | None, generator: torch.Generator | None) -> int:
@@ -29,6 +32,13 @@ def acceptance_seed(seed: int | None, generator: torch.Generator | None) -> int:
     if isinstance(seed, Tensor):
         raise TypeError("seed must be an int, got a tensor")
     return int(check_seed(seed))
+
+
+class _Before(NamedTuple):
+    """What the default generators were before a thread seeded them."""
+
+    cpu: Tensor
+    queued: dict[str, Any]  # the seeds of CUDA devices, until one is used
 
 
 class Generators:
@@ -60,20 +70,22 @@ class Generators:
     @contextmanager
     def _swapped(self, seed: int) -> Iterator[None]:
         with _lock:
-            before = torch.default_generator.get_state()
-            if self._cpu is None:
-                torch.default_generator.manual_seed(seed)
-            else:
-                torch.default_generator.set_state(self._cpu)
+            before = _Before(torch.default_generator.get_state(), _queued_seeds())
+            _lent.append(before)
             try:
-                with self._swapped_on_cuda(seed):
+                if self._cpu is None:
+                    torch.default_generator.manual_seed(seed)
+                else:
+                    torch.default_generator.set_state(self._cpu)
+                with self._swapped_on_cuda(seed, before.queued):
                     yield
             finally:
                 self._cpu = torch.default_generator.get_state()
-                torch.default_generator.set_state(before)
+                torch.default_generator.set_state(before.cpu)
+                _lent.pop()
 
     @contextmanager
-    def _swapped_on_cuda(self, seed: int) -> Iterator[None]:
+    def _swapped_on_cuda(self, seed: int, queued: dict[str, Any]) -> Iterator[None]:
         if not torch.cuda.is_available():
             yield
         elif torch.cuda.is_initialized():
@@ -84,7 +96,6 @@ class Generators:
             finally:
                 self._cuda = _exchange(before)
         else:
-            queued = _queued_seeds()
             # It is done as soon as something uses a device, which the draws may be first to do.
             torch.cuda.manual_seed_all(seed)
             try:
@@ -94,7 +105,7 @@ class Generators:
                     self._cuda = [g.get_state() for g in torch.cuda.default_generators]
                     _seed_as_queued(queued)
                 else:
-                    vars(torch.cuda._lazy_seed_tracker).update(queued)
+                    _queue_seeds(queued)
 
     def _seed_cuda(self, seed: int) -> None:
         if self._cuda is None:
@@ -118,6 +129,10 @@ def _queued_seeds() -> dict[str, Any]:
     return {name: list(v) if isinstance(v, list) else v for name, v in queued.items()}
 
 
+def _queue_seeds(queued: dict[str, Any]) -> None:
+    vars(torch.cuda._lazy_seed_tracker).update(queued)
+
+
 def _seed_as_queued(queued: dict[str, Any]) -> None:
     """Seed the CUDA devices as they would be had they been used with these seeds queued."""
     for generator in torch.cuda.default_generators:
@@ -127,13 +142,39 @@ def _seed_as_queued(queued: dict[str, Any]) -> None:
 
 
 _lock = threading.RLock()
+_lent: list[_Before] = []  # by one thread, which may call from inside of its own call
 
 
-def _renew_lock() -> None:
-    # A child of a fork has none of the threads that may have held it.
+_forking = threading.local()
+
+
+def _wait() -> None:
+    """Let another thread end its draw: a child would keep what it has seeded and locked."""
+    # Without end it might wait for one that waits for the child.
+    _forking.has_lock = _lock.acquire(timeout=PATIENCE)
+    if not _forking.has_lock:
+        # The lock of torch's own is held while numbers are made.
+        torch.default_generator.get_state()
+
+
+def _go_on() -> None:
+    if _forking.has_lock:
+        _lock.release()
+
+
+def _take_back() -> None:
+    """Put back in a child what a thread had seeded that the child does not have."""
     global _lock
+    if _forking.has_lock:
+        _lock.release()
+        return
     _lock = threading.RLock()
+    if _lent:
+        torch.default_generator.set_state(_lent[0].cpu)
+        _queue_seeds(_lent[0].queued)
+        _lent.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_take_back)
+# No other module has a hook in the parent.
+handle_signals_last()

@@ -1,4 +1,4 @@
-"""Whether the largest ratios of an envelope that learnt its M speak against any finite M."""
+"""Whether the largest ratios that an envelope has seen speak against any finite M."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rskernels.envelope import Envelope
+from rskernels.envelope.report import MOST_SHAPE
 from rskernels.envelope.state import columns_of
 
 # Of the whole tail, 3√S of S ratios: 4 standard deviations above 0 where S is 4,000 and M finite;
@@ -16,8 +17,6 @@ UNBOUNDED = 0.3
 # Its halves say so too, down to this many ratios: a target that few proposals hit has a tail of
 # almost nothing, below a top that is bounded.
 FEWEST = 10
-# The mean ratio is finite, hence the shape at most 1. A top this far above has no such law.
-MOST = 2.0
 
 
 def is_unbounded(envelope: Envelope, pareto_k: float) -> bool:
@@ -42,7 +41,7 @@ def is_unbounded(envelope: Envelope, pareto_k: float) -> bool:
         if int((largest[:length] > largest[length]).sum()) < FEWEST:
             return False
         if length < 2 * FEWEST:
-            return shape <= MOST
+            return shape <= MOST_SHAPE
         length //= 2
         shape = _pareto_k(largest, length)
         if not shape > 0.0:

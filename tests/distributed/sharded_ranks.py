@@ -1,10 +1,8 @@
 """The ranks of test_sharded.py: ``sharded_ranks.py COUNT`` forks as many and runs each."""
 
-import datetime
-import os
+import functools
 import sys
 import tempfile
-import traceback
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 import rskernels
 import rskernels.kernels.cpu  # before the fork: it takes longer than most checks
+from tests.support.ranks import run_ranks
 
 SHAPES = [(9, 5), (3, 7, 5), (1, 5), (2, 3, 5, 4), (0, 3)]
 LAW = {"seed": 3, "row_offset": 2**40 + 11, "temperature": 0.7}
@@ -101,6 +100,47 @@ def check_gradient(mesh, placements, logits, targets, density):
     assert_whole(leaf.grad, plain.grad, placements)
 
 
+def check_mean(mesh, placements, shape):
+    """Compare value and gradient on every rank, of which some may have no row."""
+    generator = torch.Generator().manual_seed(1)
+    loss, weights = torch.rand((2, *shape), generator=generator)
+    mask = torch.rand(shape, generator=generator) < 0.5
+    if loss.numel():
+        loss.view(-1)[0], weights.view(-1)[0], mask.view(-1)[0] = torch.inf, torch.nan, False
+    for kept, scaled in ((mask, None), (mask, weights * 2e38), (torch.zeros_like(mask), None)):
+        seen = []
+        for place in (lambda x: distribute(x, mesh, placements), torch.clone):
+            leaf = place(loss).requires_grad_()
+            weighted = () if scaled is None else (place(scaled),)
+            mean = rskernels.accepted_mean(leaf, place(kept), *weighted)
+            (3 * mean).backward()
+            seen.append((mean.detach(), leaf.grad))
+        (got, gradient), (want, wanted) = seen
+        assert list(got.placements) == [Replicate()] * mesh.ndim
+        torch.testing.assert_close(got.to_local(), want)
+        torch.testing.assert_close(gradient.full_tensor(), wanted)
+
+
+def check_refused_means(mesh):
+    loss, mask = torch.rand(6), torch.ones(6).bool()
+    place = functools.partial(distribute, mesh=mesh, placements=[Shard(0)])
+    for arguments, message in (
+        ((place(loss), mask), "mask is a plain tensor, loss a DTensor; make both"),
+        ((loss, place(mask)), "loss is a plain tensor, mask a DTensor; make both"),
+        ((place(loss), place(mask), loss), "weights is a plain tensor, loss a DTensor"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            rskernels.accepted_mean(*arguments)
+    other = distribute(mask, init_device_mesh("cpu", (mesh.size(), 1)), [Shard(0), Replicate()])
+    with pytest.raises(ValueError, match="mask and loss are DTensors of different meshes"):
+        rskernels.accepted_mean(place(loss), other)
+    with pytest.raises(NotImplementedError, match="transforms of a DTensor"):
+        torch.func.grad(rskernels.accepted_mean)(place(loss), place(mask))
+    half = DTensor.from_local(loss, mesh, [Partial()])
+    mean = rskernels.accepted_mean(half, distribute(mask, mesh, [Replicate()]))
+    torch.testing.assert_close(mean.full_tensor(), half.full_tensor().mean())
+
+
 def check_refusals(mesh):
     logits, targets, density = draw((4, 6, 5), 0)
     copied, by_rows, by_next = [Replicate()], [Shard(0)], [Shard(1)]
@@ -155,6 +195,33 @@ def check_refusals(mesh):
         torch.func.grad(lambda x: rskernels.target_log_prob(x, index).sum())(place(logits))
 
 
+def check_refused_estimates(mesh):
+    """Raise unless what learns M says how ranks learn it together."""
+    logits, targets, density = draw((4, 6, 5), 0)
+    place = functools.partial(distribute, mesh=mesh, placements=[Shard(0)])
+    envelope = rskernels.Envelope(groups=5, on_violation="control")
+    groups, accepted = targets.clamp(min=0), density > 0.5
+    together = r"is a DTensor; give .* its to_local\(\): .* all_reduce"
+    for name, arguments in (
+        ("log_ratio", (place(density), place(groups))),
+        ("log_ratio", (place(density), groups)),
+        ("groups", (density, place(groups))),
+        ("accepted", (density, groups, place(accepted))),
+    ):
+        with pytest.raises(TypeError, match=f"{name} {together}"):
+            envelope.update(*arguments[:2], accepted=None if len(arguments) < 3 else arguments[2])
+    with pytest.raises(TypeError, match=f"groups {together}"):
+        envelope.log_M(place(groups))
+    assert not envelope.seen.any()
+    for name, arguments in (
+        ("logits", (place(logits), 0.2)),
+        ("targets", (logits, 0.2, place(targets))),
+        ("p_hat", (logits, place(logits.exp()))),
+    ):
+        with pytest.raises(TypeError, match=f"{name} {together}"):
+            rskernels.estimate_M(*arguments[:2], targets=[*arguments, None][2])
+
+
 def check_compiled(mesh):
     """Compare on one rank, which needs no other for what has no totals."""
 
@@ -186,34 +253,16 @@ def main():
                 case = draw(shape, dims)
                 check_decisions(mesh, placements, *case)
                 check_gradient(mesh, placements, *case)
+                check_mean(mesh, placements, shape[:-1])
     line = init_device_mesh("cpu", (dist.get_world_size(),))
     check_refusals(line)
+    check_refused_means(line)
+    check_refused_estimates(line)
     if dist.get_rank() == 1:
         check_compiled(line)
     dist.barrier()
 
 
-def start(rank, ranks, store):
-    """Fork a rank, so that all have torch from one import, and return its process."""
-    if child := os.fork():
-        return child
-    status = 1
-    try:
-        limit = datetime.timedelta(seconds=120)
-        dist.init_process_group("gloo", store, limit, ranks, rank)
-        main()
-        dist.destroy_process_group()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
 if __name__ == "__main__":
-    count = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
-        children = [start(rank, count, f"file://{folder}/store") for rank in range(count)]
-        statuses = [os.waitpid(child, 0)[1] for child in children]
-    sys.exit(any(statuses))
+        sys.exit(not run_ranks(int(sys.argv[1]), f"{folder}/store", main))

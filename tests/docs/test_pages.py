@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,29 @@ def test_make_help_names_every_target():
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
     described = re.findall(r"^([\w-]+):.*## .", makefile, re.MULTILINE)
     assert sorted(phony) == sorted(described)
+
+
+def test_the_architecture_names_every_package():
+    text = (ROOT / "docs" / "design" / "architecture.md").read_text(encoding="utf-8")
+    packages = {path.parent.name for path in (ROOT / "rskernels").glob("*/__init__.py")}
+    assert packages <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    picture = re.search(r"^!\[(.*?)\]", text, re.MULTILINE)[1]
+    drawn = (ROOT / "docs" / "figures" / "architecture.svg").read_text(encoding="utf-8")
+    for package in packages:
+        assert re.search(rf"\b{package}\b", picture)
+        assert f"<!-- {package} -->" in drawn
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_what_is_told_to_pytest_is_not_told_to_the_soak():
+    made = subprocess.run(
+        ["make", "--dry-run", "nightly", "ARGS=-k lazy", "RSKERNELS_TEST_SEED=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout.splitlines()
+    assert any("-m pytest" in line and line.endswith("-k lazy") for line in made)
+    [soak] = [line for line in made if "-m tests.soak.run" in line]
+    assert soak.split()[-4:] == ["--seconds", "3600", "--seed", "1"]

@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from rskernels.envelope import estimate, estimate_M
+from rskernels.envelope import Envelope, estimate, estimate_M
 
 
 def problem(*shape, dtype=torch.float32, scale=3.0, seed=0):
@@ -151,3 +151,27 @@ def test_reads_nothing_outside_the_rows():
     M = estimate_M(inner, p_hat, targets=targets)
     assert estimate_M(logits, p_hat, targets=targets) == M
     assert estimate_M(inner, 1.0) == estimate_M(logits, 1.0)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+def test_subnormal_densities_count_whichever_thread_reads_them(threads, dense, flip):
+    threads(2)
+    rows = 4000
+    logits, targets = torch.zeros(rows, 256), torch.zeros(rows, dtype=torch.int64)
+    p_hat = torch.full((rows, 1), 1e-41)
+    p_hat[0] = 1e-39
+    p_hat = p_hat.flip(0) if flip else p_hat
+    p_hat, targets = (p_hat, None) if dense else (p_hat[:, 0], targets)
+    want = estimate_M(logits, p_hat, targets=targets)
+    ratios = torch.full((200_000,), 1e-41)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush")
+    try:
+        assert estimate_M(logits, p_hat, targets=targets) == want
+        envelope = Envelope()
+        envelope.update(ratios)
+        log_M = envelope.log_M()
+    finally:
+        torch.set_flush_denormal(False)
+    assert log_M.item() == ratios[0].item() > 0

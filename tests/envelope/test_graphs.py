@@ -1,5 +1,7 @@
 """Envelopes and traced graphs: state that changes has no place in one, and that is said."""
 
+import copy
+
 import pytest
 import torch
 
@@ -20,6 +22,11 @@ CALLS = {
     "merge": lambda x: ENVELOPE.merge(ENVELOPE),
     "state_dict": lambda x: ENVELOPE.state_dict(),
     "to_bytes": lambda x: ENVELOPE.to_bytes(),
+    "load_state_dict": lambda x: ENVELOPE.load_state_dict({}),
+    "all_reduce": lambda x: ENVELOPE.all_reduce(),
+    "copy": lambda x: (copy.copy(ENVELOPE), x)[1],
+    "deepcopy": lambda x: (copy.deepcopy(ENVELOPE), x)[1],
+    "repr": lambda x: (repr(ENVELOPE), x)[1],
     "new": lambda x: Envelope(),
     "estimate_M": lambda x: x * estimate_M(LOGITS, 0.1, targets=TARGETS),
 }

@@ -1,6 +1,7 @@
 """What rows an envelope takes: any layout of numbers, nothing without memory, all or none."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -104,12 +105,12 @@ def test_control_without_an_M_weighs_nan_and_goes_on():
     assert nothing.update(np.zeros(3)).isnan().all()
 
 
-def test_a_bound_is_not_known_of_what_has_not_been_decided():
+def test_an_excess_is_not_known_of_what_has_not_been_decided():
     envelope = Envelope(on_violation="control")
     envelope.update(RATIOS)
-    assert math.isnan(envelope.report().overall["tv_bound"])
+    assert math.isnan(envelope.report().overall["delta"])
     envelope.update(RATIOS)
-    assert envelope.report().overall["tv_bound"] == 0.0
+    assert envelope.report().overall["delta"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -138,3 +139,21 @@ def test_rows_that_hide_elements_are_refused(name, rows):
     with pytest.raises(TypeError, match=f"{name} must be a plain array or tensor, got a"):
         envelope.update(log_ratio, groups, accepted=accepted)
     assert envelope.seen.item() == 0
+
+
+def test_an_update_and_its_M_make_few_calls():
+    """They go with every batch, however small."""
+    envelope, rows, called = Envelope(), torch.zeros(4), []
+
+    def calls_of(call):
+        called.clear()
+        sys.setprofile(lambda frame, event, _: event == "call" and called.append(frame.f_code))
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+        return len(called)
+
+    envelope.update(rows)
+    assert calls_of(lambda: envelope.update(rows)) <= 20, called
+    assert calls_of(envelope.log_M) <= 10, called

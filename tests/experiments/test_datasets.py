@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rskernels.experiments.bundled import load_digits
-from rskernels.experiments.datasets import load_data
+from rskernels.experiments.datasets import load
 
 
 def generator(seed=0):
@@ -23,7 +23,8 @@ def test_digits_are_the_1797_real_images():
 
 
 def test_pool_is_long_tailed_and_shares_no_image_with_the_test_set():
-    pool, test, counts = load_data("digits", imbalance=20, test_fraction=0.4, generator=generator())
+    loaded = load("digits", imbalance=20, test_fraction=0.4, generator=generator())
+    pool, test, counts = loaded.data
     assert counts.max() / counts.min() == 20
     assert pool.labels.bincount().tolist() == counts.tolist()
     assert test.labels.bincount().tolist() == [70] * 10
@@ -34,7 +35,7 @@ def test_pool_is_long_tailed_and_shares_no_image_with_the_test_set():
 
 def test_unknown_data_set_is_refused_with_the_accepted_ones():
     with pytest.raises(ValueError, match="'cifar': accepted are digits, wine, breast_cancer"):
-        load_data("cifar", imbalance=20, test_fraction=0.4, generator=generator())
+        load("cifar", imbalance=20, test_fraction=0.4, generator=generator())
 
 
 def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):

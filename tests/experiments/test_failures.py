@@ -14,9 +14,15 @@ import pytest
 
 from rskernels.experiments.comparison import runner
 from rskernels.experiments.comparison.intervals import at_equal_cost, collect, paired
-from rskernels.experiments.comparison.report import table, write_report
+from rskernels.experiments.comparison.report import (
+    frozen,
+    overview,
+    sentences,
+    table,
+    write_report,
+)
 from rskernels.experiments.comparison.runner import ERROR, Failure, folder_of, is_done, run_all
-from rskernels.experiments.suite import make_runs
+from rskernels.experiments.suite import FROZEN, make_runs
 from rskernels.rsft.errors import TrainingError
 from rskernels.rsft.rules import RULES, Rule
 
@@ -149,3 +155,54 @@ def test_a_run_that_failed_is_tried_again(straight, tmp_path, monkeypatch):
     assert [f.reason for f in failures] == ["ZeroDivisionError: division by zero"] * 2
     assert timeless(make(tmp_path)) == timeless(straight[1])
     assert not list(tmp_path.rglob(ERROR))
+
+
+def of_seeds(result, seeds, **changes):
+    """Return a result over three seeds, all as its first run was, of which only these are done."""
+    done = np.isin(np.arange(3), seeds)
+    measures = {name: np.where(done, v[0], np.nan) for name, v in result.measures.items()}
+    courses = {name: np.where(done[:, None], v[0], np.nan) for name, v in result.courses.items()}
+    lost = (Failure(None, "lost"),) * (3 - len(seeds))
+    return result._replace(measures=measures, courses=courses, failures=lost, **changes)
+
+
+def test_an_M_that_the_pilot_fixed_is_compared_on_the_seeds_that_both_finished(straight):
+    learns = of_seeds(straight[1][-1], [0, 1])
+    fixed = of_seeds(straight[1][-1], [2], name=learns.name + FROZEN)
+    [sentence] = frozen([learns, fixed])
+    assert sentence == f"`{fixed.title}` **cannot be compared** with the M that goes on learning."
+    fixed = of_seeds(straight[1][-1], [1, 2], name=fixed.name)
+    for course in ("M", "acceptance", "delta"):
+        fixed.courses[course][2] = 1e6  # of a seed that the other lacks
+        learns.courses[course][0] = 1e6
+    [sentence] = frozen([learns, fixed])
+    M = learns.courses["M"][1, 2:].mean()
+    assert "+0.000, of one seed. Over the second half M is " in sentence
+    assert f"M is {M:.3g} for {M:.3g}, " in sentence
+    assert "1e+06" not in sentence
+    assert "1000000" not in sentence
+
+
+def test_costs_are_of_the_seeds_that_both_finished_and_so_is_the_best_baseline(straight):
+    plain, weights, ours = (
+        of_seeds(r, s) for r, s in zip(straight[1], ([0, 1], [0, 2], [0, 1]), strict=True)
+    )
+    for result, accuracies in ((plain, (0.5, 0.5, np.nan)), (weights, (0.4, np.nan, 0.9))):
+        result.measures["balanced_accuracy"][:] = accuracies
+    plain.measures["gradient_samples"][:] = 100, 300, np.nan
+    ours.measures["gradient_samples"][:] = 50, 150, np.nan
+    weights.measures["gradient_samples"][:] = 70, np.nan, 9e6
+    [sentence] = sentences([plain, weights, ours])
+    # The other is better only on a seed that rejection lacks.
+    assert "*plain (2 of 3 seeds)*" in sentence
+    assert "with 100 gradient samples for 200 and" in sentence
+    [sentence] = sentences([weights, ours])
+    assert "of one seed, with 50 gradient samples for 70 and" in sentence
+
+
+def test_nothing_is_said_of_equal_cost_where_nothing_can_be(straight):
+    plain, _, ours = straight[1]
+    text = overview([(WINE, [of_seeds(plain, [0, 1]), of_seeds(ours, [2])])])
+    assert text.startswith(
+        "Of 1 cases of rejection against the best baseline: cannot be compared 1.\n"
+    )

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from rskernels.experiments import datasets
 from rskernels.experiments.config import GradientConfig, SampleConfig, TuneConfig
-from rskernels.experiments.datasets import load_data
 from rskernels.experiments.families import run
 from rskernels.experiments.multimodal.data import load_spoken_digits, pool_counts
 from rskernels.experiments.multimodal.network import (
@@ -37,9 +37,9 @@ def generator(seed=0):
 
 
 def load(imbalance=5.0, test_fraction=0.4, seed=0):
-    return load_data(
+    return datasets.load(
         "multimodal", imbalance=imbalance, test_fraction=test_fraction, generator=generator(seed)
-    )
+    ).data
 
 
 def cells(samples):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from rskernels.experiments import datasets
 from rskernels.experiments.config import GradientConfig, SampleConfig, TuneConfig
-from rskernels.experiments.datasets import load_data
 from rskernels.experiments.families import run
 from rskernels.rsft.errors import CheckpointError, DataError
 
@@ -85,6 +85,68 @@ def test_a_constant_column_is_not_used_and_that_is_said(tmp_path, capsys):
     assert "1 column(s) of" in capsys.readouterr().err
 
 
+FLAT = {
+    "table": np.tile([1.5, 0.0, -7.0], (40, 1)),
+    "images": np.full((40, 1, 6, 6), 77, np.uint8),
+    "black": np.zeros((40, 1, 6, 6)),
+}
+
+
+@pytest.mark.parametrize("x", FLAT)
+def test_rows_that_are_all_alike_are_nothing_to_learn(tmp_path, x):
+    np.savez(tmp_path / "x.npz", x=FLAT[x], y=np.arange(40) % 2)
+    config = GradientConfig(data="npz", path=str(tmp_path / "x.npz"))
+    with pytest.raises(DataError, match=r"x\.npz is alike in all 24 rows that are trained on"):
+        run(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+FINE = {
+    "nanoseconds": lambda i: 1_700_000_000_000_000_000 + 1000 * i,
+    "beyond 2**53": lambda i: 2**60 + i,
+    "unsigned": lambda i: 2**63 + i.astype(np.uint64),
+    "halves": lambda i: 1e13 + 0.5 * i,
+    "tiny": lambda i: 1e-60 * i,
+    "smaller than float32": lambda i: 1e-40 * (i + 1),
+}
+
+
+@pytest.mark.parametrize("column", FINE)
+def test_what_float32_would_lose_of_a_column_is_kept(tmp_path, capsys, column):
+    i = np.arange(40)
+    values = FINE[column](i)
+    np.savez(tmp_path / "x.npz", x=values[:, None], y=i % 2)
+    data = load(GradientConfig(data="npz", path=str(tmp_path / "x.npz")))
+    inputs = torch.cat([data.pool.inputs, data.test.inputs])
+    # Differences are taken of Python's numbers, whose integers are exact.
+    above = np.array([value - values.min().item() for value in values.tolist()], float)
+    got = inputs[:, 0].double().sort().values
+    got = (got - got[0]) / (got[-1] - got[0])
+    assert torch.allclose(got, torch.from_numpy(above / above.max()), atol=1e-5)
+    said = capsys.readouterr().err
+    assert "column(s) 0 are brought to 0 … 1, since float32 would round away" in said
+    assert "not used" not in said
+
+
+def test_what_lies_too_far_outside_to_be_tested_on_is_refused(tmp_path):
+    y = np.arange(40) % 2
+    x = np.random.default_rng(0).normal(size=(40, 2)) * [1, 1e-30]
+    np.savez(tmp_path / "x.npz", x_train=x, y_train=y, x_test=x + np.array([0, 1e10]), y_test=y)
+    with pytest.raises(DataError, match=r"column 1 of .* in rows to test on, numbers that are"):
+        load(GradientConfig(data="npz", path=str(tmp_path / "x.npz")))
+
+
+def test_the_digits_of_a_file_are_those_that_are_bundled(tmp_path):
+    """Their pixels are real numbers from 0 to 16, where bytes go from 0 to 255."""
+    sklearn = pytest.importorskip("sklearn.datasets")
+    digits = sklearn.load_digits()
+    np.savez(tmp_path / "x.npz", x=digits.images, y=digits.target)
+    own = load(GradientConfig(data="npz", path=str(tmp_path / "x.npz"), imbalance=20.0))
+    bundled = load(GradientConfig())
+    assert torch.equal(own.pool.inputs, bundled.pool.inputs)
+    assert torch.equal(own.test.inputs, bundled.test.inputs)
+
+
 @pytest.mark.parametrize("family", QUICK)
 def test_one_class_is_nothing_to_learn(tmp_path, family):
     path = write(tmp_path / "x.npz", sizes=[30])
@@ -97,7 +159,7 @@ def test_one_class_is_nothing_to_learn(tmp_path, family):
 def test_a_class_too_small_to_be_split_is_named(tmp_path):
     path = write(tmp_path / "x.npz", sizes=[9, 1, 9])
     with pytest.raises(DataError, match="of the 1 rows of the smallest class, 1; it must leave"):
-        load_data(
+        datasets.load(
             "npz", path=str(path), imbalance=None, test_fraction=0.4, generator=torch.Generator()
         )
 
@@ -121,7 +183,11 @@ def test_a_run_is_resumed_on_the_same_arrays_wherever_they_are(tmp_path, family,
     # Other bytes of the same arrays.
     with np.load(tmp_path / "moved.npz") as arrays:
         np.savez_compressed(tmp_path / "compressed.npz", **arrays)
-    resume("compressed.npz")
+        # Of x what is read is float32, of y int64.
+        short = {"x": arrays["x"].astype(np.float32), "y": arrays["y"].astype(np.int8)}
+    np.savez(tmp_path / "short.npz", **short)
+    for where in ("compressed.npz", "short.npz"):
+        resume(where)
     for changes in ({"shift": 1e-3}, {"sizes": [80, 31, 12, 6]}, {"columns": 4}):
         write(tmp_path / "moved.npz", **changes)
         with pytest.raises(CheckpointError, match="holds a run on other data"):

@@ -1,11 +1,14 @@
 """The CPU kernels under Python threads, after fork, and with any number of torch threads."""
 
+import signal
 import threading
+import time
 
 import pytest
 import torch
 
 import rskernels
+from rskernels.kernels.cpu.threads import SERIAL_WORK, run_units
 
 from ..support.bits import same_bits
 from ..support.processes import run_python
@@ -213,3 +216,36 @@ print(interrupts)
 @pytest.mark.process
 def test_an_interrupt_as_a_worker_ends_hangs_nothing():
     assert run_python(INTERRUPTED, timeout=60).strip() == "3"
+
+
+class Alarm(Exception):
+    """Raised by a signal's handler, as a timeout would be."""
+
+
+def test_no_worker_outlasts_its_call_whatever_a_signal_raises(threads):
+    threads(2)
+    begun, over = threading.Event(), threading.Event()
+
+    def kernel(share, arguments):
+        if threading.current_thread() is threading.main_thread():
+            begun.wait(30)
+        else:
+            begun.set()
+            time.sleep(0.4)
+            over.set()
+
+    def ring(number, frame):
+        if not over.is_set():
+            raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        # The second comes while the first is held.
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+        with pytest.raises(Alarm):
+            run_units(kernel, (64, 1, 64), SERIAL_WORK)
+        is_over = over.is_set()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert is_over

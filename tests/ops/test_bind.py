@@ -1,5 +1,7 @@
 """Binding: the arguments of a decision leave it checked, once, as every backend takes them."""
 
+import sys
+
 import pytest
 import torch
 
@@ -106,3 +108,20 @@ ELSEWHERE = torch.empty(4, device="meta")
 def test_a_tensor_elsewhere_is_refused_beside_plain_ones(changes, error, message):
     with pytest.raises(error, match=message):
         call(**changes)
+
+
+def test_plain_numbers_are_not_looked_at_twice():
+    # On few rows each of Python's calls is felt.
+    called = []
+    for call in (
+        lambda: rskernels.accept_mask(LOGITS, 0.5, 2.0, targets=TARGETS, seed=1),
+        lambda: rskernels.bernoulli_mask(LOGITS, 1.0, seed=1),
+    ):
+        call()
+        sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name))
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+    assert {"accept_mask", "bernoulli_mask"} <= set(called)
+    assert not {"as_integer", "__instancecheck__"} & set(called)

@@ -43,18 +43,37 @@ def test_nothing_accepted_is_0_and_moves_no_parameter(weights):
     assert loss.grad.tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("log_scale", [-80.0, 0.0, 85.0])
-def test_weights_are_relative_whatever_their_scale(log_scale):
+@pytest.mark.parametrize(
+    ("dtype", "log_scale"),
+    [(torch.float32, scale) for scale in (-80.0, 0.0, 85.0)]
+    + [(torch.float64, scale) for scale in (-690.0, -138.0, 0.0, 690.0)],  # to 1e-300 and 1e300
+)
+@pytest.mark.parametrize("of", [torch.float32, torch.float64])
+def test_weights_are_relative_whatever_their_scale(dtype, log_scale, of):
     generator = torch.Generator().manual_seed(0)
-    loss, log_weights = torch.randn(2, 64, generator=generator).unbind()
+    loss, log_weights = torch.randn(2, 64, generator=generator).to(of).unbind()
     mask = torch.rand(64, generator=generator) < 0.5
-    weights = (log_weights.double() + log_scale).exp().float()
+    weights = (log_weights.double() + log_scale).exp().to(dtype)
     loss.requires_grad_()
     mean = rskernels.accepted_mean(loss, mask, weights.where(mask, math.nan))
     torch.testing.assert_close(mean.double(), expected(loss, mask, log_weights.double()))
     [gradient] = torch.autograd.grad(mean, loss)
     [wanted] = torch.autograd.grad(expected(loss, mask, log_weights.double()), loss)
     torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wrong", [-1.0, -math.inf, math.inf, math.nan])
+def test_a_weight_that_is_none_makes_the_mean_nan_unless_its_row_is_rejected(wrong, dtype):
+    weights = torch.tensor([wrong, 1.0, 2.0, 3.0], dtype=dtype)
+    loss = losses([1.0, 2.0, 3.0, 4.0])
+    mean = rskernels.accepted_mean(loss, MASK, weights)
+    mean.backward()
+    assert mean.isnan()
+    assert loss.grad.isnan().tolist() == MASK.tolist()
+    assert rskernels.accepted_mean(loss, MASK, weights.flip(0)).isfinite()
+    # A sum of at least 0 does not hide it.
+    assert rskernels.accepted_mean(loss, MASK, weights.fill_(wrong)).isnan()
 
 
 def test_a_row_of_weight_0_is_as_one_that_was_rejected():
@@ -123,10 +142,18 @@ def test_autocast_does_not_narrow_it():
     ("arguments", "error", "message"),
     [
         (([1.0], MASK), TypeError, "loss must be a torch.Tensor, got list"),
-        ((torch.ones(4).long(), MASK), TypeError, "loss must be floating, got torch.int64"),
+        (
+            (torch.ones(4).long(), MASK),
+            TypeError,
+            "loss must be float32.* or float16, got torch.int64",
+        ),
         ((torch.ones(4), torch.ones(4)), TypeError, "mask must be bool, got torch.float32"),
         ((torch.ones(2, 4), MASK), ValueError, r"shape of the loss, \[2, 4\], got \[4\]"),
-        ((torch.ones(4), MASK, MASK), TypeError, "weights must be floating, got torch.bool"),
+        ((torch.ones(4), MASK, MASK), TypeError, r"weights must be float32.*, got torch.bool"),
+        ((torch.ones(4).to(torch.float8_e4m3fn), MASK), TypeError, "loss must be .*got .*float8"),
+        ((torch.ones(4), MASK, torch.ones(4).to(torch.float8_e5m2)), TypeError, "weights must be"),
+        ((torch.ones(4).to_sparse(), MASK), TypeError, "loss must be a strided tensor"),
+        ((torch.ones(4), MASK.to_sparse()), TypeError, "mask must be a strided tensor"),
         ((torch.ones(4), MASK, torch.ones(1)), ValueError, r"weights must have the shape"),
         ((torch.ones(4), MASK.to("meta")), ValueError, "mask is on meta, the loss on cpu"),
     ],
@@ -134,3 +161,12 @@ def test_autocast_does_not_narrow_it():
 def test_errors_say_what_is_accepted(arguments, error, message):
     with pytest.raises(error, match=message):
         rskernels.accepted_mean(*arguments)
+
+
+def test_a_masked_tensor_is_refused():
+    with pytest.warns(UserWarning, match="prototype"):
+        masked = torch.masked.masked_tensor(torch.ones(4), MASK)
+    with pytest.raises(TypeError, match=r"loss is a MaskedTensor.* leave rows out by the mask"):
+        rskernels.accepted_mean(masked, MASK)
+    with pytest.raises(TypeError, match="weights is a MaskedTensor"):
+        rskernels.accepted_mean(torch.ones(4), MASK, masked)

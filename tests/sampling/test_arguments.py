@@ -1,6 +1,7 @@
 """``rejection_sample``: what it refuses, by a message that says what is accepted."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rskernels.rsft import FamilyProposal
 
 ARGUMENTS = [
     ({"num_samples": -1}, ValueError, "num_samples must be at least 0, got -1"),
+    ({"num_samples": 10**400}, ValueError, r"num_samples must be below 2\*\*63"),
     ({"num_samples": 1.5}, TypeError, "num_samples must be an int, got float"),
     ({"num_samples": True}, TypeError, "num_samples must be an int, got bool"),
     ({"pilot": 0}, ValueError, "pilot must be at least 1, got 0"),
@@ -22,6 +24,11 @@ ARGUMENTS = [
     ({"min_acceptance": 2.0}, ValueError, r"min_acceptance must be in \(0, 1\], got 2.0"),
     ({"min_acceptance": math.nan}, ValueError, "min_acceptance must be above 0, got nan"),
     ({"log_M": math.inf}, ValueError, "log_M must be finite, got inf"),
+    ({"max_seconds": 10**400}, ValueError, "max_seconds must fit float64, got a larger int"),
+    ({"max_seconds": -(10**5000)}, ValueError, "max_seconds must fit float64, got a larger int"),
+    ({"min_acceptance": Fraction(10**400)}, ValueError, "min_acceptance must fit float64"),
+    ({"log_M": 10**400}, ValueError, "log_M must fit float64, got a larger int"),
+    ({"log_M": Fraction(-(10**400))}, ValueError, "log_M must fit float64, got a larger Fraction"),
     ({"log_M": "max"}, TypeError, "log_M must be a float, an Envelope or None, got str"),
     ({"log_M": Envelope(groups=3)}, ValueError, "needs an envelope of one group, got 3"),
     (

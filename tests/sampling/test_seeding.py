@@ -8,6 +8,8 @@ from torch.distributions import Laplace, Normal
 
 from rskernels import rejection_sample
 
+from ..support.processes import run_python
+
 TARGET, PROPOSAL = Normal(0.0, 1.0), Laplace(0.0, 1.0)
 
 
@@ -135,3 +137,124 @@ def test_the_default_device_is_none_of_the_seeds_business():
     expected = draw()
     with torch.device("meta"):
         assert torch.equal(draw(), expected)
+
+
+# The sampler is another thread's, or a caller's of its own that goes on in the child.
+FORK_IN_A_DRAW = """
+import os, threading, torch
+from torch.distributions import Normal
+from rskernels import rejection_sample
+
+torch.cuda.is_available = lambda: {is_available}
+torch.manual_seed(1234)
+expected = torch.rand(2)
+torch.manual_seed(1234)
+drawing, forked = threading.Event(), threading.Event()
+normal = Normal(0.0, 1.0)
+
+def queued_seed():
+    call = [call for call in torch.cuda._lazy_seed_tracker.get_calls() if call][-1][0]
+    return dict(zip(call.__code__.co_freevars, call.__closure__))["seed"].cell_contents
+
+def fork():
+    if (child := os.fork()) == 0:
+        try:
+            work()
+        finally:
+            os._exit(9)
+    assert os.waitpid(child, 0)[1] == 0
+
+def draw(sample, seed=7):
+    return rejection_sample(normal, (sample, normal.log_prob), 10, log_M=0.1, seed=seed).samples
+
+def work():
+    assert torch.equal(torch.rand(1), expected[:1])
+    assert queued_seed() == 1234
+    draw(normal.sample_n)
+    assert torch.equal(torch.rand(1), expected[1:])
+    os._exit(0)
+
+def pausing(n):
+    drawing.set()
+    forked.wait()
+    return torch.randn(n)
+
+def inner(n):
+    draw(pausing, seed=8)
+    return torch.randn(n)
+
+for sample in (pausing, inner):
+    drawing.clear(), forked.clear()
+    other = threading.Thread(target=draw, args=(sample,), daemon=True)
+    other.start()
+    drawing.wait()
+    fork()
+    forked.set()
+    other.join()
+
+plain = draw(torch.randn)
+
+def forking(n):
+    global child
+    child = os.fork()
+    return torch.randn(n)
+
+torch.manual_seed(1234)
+same = torch.equal(draw(forking), plain)
+if child == 0:
+    try:
+        assert same
+        work()
+    finally:
+        os._exit(9)
+assert same and os.waitpid(child, 0)[1] == 0
+assert torch.equal(torch.rand(2), expected)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("is_available", [False, True])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="seeds are queued for no device in use")
+def test_a_child_has_the_generators_that_its_thread_had(is_available):
+    run_python(FORK_IN_A_DRAW.format(is_available=is_available))
+
+
+FORK_IN_MANY_DRAWS = """
+import os, threading, time, torch
+from torch.distributions import Normal
+from rskernels import rejection_sample
+
+drawing, done = threading.Event(), threading.Event()
+normal = Normal(0.0, 1.0)
+
+def sample(n):
+    drawing.set()
+    for _ in range(8):
+        torch.randn(1 << 18)
+    return torch.randn(n)
+
+def draw():
+    while not done.is_set():
+        rejection_sample(normal, (sample, normal.log_prob), 10, log_M=0.1, seed=7)
+
+other = threading.Thread(target=draw, daemon=True)
+other.start()
+drawing.wait()
+for _ in range(10):
+    if (child := os.fork()) == 0:
+        torch.rand(1)
+        os._exit(0)
+    end = time.monotonic() + 20
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        if time.monotonic() > end:
+            os.kill(child, 9)
+            os._exit(8)
+        time.sleep(0.001)
+done.set()
+other.join()
+"""
+
+
+@pytest.mark.process
+def test_a_child_can_draw_whatever_was_drawn_as_it_was_made():
+    run_python(FORK_IN_MANY_DRAWS)

@@ -8,6 +8,7 @@ from torch import distributions as D
 from torch.distributions import transforms
 
 from rskernels import rejection_sample
+from rskernels.sampling.support import density
 
 WIDE = D.Uniform(-1.0, 5.0)
 PLANE = D.Independent(D.Uniform(torch.full((2,), -1.0), torch.full((2,), 4.0)), 1)
@@ -112,6 +113,154 @@ def test_each_component_of_a_mixture_has_its_own_support():
     result = rejection_sample(target, D.Uniform(1.0, 21.0), 2000, seed=0)
     below = 0.5 * (1 - 1 / 9) / (1 - 0.5 / 441 - 0.5 * 9 / 441)
     assert (result.samples < 3).double().mean() == pytest.approx(below, abs=0.06)
+
+
+class Shifted(D.TransformedDistribution):
+    """An exponential from 1 on, as a user writes one."""
+
+    def __init__(self):
+        base = D.Exponential(1.0, validate_args=False)
+        super().__init__(base, [transforms.AffineTransform(1.0, 2.0)], validate_args=False)
+
+
+class Mixture(D.MixtureSameFamily):
+    """A user's mixture."""
+
+
+class Logged(Mixture):
+    """One that adds to the log density of its class."""
+
+    def log_prob(self, value):
+        return super().log_prob(value) + 0.0
+
+
+class Own(D.Independent):
+    """A user's product."""
+
+
+class Pair(D.Distribution):
+    """Two exponentials, whose support speaks of each number, as torch accepts it."""
+
+    support = D.constraints.nonnegative
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__(event_shape=torch.Size([2]))
+
+    def log_prob(self, value):
+        if self._validate_args:
+            self._validate_sample(value)
+        return -value.sum(-1)
+
+
+class Sum(D.Distribution):
+    """Half an exponential, half a Pareto, held in a list, with a support that nobody told."""
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, validate_args):
+        self.parts = [D.Exponential(1.0, validate_args), D.Pareto(2.0, 1.0, validate_args)]
+        super().__init__(validate_args=False)
+
+    def log_prob(self, value):
+        return torch.stack([part.log_prob(value) for part in self.parts]).logsumexp(0)
+
+
+def two(kind=D.MixtureSameFamily, shape=()):
+    """Return half a uniform on [0, 1] and half one on [3, 4], ``shape`` times."""
+    low = torch.tensor([0.0, 3.0]).expand(*shape, 2)
+    weights = D.Categorical(torch.ones(*shape, 2))
+    return kind(weights, D.Uniform(low, low + 1, False), validate_args=False)
+
+
+def is_in_two(x):
+    return is_in_unit(x) | is_in_unit(x - 3)
+
+
+def exponentials(kind=D.Independent):
+    return kind(D.Exponential(torch.ones(2), False), 1, validate_args=False)
+
+
+ROOT = transforms.ComposeTransform(
+    [transforms.PowerTransform(torch.tensor(0.5)), transforms.AffineTransform(1.0, 1.0)]
+)
+COMPOSED = {
+    "subclass of transformed": (Shifted(), WIDE, lambda x: x >= 1),
+    "subclass of mixture": (two(Mixture), WIDE, is_in_two),
+    "mixture of its own density": (two(Logged), WIDE, is_in_two),
+    "subclass of independent": (exponentials(Own), PLANE, lambda x: is_positive(x).all(-1)),
+    "of each number": (Pair(), PLANE, lambda x: is_positive(x).all(-1)),
+    "independent mixture": (
+        D.Independent(two(shape=(2,)), 1),
+        PLANE,
+        lambda x: is_in_two(x).all(-1),
+    ),
+    "transformed mixture": (
+        D.TransformedDistribution(two(), transforms.AffineTransform(0.5, 1.0)),
+        WIDE,
+        lambda x: is_in_two(x - 0.5),
+    ),
+    "composed transforms": (
+        D.TransformedDistribution(D.Exponential(1.0), ROOT, validate_args=False),
+        WIDE,
+        lambda x: x >= 1,
+    ),
+    "mixture of transformed": (
+        D.MixtureSameFamily(
+            EVEN,
+            D.TransformedDistribution(
+                D.Uniform(torch.zeros(2), 1.0, False),
+                transforms.AffineTransform(torch.tensor([0.0, 3.0]), 1.0),
+            ),
+            validate_args=False,
+        ),
+        WIDE,
+        is_in_two,
+    ),
+    "list": (Sum(False), WIDE, is_positive),
+    "validated list": (Sum(True), WIDE, is_positive),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_a_users_classes_and_their_parts_have_their_support(name):
+    target, proposal, is_inside = COMPOSED[name]
+    samples = rejection_sample(target, proposal, 1000, seed=0).samples
+    assert is_inside(samples).all()
+    if is_inside is is_in_two:
+        # Both components, and nothing but them.
+        assert (samples > 2).double().mean() == pytest.approx(0.5, abs=0.08)
+
+
+def pareto(scales):
+    return D.Pareto(torch.tensor(scales), torch.full((len(scales),), 3.0), False)
+
+
+PARETO = D.MixtureSameFamily(EVEN, pareto([1.0, 2.0]), validate_args=False)
+ONE = D.Categorical(torch.ones(1))
+SINGLE = D.Pareto(torch.tensor([[1.0, 2.0]]), 3.0, False)
+ROW = D.MixtureSameFamily(D.Categorical(torch.ones(1, 2)), SINGLE, validate_args=False)
+NESTED = {
+    "itself": PARETO,
+    "subclass": Mixture(EVEN, pareto([1.0, 2.0]), validate_args=False),
+    "transformed": D.TransformedDistribution(PARETO, transforms.AffineTransform(0.0, 1.0)),
+    "mixture": D.MixtureSameFamily(ONE, ROW, validate_args=False),
+    "independent": D.Independent(ROW, 1, validate_args=False),
+    "independent of transformed": D.Independent(
+        D.TransformedDistribution(ROW, transforms.AffineTransform(0.0, 1.0)), 1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_a_component_adds_nothing_outside_of_its_own_support(name):
+    target = NESTED[name]
+    x = torch.tensor([0.5, 1.5, 2.5, math.nan]).reshape(4, *target.event_shape)
+    first = torch.tensor([0.0, 1.5 / 1.5**4, 1.5 / 2.5**4])
+    second = torch.tensor([0.0, 0.0, 12 / 2.5**4])
+    values = density(target)(x)
+    torch.testing.assert_close(values[:3], (first + second).log())
+    assert values[3].isnan()
 
 
 def test_rounding_does_not_put_a_long_simplex_outside():

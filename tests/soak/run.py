@@ -27,6 +27,7 @@ from .watch import ENOUGH, MIB, Sample, children, leaks, steady_memory, take_sam
 from .worker import OFTEN, Common, Worker, WorkerThread
 
 LOADERS = 8  # a loader of forked workers each so many periods
+LONG = 30.0  # seconds, in which all is done that is to be done now and then
 SERIAL_WORK = 1 << 14  # below the product's, so that small calls are shared among threads too
 
 
@@ -66,7 +67,8 @@ class Soak:
             thread.is_stopped = True
         for thread in self.threads:
             thread.join()
-        return [*self.common.failures, *leaks(self.samples)]
+        undone = never_done(self.done(), self.options.skip, time.monotonic() - begin)
+        return [*self.common.failures, *undone, *leaks(self.samples)]
 
     def _is_wanted(self, seconds: float) -> bool:
         # A machine that has much else to do is given the time for a few samples.
@@ -119,9 +121,14 @@ class Soak:
                 self.common.failures.append(f"hang: not done after {patience:g} s: {doing}")
                 finish(self, self.common.failures)
 
+    def done(self) -> Counter[str]:
+        """Return how often each thing was done."""
+        raised = Counter(interrupted=self.interrupts.raised)
+        return sum((worker.counts for worker in self.workers), self.counts + raised)
+
     def summary(self) -> str:
         """Return what was done and what it left, in a line."""
-        done = sum((worker.counts for worker in self.workers), self.counts)
+        done = self.done()
         calls = ", ".join(f"{kind} {done[kind]:,}" for kind in (*CASES, *OFTEN))
         first, last = self.samples[len(self.samples) // 3], self.samples[-1]
         state = ", ".join(
@@ -135,9 +142,21 @@ class Soak:
         total = sum(done[kind] for kind in (*CASES, *OFTEN)) + done["interrupt"]
         return (
             f"seed {self.options.seed}, {total:,} calls in {len(self.samples)} periods ({calls}), "
-            f"{done['loader']} loaders, {self.interrupts.raised:,} of {done['interrupt']:,} "
+            f"{done['loader']} loaders, {done['interrupted']:,} of {done['interrupt']:,} "
             f"interrupted; {state}"
         )
+
+
+def never_done(done: Counter[str], skipped: list[str], seconds: float) -> list[str]:
+    """Return what a long run never did although it was to, a sentence each."""
+    if seconds < LONG:
+        return []
+    wanted = {name: name for name in (*CASES, *OFTEN, "loader")} | {"interrupt": "interrupted"}
+    return [
+        f"{name} was never done in {seconds:.0f} s"
+        for name, count in wanted.items()
+        if name not in skipped and done[count] == 0
+    ]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

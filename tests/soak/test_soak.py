@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from .calls import CASES
+from .run import never_done
 from .watch import LIMITS, MIB, Sample, leaks
+from .worker import OFTEN
 
 REPOSITORY = Path(__file__).parents[2]
 LEAKS = ("leak-memory", "leak-objects", "leak-thread", "leak-file", "leak-child")
@@ -51,6 +55,15 @@ def test_a_child_that_hangs_is_caught():
     assert code == 1
     assert "a child of fork hangs" in said, said + shown
     assert "most recent call first" in shown
+
+
+def test_what_a_long_run_never_did_is_told():
+    done = Counter([*CASES, *OFTEN, "loader", "interrupt", "interrupted"])
+    assert never_done(done, [], 60.0) == []
+    for name, count in (("fork", "fork"), ("loader", "loader"), ("interrupt", "interrupted")):
+        less = done - Counter([count])
+        assert never_done(less, [], 60.0) == [f"{name} was never done in 60 s"]
+        assert never_done(less, [name], 60.0) == never_done(less, [], 5.0) == []
 
 
 FLAT = Sample(*[1000 * MIB] * 2, *[10_000] * 8)

@@ -77,31 +77,39 @@ def raise_in_callable(rng):
     assert place == 3 or caught.value is error
 
 
+class Alarm(Exception):
+    """Raised by a signal's handler, as a timeout would be."""
+
+
 class Interrupts:
-    """Ctrl-C in the main thread at a random time of a call, by a timer's signal."""
+    """Ctrl-C, or a timeout, in the main thread at a random time of a call, by a timer's signal."""
 
     def __init__(self):
         self._is_armed = False
+        self._error: type[BaseException] = KeyboardInterrupt
         self.raised = 0
         signal.signal(signal.SIGALRM, self._ring)
 
     def _ring(self, number, frame):
         if self._is_armed:
-            raise KeyboardInterrupt
+            raise self._error
 
     def interrupt(self, rng, seed):
         """Interrupt a case, then make it again and compare."""
         kinds = ("accept", "dense", "target_log_prob", "envelope", "rejection_sample")
         case = make_case(str(rng.choice(kinds)), seed, int(rng.integers(1000)))
         want = digest_of(case.call())
+        self._error = Alarm if rng.random() < 0.5 else KeyboardInterrupt
         try:
             self._is_armed = True
             signal.setitimer(signal.ITIMER_REAL, float(10.0 ** rng.uniform(-5, -2)))
             case.call()
             self._is_armed = False
-        except KeyboardInterrupt:
+        except (Alarm, KeyboardInterrupt):
             self.raised += 1
         finally:
             self._is_armed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
+            # What comes in the exit of torch's own no_grad leaves gradients off.
+            torch.set_grad_enabled(True)
         assert digest_of(case.call()) == want

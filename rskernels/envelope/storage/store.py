@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -36,12 +38,16 @@ class Store:
     ----------
     options : Options
         As given.
+    reducing : tuple of int, optional
+        The process and thread that reduce it over ranks; what would change it waits for them.
     """
 
     def __init__(self, options: Options, core: _core.Envelope | None = None) -> None:
         refuse_in_graph("an Envelope")
         self.options = options
         self._lock = hold_over_forks(threading.RLock())
+        self.reducing: tuple[int, int] | None = None
+        self._reduced = threading.Condition(self._lock)
         self._core = saved.make_core(options) if core is None else core
         # What no core has yet, since to take it in waits for the device.
         self._waiting: Waiting | None = None
@@ -55,6 +61,10 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         return Store.from_bytes, (self.to_bytes(),)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Store:
+        # Which torch.compile traces where it does not see __reduce__.
+        return Store.from_bytes(self.to_bytes())
+
     @property
     def lock(self) -> threading.RLock:
         """Held while rows or states come in or are read, and by whoever forks the process."""
@@ -64,7 +74,7 @@ class Store:
     @property
     def core(self) -> _core.Envelope:
         """The core with all rows; waits for a device that holds some. Use it under the lock."""
-        with self.lock:
+        with self._lock:
             waiting = self._waiting
             if waiting is None:
                 return self._core
@@ -77,6 +87,28 @@ class Store:
                 )
             return self._core
 
+    def wait_until_reduced(self) -> None:
+        """Wait while another thread reduces it, without the lock, which is held once or more."""
+        while self.reducing is not None:
+            process, thread = self.reducing
+            if process != os.getpid():
+                # A child of fork has the state, and not the thread that reduces.
+                self.reducing = None
+            elif thread == threading.get_ident():
+                raise RuntimeError("an envelope cannot change in the thread that all-reduces it")
+            else:
+                # An interrupt may keep the other from telling.
+                self._reduced.wait(timeout=1.0)
+
+    def add(self, batch: _core.Batch, accepted: NDArray[np.bool_] | None) -> int:
+        """Add a batch, and which rows were accepted; return how many were above the M they met."""
+        with self._lock:
+            core = self.core
+            violations = core.update(batch, torch.get_num_threads())
+            if accepted is not None:
+                core.observe(accepted, batch)
+            return violations
+
     def add_on_device(self, batch: DeviceBatch) -> None:
         """Add a batch, without waiting for its device."""
         if batch.log_ratio.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -85,6 +117,7 @@ class Store:
                 "call it after the replay with the log ratios that the graph has written"
             )
         with self.lock:
+            self.wait_until_reduced()
             device = batch.log_ratio.device
             if self._waiting is None or not self._waiting.is_on(device):
                 # Takes in what waits on another device.
@@ -136,14 +169,38 @@ class Store:
         """Add what another of the same options has seen."""
         self.options.check_equal(other.options.to_dict())
         first, second = in_order((self.lock, other.lock))
-        with first, second:
-            self.core.merge(other.core)
+        while True:
+            # Not with the other's lock held, which is not to be held up.
+            with self._lock:
+                self.wait_until_reduced()
+            with first, second:
+                if self.reducing is None:
+                    self.core.merge(other.core)
+                    return
 
     def all_reduce(self, group: dist.ProcessGroup | None) -> None:
-        """Merge the stores of all processes, in place on each."""
-        with self.lock:
-            reduced = reduce_state(lambda: self.core.state(), self.options, group)
-            self.core.restore(*reduced)
+        """Merge the stores of all processes, in place on each.
+
+        Not under the lock, which a fork would wait for until all ranks have come.
+        """
+        refuse_in_graph("an Envelope")
+        me = os.getpid(), threading.get_ident()
+        try:
+            with self._lock:
+                self.wait_until_reduced()
+                self.reducing = me
+            reduced = reduce_state(self._state, self.options, group)
+            with self._lock:
+                self.core.restore(*reduced)
+        finally:
+            if self.reducing == me:
+                self.reducing = None
+            with self._lock:
+                self._reduced.notify_all()
+
+    def _state(self) -> Columns:
+        with self._lock:
+            return self.core.state()
 
     def state_dict(self) -> dict[str, Any]:
         """Return options by name, and the state."""
@@ -152,13 +209,16 @@ class Store:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace what has been seen; change nothing if the state is unfit."""
+        refuse_in_graph("an Envelope")
         self._restore(saved.read(self.options, state))
 
     def load_bytes(self, data: bytes) -> None:
         """Replace what has been seen by what a core of the same options wrote down."""
+        refuse_in_graph("an Envelope")
         self._restore(saved.read_bytes(self.options, data))
 
     def _restore(self, columns: Columns) -> None:
-        with self.lock:
+        with self._lock:
+            self.wait_until_reduced()
             self._core.restore(columns)
             self._waiting = None

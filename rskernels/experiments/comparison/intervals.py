@@ -101,6 +101,13 @@ def t_interval(values: Array) -> Interval:
     return Interval(float(values.mean()), float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error)
 
 
+def finished(*results: Result) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Say of each seed whether all of these have finished it, ``[seeds]``."""
+    lost: Any = np.isnan([r.measures["balanced_accuracy"] for r in results])
+    done: np.ndarray[Any, np.dtype[np.bool_]] = ~lost.any(axis=0)
+    return done
+
+
 def paired(ours: Result, theirs: Result, measure: str) -> Interval:
     """Return the difference of a measure at the end, ours less theirs, seed by seed."""
     return t_interval(ours.measures[measure] - theirs.measures[measure])
@@ -131,10 +138,12 @@ def at_equal_cost(
 def best_baseline(ours: Result, results: Sequence[Result]) -> tuple[Result, Interval]:
     """Return the baseline of the highest mean balanced accuracy, and our difference from it.
 
-    One of which no run is finished is the last of them.
+    The means are over the seeds that we have finished, of which a baseline without any ranks last.
     """
     means = {
-        r.name: float(mean_of(r.measures["balanced_accuracy"])) for r in results if r.is_baseline
+        r.name: float(mean_of(r.measures["balanced_accuracy"][finished(ours)]))
+        for r in results
+        if r.is_baseline
     }
     best = max(
         (r for r in results if r.is_baseline),

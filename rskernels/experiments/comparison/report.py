@@ -20,6 +20,7 @@ from rskernels.experiments.comparison.intervals import (
     at_equal_cost,
     best_at_equal_cost,
     best_baseline,
+    finished,
     mean_of,
     paired,
     t_interval,
@@ -168,12 +169,15 @@ def sentences(results: Sequence[Result]) -> list[str]:
         if math.isnan(difference.mean):
             lines.append(f"`{r.title}` **{difference.verdict}** with *{best.title}*.")
             continue
-        spent = [show(t_interval(x.measures["gradient_samples"]).mean) for x in (r, best)]
-        seconds = [t_interval(x.measures["seconds"]).mean for x in (r, best)]
+        common = finished(r, best)
+        spent, seconds = (
+            [float(mean_of(x.measures[name][common])) for x in (r, best)]
+            for name in ("gradient_samples", "seconds")
+        )
         text = (
             f"`{r.title}` **{difference.verdict}** against the best baseline, *{best.title}*: "
-            f"{show_range(difference)}, with {spent[0]} gradient samples for {spent[1]} and "
-            f"{seconds[0]:.2f} s for {seconds[1]:.2f} s."
+            f"{show_range(difference)}, with {show(spent[0])} gradient samples for "
+            f"{show(spent[1])} and {seconds[0]:.2f} s for {seconds[1]:.2f} s."
         )
         equal = best_at_equal_cost(r, results)
         if equal is not None:
@@ -193,17 +197,22 @@ def frozen(results: Sequence[Result]) -> list[str]:
         moving = by_name.get(r.name.removesuffix(FROZEN))
         if moving is None or moving is r or not (moving.courses and r.courses):
             continue
+        difference = paired(r, moving, "balanced_accuracy")
+        start = f"`{r.title}` **{difference.verdict}**"
+        if math.isnan(difference.mean):
+            lines.append(f"{start} with the M that goes on learning.")
+            continue
+        common = finished(r, moving)
         late = [x.courses["delta"].shape[1] // 2 for x in (r, moving)]
         M, acceptance, delta = (
             [
-                float(mean_of(x.courses[name][:, at:]).mean())
+                float(mean_of(x.courses[name][common, at:]).mean())
                 for x, at in zip((r, moving), late, strict=True)
             ]
             for name in ("M", "acceptance", "delta")
         )
-        difference = paired(r, moving, "balanced_accuracy")
         lines.append(
-            f"`{r.title}` **{difference.verdict}** against the M that goes on learning: "
+            f"{start} against the M that goes on learning: "
             f"{show_range(difference)}. Over the second half M is {M[0]:.3g} for {M[1]:.3g}, "
             f"acceptance {acceptance[0]:.2f} for {acceptance[1]:.2f}, δ̂ {delta[0]:.3f} for "
             f"{delta[1]:.3f}."
@@ -229,15 +238,15 @@ def overview(compared: Compared) -> str:
             rows.append([case, difference.verdict, best.title, *cells])
     if not rows:
         return "No case of rejection was among those chosen."
-    counted = [
+    at_end, at_equal = (
         ", ".join(f"{verdict} {count[verdict]}" for verdict in VERDICTS if count[verdict])
         for count in (ends, equals)
-    ]
-    headings = ["", "at the end", "best baseline", "at equal gradient samples", "best there"]
-    return (
-        f"Of {len(rows)} cases of rejection against the best baseline: {counted[0]}. At equal "
-        f"gradient samples: {counted[1]}.\n\n{markdown(headings, rows, numbers=False)}"
     )
+    text = f"Of {len(rows)} cases of rejection against the best baseline: {at_end}."
+    if at_equal:
+        text += f" At equal gradient samples: {at_equal}."
+    headings = ["", "at the end", "best baseline", "at equal gradient samples", "best there"]
+    return f"{text}\n\n{markdown(headings, rows, numbers=False)}"
 
 
 def table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -66,6 +67,8 @@ class _Worker:
     def __init__(self, function: Function) -> None:
         self.connection, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=_serve, args=(theirs, function), daemon=True)
+        # The first process that is spawned would start this, which lets interrupts through.
+        resource_tracker.ensure_running()
         # It inherits what is blocked here: an interrupt is for its parent.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

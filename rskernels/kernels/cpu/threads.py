@@ -70,7 +70,7 @@ def _forget_workers() -> None:
 # A child of fork inherits the queue but none of the threads.
 os.register_at_fork(after_in_child=_forget_workers)
 # Nor would it get the lock of a thread that compiles.
-hold_over_forks(global_compiler_lock)
+hold_over_forks(global_compiler_lock._lock)
 
 
 def _work(jobs: SimpleQueue[_Job]) -> None:
@@ -125,16 +125,17 @@ def run_units(
             _jobs.put(job)
         total = kernel(share, arguments) or 0
     finally:
-        # Kernels hold raw addresses: whatever happens here, their memory must outlive them.
+        # Kernels hold raw addresses: whatever a signal's handler raises here, their memory must
+        # outlive them.
         interrupted: BaseException | None = None
         while True:
             try:
                 for job in jobs:
                     job.finish()
                 break
-            except KeyboardInterrupt as interrupt:
-                interrupted = interrupt
-    for error in (*(job.error for job in jobs), interrupted):
+            except BaseException as interrupt:
+                interrupted = interrupted or interrupt
+    for error in (interrupted, *(job.error for job in jobs)):
         if error is not None:
             raise error
     return total + sum(job.result or 0 for job in jobs)

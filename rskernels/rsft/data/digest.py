@@ -13,14 +13,24 @@ def digest(tensors: Iterable[Tensor | None]) -> str:
     Parameters
     ----------
     tensors : iterable of Tensor or None
-        Of any dtype, on any device; None stands for one that is not there.
+        Dense, of any dtype, on any device; None stands for one that is not there.
+
+    Raises
+    ------
+    TypeError
+        If a tensor has no bytes of its own: sparse, nested or on the device "meta".
     """
     sha = hashlib.sha256()
     for tensor in tensors:
         if tensor is None:
             sha.update(b"none;")
             continue
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
+            raise TypeError(
+                f"a digest is of dense tensors that hold numbers, got one of layout "
+                f"{tensor.layout}{' (nested)' * tensor.is_nested} on {tensor.device}"
+            )
         sha.update(f"{tensor.dtype} {list(tensor.shape)};".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
         sha.update(flat.view(torch.uint8).numpy().data)
     return sha.hexdigest()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rskernels.sampling import RejectionResult, rejection_sample
+from rskernels.sampling.bound import ProvedLogM
 
 
 def draw_rows(log_ratio: Tensor, num_samples: int, **options: Any) -> RejectionResult:
@@ -51,7 +52,7 @@ def draw_rows(log_ratio: Tensor, num_samples: int, **options: Any) -> RejectionR
             raise ValueError(
                 f"none of the {len(log_ratio)} rows has a ratio p/q above 0 and below infinity"
             )
-        options["log_M"] = largest
+        options["log_M"] = ProvedLogM(largest)
     uniform = (
         lambda n: torch.randint(len(log_ratio), (n,), device=log_ratio.device),
         lambda rows: log_ratio.new_zeros(len(rows)),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rskernels.rsft.data.arrays import Named, Part, make_samples
-from rskernels.rsft.data.samples import Samples
+from rskernels.rsft.data.arrays import Part, make_samples
+from rskernels.rsft.data.samples import Named, Samples
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
 
@@ -59,7 +59,8 @@ def read_mnist(folder: Path) -> tuple[Samples, Samples | None]:
             raise DataError(
                 f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels"
             )
-        parts.append(Part(Named(images, str(images_path)), Named(labels, str(labels_path))))
+        grey = Named(images[:, None], str(images_path))
+        parts.append(Part(grey, Named(labels, str(labels_path))))
     train, test = make_samples(parts)
     return train, test
 

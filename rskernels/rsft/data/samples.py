@@ -1,7 +1,8 @@
-"""Labelled samples, and a pool and test set of them."""
+"""Labelled samples, a pool and test set of them, and the arrays that they are made of."""
 
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 
@@ -40,3 +41,10 @@ class Data(NamedTuple):
     pool: Samples
     test: Samples
     counts: Tensor
+
+
+class Named(NamedTuple):
+    """An array, and how it is called in what is said of it."""
+
+    values: np.ndarray
+    name: str

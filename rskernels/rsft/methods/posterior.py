@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rskernels.rsft.data.samples import Samples
 from rskernels.sampling import RejectionResult, rejection_sample
+from rskernels.sampling.bound import ProvedLogM
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -128,7 +129,7 @@ def independent(
         log_ratio,
         (sample, lambda theta: theta.new_zeros(len(theta))),
         num_samples,
-        log_M=log_M,
+        log_M=ProvedLogM(log_M),
         on_violation="raise",
         seed=seed,
         **options,

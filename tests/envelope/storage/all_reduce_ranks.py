@@ -1,11 +1,12 @@
 """The ranks of test_all_reduce.py: ``all_reduce_ranks.py COUNT`` forks as many and runs each."""
 
-import datetime
 import math
 import os
+import signal
 import sys
 import tempfile
-import traceback
+import threading
+import time
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from rskernels.envelope import Envelope
 from rskernels.envelope.storage import Store
 from rskernels.envelope.units import COUNTS, SUMS
+from tests.support.ranks import run_ranks
 from tests.support.states import columns
 
 ROWS = 6000
@@ -91,6 +93,36 @@ def refuse(store):
     raise IndexError("a group id lies outside")
 
 
+def others_meanwhile(rank):
+    """While rank 0 waits for the others its other threads read and fork, and updates come after."""
+    group = dist.new_group()
+    envelope, other, rows = fill({}, rank), Envelope(), torch.zeros(3)
+    if rank == 0:
+        seen = envelope.seen.item()
+        calls = ((envelope.all_reduce, group), (envelope.update, rows), (envelope.merge, other))
+        threads = [threading.Thread(target=call, args=[given]) for call, given in calls]
+        threads[0].start()
+        while envelope._store.reducing is None:
+            time.sleep(0.001)
+        for thread in threads[1:]:
+            thread.start()
+            thread.join(0.1)
+        assert other.merge(envelope).seen.item() == envelope.seen.item() == seen
+        if (child := os.fork()) == 0:
+            signal.alarm(20)
+            envelope.merge(other).update(rows)
+            os._exit(envelope.seen.item() != 2 * seen + 3)
+        assert os.waitpid(child, 0)[1] == 0
+    dist.barrier()
+    if rank == 0:
+        for thread in threads:
+            thread.join()
+    else:
+        envelope.all_reduce(group)
+    more = seen + 3 if rank == 0 else 0
+    assert envelope.seen.item() == fill({}).seen.item() + more
+
+
 def main():
     rank, ranks = dist.get_rank(), dist.get_world_size()
     for options in OPTIONS:
@@ -164,30 +196,10 @@ def main():
         with pytest.raises(IndexError if is_broken else RuntimeError, match=r"outside|of rank"):
             envelope.all_reduce()
     assert envelope.to_bytes() == before
+    others_meanwhile(rank)
     dist.barrier()
 
 
-def start(rank, ranks, store):
-    """Fork a rank, so that all have torch from one import, and return its process."""
-    if child := os.fork():
-        return child
-    status = 1
-    try:
-        limit = datetime.timedelta(seconds=120)
-        dist.init_process_group("gloo", store, limit, ranks, rank)
-        main()
-        dist.destroy_process_group()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
 if __name__ == "__main__":
-    count = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
-        children = [start(rank, count, f"file://{folder}/store") for rank in range(count)]
-        statuses = [os.waitpid(child, 0)[1] for child in children]
-    sys.exit(any(statuses))
+        sys.exit(not run_ranks(int(sys.argv[1]), f"{folder}/store", main))

@@ -1,6 +1,6 @@
 """The ranks of test_checkpoint.py: ``checkpoint_ranks.py SAVING LOADING FOLDER`` forks them."""
 
-import os
+import functools
 import sys
 
 import torch
@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
 
 from rskernels.envelope import Envelope
+from tests.support.ranks import run_ranks
 
 OPTIONS = [
     {},
@@ -34,8 +35,8 @@ def common(options, ranks):
     return whole
 
 
-def save(rank, ranks, saved, folder):
-    states = {}
+def save(saved, folder):
+    rank, states = dist.get_rank(), {}
     for i, options in enumerate(OPTIONS):
         own = fill(options, rank)
         # An entry of one name holds one rank's, whole; reduced, it is that of all.
@@ -45,7 +46,7 @@ def save(rank, ranks, saved, folder):
     checkpoint.save(states, checkpoint_id=folder)
 
 
-def load(rank, ranks, saved, folder):
+def load(saved, folder):
     for i, options in enumerate(OPTIONS):
         names = [f"any_{i}", f"all_{i}", *(f"own_{i}_{other}" for other in range(saved))]
         envelopes = {name: fill(options, 7) for name in names}
@@ -65,27 +66,9 @@ def load(rank, ranks, saved, folder):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
-def start(action, rank, ranks, saved, folder):
-    """Fork a rank and return its process."""
-    if child := os.fork():
-        return child
-    status = 1
-    try:
-        dist.init_process_group("gloo", f"file://{folder}/{action}", rank=rank, world_size=ranks)
-        {"save": save, "load": load}[action](rank, ranks, saved, f"{folder}/checkpoint")
-        dist.destroy_process_group()
-        status = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
 if __name__ == "__main__":
     saving, loading, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    for action, ranks in (("save", saving), ("load", loading)):
-        children = [start(action, rank, ranks, saving, folder) for rank in range(ranks)]
-        statuses = [os.waitpid(child, 0)[1] for child in children]
-        if any(statuses):
+    for action, ranks in ((save, saving), (load, loading)):
+        work = functools.partial(action, saving, f"{folder}/checkpoint")
+        if not run_ranks(ranks, f"{folder}/{action.__name__}", work):
             sys.exit(1)

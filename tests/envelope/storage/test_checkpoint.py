@@ -3,9 +3,6 @@
 What each rank checks is checkpoint_ranks.py.
 """
 
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +11,8 @@ import torch
 import torch.distributed as dist
 
 from rskernels.envelope import Envelope
+
+from ...support.ranks import run_script
 
 checkpoint = pytest.importorskip("torch.distributed.checkpoint")
 pytestmark = [
@@ -135,13 +134,4 @@ def test_a_state_that_does_not_fit_changes_nothing(error, message, change):
 @pytest.mark.process
 @pytest.mark.parametrize(("saving", "loading"), [(2, 1), (1, 2)])
 def test_ranks_save_and_another_number_loads(saving, loading, tmp_path):
-    paths = [str(RANKS.parents[3]), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, str(RANKS), str(saving), str(loading), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(RANKS, saving, loading, tmp_path)

@@ -304,6 +304,16 @@ def test_bytes_return_the_envelope(options):
     assert other.merge(envelope).seen.sum() == 2 * envelope.seen.sum()
 
 
+def test_a_mass_that_no_envelope_holds_is_refused():
+    envelope = Envelope("budget", rate=0.5)
+    envelope.update(ratios(-INF, 0.0))
+    state = columns(envelope)
+    assert state["bin_edge"][0] == -INF
+    state["bin_mass"][0] = 5e-324
+    with pytest.raises(ValueError, match="ratios of 0 have no mass"):
+        envelope.load_state_dict(state)
+
+
 def test_bytes_that_are_no_envelope_change_nothing():
     envelope = filled(OPTIONS[1])
     before = copy.deepcopy(envelope)

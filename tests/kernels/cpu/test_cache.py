@@ -6,54 +6,15 @@ import resource
 import shutil
 
 import pytest
-from numba import njit
 from numba.core import config
 
 from rskernels import _core
-from rskernels.kernels.cpu import cache
+from rskernels.kernels.cpu.cache import kernels, places
+from rskernels.kernels.cpu.cache.digests import digest
 
+from ...support.kernel_cache import addition, kept, misses
 from ...support.package import FOLDER
 from ...support.processes import drop_privileges, run_python
-
-
-def addition():
-    """Return an addition as another process would have it, with nothing compiled yet."""
-
-    @cache.cached
-    @njit
-    def add(a, b):
-        return a + b
-
-    return add
-
-
-def misses(function):
-    return sum(function.stats.cache_misses.values())
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Only the folders of a test: the chosen one, the package's own, a home and a temporary one."""
-    monkeypatch.setattr(cache, "HERE", tmp_path / "package")
-    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "chosen"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path / "tmp"))
-    cache._warn.cache_clear()
-    return tmp_path
-
-
-@pytest.fixture
-def only_temporary(folder, monkeypatch):
-    """Folders of which none but the temporary one can be written."""
-    monkeypatch.setattr(config, "CACHE_DIR", "")
-    for name in ("package", "home"):
-        (folder / name).write_text("a file, and no folder", encoding="utf-8")
-    return folder / "tmp" / f"rskernels-{os.geteuid()}"
-
-
-def kept(folder):
-    return sorted(folder.rglob("*.nbk"))
 
 
 def test_what_is_compiled_is_found_again(folder):
@@ -70,7 +31,7 @@ DAMAGES = {
     "cut short": lambda content: content[: len(content) // 2],
     "garbage": lambda content: b"\xa5" * len(content),
     "one bit": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
-    "not a kernel": lambda content: content[:32] + cache._digest(content[:32] + b"N.") + b"N.",
+    "not a kernel": lambda content: content[:32] + digest(content[:32] + b"N.") + b"N.",
 }
 
 
@@ -87,16 +48,61 @@ def test_a_damaged_file_is_healed(folder, damage):
     assert misses(healed) == 0
 
 
-def test_a_kernel_of_other_sources_is_replaced(folder, monkeypatch):
+def test_a_damaged_file_is_no_news_where_a_sound_one_is(folder, recwarn):
     assert addition()(1, 2) == 3
-    monkeypatch.setattr(cache, "_stamp", lambda: bytes(32))
+    (file,) = kept(folder)
+    copy = folder / "package" / "__pycache__" / file.name
+    copy.parent.mkdir()
+    shutil.copy(file, copy)
+    file.write_bytes(b"damaged")
+    again = addition()
+    assert again(1, 2) == 3
+    assert misses(again) == 0
+    assert not recwarn.list
+
+
+def of_sources(monkeypatch, stamp):
+    """Return an addition of other sources, as of another version."""
+    monkeypatch.setattr(kernels, "stamp", lambda: bytes([stamp]) * 32)
+    return addition()
+
+
+def test_versions_keep_their_kernels_side_by_side(folder, monkeypatch):
+    for stamp in (1, 2):
+        assert of_sources(monkeypatch, stamp)(1, 2) == 3
+    for stamp in (1, 2):
+        again = of_sources(monkeypatch, stamp)
+        assert again(1, 2) == 3
+        assert misses(again) == 0
+    assert len(kept(folder)) == 2
+
+
+def test_a_kernel_of_other_sources_is_not_used(folder, monkeypatch):
+    # Whose digests begin alike, so that the names of their files are the same.
+    monkeypatch.setattr(kernels, "stamp", lambda: bytes(32))
+    assert addition()(1, 2) == 3
+    monkeypatch.setattr(kernels, "stamp", lambda: bytes(31) + b"1")
     edited, again = addition(), addition()
     assert edited(1, 2) == again(1, 2) == 3
     assert (misses(edited), misses(again)) == (1, 0)
     assert len(kept(folder)) == 1
 
 
-@pytest.mark.parametrize("option", cache.OPTIONS)
+def test_what_other_versions_did_not_use_for_a_month_is_removed(folder, monkeypatch):
+    for stamp in (1, 2):
+        assert of_sources(monkeypatch, stamp)(1, 2) == 3
+    unused = next(file for file in kept(folder) if ".01010101." in file.name)
+    left = unused.with_name(f"{unused.name}.0.tmp")
+    left.write_bytes(b"of a process that was killed")
+    for file in (unused, left):
+        os.utime(file, (1, 1))
+    assert of_sources(monkeypatch, 3)(1, 2) == 3
+    names = [file.name for file in kept(folder)]
+    assert [name.split(".")[-3] for name in names] == ["02020202", "03030303"]
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("option", kernels.OPTIONS)
 def test_a_kernel_of_other_options_is_another(folder, monkeypatch, option):
     assert addition()(1, 2) == 3
     monkeypatch.setattr(config, option, 1 - bool(getattr(config, option)))
@@ -104,6 +110,24 @@ def test_a_kernel_of_other_options_is_another(folder, monkeypatch, option):
     assert other(1, 2) == 3
     assert misses(other) == 1
     assert len(kept(folder)) == 2
+
+
+class Alarm(Exception):
+    """Raised by a signal's handler."""
+
+
+@pytest.mark.parametrize("error", [Alarm, TimeoutError])
+@pytest.mark.parametrize("doing", ["read", "write"])
+def test_what_a_signal_raises_is_not_lost(folder, monkeypatch, doing, error):
+    def interrupted(*arguments):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(places.Place, doing, interrupted)
+        with pytest.raises(error):
+            addition()(1, 2)
+    assert addition()(1, 2) == 3
+    assert len(kept(folder)) == 1
 
 
 @contextlib.contextmanager
@@ -138,41 +162,10 @@ def test_the_temporary_folder_serves_where_there_is_no_other(only_temporary):
     assert misses(again) == 0
 
 
-def open_to_all(place):
-    place.mkdir()
-    place.chmod(0o777)
-
-
-def of_another(place):
-    place.mkdir(mode=0o700)
-    os.chown(place, 65534, 65534)
-
-
-def linked(place):
-    elsewhere = place.with_name("elsewhere")
-    elsewhere.mkdir(mode=0o700)
-    place.symlink_to(elsewhere)
-
-
-def exchangeable(place):
-    place.mkdir(mode=0o700)
-    place.parent.chmod(0o777)
-
-
-@pytest.mark.parametrize("lay", [open_to_all, of_another, linked, exchangeable])
-def test_code_that_others_could_have_laid_there_is_not_run(only_temporary, lay):
-    if lay is of_another and os.geteuid() != 0:
-        pytest.skip("only root can make a folder that is another's")
-    lay(only_temporary)
-    with pytest.warns(RuntimeWarning, match="cannot be kept"):
-        assert addition()(1, 2) == 3
-    assert not kept(only_temporary)
-
-
 def test_no_folder_depends_on_where_the_process_is(folder, monkeypatch):
     # As of a user who has no home.
     monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
-    assert all(path.is_absolute() for path in cache._folders())
+    assert all(place.folder.is_absolute() for place in places.places())
 
 
 READ_ONLY = """

@@ -42,7 +42,7 @@ def test_another_M_may_be_asked_for():
     log_ratio = torch.tensor([1.0, 4.0]).log()
     capped = draw_rows(log_ratio, DRAWS, log_M=math.log(2.0), on_violation="cap", seed=3)
     assert shares_within(capped.samples.bincount(), torch.tensor([1.0, 2.0]) / 3)
-    assert capped.report.tv_bound == pytest.approx(0.4, abs=0.01)
+    assert capped.report.delta == pytest.approx(0.4, abs=0.01)
     exact = draw_rows(log_ratio, DRAWS, log_M=Envelope(on_violation="thin"), seed=3)
     assert shares_within(exact.samples.bincount(), torch.tensor([1.0, 4.0]) / 5)
 

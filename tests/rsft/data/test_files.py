@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rskernels.experiments.datasets import load_data
+from rskernels.experiments.datasets import load
 from rskernels.rsft.data.files import read_idx, read_mnist, read_npz
 from rskernels.rsft.errors import DataError
 
@@ -64,13 +64,13 @@ def test_other_names_of_the_same_files(mnist):
 
 
 def test_the_files_own_test_set_is_kept(mnist):
-    data = load_data(
+    data = load(
         "mnist",
         path=str(mnist),
         imbalance=4,
         test_fraction=0.4,
         generator=torch.Generator().manual_seed(0),
-    )
+    ).data
     assert len(data.test.labels) == 30
     assert data.counts.max() == 4 * data.counts.min()
 
@@ -220,11 +220,11 @@ def test_an_npz_file_that_promises_more_than_fits_in_memory(tmp_path):
 )
 def test_a_path_is_given_where_it_is_needed(name, path, message):
     with pytest.raises(ValueError, match=message):
-        load_data(name, path=path, imbalance=1, test_fraction=0.4, generator=torch.Generator())
+        load(name, path=path, imbalance=1, test_fraction=0.4, generator=torch.Generator())
 
 
 def test_classes_to_test_on_are_those_to_train_on(tmp_path):
     x, y = arrays(12)
     path = write(tmp_path / "x.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4] % 2)
     with pytest.raises(DataError, match=r"classes \[0, 1, 2\] to train on and \[0, 1\] to test on"):
-        load_data("npz", path=str(path), imbalance=1, test_fraction=0.4, generator=None)
+        load("npz", path=str(path), imbalance=1, test_fraction=0.4, generator=None)

@@ -84,6 +84,6 @@ def _replace(faults, names):
 def _renamed(source, name):
     """Return the source with imports of the copy, without Numba's cache on disk."""
     source = re.sub(r"(?m)^((?:from|import) )rskernels\b", rf"\1{name}", source)
-    for module in SHARED:
+    for module in (*SHARED, "_python"):
         source = source.replace(f"{name}.{module}", f"rskernels.{module}")
     return source.replace("@cached\n", "")

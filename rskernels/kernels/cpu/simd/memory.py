@@ -38,7 +38,9 @@ def prefetch(builder, address):
 def stack_memory(size):
     """Return an intrinsic that gives the address of that many bytes, for as long as a call lasts.
 
-    Numba frees an array once it is no longer named, whoever still has its address.
+    Numba frees an array once it is no longer named, whoever still has its address. A kernel takes
+    up to 64 KiB so: a thread that calls it needs a stack of 128 KiB, more than the 32 KiB which
+    ``threading.stack_size`` allows.
     """
 
     @intrinsic
