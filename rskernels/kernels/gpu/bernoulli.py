@@ -8,6 +8,7 @@ from rskernels.kernels.gpu.law import (
     accepts,
     load_seed,
     natural_log,
+    philox_words,
     row_id_of,
     row_word,
     word_uniform,
@@ -44,7 +45,7 @@ def bernoulli_kernel(
     # What the trailing word and the rounding of u may add.
     is_open = valid & (tl.abs(gap) * middle <= 1.0 + middle * OPEN)
     if tl.max(is_open.to(tl.int32), 0) > 0:
-        u = word_uniform(lead, row_word(row_id, stream_id + TRAILING, seed))
+        u = word_uniform(lead, row_word(row_id, stream_id.to(tl.int64) + TRAILING, seed))
         accepted = valid & accepts(log_r, u)
     tl.store(mask_ptr + rows, accepted, mask=present)
 
@@ -66,7 +67,7 @@ def philox_kernel(
     c1 = tl.load(counter_ptr + rows * 4 + 1, mask=present, other=0).to(tl.uint32)
     c2 = tl.load(counter_ptr + rows * 4 + 2, mask=present, other=0).to(tl.uint32)
     c3 = tl.load(counter_ptr + rows * 4 + 3, mask=present, other=0).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox(low | (high << 32), c0, c1, c2, c3)
+    w0, w1, w2, w3 = philox_words(c0, c1, c2, c3, low | (high << 32))
     tl.store(words_ptr + rows * 4, w0.to(tl.int64), mask=present)
     tl.store(words_ptr + rows * 4 + 1, w1.to(tl.int64), mask=present)
     tl.store(words_ptr + rows * 4 + 2, w2.to(tl.int64), mask=present)
