@@ -1,14 +1,15 @@
 """A chunk of a row's entries: each decided exactly or, where that is enough, roughly."""
 
 import numpy as np
-from numba import float64, njit
+from numba import carray, float32, float64, njit
 
-from rskernels.kernels.cpu.decide import tally
+from rskernels.kernels.cpu.dtypes import as_f64
 from rskernels.kernels.cpu.law import (
     compare_roughly,
     decide_exactly,
     decide_roughly,
     ratios,
+    scale_of,
 )
 from rskernels.kernels.cpu.simd.functions import exp2, log
 from rskernels.kernels.cpu.simd.memory import (
@@ -46,6 +47,7 @@ from rskernels.law.numbers import (
     INVALID,
     LOG2_E,
     MASS,
+    SUMMARY,
     VIOLATIONS,
 )
 
@@ -141,13 +143,34 @@ def entries_of(element):
                 violations += count(over)
                 valid_entries += count(valid)
         if log_prob != 0:
-            tally(summary, EXCESS, float64(reduce_add(excess)))
-            tally(summary, MASS, float64(reduce_add(mass)))
-            tally(summary, ACCEPTED, accepted)
-            tally(summary, VIOLATIONS, violations)
-            tally(summary, INVALID, end - begin - valid_entries)
+            sums = carray(as_f64(summary), SUMMARY)
+            sums[EXCESS] += float64(reduce_add(excess))
+            sums[MASS] += float64(reduce_add(mass))
+            sums[ACCEPTED] += accepted
+            sums[VIOLATIONS] += violations
+            sums[INVALID] += end - begin - valid_entries
 
     return decide_entries
+
+
+@njit
+def rough_terms(softmax, density, log_M, model_is_target):
+    """Return (reference, scale, deepest, shared, log2_e) of a row, by which log2 r is taken.
+
+    log2 r is ``shared + (z - reference) * scale`` and, where the density is that of every entry,
+    ``+ log density * log2_e``. It is rounded by less than ``ROUNDED`` where ``shared`` is nearer 0
+    than ``FARTHEST``, and ``z - reference`` above ``deepest``.
+    """
+    reference, log_total, temperature = softmax
+    has_entries, log_density = density
+    scale, sign = scale_of(temperature), -1.0 if model_is_target else 1.0
+    shared = sign * log_total - log_M
+    if not has_entries:
+        shared += sign * log_density
+    return (
+        reference, float32(-sign * scale), float32(-DEEPEST / scale), float32(shared * LOG2_E),
+        float32(sign * LOG2_E),
+    )  # fmt: skip
 
 
 def rough_entries_of(element):
@@ -176,8 +199,7 @@ def rough_entries_of(element):
     def decide_rough_entries(logits, length, words, terms, density, mask):
         """Decide a chunk's entries roughly; return as bits which vectors have open lanes.
 
-        log2 r is ``shared + (z - reference) * scale``, and with a density of every entry
-        ``+ log density * log2_e``.
+        ``terms`` are those of the row, and ``density`` the address of logarithms, or 0.
         """
         is_open, log_d = np.int64(0), splat(scalar(0.0))
         whole = length - length % 16

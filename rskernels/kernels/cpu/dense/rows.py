@@ -8,13 +8,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numba import carray, float32, njit
+from numba import carray, njit
 
 from rskernels.kernels.cpu.cache import cached
-from rskernels.kernels.cpu.decide import tally
 from rskernels.kernels.cpu.dense.entries import (
     CHUNK,
-    DEEPEST,
     FARTHEST,
     draw_chunk,
     entries_of,
@@ -22,12 +20,14 @@ from rskernels.kernels.cpu.dense.entries import (
     logs_memory,
     logs_of,
     rough_entries_of,
+    rough_terms,
     trailing_memory,
 )
 from rskernels.kernels.cpu.dtypes import (
     ELEMENTS,
     F64,
     NONE,
+    as_f64,
     as_u8,
     load_float,
     row_address,
@@ -55,7 +55,6 @@ from rskernels.kernels.cpu.threads import next_share
 from rskernels.law.numbers import (
     INVALID,
     LARGEST_SCALE,
-    LOG2_E,
     SUMMARY,
 )
 
@@ -120,7 +119,7 @@ def reject_row(outputs, code, V):
             store_float(log_prob + column * size, code, np.nan)
             store_float(log_ratio + column * size, code, np.nan)
     if log_prob != 0:
-        tally(summary, INVALID, V)
+        carray(as_f64(summary), SUMMARY)[INVALID] += V
 
 
 @njit
@@ -150,16 +149,12 @@ def _rows_of(element):
         density_is_log, M_is_log, model_is_target = law
         mask, log_prob, log_ratio, summary = outputs
         scratch, words, trailing, density_logs, M_logs = memory
-        log_total, sign = math.log(total), -1.0 if model_is_target else 1.0
-        shared = sign * log_total - log_M
-        if not density_has_entries:
-            shared += sign * log_density
-        is_rough = log_prob == 0 and not M_has_entries and abs(shared) * LOG2_E < FARTHEST
-        scale = scale_of(temperature)
-        terms = (
-            reference, float32(-sign * scale), float32(-DEEPEST / scale),
-            float32(shared * LOG2_E), float32(sign * LOG2_E),
+        log_total = math.log(total)
+        terms = rough_terms(
+            (reference, log_total, temperature), (density_has_entries, log_density), log_M,
+            model_is_target,
         )  # fmt: skip
+        is_rough = log_prob == 0 and not M_has_entries and abs(terms[3]) < FARTHEST
         row_softmax = reference, min(1.0 / temperature, LARGEST_SCALE), log_total
         for start in range(0, V, CHUNK):
             length = min(CHUNK, V - start)
@@ -182,18 +177,18 @@ def _rows_of(element):
                 part = mask + start, log_prob + at, log_ratio + at, summary
             chunk = words, trailing, row_id, start, seed
             logs = log_d, log_density, log_m, log_M
-            if not is_rough:
-                decide_entries(logits, 0, length, chunk, row_softmax, logs, model_is_target, part)
-                continue
-            is_open = decide_rough_entries(logits, length, words, terms, log_d, mask + start)
-            vector = 0
+            # The first column of the chunk, 0: as a literal it would be compiled for apart.
+            begin, end, is_open = start % CHUNK, length, 1
+            if is_rough:
+                end = min(16, length)
+                is_open = decide_rough_entries(logits, length, words, terms, log_d, mask + start)
             while is_open != 0:
                 if is_open & 1:
-                    end = min(vector + 16, length)
                     decide_entries(
-                        logits, vector, end, chunk, row_softmax, logs, model_is_target, part
+                        logits, begin, end, chunk, row_softmax, logs, model_is_target, part
                     )
-                is_open, vector = (is_open >> 1) & UNSIGNED, vector + 16
+                is_open = (is_open >> 1) & UNSIGNED
+                begin, end = end, min(end + 16, length)
 
     @cached
     @njit(nogil=True)
