@@ -34,6 +34,7 @@ CODE = {
     torch.int64: I64,
     torch.int32: I32,
 }
+NO_MASK = torch.empty(0, dtype=torch.bool, device="cpu")  # a mask is made of it in half the time
 UNIT_WORK = 1 << 16  # logits; a unit is the grain of threads and of the sums
 SCALAR_UNIT = 1024  # rows a unit where a row is a single number
 ROW_WORK = 64  # a row's decision costs about as much as this many logits
@@ -203,12 +204,12 @@ def _run_targets(logits, targets, law, reading, log_prob=None, log_ratio=None):
 
 def _run_entries(logits, law, log_prob=None, log_ratio=None):
     density, M, seed, row_offset, temperature, log_space, model_is_target, _ = law
-    form = torch.contiguous_format
-    mask = torch.empty_like(logits, dtype=torch.bool, memory_format=form)
     plain, is_log = plain_entries(logits, density, M), (log_space, log_space)
     if plain is not None:
         N, V, logits_numbers, *numbers = plain
+        mask = NO_MASK.new_empty(N, V)
     else:
+        mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
         # Copies are named, so that they live until the kernel returns.
         layout, _named, numbers, is_log = entry_values(logits, density, M, log_space)
         logits, N, V, logits_numbers = _rows_of(logits, layout)

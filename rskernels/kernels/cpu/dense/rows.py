@@ -87,11 +87,11 @@ def values_of_row(values, n, inner, shared, code, is_log):
 
 
 @njit
-def is_of_all_rows(values, V):
+def is_of_all_rows(values, N, V):
     """Say whether every row has the same densities or Ms, and few enough to take logs of once."""
     _, value_code, outer_stride, inner_stride, stride, _ = values
     shared = value_code != NONE and outer_stride == 0 and inner_stride == 0
-    return shared and stride == 1 and V <= CHUNK
+    return shared and stride == 1 and V <= CHUNK and N > 0
 
 
 @cached
@@ -211,10 +211,10 @@ def _rows_of(element):
         scale = scale_of(temperature)
         shared_density = natural_log(density[5], density_is_log)
         shared_M = natural_log(M[5], M_is_log)
-        if is_of_all_rows(density, V) and not density_is_log:
+        if is_of_all_rows(density, N, V) and not density_is_log:
             write_logs(density[0], V, memory[3])
             density, density_is_log = (memory[3], code, 0, 0, 1, 0.0), True
-        if is_of_all_rows(M, V) and not M_is_log:
+        if is_of_all_rows(M, N, V) and not M_is_log:
             write_logs(M[0], V, memory[4])
             M, M_is_log = (memory[4], code, 0, 0, 1, 0.0), True
         seed, span = seed_of(seed_address, seed), (0, count_parts(V, 0), 0)

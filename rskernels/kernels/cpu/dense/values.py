@@ -31,8 +31,10 @@ def plain_entries(logits, density, M):
     N, V = shape
     code, wide, wide_code = KINDS[logits.dtype]
     density = _plain_numbers(density, shape, wide, wide_code)
-    M = _plain_numbers(M, shape, wide, wide_code)
-    if density is None or M is None:
+    if density is None:
+        return None
+    M = (0, NONE, 0, 0, 0, M) if type(M) is float else _plain_numbers(M, shape, wide, wide_code)
+    if M is None:
         return None
     step, stride = logits.stride()
     place = (logits.data_ptr(), code, N or 1, 0, step, stride if V > 1 else 1, V)
