@@ -110,20 +110,20 @@ def plain_law(
     ):
         return None
     shape = logits.shape
-    if shape[1] == 0 or not _is_plain_density(density, shape, log_space):
+    if shape[1] == 0:
         return None
+    if type(density) is float:
+        if not (density < math.inf and (log_space or density >= 0.0)):
+            return None
+    elif type(density) is not Tensor or density.dtype not in FLOAT_DTYPES or density.is_nested:
+        return None
+    else:
+        given = density.shape
+        if given != shape and (len(given) != 1 or given[0] != shape[1]):
+            return None
     if seed is None:
         seed = draw_number()
     elif type(seed) is not int or not -(1 << 63) <= seed < 1 << 63:
         return None
     fields = (density, M, seed, row_offset, temperature, log_space, model_is_target, -100)
     return _record(Law, fields)
-
-
-def _is_plain_density(density: object, shape: torch.Size, log_space: bool) -> bool:
-    if type(density) is float:
-        return density < math.inf and (log_space or density >= 0.0)
-    if type(density) is not Tensor or density.dtype not in FLOAT_DTYPES or density.is_nested:
-        return False
-    given = density.shape
-    return given == shape or (len(given) == 1 and given[0] == shape[1])

@@ -22,6 +22,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     wide,
 )
 from rskernels.kernels.cpu.softmax import UNREAD
+from rskernels.law.numbers import LOG2_E
 from rskernels.law.philox import SMALL_WORD, TRAILING, WORD
 
 original = None  # bound where a function is planted
@@ -201,7 +202,7 @@ def rough_of_swapped_roles(softmax, density, log_M, model_is_target):
 
 def rough_at_temperature_1(softmax, density, log_M, model_is_target):
     reference, log_total, _ = softmax
-    return original((reference, log_total, 1.0), density, log_M, model_is_target)
+    return original((reference, log_total, LOG2_E), density, log_M, model_is_target)
 
 
 # kernels.cpu.law.scale_of

@@ -9,7 +9,6 @@ from rskernels.kernels.cpu.law import (
     decide_exactly,
     decide_roughly,
     ratios,
-    scale_of,
 )
 from rskernels.kernels.cpu.simd.functions import exp2, log
 from rskernels.kernels.cpu.simd.memory import (
@@ -161,9 +160,9 @@ def rough_terms(softmax, density, log_M, model_is_target):
     ``+ log density * log2_e``. It is rounded by less than ``ROUNDED`` where ``shared`` is nearer 0
     than ``FARTHEST``, and ``z - reference`` above ``deepest``.
     """
-    reference, log_total, temperature = softmax
+    reference, log_total, scale = softmax
     has_entries, log_density = density
-    scale, sign = scale_of(temperature), -1.0 if model_is_target else 1.0
+    sign = -1.0 if model_is_target else 1.0
     shared = sign * log_total - log_M
     if not has_entries:
         shared += sign * log_density

@@ -46,7 +46,9 @@ from rskernels.kernels.cpu.simd.memory import (
     storer,
 )
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
+from rskernels.kernels.cpu.simd.uniforms import SHORT_ROWS, draw_short_rows
 from rskernels.kernels.cpu.simd.vectors import (
+    LANES,
     first_lanes,
     named,
 )
@@ -142,8 +144,8 @@ def _rows_of(element):
     def decide_row(row, draw, softmax, density, M, law, outputs, memory):
         """Decide the entries of a row whose total is known, a chunk after the other."""
         address, stride, V = row
-        row_id, seed = draw
-        reference, total, temperature = softmax
+        row_id, seed, drawn = draw
+        reference, total, factor, scale = softmax
         density, density_has_entries, log_density = density
         M, M_has_entries, log_M = M
         density_is_log, M_is_log, model_is_target = law
@@ -151,14 +153,17 @@ def _rows_of(element):
         scratch, words, trailing, density_logs, M_logs = memory
         log_total = math.log(total)
         terms = rough_terms(
-            (reference, log_total, temperature), (density_has_entries, log_density), log_M,
+            (reference, log_total, scale), (density_has_entries, log_density), log_M,
             model_is_target,
         )  # fmt: skip
         is_rough = log_prob == 0 and not M_has_entries and abs(terms[3]) < FARTHEST
-        row_softmax = reference, min(1.0 / temperature, LARGEST_SCALE), log_total
+        row_softmax = reference, factor, log_total
         for start in range(0, V, CHUNK):
             length = min(CHUNK, V - start)
-            draw_chunk(words, row_id, start, start + length, seed)
+            if drawn != 0:
+                words = drawn
+            else:
+                draw_chunk(words, row_id, start, start + length, seed)
             logits, log_d, log_m = address + start * stride, 0, 0
             if stride != size:
                 gather_block(logits, stride, length, size, scratch)
@@ -208,7 +213,7 @@ def _rows_of(element):
         memory = (
             scratch_memory(), leading_memory(), trailing_memory(), logs_memory(), logs_memory(),
         )  # fmt: skip
-        scale = scale_of(temperature)
+        scale, factor = scale_of(temperature), min(1.0 / temperature, LARGEST_SCALE)
         shared_density = natural_log(density[5], density_is_log)
         shared_M = natural_log(M[5], M_is_log)
         if is_of_all_rows(density, N, V) and not density_is_log:
@@ -221,7 +226,12 @@ def _rows_of(element):
         begin = next_share(counter, -grab, grab)
         while begin < units:
             for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
-                row = row_address(logits[:5], n)
+                row, drawn = row_address(logits[:5], n), 0
+                if V <= LANES:
+                    place = (n - begin * unit_rows) % SHORT_ROWS
+                    drawn = memory[1] + place * 4 * LANES
+                    if place == 0:
+                        draw_short_rows(drawn, row_offset + n, seed)
                 reference, total, _, _ = parts_total(
                     row, stride * size, V, scale, memory[0], 0, NEVER, span, UNREAD
                 )
@@ -231,8 +241,8 @@ def _rows_of(element):
                     continue
                 decide_row(
                     (row, stride * size, V),
-                    (row_offset + n, seed),
-                    (reference, total, temperature),
+                    (row_offset + n, seed, drawn),
+                    (reference, total, factor, scale),
                     values_of_row(density, n, inner, shared_density, code, density_is_log),
                     values_of_row(M, n, inner, shared_M, code, M_is_log),
                     (density_is_log, M_is_log, model_is_target),

@@ -28,6 +28,8 @@ from rskernels.law.streams import Stream
 GROUP = LANES * philox.COLUMNS
 """Columns whose words are drawn together, of sixteen counters."""
 GROUP_BYTES = 4 * GROUP
+SHORT_ROWS = GROUP // LANES
+"""Rows of at most sixteen columns whose words are drawn together."""
 
 # Minimax log2(x) - (x - 1) on [1, 2] of those that are 0 at its ends, off by 1.14e-4.
 ROUGH_LOG2 = (-1.51983449, 3.08639798, -2.13415038, 0.649718782, -0.0821318874)
@@ -117,6 +119,13 @@ def _emit_columns(builder, words):
     return columns
 
 
+def _emit_drawn(builder, address, counter, seed):
+    """Emit what writes the words of sixteen counters, in the order of their columns."""
+    pointer = builder.inttoptr(address, wide(I32).as_pointer())
+    for at, words in enumerate(_emit_columns(builder, _emit_words(builder, counter, seed))):
+        builder.store(words, builder.gep(pointer, [I64(at)]), align=4)
+
+
 def column_drawer(stream):
     """Return ``draw(address, row, column, seed)``, which writes the words of a stream.
 
@@ -130,10 +139,7 @@ def column_drawer(stream):
             counters = _following(builder, builder.ashr(column, I64(2)))
             low, high = (broadcast(builder, part) for part in (row, builder.ashr(row, I64(32))))
             counter = (low, high, counters, constant(wide(I64), stream))
-            pointer = builder.inttoptr(address, wide(I32).as_pointer())
-            columns = _emit_columns(builder, _emit_words(builder, counter, seed))
-            for at, words in enumerate(columns):
-                builder.store(words, builder.gep(pointer, [I64(at)]), align=4)
+            _emit_drawn(builder, address, counter, seed)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 4), codegen
@@ -144,6 +150,21 @@ def column_drawer(stream):
 draw_columns, draw_trailing_columns = (
     column_drawer(stream) for stream in (int(Stream.ACCEPT), int(Stream.ACCEPT) + philox.TRAILING)
 )
+
+
+@lanes(lambda address, row, seed: types.void)
+def draw_short_rows(builder, address, row, seed):
+    """Write the leading words of the first sixteen columns of ``SHORT_ROWS`` rows from ``row`` on.
+
+    The words of a row lie side by side, and are those that ``draw_columns`` gives.
+    """
+    index = lambda of: ir.Constant(wide(I64), [of(lane) for lane in range(LANES)])  # noqa: E731
+    rows = builder.add(broadcast(builder, row), index(lambda lane: lane // SHORT_ROWS))
+    counter = (
+        rows, builder.ashr(rows, constant(wide(I64), 32)), index(lambda lane: lane % SHORT_ROWS),
+        constant(wide(I64), int(Stream.ACCEPT)),
+    )  # fmt: skip
+    _emit_drawn(builder, address, counter, seed)
 
 
 @lanes(lambda address: i32x16)
