@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import rskernels
-from rskernels.law.philox import word_uniform
+from rskernels.law.philox import row_uniforms, word_uniform
+from rskernels.law.seeds import check_seed
 
 WORD = 2**32
 KNOWN = [
@@ -23,6 +24,17 @@ KNOWN = [
         (0xA4093822, 0x299F31D0),
         (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
+]
+# seed, row, column, stream, and the words that lead and trail.
+KNOWN_DRAWS = [
+    (0, 0, 0, 0, 0x6627E8D5, 0xDDB3D022),
+    (0, 0, 1, 0, 0xE169C58D, 0x836AD205),
+    (0, 0, 2, 0, 0xBC57AC4C, 0xB360376E),
+    (0, 0, 3, 0, 0x9B00DBD8, 0x3E1C0D44),
+    (0, 0, 4, 0, 0x844515E1, 0x3D719C55),
+    (7, 1099511627781, 10, 0, 0x35389F60, 0x5189B390),
+    (-1, 9223372036854775807, 151935, 1, 0x93AE3A88, 0x995071E3),
+    (9223372036854775817, 123456789, 2147483647, 2147483647, 0x2E7B308C, 0xF6DFE73C),
 ]
 # Found by search with seed 0: the uniform of this row rounds to 1, and of that one is 2e-9.
 ROW_OF_ONE, ROW_OF_TINY = 38471471, 163350662
@@ -51,8 +63,12 @@ def exact_uniform(w0, w1):
 
 def exact_row_uniform(row, column, stream, seed):
     row, seed = row % 2**64, seed % 2**64
-    words = philox((row % WORD, row >> 32, column, stream), (seed % WORD, seed >> 32))
-    return exact_uniform(words[0], words[1])
+    counter, which = divmod(column, 4)
+    lead, trail = (
+        philox((row % WORD, row >> 32, counter, use), (seed % WORD, seed >> 32))[which]
+        for use in (stream, stream + 2**31)
+    )
+    return exact_uniform(lead, trail)
 
 
 def awkward_words():
@@ -118,12 +134,35 @@ def test_word_uniform_stays_inside_0_and_1():
 @pytest.mark.parametrize("row_offset", [0, 2**31 - 2, 2**32 - 2, 2**40, 2**63 - 5])
 def test_uniforms_follow_the_law(seed, row_offset):
     rows = rskernels.uniforms(5, seed=seed, row_offset=row_offset, stream=7)
-    entries = rskernels.uniforms(5, seed=seed, row_offset=row_offset, columns=3)
+    entries = rskernels.uniforms(5, seed=seed, row_offset=row_offset, columns=9)
     assert rows.dtype == entries.dtype == torch.float64
     for n in range(5):
         assert Fraction(rows[n].item()) == exact_row_uniform(row_offset + n, 0, 7, seed)
-        for v in range(3):
+        for v in range(9):
             assert Fraction(entries[n, v].item()) == exact_row_uniform(row_offset + n, v, 0, seed)
+
+
+@pytest.mark.parametrize(("seed", "row", "column", "stream", "lead", "trail"), KNOWN_DRAWS)
+def test_known_draws(seed, row, column, stream, lead, trail):
+    u = row_uniforms(torch.tensor(row), column, check_seed(seed), stream)
+    assert (
+        Fraction(u.item())
+        == exact_uniform(lead, trail)
+        == exact_row_uniform(row, column, stream, seed)
+    )
+
+
+@pytest.mark.parametrize(("seed", "row", "column", "stream", "lead", "trail"), KNOWN_DRAWS)
+def test_kernels_draw_what_is_known(backend, seed, row, column, stream, lead, trail):
+    if stream != 0 or column > 20:
+        pytest.skip("the dense form draws from stream 0, and so far on at length")
+    width = column + 1
+    ratio = torch.zeros(1, width, dtype=torch.float64)
+    at, below = around(torch.tensor(float(exact_uniform(lead, trail)), dtype=torch.float64))
+    law = {"seed": check_seed(seed), "row_offset": row, "log_space": True}
+    for log_ratio, expected in ((at, True), (below, False)):
+        ratio[0, column] = log_ratio - math.log(width)
+        assert backend.mask(torch.zeros_like(ratio), None, ratio, 0.0, **law)[0, column] == expected
 
 
 def test_uniforms_shapes():
@@ -142,8 +181,8 @@ def test_uniforms_shapes():
         (0, ROW_OF_ONE - 1, 0),
         (0, ROW_OF_TINY - 1, 0),
         (-1, 2**32 - 1000, 1),
-        (2**62 + 12345, 2**40, 2**32 - 1),
-        (-(2**63), 2**63 - 2049, 2**31),
+        (2**62 + 12345, 2**40, 2**31 - 1),
+        (-(2**63), 2**63 - 2049, 2**30),
     ],
 )
 def test_kernels_compare_with_these_uniforms(backend, seed, row_offset, stream):

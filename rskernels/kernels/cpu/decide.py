@@ -16,7 +16,7 @@ from rskernels.kernels.cpu.dtypes import F64, as_f64
 from rskernels.kernels.cpu.early_exit import decide_unread
 from rskernels.kernels.cpu.law import (
     decide,
-    draw_rows,
+    draw_uniforms,
     excess_of,
     log_probs,
     natural_logs,
@@ -28,7 +28,6 @@ from rskernels.kernels.cpu.parts import scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
 from rskernels.kernels.cpu.simd.memory import loader, store_mask, storer
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
-from rskernels.kernels.cpu.simd.uniforms import uniforms
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
     bits_of,
@@ -164,8 +163,7 @@ def target_rows(share, arguments):
 
             log_density = row_logs(density, shared_density, start, inside, log_space)
             log_M = row_logs(M, shared_M, start, inside, log_space)
-            words = draw_rows(row_offset, start, ACCEPT, seed)
-            log_u = log_of_normal(widen(uniforms(words)))
+            log_u = log_of_normal(widen(draw_uniforms(row_offset, start, ACCEPT, seed)))
 
             accepted, headrooms = 0, splat(np.inf)
             if is_mask_only:

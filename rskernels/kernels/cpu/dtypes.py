@@ -26,6 +26,7 @@ class Element(NamedTuple):
     """Numba's type of what is computed with, which is also what results are held in."""
     wide: str
     """Its name."""
+    code: int
 
     @property
     def wide_size(self) -> int:
@@ -34,10 +35,10 @@ class Element(NamedTuple):
 
 
 ELEMENTS = (
-    Element("f32", 4, float32, "f32"),
-    Element("bf16", 2, float32, "f32"),
-    Element("f16", 2, float32, "f32"),
-    Element("f64", 8, float64, "f64"),
+    Element("f32", 4, float32, "f32", F32),
+    Element("bf16", 2, float32, "f32", BF16),
+    Element("f16", 2, float32, "f32", F16),
+    Element("f64", 8, float64, "f64", F64),
 )
 
 

@@ -117,7 +117,9 @@ def _block_top_of(element):
     return block_top
 
 
-def _parts_total_of(element):
+@cache
+def parts_total_of(element):
+    """Return ``parts_total`` of one dtype."""
     block_sum, block_top, size = _block_sum_of(element), _block_top_of(element), element.size
 
     @njit
@@ -162,7 +164,7 @@ def _parts_total_of(element):
     return parts_total
 
 
-_parts_total = by_dtype(_parts_total_of)
+_parts_total = by_dtype(parts_total_of)
 
 
 @njit(inline="always")

@@ -7,6 +7,7 @@ from types import CodeType, FunctionType
 
 import llvmlite
 import numba
+from numba.core.extending import _Intrinsic
 from numba.core.serialize import dumps
 
 PACKAGES = ("rskernels.law", "rskernels.kernels")
@@ -58,6 +59,8 @@ def _modules(folder, name):
 def described(value, around=()):
     """Return what a value that compiled code holds is: of a function its code and its closure."""
     value = getattr(value, "py_func", value)
+    if isinstance(value, _Intrinsic):
+        return value._name  # it holds a number of this process; what it emits is in the sources
     if isinstance(value, FunctionType):
         if value in around:
             return "recursion", len(around) - around.index(value)
