@@ -140,6 +140,13 @@ def row_word(row_id, stream, seed):
 
 
 @triton.jit
+def uniform(row_id, stream, seed):
+    """Return the uniforms of rows' one decision, float32 in (0, 1]."""
+    trailing = stream.to(tl.int64) + TRAILING
+    return word_uniform(row_word(row_id, stream, seed), row_word(row_id, trailing, seed))
+
+
+@triton.jit
 def column_words(row_id, start, stream, seed, TILE: tl.constexpr):
     """Return the leading words of TILE columns of a row, four of every counter."""
     low, high, use = row_counter(row_id, stream)
@@ -156,9 +163,4 @@ def column_words(row_id, start, stream, seed, TILE: tl.constexpr):
 @triton.jit
 def log_uniform(row_id, seed):
     """Return log u of a row's one decision, float64."""
-    stream = tl.full([], ACCEPT, tl.int64)
-    lead = row_word(row_id, stream, seed)
-    trail = lead * 0
-    if lead < SMALL_WORD:
-        trail = row_word(row_id, stream + TRAILING, seed)
-    return tl.log(word_uniform(lead, trail).to(tl.float64))
+    return tl.log(uniform(row_id, tl.full([], ACCEPT, tl.int64), seed).to(tl.float64))

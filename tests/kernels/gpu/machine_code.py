@@ -59,7 +59,7 @@ def _loops(asm: dict) -> list[Loop]:
 
 def _nvidia(cubin: bytes) -> tuple[list[str], list[tuple[int, int]]]:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+    with tempfile.NamedTemporaryFile("w+b", suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         done = subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True)

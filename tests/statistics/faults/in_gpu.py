@@ -30,21 +30,38 @@ def never_1(w0, w1):
     return tl.minimum(original(w0, w1), 0.99999994)
 
 
-# kernels.gpu.law.uniform
-def of_low_seed(row_id, column, stream, seed):
-    return original(row_id, column, stream, seed & 0xFFFFFFFF)
+# kernels.gpu.law.philox_words
+def of_low_seed(c0, c1, c2, c3, seed):
+    return original(c0, c1, c2, c3, seed & 0xFFFFFFFF)
 
 
-def of_low_rows(row_id, column, stream, seed):
-    return original(row_id & 0xFFFFFFFF, column, stream, seed)
+# kernels.gpu.law.row_counter
+def of_low_rows(row_id, stream):
+    return original(row_id & 0xFFFFFFFF, stream)
 
 
-def of_stream_0(row_id, column, stream, seed):
-    return original(row_id, column, stream * 0, seed)
+def of_stream_0(row_id, stream):
+    return original(row_id, stream * 0)
 
 
-def of_column_0(row_id, column, stream, seed):
-    return original(row_id, column * 0, stream, seed)
+def of_leading_stream(row_id, stream):
+    return original(row_id, stream & 0x7FFFFFFF)
+
+
+# kernels.gpu.law.column_words
+def of_first_columns(row_id, start, stream, seed, TILE: tl.constexpr):
+    words = original(row_id, start, stream, seed, TILE)
+    return tl.sum(tl.where(tl.arange(0, TILE) == 0, words, 0), 0) + tl.zeros([TILE], tl.uint32)
+
+
+def of_one_tile(row_id, start, stream, seed, TILE: tl.constexpr):
+    return original(row_id, start * 0, stream, seed, TILE)
+
+
+def of_first_words(row_id, start, stream, seed, TILE: tl.constexpr):
+    quarters = tl.reshape(original(row_id, start, stream, seed, TILE), [TILE // 4, 4])
+    first = tl.where(tl.arange(0, 4)[None, :] == 0, quarters, 0)
+    return tl.reshape(tl.sum(first, 1)[:, None] + first * 0, [TILE])
 
 
 # kernels.gpu.law.row_id_of

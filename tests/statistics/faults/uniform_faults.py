@@ -26,7 +26,8 @@ OF_WORDS, OF_ROWS = "law.philox.word_uniform", "law.philox.row_uniforms"
 WORDS = "law.philox._words"
 CPU = "kernels.cpu.simd.uniforms"
 OF_WORDS_CPU, WORDS_CPU = f"{CPU}._emit_uniforms", f"{CPU}._emit_words"
-OF_WORDS_GPU, OF_ROWS_GPU = "kernels.gpu.law.word_uniform", "kernels.gpu.law.uniform"
+GPU = "kernels.gpu.law"
+OF_WORDS_GPU, COUNTER_GPU = f"{GPU}.word_uniform", f"{GPU}.row_counter"
 OF_24_BITS_CPU = {WORDS_CPU: in_cpu.of_24_bits, OF_WORDS_CPU: in_cpu.without_trailing}
 # Which rows those of a batch are.
 ROW_IDS, ROW_IDS_GPU = "kernels.reference.rows.row_ids", "kernels.gpu.law.row_id_of"
@@ -96,7 +97,7 @@ UNIFORM_LAW = [
         keys,
         reference={"law.philox.seed_words": in_reference.low_word},
         cpu={WORDS_CPU: in_cpu.of_low_seed},
-        gpu={OF_ROWS_GPU: in_gpu.of_low_seed},
+        gpu={f"{GPU}.philox_words": in_gpu.of_low_seed},
         nightly=("gpu",),
     ),
     Fault(
@@ -104,7 +105,7 @@ UNIFORM_LAW = [
         keys,
         reference={OF_ROWS: in_reference.of_low_rows},
         cpu={f"{CPU}.row_words": in_cpu.of_low_rows},
-        gpu={OF_ROWS_GPU: in_gpu.of_low_rows},
+        gpu={COUNTER_GPU: in_gpu.of_low_rows},
         nightly=("gpu",),
     ),
     Fault(
@@ -112,14 +113,14 @@ UNIFORM_LAW = [
         keys,
         reference={OF_ROWS: in_reference.of_stream_0},
         cpu={f"{CPU}.row_words": in_cpu.of_stream_0},
-        gpu={OF_ROWS_GPU: in_gpu.of_stream_0},
+        gpu={COUNTER_GPU: in_gpu.of_stream_0},
     ),
     Fault(
         "the column is ignored",
         keys_of_entries,
         reference={OF_ROWS: in_reference.of_column_0},
         cpu={f"{CPU}._following": in_cpu.of_column_0},
-        gpu={OF_ROWS_GPU: in_gpu.of_column_0},
+        gpu={f"{GPU}.column_words": in_gpu.of_first_columns},
         nightly=("gpu",),
     ),
     Fault(
@@ -127,12 +128,14 @@ UNIFORM_LAW = [
         keys_of_entries,
         reference={WORDS: in_reference.of_first_word},
         cpu={f"{CPU}._emit_columns": in_cpu.of_first_words},
+        gpu={f"{GPU}.column_words": in_gpu.of_first_words},
     ),
     Fault(
         "the trailing word is of the leading stream",
         check_resolution,
         reference={WORDS: in_reference.of_leading_stream},
         cpu={"kernels.cpu.law.draw_trailing": in_cpu.of_leading_stream},
+        gpu={COUNTER_GPU: in_gpu.of_leading_stream},
     ),
     Fault(
         "the trailing word is of the leading stream for entries",
