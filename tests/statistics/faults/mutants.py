@@ -86,4 +86,4 @@ def _renamed(source, name):
     source = re.sub(r"(?m)^((?:from|import) )rskernels\b", rf"\1{name}", source)
     for module in (*SHARED, "_python"):
         source = source.replace(f"{name}.{module}", f"rskernels.{module}")
-    return source.replace("@cached\n", "")
+    return re.sub(r"(?m)^ *@cached\n", "", source)
