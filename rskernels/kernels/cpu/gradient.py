@@ -54,7 +54,7 @@ def log_prob_rows_of(element):
                     else:
                         row = row_address(logits[:5], n)
                         reference, total, _ = row_total(
-                            (row, stride * size, V), scale, scratch, 0, NEVER
+                            row, stride * size, V, scale, scratch, 0, NEVER
                         )
                         z = logit_at(row, target, stride)
                         log_q = log_prob_of(z, reference, total, temperature)

@@ -129,11 +129,11 @@ def _block_top_of(element):
 
 @cache
 def parts_total_of(element):
-    """Return ``parts_total(row, scale, scratch, order, stop, span, state)`` of an element.
+    """Return ``parts_total(row, stride, V, scale, scratch, order, stop, span, state)``.
 
     It returns (reference, Σ 2**((z - reference) * scale), bound of the sum, parts read); NaN for a
-    row without a softmax. A row is (address, stride in bytes, V), a span (part to begin with, end,
-    ahead), ``state`` what was returned before the first part.
+    row without a softmax. ``row`` is its address, a span (part to begin with, end, ahead),
+    ``state`` what was returned before the first part.
 
     The reference is the maximum of the first part. A later one is summed against it as well,
     unless its sum says that a logit lies so far above that float32 would round it more, or is
@@ -146,8 +146,7 @@ def parts_total_of(element):
 
     @inner
     @named(f"parts_total_{element.name}")
-    def parts_total(row, scale, scratch, order, stop, span, state):
-        row, stride, V = row
+    def parts_total(row, stride, V, scale, scratch, order, stop, span, state):
         z, headroom = stop
         begin, end, ahead = span
         reference, total, bound = state
@@ -189,7 +188,7 @@ def parts_total_of(element):
 
 @cache
 def row_total_of(element):
-    """Return ``row_total(row, scale, scratch, order, stop)`` of an element.
+    """Return ``row_total(row, stride, V, scale, scratch, order, stop)`` of an element.
 
     It returns (reference, total, parts read) of a row; NaN if it has no softmax.
     """
@@ -197,9 +196,11 @@ def row_total_of(element):
 
     @njit(inline="always")
     @named(f"row_total_{element.name}")
-    def row_total(row, scale, scratch, order, stop):
-        span = (int64(0), count_parts(row[2], order), int64(0))
-        reference, total, _, read = parts_total(row, scale, scratch, order, stop, span, UNREAD)
+    def row_total(row, stride, V, scale, scratch, order, stop):
+        span = (int64(0), count_parts(V, order), int64(0))
+        reference, total, _, read = parts_total(
+            row, stride, V, scale, scratch, order, stop, span, UNREAD
+        )
         if not reference > -np.inf:
             return np.nan, np.nan, read
         return reference, total, read
@@ -257,8 +258,8 @@ def _whole_row_of(element):
 
     @inner
     @named(f"whole_row_{element.name}")
-    def whole_row(row, scale, scratch):
-        return total_of_row(row, scale, scratch, 0, NEVER)
+    def whole_row(row, stride, V, scale, scratch):
+        return total_of_row(row, stride, V, scale, scratch, 0, NEVER)
 
     return whole_row
 
@@ -270,4 +271,4 @@ _row_total = by_dtype(_whole_row_of)
 def row_total(row, scale, scratch):
     """Return (reference, total, parts read) of a row of any dtype; NaN if it has no softmax."""
     address, code, stride, V = row
-    return _row_total(code, ((address, stride, V), scale, scratch))
+    return _row_total(code, (address, stride, V, scale, scratch))

@@ -131,7 +131,7 @@ def totals_in_turns_of(element):
                     continue
                 row = read_i64(known + ROW, lane)
                 state = parts_total(
-                    (row, stride, V), scale, scratch, order,
+                    row, stride, V, scale, scratch, order,
                     (read_f64(known + LOGIT, lane), read_f64(known + HEADROOM, lane)),
                     (part, until, int64(AHEAD if part < turns else 0)),
                     (
@@ -183,7 +183,7 @@ def totals_at_once_of(element, is_lazy):
                 if after < end:
                     prefetch_part(row_address(logits[:5], after), int64(0), size, stride, V, order)
             reference, total, parts = row_total(
-                (read_i64(known + ROW, lane), stride, V), scale, scratch, order,
+                read_i64(known + ROW, lane), stride, V, scale, scratch, order,
                 (read_f64(known + LOGIT, lane), read_f64(known + HEADROOM, lane)),
             )  # fmt: skip
             write_f64(known + REFERENCE, lane, reference)

@@ -214,12 +214,20 @@ def of_last_part(element):
     one_part = original(element)
 
     @njit
-    def parts_total(row, scale, scratch, order, stop, span, state):
+    def parts_total(row, stride, V, scale, scratch, order, stop, span, state):
         reference, total, bound = state
         begin, end, ahead = span
         for part in range(begin, end):
             reference, total, bound, read = one_part(
-                row, scale, scratch, order, stop, (part, part + 1, ahead), (reference, 0.0, bound)
+                row,
+                stride,
+                V,
+                scale,
+                scratch,
+                order,
+                stop,
+                (part, part + 1, ahead),
+                (reference, 0.0, bound),
             )
             if read <= part:
                 return reference, total, bound, part
@@ -232,8 +240,8 @@ def of_last_part(element):
 def begun_anew(element):
     parts_total = original(element)
     return njit(
-        lambda row, scale, scratch, order, stop, span, state: parts_total(
-            row, scale, scratch, order, stop, span, UNREAD
+        lambda row, stride, V, scale, scratch, order, stop, span, state: parts_total(
+            row, stride, V, scale, scratch, order, stop, span, UNREAD
         )
     )
 
