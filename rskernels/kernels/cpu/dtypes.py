@@ -49,17 +49,25 @@ class Element(NamedTuple):
 class Kernels(dict[int, Any]):
     """The kernels of a form by the codes of their elements, each made when it is first asked for.
 
-    ``make(element)`` makes one.
+    ``make(element)`` makes one. Once it is compiled, its entry is returned, without Numba's look at
+    the type of every argument, which a small call feels: a float must be one at every call.
     """
 
     def __init__(self, make):
         super().__init__()
         self._make = make
+        self._made = {}
 
     def __missing__(self, code):
-        element = next(element for element in ELEMENTS if element.code == code)
-        # Of two threads' kernels, which would both be compiled, the first is kept.
-        return self.setdefault(code, self._make(element))
+        kernel = self._made.get(code)
+        if kernel is None:
+            element = next(element for element in ELEMENTS if element.code == code)
+            # Of two threads' kernels, which would both be compiled, the first is kept.
+            kernel = self._made.setdefault(code, self._make(element))
+        for signature in kernel.signatures:
+            self[code] = kernel.overloads[signature].entry_point
+            return self[code]
+        return kernel
 
 
 ELEMENTS = (

@@ -121,7 +121,7 @@ def target_log_prob(
         N * (V + ROW_WORK),
         logits_numbers,
         (targets.data_ptr(), CODE[targets.dtype]),
-        (temperature, ignore_index),
+        (float(temperature), ignore_index),
         (log_prob.data_ptr(), totals.data_ptr()),
     )
     if outside:
@@ -149,7 +149,7 @@ def target_log_prob_backward(
         logits_numbers,
         (targets.data_ptr(), CODE[targets.dtype]),
         (upstream.data_ptr(), totals.data_ptr()),
-        (temperature, ignore_index),
+        (float(temperature), ignore_index),
         gradient.data_ptr(),
     )
     return gradient
@@ -196,7 +196,7 @@ def _run_targets(kernels, logits, targets, law, order=0, *, log_prob=None, log_r
         density_numbers,
         M_numbers,
         _draw_numbers(seed, row_offset),
-        (temperature, log_space, model_is_target, ignore_index),
+        (float(temperature), log_space, model_is_target, ignore_index),
         order,
         outputs,
     )
@@ -276,7 +276,7 @@ def _draw_numbers(seed, row_offset):
 def _row_numbers(value, rows):
     """Return what is addressed of a density or M of rows, and (address, code, step, number)."""
     if not isinstance(value, torch.Tensor):
-        return value, (0, NONE, 0, value)
+        return value, (0, NONE, 0, float(value))
     code = CODE[value.dtype]
     if code != F32 and code != F64:
         value, code = value.float(), F32

@@ -45,9 +45,9 @@ def test_a_first_call_compiles_its_own_dtype_and_form_alone(tmp_path):
     assert len(kept(tmp_path)) == sum(map(len, CALLS.values()))
 
 
-def test_kernels_are_made_when_they_are_asked_for_and_once():
+def test_kernels_are_made_when_they_are_asked_for_and_once(folder):
     asked, barrier = [], threading.Barrier(4)
-    several = Kernels(lambda element: asked.append(element) or object())
+    several = Kernels(lambda element: asked.append(element) or addition())
 
     def ask():
         barrier.wait()
@@ -61,13 +61,49 @@ def test_kernels_are_made_when_they_are_asked_for_and_once():
         thread.join()
     assert len(set(map(id, got))) == 1
     assert set(asked) == {ELEMENTS[1]}
-    assert list(several) == [ELEMENTS[1].code]
+    assert not several
+
+
+def test_what_is_compiled_is_called_without_a_look_at_its_types(folder):
+    function = addition()
+    kernels_of_one = Kernels(lambda element: function)
+    code = ELEMENTS[0].code
+    assert kernels_of_one[code] is function
+    assert kernels_of_one[code](1, 2) == 3
+    entry = kernels_of_one[code]
+    assert entry is not function
+    assert entry(3, 4) == 7
+    assert kernels_of_one[code] is entry
+    assert len(function.signatures) == 1
+
+
+INTEGERS = """
+import torch
+from rskernels.kernels import cpu, reference
+from rskernels.law.decision import Law
+
+logits, targets = torch.randn(40, 10), torch.arange(40) % 10
+for density, M, temperature in ((1, 2, 1), (0.3, 2.5, 0.5), (1, 2.5, 2)):
+    got = cpu.target_log_prob(logits, targets, temperature, -100)[0]
+    want = (logits.double() / temperature).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    assert torch.allclose(got.double(), want, atol=1e-5)
+    law = Law(density, M, 5, 0, temperature)
+    assert torch.equal(cpu.mask(logits, targets, law), reference.mask(logits, targets, law))
+print(*asked_for(), sum(len(kernel.signatures) for kernel in made()))
+"""
+
+
+@pytest.mark.process
+def test_numbers_that_are_integers_at_first_are_not_so_for_ever(tmp_path):
+    assert run_with_cache(tmp_path, INTEGERS).split() == [
+        "log_prob_float32", "target_mask_float32", "2"
+    ]  # fmt: skip
 
 
 def test_every_kernel_of_an_element_is_named_after_it():
     for element in ELEMENTS:
-        assert mask_rows[element.code].__name__ == f"target_mask_{element.dtype}"
-    assert mask_rows[ELEMENTS[0].code] in made()
+        _ = mask_rows[element.code]
+        assert f"target_mask_{element.dtype}" in [kernel.__name__ for kernel in made()]
 
 
 def adding(number):
