@@ -41,11 +41,11 @@ def _check_seed_tensor(seed: torch.Tensor) -> torch.Tensor:
 
 
 def check_stream(stream: int) -> int:
-    """Return an int in ``[0, 2**32)``, such as a ``Stream``."""
+    """Return an int in ``[0, 2**31)``, such as a ``Stream``."""
     if type(stream) is not int and type(stream) is not Stream:
         stream = as_integer("stream", stream)
-    if not 0 <= stream < 1 << 32:
-        raise ValueError(f"stream must be in [0, 2**32), got {stream}")
+    if not 0 <= stream < 1 << 31:
+        raise ValueError(f"stream must be in [0, 2**31), got {stream}")
     return int(stream)  # Numba compiles an IntEnum apart
 
 
@@ -78,7 +78,7 @@ def draw_seed(
     """
     if generator is None:
         if is_idle and device == CPU:
-            return _draw_number()
+            return draw_number()
         return torch.randint(_SEEDS, (1,), device=device)
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
@@ -95,8 +95,11 @@ def draw_seed(
 _thread = threading.local()
 
 
-def _draw_number() -> int:
-    """Draw into a tensor of this thread's own: half the time of making one."""
+def draw_number() -> int:
+    """Draw a 63-bit seed from torch's default generator of the CPU.
+
+    Into a tensor of this thread's own: half the time of making one.
+    """
     try:
         number = _thread.number
     except AttributeError:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from rskernels._torch import Call
 from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels.law.decision import Law
-from rskernels.law.seeds import CPU, check_row_offset
+from rskernels.law.seeds import CPU, check_row_offset, draw_number
 from rskernels.ops.arguments import (
+    FLOAT_DTYPES,
     M_argument,
     check_logits,
     check_targets,
@@ -72,3 +75,55 @@ def bind(
     has_reading = is_lazy or blocks is not None
     arguments = (logits, targets, law, is_lazy, blocks) if has_reading else (logits, targets, law)
     return _record(Call, (arguments, is_direct, layout))
+
+
+def plain_law(
+    logits: Tensor,
+    density: Tensor | float,
+    M: Tensor | float | None,
+    seed: int | Tensor | None,
+    row_offset: int,
+    temperature: float,
+    log_space: bool,
+    model_is_target: bool,
+) -> Law | None:
+    """Return the law of a dense decision that needs no more than a look, where torch is idle.
+
+    That is of logits ``[N, V]`` on the CPU and of a density that is a float or a tensor ``[V]`` or
+    ``[N, V]``; all else is a float, an int or not given. Returns None of whatever else: ``bind``
+    takes or refuses it.
+    """
+    if M is None:
+        M = 0.0 if log_space else 1.0
+    if not (
+        type(M) is type(temperature) is float
+        and type(row_offset) is int
+        and type(log_space) is bool
+        and (-math.inf if log_space else 0.0) < M
+        and 1e-30 <= temperature <= 1e30
+        and 0 <= row_offset < 1 << 63
+        and type(logits) is Tensor
+        and is_plain(logits, density)
+        and logits.dim() == 2
+        and logits.dtype in FLOAT_DTYPES
+        and not logits.is_nested
+    ):
+        return None
+    shape = logits.shape
+    if shape[1] == 0 or not _is_plain_density(density, shape, log_space):
+        return None
+    if seed is None:
+        seed = draw_number()
+    elif type(seed) is not int or not -(1 << 63) <= seed < 1 << 63:
+        return None
+    fields = (density, M, seed, row_offset, temperature, log_space, model_is_target, -100)
+    return _record(Law, fields)
+
+
+def _is_plain_density(density: object, shape: torch.Size, log_space: bool) -> bool:
+    if type(density) is float:
+        return density < math.inf and (log_space or density >= 0.0)
+    if type(density) is not Tensor or density.dtype not in FLOAT_DTYPES or density.is_nested:
+        return False
+    given = density.shape
+    return given == shape or (len(given) == 1 and given[0] == shape[1])

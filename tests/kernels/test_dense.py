@@ -13,7 +13,7 @@ from ..support.cases import draw_case
 from ..support.lawful import assert_lawful
 from ..support.layouts import layouts
 
-WIDTHS = [1, 2, 10, 15, 16, 17, 63, 64, 65, 4095, 4096, 4097, 8193]
+WIDTHS = [1, 2, 10, 15, 16, 17, 63, 64, 65, 1023, 1024, 1025, 4095, 4096, 4097, 8193]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -76,6 +76,43 @@ def test_densities_and_M_broadcast(kernel, shape, dtype):
     assert_lawful(kernel, logits, None, density, M, seed=2)
     if not kernel.is_slow:
         assert_lawful(kernel, logits, None, 0.05, M, seed=2, model_is_target=True)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0, 5)])
+@pytest.mark.parametrize("wide", [False, True])
+def test_no_rows(kernel, shape, wide):
+    logits = torch.zeros(shape)
+    density = torch.ones(shape if wide else 5)
+    assert kernel.mask(logits, None, density, density).shape == shape
+    assert kernel.decide(logits, None, density, 2.0).counts.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("wide", [False, True])
+def test_odd_densities(kernel, dtype, wide):
+    logits, _, _ = draw_case((kernel.rows(20), 37), dtype, dense=True)
+    odd = torch.tensor([0.0, -1.0, math.nan, math.inf, 1e-38, 1e-45, 1e30, 0.1])
+    density = (odd if dtype == torch.float64 else odd.float()).repeat(5)[:37]
+    density = density.expand(logits.shape).contiguous() if wide else density
+    for M in (1.0, 1e-3, 1e3, torch.tensor([0.5]), density.abs()):
+        assert_lawful(kernel, logits, None, density, M, seed=4)
+    logs = torch.tensor([-math.inf, math.inf, math.nan, -1e4, 1e4, -700.0, 700.0, -3.0])
+    density = logs.repeat(5)[:37].expand(logits.shape if wide else (37,)).contiguous()
+    for log_M in (0.0, -60.0, 60.0, 1e4):
+        assert_lawful(kernel, logits, None, density, log_M, seed=5, log_space=True)
+
+
+@pytest.mark.parametrize("factor", [1.0, 30.0, 300.0, 3e4])
+def test_deep_rows(kernel, factor):
+    # The ratio is a small difference of large logarithms.
+    logits, _, _ = draw_case((kernel.rows(50), 100), torch.float64)
+    logits = (factor * logits).float()
+    log_q = logits.double().log_softmax(-1)
+    noise = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
+    assert_lawful(kernel, logits, None, log_q - 5 * noise, 0.0, log_space=True)
+    assert_lawful(
+        kernel, logits, None, log_q + 5 * noise, 0.0, log_space=True, model_is_target=True
+    )
 
 
 @pytest.mark.parametrize("V", [17, 4100])

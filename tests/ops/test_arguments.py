@@ -251,8 +251,8 @@ BERNOULLI_CASES = [
     ("seed", ValueError, r"seed tensor is on meta", ON_META[0].long()),
     ("stream", TypeError, r"stream must be an int, got float", 0.0),
     ("stream", TypeError, r"stream must be an int, got bool", False),
-    ("stream", ValueError, r"stream must be in \[0, 2\*\*32\), got -1", -1),
-    ("stream", ValueError, r"stream must be in .*, got 4294967296", 2**32),
+    ("stream", ValueError, r"stream must be in \[0, 2\*\*31\), got -1", -1),
+    ("stream", ValueError, r"stream must be in .*, got 2147483648", 2**31),
 ]  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def test_target_log_prob_needs_targets():
         (TypeError, r"shape must be an int or ints, got NoneType", {"shape": None}),
         (ValueError, r"columns must be None or at least 1, got 0", {"columns": 0}),
         (TypeError, r"columns must be None or an int, got float", {"columns": 2.0}),
-        (ValueError, r"stream must be in \[0, 2\*\*32\), got -1", {"stream": -1}),
+        (ValueError, r"stream must be in \[0, 2\*\*31\), got -1", {"stream": -1}),
         (ValueError, r"row_offset must be in \[0, 2\*\*63\), got -1", {"row_offset": -1}),
         (TypeError, r"seed must be an int or an int64 tensor, got NoneType", {"seed": None}),
         (ValueError, r"one element, got shape \[2\]", {"seed": torch.ones(2).long()}),

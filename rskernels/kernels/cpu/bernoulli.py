@@ -5,7 +5,7 @@ from numba import carray, njit
 
 from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import F64, as_i64
-from rskernels.kernels.cpu.law import decide_by_words, draw_rows, natural_logs, row_logs, seed_of
+from rskernels.kernels.cpu.law import decide_rows, natural_logs, row_logs, seed_of
 from rskernels.kernels.cpu.simd.memory import part_loader, store_mask
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import philox_words
@@ -38,8 +38,8 @@ def bernoulli_rows(share, arguments):
             else:
                 values = widen(_load_f32(address + n * 4, inside))
             valid = (values < top) & (log_M > low)
-            words = draw_rows(row_offset, n, stream, seed)
-            store_mask(mask + n, inside, decide_by_words(values - log_M, valid, words))
+            accepted = decide_rows(values - log_M, valid, row_offset, n, stream, seed)
+            store_mask(mask + n, inside, accepted)
         begin = next_share(counter, begin, grab)
     restore(mode)
 

@@ -17,7 +17,7 @@ from rskernels.kernels.cpu.dtypes import F64, Kernels
 from rskernels.kernels.cpu.early_exit import decide_unread
 from rskernels.kernels.cpu.law import (
     decide,
-    draw_rows,
+    draw_uniforms,
     excess_of,
     log_probs,
     natural_logs,
@@ -29,7 +29,6 @@ from rskernels.kernels.cpu.parts import scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
 from rskernels.kernels.cpu.simd.memory import add_f64, loader, read_f64, store_mask, storer
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
-from rskernels.kernels.cpu.simd.uniforms import uniforms
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
     bits_of,
@@ -172,8 +171,7 @@ def target_rows_of(element, form):
 
                 log_density = row_logs(density, shared_density, start, inside, log_space)
                 log_M = row_logs(M, shared_M, start, inside, log_space)
-                words = draw_rows(row_offset, start, ACCEPT, seed)
-                log_u = log_of_normal(widen(uniforms(words)))
+                log_u = log_of_normal(widen(draw_uniforms(row_offset, start, ACCEPT, seed)))
 
                 accepted, headrooms = 0, splat(np.inf)
                 if is_mask_only:

@@ -8,7 +8,7 @@ densities, M and targets, has its dtype as a code beside its address.
 from functools import cache
 from typing import Any, NamedTuple
 
-from numba import float32, float64, njit, types
+from numba import float32, float64, types
 from numba.extending import intrinsic
 
 from rskernels.kernels.cpu.cache import inner
@@ -78,24 +78,6 @@ ELEMENTS = (
 )
 
 
-def by_dtype(factory):
-    """Return ``call(code, arguments)`` of the functions that a factory makes for the dtypes."""
-    f32, bf16, f16, f64 = (factory(element) for element in ELEMENTS)
-
-    @njit(inline="always")
-    @named(f"{factory.__name__}_by_dtype")
-    def call(code, arguments):
-        if code == F32:
-            return f32(*arguments)
-        if code == BF16:
-            return bf16(*arguments)
-        if code == F16:
-            return f16(*arguments)
-        return f64(*arguments)
-
-    return call
-
-
 def _pointer(ctype):
     @intrinsic
     def pointer(typingctx, address):
@@ -107,10 +89,7 @@ def _pointer(ctype):
     return pointer
 
 
-as_f32, as_f64, as_i64, as_i32, as_u16, as_u8 = (
-    _pointer(ctype)
-    for ctype in (types.float32, types.float64, types.int64, types.int32, types.uint16, types.uint8)
-)
+as_f32, as_i64 = _pointer(types.float32), _pointer(types.int64)
 
 
 @inner

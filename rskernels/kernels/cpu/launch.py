@@ -1,7 +1,7 @@
 """The Numba backend: every operation of ``kernels.reference`` for CPU tensors.
 
 The row loops live in ``softmax.py`` (one pass over the logits), ``early_exit.py`` (when it may
-end), ``turns.py`` (rows in turns, and what is fetched ahead), ``decide.py``, ``dense.py``,
+end), ``turns.py`` (rows in turns, and what is fetched ahead), ``decide.py``, ``dense``,
 ``gradient.py`` and ``bernoulli.py``; this file lays tensors out for them, as a plain tuple
 of tuples: it costs a call 0.1 microseconds more than its 35 numbers would, and named ones 4 more.
 """
@@ -12,16 +12,14 @@ import torch
 
 from rskernels.kernels.cpu.bernoulli import bernoulli_rows, philox_rows
 from rskernels.kernels.cpu.decide import lazy_mask_rows, mask_rows, outcome_rows
-from rskernels.kernels.cpu.dense import dense_rows, log_entries
+from rskernels.kernels.cpu.dense import dense_rows, entry_values, plain_entries
 from rskernels.kernels.cpu.dtypes import BF16, F16, F32, F64, I32, I64, NONE
 from rskernels.kernels.cpu.gradient import gradient_rows, log_prob_rows
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import (
     RowLayout,
-    Scalar,
     as_rows,
     column_stride,
-    entry_scalars,
     row_scalar,
     wide_dtype,
 )
@@ -36,6 +34,7 @@ CODE = {
     torch.int64: I64,
     torch.int32: I32,
 }
+NO_MASK = torch.empty(0, dtype=torch.bool, device="cpu")  # a mask is made of it in half the time
 UNIT_WORK = 1 << 16  # logits; a unit is the grain of threads and of the sums
 SCALAR_UNIT = 1024  # rows a unit where a row is a single number
 ROW_WORK = 64  # a row's decision costs about as much as this many logits
@@ -207,26 +206,28 @@ def _run_targets(kernels, logits, targets, law, order=0, *, log_prob=None, log_r
 
 def _run_entries(logits, law, log_prob=None, log_ratio=None):
     density, M, seed, row_offset, temperature, log_space, model_is_target, _ = law
-    mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
-    density, M, log_space = _within_float32(density, M, log_space, logits)
-    density, density_is_log = _shared_logs(density, logits, log_space)
-    M, M_is_log = _shared_logs(M, logits, log_space)
-    density, M = _entries(density, logits), _entries(M, logits)
-    layout, (density, M) = entry_scalars(logits, density, M)
-    logits, N, V, logits_numbers = _rows_of(logits, layout)
-    units, unit_rows = _units(N, ENTRY_WORK * V)
+    plain, is_log = plain_entries(logits, density, M), (log_space, log_space)
+    if plain is not None:
+        N, V, logits_numbers, *numbers = plain
+        mask = NO_MASK.new_empty(N, V)
+    else:
+        mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
+        # Copies are named, so that they live until the kernel returns.
+        layout, _named, numbers, is_log = entry_values(logits, density, M, log_space)
+        logits, N, V, logits_numbers = _rows_of(logits, layout)
+    unit_rows = UNIT_WORK // (ENTRY_WORK * V + ROW_WORK) or 1
+    units = -(-N // unit_rows)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
     if log_prob is not None:
         summaries, outputs = _outputs(units, mask, log_prob, log_ratio)
     run_units(
-        dense_rows,
+        dense_rows[logits_numbers[1]],
         (units, unit_rows, N),
         ENTRY_WORK * N * (V + ROW_WORK),
         logits_numbers,
-        _entry_numbers(density),
-        _entry_numbers(M),
-        _draw_numbers(seed, row_offset),
-        (temperature, density_is_log, M_is_log, model_is_target),
+        *numbers,
+        (0, seed, row_offset) if type(seed) is int else _draw_numbers(seed, row_offset),
+        (float(temperature), *is_log, model_is_target),
         outputs,
     )
     return mask, summaries
@@ -284,47 +285,3 @@ def _row_numbers(value, rows):
     if value.numel() != rows.numel() or not value.is_contiguous():
         value, (step,), _ = row_scalar(value, rows.shape)
     return value, (value.data_ptr(), code, step, 0.0)
-
-
-def _entry_numbers(scalar: Scalar):
-    """Return (address, code, outer, inner and column stride, number) of a density or M."""
-    tensor, strides, number = scalar
-    if tensor is None:
-        return (0, NONE, *strides, number)
-    return (tensor.data_ptr(), CODE[tensor.dtype], *strides, 0.0)
-
-
-def _entries(value, logits):
-    """Return a density or M in the shape of the logits and the dtype of the results."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    value = value.to(wide_dtype(logits)).expand(logits.shape)
-    # The columns lie side by side or are all the same; else they are copied.
-    return value if value.stride(-1) in (0, 1) else value.contiguous()
-
-
-def _within_float32(density, M, log_space, logits):
-    """Return (density, M, log_space), as logarithms where float32 might not hold a float64."""
-    if log_space or logits.dtype == torch.float64:
-        return density, M, log_space
-    dtypes = getattr(density, "dtype", None), getattr(M, "dtype", None)
-    if torch.float64 not in dtypes:
-        return density, M, log_space
-    density, M = (torch.as_tensor(v, dtype=torch.float64).log() for v in (density, M))
-    return density, M, True
-
-
-def _shared_logs(value, logits, log_space):
-    """Return (densities or Ms, whether they are logarithms); those that all rows share become so.
-
-    Each is then taken once, with the bits that the kernel would give it in every row.
-    """
-    V = logits.shape[-1]
-    if log_space or not isinstance(value, torch.Tensor):
-        return value, log_space
-    if value.dim() == 0 or not value.numel() == value.shape[-1] == V < logits.numel():
-        return value, False
-    value = value.reshape(V).to(wide_dtype(logits)).contiguous()
-    logs = torch.empty(V, dtype=value.dtype, device="cpu")
-    log_entries(value.data_ptr(), CODE[value.dtype], V, logs.data_ptr())
-    return logs, True

@@ -7,13 +7,20 @@ from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.dtypes import F64, I64, NONE, load_float, load_integer
 from rskernels.kernels.cpu.simd.functions import log, log_of_normal
 from rskernels.kernels.cpu.simd.memory import part_loader
-from rskernels.kernels.cpu.simd.uniforms import ROUGH, rough_logs, row_words, uniforms
+from rskernels.kernels.cpu.simd.uniforms import (
+    ROUGH,
+    need_trailing,
+    rough_log2s,
+    row_words,
+    uniforms,
+)
 from rskernels.kernels.cpu.simd.vectors import (
     absolute,
     as_lanes,
     bits_of,
     filled,
     first,
+    narrow,
     round_to_float32,
     select,
     splat,
@@ -21,6 +28,9 @@ from rskernels.kernels.cpu.simd.vectors import (
     without,
 )
 from rskernels.law.numbers import LARGEST_SCALE, LOG2_E
+from rskernels.law.philox import TRAILING
+
+ROUNDED = 2.0**-16  # octaves; more than float32 rounds log2 r by where u is not far below
 
 _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 
@@ -109,13 +119,29 @@ def decide(log_q, log_density, log_M, log_u, model_is_target, is_float32):
 
 
 @inner
-def decide_by_words(log_r, valid, words):
-    """Decide by log r >= log u of the draws' words, which seldom takes more than a rough log u."""
-    gap = log_r - as_lanes(rough_logs(words), log_r)
-    unsure = without(valid, absolute(gap) > filled(ROUGH, gap))
-    if bits_of(unsure) == 0:
-        return valid & (gap >= filled(0.0, gap))
-    return valid & (log_r >= log_of_normal(as_lanes(uniforms(words), log_r)))
+def compare_roughly(octaves, words, room):
+    """Return (log2 r >= log2 u, whether that is sure) of the draws' leading words.
+
+    It is sure where they differ by more than ``ROUGH`` and ``room``, which is what ``octaves``, the
+    log2 r in float32, may be off by.
+    """
+    gap = octaves - rough_log2s(words)
+    least = splat(float32(ROUGH + room))
+    return gap > splat(float32(0.0)), absolute(gap) > least
+
+
+@inner
+def decide_roughly(log_r, valid, words):
+    """Return (accepted, open) of the draws' leading words: what is not open is decided."""
+    octaves = narrow(log_r) * splat(float32(LOG2_E))
+    is_below, is_sure = compare_roughly(octaves, words, ROUNDED)
+    return valid & is_below, without(valid, is_sure)
+
+
+@inner
+def decide_exactly(log_r, valid, u):
+    """Return which log r are at least log u."""
+    return valid & (log_r >= log_of_normal(as_lanes(u, log_r)))
 
 
 @inner
@@ -126,8 +152,33 @@ def seed_of(address, value):
 
 @inner
 def draw_rows(row_offset, n, stream, seed):
-    """Return the words of the draws of sixteen rows, from row ``n`` on."""
+    """Return the leading words of the draws of sixteen rows, from row ``n`` on."""
     return row_words(row_offset + n, stream, seed)
+
+
+@inner
+def draw_trailing(row_offset, n, stream, seed):
+    """Return the trailing words of the draws of sixteen rows, from row ``n`` on."""
+    return draw_rows(row_offset, n, stream + TRAILING, seed)
+
+
+@inner
+def draw_uniforms(row_offset, n, stream, seed):
+    """Return the uniforms of sixteen rows, from row ``n`` on."""
+    lead = draw_rows(row_offset, n, stream, seed)
+    if bits_of(need_trailing(lead)) == 0:
+        return uniforms(lead, lead)
+    return uniforms(lead, draw_trailing(row_offset, n, stream, seed))
+
+
+@inner
+def decide_rows(log_r, valid, row_offset, n, stream, seed):
+    """Return which log r of sixteen rows, from row ``n`` on, are at least log u."""
+    lead = draw_rows(row_offset, n, stream, seed)
+    accepted, is_open = decide_roughly(log_r, valid, lead)
+    if bits_of(is_open) == 0:
+        return accepted
+    return decide_exactly(log_r, valid, uniforms(lead, draw_trailing(row_offset, n, stream, seed)))
 
 
 @inner

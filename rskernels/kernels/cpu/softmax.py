@@ -12,7 +12,6 @@ import numpy as np
 from numba import float64, int64, njit
 
 from rskernels.kernels.cpu.cache import inner
-from rskernels.kernels.cpu.dtypes import by_dtype
 from rskernels.kernels.cpu.early_exit import bound_of
 from rskernels.kernels.cpu.parts import (
     BLOCK,
@@ -251,24 +250,3 @@ def short_totals_of(element):
 def is_short(V, stride, order):
     """Say whether ``short_totals`` serves rows of V columns, ``stride`` elements apart."""
     return V <= HEAD and stride == 1 and order == 0
-
-
-def _whole_row_of(element):
-    total_of_row = row_total_of(element)
-
-    @inner
-    @named(f"whole_row_{element.name}")
-    def whole_row(row, stride, V, scale, scratch):
-        return total_of_row(row, stride, V, scale, scratch, 0, NEVER)
-
-    return whole_row
-
-
-_row_total = by_dtype(_whole_row_of)
-
-
-@inner
-def row_total(row, scale, scratch):
-    """Return (reference, total, parts read) of a row of any dtype; NaN if it has no softmax."""
-    address, code, stride, V = row
-    return _row_total(code, (address, stride, V, scale, scratch))

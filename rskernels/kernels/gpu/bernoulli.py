@@ -3,7 +3,18 @@
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.law import accepts, load_seed, natural_log, row_id_of, uniform
+from rskernels.kernels.gpu.law import (
+    TRAILING,
+    accepts,
+    load_seed,
+    natural_log,
+    row_id_of,
+    row_word,
+    word_uniform,
+)
+
+WORD_UNIT = tl.constexpr(2.0**-32)
+OPEN = tl.constexpr(2.0**-22)
 
 
 @triton.jit(do_not_specialize=["seed", "row_offset", "stream_id"])
@@ -24,9 +35,17 @@ def bernoulli_kernel(
     else:
         log_m = tl.full([BLOCK], log_M, tl.float64)
     seed = load_seed(seed_ptr, seed, HAS_SEED)
-    u = uniform(row_id_of(row_offset, rows), (rows * 0).to(tl.int32), stream_id, seed)
+    row_id, log_r = row_id_of(row_offset, rows), log_w - log_m
     valid = (log_w < float("inf")) & (log_m > float("-inf"))
-    accepted = valid & accepts(log_w - log_m, u)
+    lead = row_word(row_id, stream_id, seed)
+    middle = lead.to(tl.float64) + 0.5
+    gap = log_r - tl.log(middle * WORD_UNIT)
+    accepted = valid & (gap >= 0.0)
+    # What the trailing word and the rounding of u may add.
+    is_open = valid & (tl.abs(gap) * middle <= 1.0 + middle * OPEN)
+    if tl.max(is_open.to(tl.int32), 0) > 0:
+        u = word_uniform(lead, row_word(row_id, stream_id + TRAILING, seed))
+        accepted = valid & accepts(log_r, u)
     tl.store(mask_ptr + rows, accepted, mask=present)
 
 

@@ -11,6 +11,7 @@ from rskernels.law import numbers, philox
 from rskernels.law.streams import Stream
 
 SMALL_WORD = tl.constexpr(philox.SMALL_WORD)
+COLUMNS, TRAILING = tl.constexpr(philox.COLUMNS), tl.constexpr(philox.TRAILING)
 SMALL_UNIT = tl.constexpr(2.0**-65)
 LARGE_UNIT = tl.constexpr(2.0**-32)
 ACCEPT = tl.constexpr(int(Stream.ACCEPT))
@@ -94,28 +95,42 @@ def row_id_of(row_offset, row):
 
 
 @triton.jit
-def word_uniform(w0, w1):
+def word_uniform(lead, trail):
     """Return the uniform of two words, as ``philox.word_uniform`` does: rounded once."""
-    small = w0 < SMALL_WORD
-    numerator = (w0.to(tl.int64) << 33) + (w1.to(tl.int64) << 1) + 1
+    small = lead < SMALL_WORD
+    numerator = (lead.to(tl.int64) << 33) + (trail.to(tl.int64) << 1) + 1
     u_small = tl.where(small, numerator, 0).to(tl.float32) * SMALL_UNIT
-    u_large = (w0 | 1).to(tl.float32) * LARGE_UNIT
+    u_large = (lead | 1).to(tl.float32) * LARGE_UNIT
     return tl.where(small, u_small, u_large)
 
 
 @triton.jit
-def uniform(row_id, column, stream, seed):
-    """Return the uniform of (seed, row id, column, stream), float32 in (0, 1]."""
+def row_word(row_id, stream, seed):
+    """Return the leading word of rows' one decision, or the trailing one of stream + TRAILING."""
     row_id = row_id.to(tl.uint64)
     low = (row_id & 0xFFFFFFFF).to(tl.uint32)
     high = (row_id >> 32).to(tl.uint32)
-    w0, w1, _, _ = tl.philox(seed, low, high, column.to(tl.uint32), stream.to(tl.uint32))
-    return word_uniform(w0, w1)
+    word, _, _, _ = tl.philox(seed, low, high, low * 0, stream.to(tl.uint32))
+    return word
+
+
+@triton.jit
+def column_words(row_id, start, stream, seed, TILE: tl.constexpr):
+    """Return the leading words of TILE columns of a row, four of every counter."""
+    row_id = row_id.to(tl.uint64)
+    low = (row_id & 0xFFFFFFFF).to(tl.uint32)
+    high = (row_id >> 32).to(tl.uint32)
+    counters = (start // COLUMNS + tl.arange(0, TILE // COLUMNS)).to(tl.uint32)
+    w0, w1, w2, w3 = tl.philox(seed, low, high, counters, stream.to(tl.uint32))
+    return tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
 
 
 @triton.jit
 def log_uniform(row_id, seed):
     """Return log u of a row's one decision, float64."""
-    column = (row_id * 0).to(tl.int32)
-    stream = tl.full([], ACCEPT, tl.int32)
-    return tl.log(uniform(row_id, column, stream, seed).to(tl.float64))
+    stream = tl.full([], ACCEPT, tl.int64)
+    lead = row_word(row_id, stream, seed)
+    trail = lead * 0
+    if lead < SMALL_WORD:
+        trail = row_word(row_id, stream + TRAILING, seed)
+    return tl.log(word_uniform(lead, trail).to(tl.float64))

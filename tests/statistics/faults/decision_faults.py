@@ -23,13 +23,16 @@ cells = partial(check_cells, requested=1 << 13, cells=8)
 law = partial(check_law, requested=10_000)
 waiting = partial(check_waiting, requested=4_000)
 violated = partial(check_violated, draws=1 << 14)
+violated_entries = partial(check_violated, form="dense", draws=1 << 16)
 flips_of_targets = partial(check_flips, form="target", shape=(10_000, 50))
 upper_end_of_targets = partial(check_upper_end, form="target")
 upper_end_of_entries = partial(check_upper_end, form="dense")
 
 ROWS, LAW, GPU = "kernels.reference.rows", "kernels.cpu.law", "kernels.gpu.law"
 # How each backend compares.
-ACCEPTS, ACCEPTS_CPU, ACCEPTS_GPU = f"{ROWS}.accepts", f"{LAW}.decide_by_words", f"{GPU}.accepts"
+ACCEPTS, ACCEPTS_GPU = f"{ROWS}.accepts", f"{GPU}.accepts"
+TERMS_CPU = "kernels.cpu.dense.entries.rough_terms"
+ROUGHLY_CPU, EXACTLY_CPU = f"{LAW}.decide_roughly", f"{LAW}.decide_exactly"
 # Where M is read; on a GPU, a number is read by the host.
 LOG_M, LOG_M_CPU = f"{ROWS}.natural_log", f"{LAW}.natural_logs"
 LOG_M_GPU, LOG_M_HOST = f"{GPU}.natural_log", "kernels.gpu.launch._natural_log"
@@ -40,14 +43,14 @@ DECISION = [
         "the comparison is the wrong way round",
         rate,
         reference={ACCEPTS: in_reference.at_most},
-        cpu={ACCEPTS_CPU: in_cpu.of_inverse},
+        cpu=dict.fromkeys((ROUGHLY_CPU, EXACTLY_CPU), in_cpu.of_inverse),
         gpu={ACCEPTS_GPU: in_gpu.at_most},
     ),
     Fault(
         "an equal ratio is rejected",
         check_upper_end,
         reference={ACCEPTS: in_reference.above},
-        cpu={ACCEPTS_CPU: in_cpu.above},
+        cpu={EXACTLY_CPU: in_cpu.above},
         gpu={ACCEPTS_GPU: in_gpu.above},
     ),
     Fault(
@@ -60,7 +63,7 @@ DECISION = [
     Fault(
         "an equal ratio is rejected for entries",
         upper_end_of_entries,
-        cpu={ACCEPTS_CPU: in_cpu.above},
+        cpu={EXACTLY_CPU: in_cpu.above},
         gpu={ACCEPTS_GPU: in_gpu.above},
         nightly=("cpu",),
     ),
@@ -68,14 +71,14 @@ DECISION = [
         "log u is of float32",
         check_uniforms,
         reference={ACCEPTS: in_reference.by_float32_log},
-        cpu={ACCEPTS_CPU: in_cpu.by_float32_log},
+        cpu={EXACTLY_CPU: in_cpu.by_float32_log},
         gpu={ACCEPTS_GPU: in_gpu.by_float32_log},
     ),
     Fault(
         "small ratios are rounded up",
         law,
         reference={ACCEPTS: in_reference.small_rounded_up},
-        cpu={ACCEPTS_CPU: in_cpu.small_rounded_up},
+        cpu=dict.fromkeys((ROUGHLY_CPU, EXACTLY_CPU), in_cpu.small_rounded_up),
         gpu={ACCEPTS_GPU: in_gpu.small_rounded_up},
     ),
     Fault(
@@ -102,7 +105,7 @@ DECISION = [
     Fault(
         "M is ignored for entries",
         rate_of_entries,
-        cpu={RATIOS_CPU: in_cpu.without_M},
+        cpu={TERMS_CPU: in_cpu.rough_without_M},
         nightly=("cpu",),
     ),
     Fault(
@@ -119,7 +122,7 @@ DECISION = [
     Fault(
         "the model's roles are swapped for entries",
         rate_of_entries,
-        cpu={RATIOS_CPU: in_cpu.of_swapped_roles},
+        cpu={TERMS_CPU: in_cpu.rough_of_swapped_roles},
         gpu={f"{GPU}.log_ratio_of": in_gpu.of_swapped_roles},
         nightly=("cpu",),
     ),
@@ -134,6 +137,18 @@ DECISION = [
         "the temperature is ignored in the numerator",
         rate_of_targets,
         cpu={f"{LAW}.log_probs": in_cpu.at_temperature_1},
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the temperature is ignored for entries",
+        rate_of_entries,
+        cpu={TERMS_CPU: in_cpu.rough_at_temperature_1},
+        nightly=("cpu",),
+    ),
+    Fault(
+        "M is ignored for entries that are counted",
+        violated_entries,
+        cpu={RATIOS_CPU: in_cpu.without_M},
         nightly=("cpu",),
     ),
     Fault(
@@ -181,7 +196,7 @@ DECISION = [
     Fault(
         "rough logarithms of uniforms are an octave high",
         rate_of_entries,
-        cpu={"kernels.cpu.simd.uniforms.rough_logs": in_cpu.an_octave_high},
+        cpu={"kernels.cpu.simd.uniforms.rough_log2s": in_cpu.an_octave_high},
         nightly=("cpu",),
     ),
     Fault(

@@ -3,15 +3,13 @@
 They are compiled as what they replace; those that take a ``builder`` emit LLVM.
 """
 
-import math
-
 from numba import float32, njit
 
-from rskernels.kernels.cpu.dtypes import ELEMENTS
 from rskernels.kernels.cpu.simd.functions import log_of_normal
-from rskernels.kernels.cpu.simd.uniforms import uniforms
+from rskernels.kernels.cpu.simd.uniforms import draw_columns
 from rskernels.kernels.cpu.simd.vectors import (
     FLOAT,
+    I32,
     I64,
     LANES,
     as_lanes,
@@ -23,60 +21,57 @@ from rskernels.kernels.cpu.simd.vectors import (
     wide,
 )
 from rskernels.kernels.cpu.softmax import UNREAD
-from rskernels.law.philox import SMALL_WORD, WORD
+from rskernels.law.philox import SMALL_WORD, TRAILING, WORD
 
 original = None  # bound where a function is planted
-LOG_2 = math.log(2.0)
-
-
-# kernels.cpu.dtypes.by_dtype
-def only_float32(factory):
-    f32 = factory(ELEMENTS[0])
-
-    @njit
-    def call(code, arguments):
-        return f32(*arguments)
-
-    return call
 
 
 # kernels.cpu.simd.uniforms._emit_uniforms
-def zero(builder, both):
+def zero(builder, lead, trail):
     return constant(wide(FLOAT), 0.0)
 
 
-def of_32_bits(builder, both):
-    high = builder.and_(both, constant(wide(I64), WORD << 32))
-    return original(builder, builder.or_(high, constant(wide(I64), 1 << 31)))
+def without_trailing(builder, lead, trail):
+    return original(builder, lead, constant(wide(I32), 0))
 
 
-def rounded_twice(builder, both):
-    w0 = builder.lshr(both, constant(wide(I64), 32))
-    small = builder.icmp_unsigned("<", w0, constant(wide(I64), SMALL_WORD))
-    large = builder.fmul(builder.sitofp(w0, wide(FLOAT)), constant(wide(FLOAT), 2.0**-32))
-    return builder.select(small, original(builder, both), large)
+def of_32_bits(builder, lead, trail):
+    return original(builder, lead, constant(wide(I32), 1 << 31))
 
 
-def at_times_0(builder, both):
-    w0 = builder.lshr(both, constant(wide(I64), 32))
-    small = builder.icmp_unsigned("<", w0, constant(wide(I64), SMALL_WORD))
-    even = builder.fmul(builder.sitofp(both, wide(FLOAT)), constant(wide(FLOAT), 2.0**-64))
-    return builder.select(small, even, original(builder, both))
+def rounded_twice(builder, lead, trail):
+    small = builder.icmp_unsigned("<", lead, constant(wide(I32), SMALL_WORD))
+    large = builder.fmul(builder.uitofp(lead, wide(FLOAT)), constant(wide(FLOAT), 2.0**-32))
+    return builder.select(small, original(builder, lead, trail), large)
 
 
-def never_1(builder, both):
-    u, top = original(builder, both), constant(wide(FLOAT), 1 - 2**-24)
+def at_times_0(builder, lead, trail):
+    longs, floats = wide(I64), wide(FLOAT)
+    small = builder.icmp_unsigned("<", lead, constant(wide(I32), SMALL_WORD))
+    high = builder.shl(builder.zext(lead, longs), constant(longs, 32))
+    even = builder.sitofp(builder.or_(high, builder.zext(trail, longs)), floats)
+    even = builder.fmul(even, constant(floats, 2.0**-64))
+    return builder.select(small, even, original(builder, lead, trail))
+
+
+def never_1(builder, lead, trail):
+    u, top = original(builder, lead, trail), constant(wide(FLOAT), 1 - 2**-24)
     return builder.select(builder.fcmp_ordered("<", u, top), u, top)
 
 
 # kernels.cpu.simd.uniforms._emit_words
 def of_24_bits(builder, counter, key):
-    words = original(builder, counter, key)
-    return builder.and_(words, constant(wide(I64), 0xFFFFFF << 40))
+    mask = constant(wide(I64), WORD - 0xFF)
+    return [builder.and_(word, mask) for word in original(builder, counter, key)]
 
 
 def of_low_seed(builder, counter, key):
     return original(builder, counter, builder.and_(key, I64(WORD)))
+
+
+# kernels.cpu.simd.uniforms._emit_columns
+def of_first_words(builder, words):
+    return original(builder, (words[0],) * 4)
 
 
 # kernels.cpu.simd.uniforms.row_words
@@ -97,14 +92,24 @@ def of_first_column(builder, first):
     return broadcast(builder, first)
 
 
-# kernels.cpu.simd.uniforms.column_words
-def of_two_rows(row, column, seed):
-    return original(row >> 1, column, seed)
+# kernels.cpu.simd.uniforms.draw_columns
+def of_two_rows(address, row, column, seed):
+    original(address, row >> 1, column, seed)
 
 
-# kernels.cpu.simd.uniforms.rough_logs
+# kernels.cpu.simd.uniforms.draw_trailing_columns
+def of_leading_columns(address, row, column, seed):
+    draw_columns(address, row, column, seed)
+
+
+# kernels.cpu.simd.uniforms.rough_log2s
 def an_octave_high(words):
-    return original(words) + splat(float32(LOG_2))
+    return original(words) + splat(float32(1.0))
+
+
+# kernels.cpu.law.draw_trailing
+def of_leading_stream(row_offset, n, stream, seed):
+    return original(row_offset, n, stream - TRAILING, seed)
 
 
 # kernels.cpu.law.draw_rows
@@ -120,22 +125,23 @@ def in_sixteens(row_offset, n, stream, seed):
     return original(row_offset, n % LANES, stream, seed)
 
 
-# kernels.cpu.law.decide_by_words
-def of_inverse(log_r, valid, words):
-    return original(filled(0.0, log_r) - log_r, valid, words)
+# kernels.cpu.law.decide_roughly and decide_exactly
+def of_inverse(log_r, valid, draws):
+    return original(filled(0.0, log_r) - log_r, valid, draws)
 
 
-def above(log_r, valid, words):
-    return valid & (log_r > log_of_normal(as_lanes(uniforms(words), log_r)))
-
-
-def by_float32_log(log_r, valid, words):
-    return valid & (log_r >= as_lanes(log_of_normal(uniforms(words)), log_r))
-
-
-def small_rounded_up(log_r, valid, words):
+def small_rounded_up(log_r, valid, draws):
     least = filled(-2.5, log_r)
-    return original(select(log_r > least, log_r, least), valid, words)
+    return original(select(log_r > least, log_r, least), valid, draws)
+
+
+# kernels.cpu.law.decide_exactly
+def above(log_r, valid, u):
+    return valid & (log_r > log_of_normal(as_lanes(u, log_r)))
+
+
+def by_float32_log(log_r, valid, u):
+    return valid & (log_r >= as_lanes(log_of_normal(u), log_r))
 
 
 # kernels.cpu.law.decide
@@ -170,6 +176,20 @@ def without_M(log_q, log_density, log_M, model_is_target, is_float32):
 
 def of_swapped_roles(log_q, log_density, log_M, model_is_target, is_float32):
     return original(log_q, log_density, log_M, not model_is_target, is_float32)
+
+
+# kernels.cpu.dense.entries.rough_terms
+def rough_without_M(softmax, density, log_M, model_is_target):
+    return original(softmax, density, 0.0, model_is_target)
+
+
+def rough_of_swapped_roles(softmax, density, log_M, model_is_target):
+    return original(softmax, density, log_M, not model_is_target)
+
+
+def rough_at_temperature_1(softmax, density, log_M, model_is_target):
+    reference, log_total, _ = softmax
+    return original((reference, log_total, 1.0), density, log_M, model_is_target)
 
 
 # kernels.cpu.law.scale_of

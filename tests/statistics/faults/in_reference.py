@@ -2,7 +2,7 @@
 
 import torch
 
-from rskernels.law.philox import SMALL_WORD, WORD, row_uniforms
+from rskernels.law.philox import COLUMNS, SMALL_WORD, TRAILING, WORD, row_uniforms
 
 original = None  # bound where a function is planted
 
@@ -40,6 +40,15 @@ def never_1(w0, w1):
 # law.philox.seed_words
 def low_word(seed, device):
     return original(seed, device) * torch.tensor([1, 0], device=device)
+
+
+# law.philox._words
+def of_first_word(rows, columns, key, stream):
+    return original(rows, columns - columns % COLUMNS, key, stream)
+
+
+def of_leading_stream(rows, columns, key, stream):
+    return original(rows, columns, key, stream % TRAILING)
 
 
 # law.philox.row_uniforms

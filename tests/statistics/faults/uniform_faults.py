@@ -2,8 +2,12 @@
 
 from functools import partial
 
-from ..laws.test_ends import check_lower_end, check_upper_end
-from ..laws.test_t2_tiny_rate import check_resolution, check_tiny_rate
+from ..laws.test_ends import check_half_unit, check_upper_end
+from ..laws.test_t2_tiny_rate import (
+    check_resolution,
+    check_resolution_of_entries,
+    check_tiny_rate,
+)
 from ..laws.test_t6_independence import check_keys
 from ..laws.test_t7_content import check_content
 from ..laws.test_t10_reference import check_flips, check_uniforms
@@ -19,9 +23,11 @@ flips_of_entries = partial(check_flips, form="dense", shape=(20, 500))
 
 # What each backend makes of two words, and the words themselves.
 OF_WORDS, OF_ROWS = "law.philox.word_uniform", "law.philox.row_uniforms"
+WORDS = "law.philox._words"
 CPU = "kernels.cpu.simd.uniforms"
 OF_WORDS_CPU, WORDS_CPU = f"{CPU}._emit_uniforms", f"{CPU}._emit_words"
 OF_WORDS_GPU, OF_ROWS_GPU = "kernels.gpu.law.word_uniform", "kernels.gpu.law.uniform"
+OF_24_BITS_CPU = {WORDS_CPU: in_cpu.of_24_bits, OF_WORDS_CPU: in_cpu.without_trailing}
 # Which rows those of a batch are.
 ROW_IDS, ROW_IDS_GPU = "kernels.reference.rows.row_ids", "kernels.gpu.law.row_id_of"
 ROW_IDS_CPU = "kernels.cpu.law.draw_rows"
@@ -38,14 +44,14 @@ UNIFORM_LAW = [
         "u has 24 bits",
         check_resolution,
         reference={OF_WORDS: in_reference.of_24_bits},
-        cpu={WORDS_CPU: in_cpu.of_24_bits},
+        cpu=OF_24_BITS_CPU,
         gpu={OF_WORDS_GPU: in_gpu.of_24_bits},
         nightly=("gpu",),
     ),
     Fault(
         "u has 24 bits, which the rate shows",
         check_tiny_rate,
-        cpu={WORDS_CPU: in_cpu.of_24_bits},
+        cpu=OF_24_BITS_CPU,
         nightly=("cpu",),
     ),
     Fault(
@@ -73,7 +79,7 @@ UNIFORM_LAW = [
     ),
     Fault(
         "u can be 0",
-        check_lower_end,
+        check_half_unit,
         reference={OF_WORDS: in_reference.at_times_0},
         cpu={OF_WORDS_CPU: in_cpu.at_times_0},
         gpu={OF_WORDS_GPU: in_gpu.at_times_0},
@@ -117,7 +123,25 @@ UNIFORM_LAW = [
         nightly=("gpu",),
     ),
     Fault(
-        "sixteen columns share a draw",
+        "four entries share one word",
+        keys_of_entries,
+        reference={WORDS: in_reference.of_first_word},
+        cpu={f"{CPU}._emit_columns": in_cpu.of_first_words},
+    ),
+    Fault(
+        "the trailing word is of the leading stream",
+        check_resolution,
+        reference={WORDS: in_reference.of_leading_stream},
+        cpu={"kernels.cpu.law.draw_trailing": in_cpu.of_leading_stream},
+    ),
+    Fault(
+        "the trailing word is of the leading stream for entries",
+        check_resolution_of_entries,
+        cpu={f"{CPU}.draw_trailing_columns": in_cpu.of_leading_columns},
+        nightly=("cpu",),
+    ),
+    Fault(
+        "sixteen counters are one",
         keys_of_entries,
         cpu={f"{CPU}._following": in_cpu.of_first_column},
         nightly=("cpu",),
@@ -161,7 +185,7 @@ ROWS = [
     Fault(
         "two rows of entries share their draws",
         keys_of_entries,
-        cpu={f"{CPU}.column_words": in_cpu.of_two_rows},
+        cpu={f"{CPU}.draw_columns": in_cpu.of_two_rows},
         nightly=("cpu",),
     ),
     Fault(

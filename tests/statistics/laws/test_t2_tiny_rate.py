@@ -9,10 +9,9 @@ import rskernels
 
 from ..forms import FORMS, accepts
 from ..intervals import assert_inside, binomial
+from ..tails import AHEAD, FIRST, STEP, tails
 
 TINY = 2.0**-26
-FIRST, STEP = 2.0**-12, 2.0**-32
-AHEAD = 2.0**-11  # of a step: no uniform above 2**-22 lies on a threshold
 
 
 def check_tiny_rate(subject, seed, draws=1 << 31):
@@ -37,6 +36,13 @@ def check_resolution(subject, seed, requested=26):
         guess = rskernels.uniforms((), seed=seed, row_offset=row).item() / STEP - AHEAD
         lower += is_at_most(_step_of(is_at_most, max(0, math.floor(guess))) + 0.5)
     assert_inside("T2", lower, binomial(requested, 1 / 2))
+
+
+def check_resolution_of_entries(subject, seed, rows=1 << 6):
+    """As ``check_resolution``, of the entries of a dense decision, 64 or so of them."""
+    is_lower = tails(subject, seed, rows, 1 << 12).is_lower
+    assert len(is_lower) > rows // 4, f"T2: {len(is_lower)} uniforms are at most 2**-12"
+    assert_inside("T2 entries", is_lower.sum(), binomial(len(is_lower), 1 / 2))
 
 
 def _step_of(is_at_most, guess):
@@ -68,3 +74,7 @@ def test_t2_tiny_rate(subject, kind, seed):
 
 def test_t2_resolution(subject, seed):
     check_resolution(subject, seed)
+
+
+def test_t2_resolution_of_entries(subject, size, seed):
+    check_resolution_of_entries(subject, seed, size(1 << 6, reference=1 << 6, interpreted=1 << 4))

@@ -3,16 +3,21 @@
 Two independent fair bits differ half of the time; bits that share their draw never do.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
+from rskernels.law.philox import COLUMNS
+
 from ..forms import FORMS, decisions, row_blocks
 from ..intervals import assert_inside, binomial, fair_sum
+from ..tails import tails
 
 NEAR = 128
 SEEDS = (1, -1, 2**31, 2**32, 2**33, -(2**62))
-STREAMS = (1, 2, 3, 2**16, 2**31)
+STREAMS = (1, 2, 3, 2**16, 2**31 - 1)
 LAGS_OF_ENTRIES = (1, 2, 3, 8, 15, 16, 17, 32, 64, 128)
 
 
@@ -27,7 +32,7 @@ def check_pairs(name, pairs):
 
 
 def check_independence(subject, seed, rows=1 << 18):
-    """128 comparisons: sensitive to a seed used for two streams and to draws that repeat."""
+    """134 comparisons: sensitive to a seed used for two streams and to draws that repeat."""
 
     def fair(*, seed=seed, **law):
         return fair_bits(FORMS["bernoulli"], subject, rows, seed=seed, **law)
@@ -49,7 +54,12 @@ def check_independence(subject, seed, rows=1 << 18):
         (f"entries, lag {lag}", entries[lag : lag + compared], entries[:compared])
         for lag in LAGS_OF_ENTRIES
     ]
-    assert len(pairs) == 128
+    words = entries.reshape(-1, COLUMNS).T
+    pairs += [
+        (f"words {j} and {k} of a counter", words[j], words[k])
+        for j, k in itertools.combinations(range(COLUMNS), 2)
+    ]
+    assert len(pairs) == 134
     check_pairs("draws", pairs)
 
 
@@ -68,6 +78,18 @@ def check_keys(subject, seed, form="target", draws=1 << 16):
     ]
     check_pairs(name, pairs)
     check_every_lag(name, bits)
+
+
+def check_tails(subject, seed, rows=1 << 10, columns=1 << 12):
+    """Sensitive to trailing words that go with the leading ones, the entry's or a neighbour's."""
+    found = tails(subject, seed, rows, columns)
+    mask = subject.mask(torch.zeros(columns).expand(rows, -1), None, 0.5 / columns, seed=seed)
+    is_lower = found.is_lower.numpy()
+    pairs = [("its own step", (found.steps % 2 == 0).numpy(), is_lower)]
+    for down, right in ((0, 1), (0, 2), (0, 3), (0, -1), (0, -2), (0, -3), (1, 0), (-1, 0)):
+        neighbours = mask.roll((-down, -right), (0, 1))[found.rows, found.columns]
+        pairs.append((f"the entry {down} down, {right} right", neighbours.numpy(), is_lower))
+    check_pairs("trailing words", pairs)
 
 
 def check_every_lag(name, bits):
@@ -115,3 +137,7 @@ def test_t6_keys(subject, kind, size, seed, form):
     if kind == "interpreted" and FORMS[form].interpreted < 1 << 10:
         pytest.skip("interpreted Triton takes milliseconds a row")
     check_keys(subject, seed, form, size(1 << 20, reference=1 << 15, interpreted=1 << 13))
+
+
+def test_t6_trailing_words(subject, size, seed):
+    check_tails(subject, seed, size(1 << 10, reference=1 << 6, interpreted=1 << 4))

@@ -162,3 +162,10 @@ def store_mask(builder, address, inside, value):
     octets = builder.zext(value, wide(I8))
     name = f"llvm.masked.store.{suffix(wide(I8))}.p0"
     call(builder, name, ir.VoidType(), octets, pointer, I32(1), inside)
+
+
+@lanes(lambda address, value: types.void)
+def store_whole_mask(builder, address, value):
+    """Store every lane of a mask as a byte of 0 or 1."""
+    pointer = builder.inttoptr(address, wide(I8).as_pointer())
+    builder.store(builder.zext(value, wide(I8)), pointer, align=1)

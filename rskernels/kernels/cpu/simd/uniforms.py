@@ -1,9 +1,10 @@
-"""Numba intrinsics of the uniform law: the Philox words of sixteen rows or columns, and their u."""
+"""Numba intrinsics of the uniform law: the Philox words of rows or columns, and their u."""
 
 import math
 
 from llvmlite import ir
 from numba import types
+from numba.extending import intrinsic
 
 from rskernels.kernels.cpu.simd.functions import horner
 from rskernels.kernels.cpu.simd.vectors import (
@@ -12,19 +13,28 @@ from rskernels.kernels.cpu.simd.vectors import (
     I64,
     LANES,
     broadcast,
+    call,
     constant,
     f32x16,
-    i64x16,
+    i32x16,
     lanes,
+    mask16,
+    suffix,
     wide,
 )
 from rskernels.law import philox
 from rskernels.law.streams import Stream
 
-# Minimax log2(x) - (x - 1) on [1, 2] of those that are 0 at its ends, off by 8.8e-4.
-ROUGH_LOG2 = (-1.16417114, 2.06469709, -1.05974614, 0.15922019)
-ROUGH = 1.0e-3  # more than a rough log is off by: 6.1e-4, what w1 adds, and rounding
-ROUGH_WORD = 1 << 16  # from which on the second word hardly matters
+GROUP = LANES * philox.COLUMNS
+"""Columns whose words are drawn together, of sixteen counters."""
+GROUP_BYTES = 4 * GROUP
+
+# Minimax log2(x) - (x - 1) on [1, 2] of those that are 0 at its ends, off by 1.14e-4.
+ROUGH_LOG2 = (-1.51983449, 3.08639798, -2.13415038, 0.649718782, -0.0821318874)
+ROUGH = (
+    2.0**-12
+)  # octaves, more than a rough log2 u is off by: what trails adds 2.3e-5, and float32
+ROUGH_WORD = 1 << 16  # from which on what trails hardly matters
 
 
 def _same_shape(like, value):
@@ -58,70 +68,117 @@ def _philox_rounds(builder, counter, key, rounds):
 
 
 def _emit_words(builder, counter, key):
-    """Emit w0 * 2**32 + w1 of sixteen counters and a key."""
+    """Emit the four words of sixteen counters and a key, in the low halves of i64."""
     key = [broadcast(builder, part) for part in (key, builder.ashr(key, I64(32)))]
-    (_, c1, c2, _), (k0, _) = _philox_rounds(builder, counter, key, philox.ROUNDS - 1)
-    number = lambda value: constant(wide(I64), value)  # noqa: E731
-    # The last round leaves w1 in the low half of this product, and w0 but for a key in the high.
-    product = builder.mul(builder.and_(c2, number(philox.WORD)), number(philox.MULTIPLIER_1))
-    return builder.xor(product, builder.shl(builder.xor(c1, k0), number(32)))
+    return _philox_rounds(builder, counter, key, philox.ROUNDS)[0]
 
 
-def _emit_uniforms(builder, both):
-    """Emit ``philox.word_uniform`` of w0 * 2**32 + w1."""
-    floats = wide(FLOAT)
-    number = lambda value: constant(wide(I64), value)  # noqa: E731
-    w0 = builder.lshr(both, number(32))
-    small = builder.icmp_unsigned("<", w0, number(philox.SMALL_WORD))
-    numerator = builder.or_(builder.shl(both, number(1)), number(1))
-    integer = builder.select(small, numerator, builder.or_(w0, number(1)))
-    scale = builder.select(small, constant(floats, 2.0**-65), constant(floats, 2.0**-32))
-    return builder.fmul(builder.sitofp(integer, floats), scale)
+def _emit_uniforms(builder, lead, trail):
+    """Emit ``philox.word_uniform``."""
+    floats, longs = wide(FLOAT), wide(I64)
+    small = builder.icmp_unsigned("<", lead, constant(wide(I32), philox.SMALL_WORD))
+    high = builder.shl(builder.zext(lead, longs), constant(longs, 33))
+    low = builder.shl(builder.zext(trail, longs), constant(longs, 1))
+    numerator = builder.or_(builder.or_(high, low), constant(longs, 1))
+    u_small = builder.fmul(builder.sitofp(numerator, floats), constant(floats, 2.0**-65))
+    u_large = builder.uitofp(builder.or_(lead, constant(wide(I32), 1)), floats)
+    u_large = builder.fmul(u_large, constant(floats, 2.0**-32))
+    return builder.select(small, u_small, u_large)
 
 
 def _following(builder, first):
     return builder.add(broadcast(builder, first), ir.Constant(wide(I64), list(range(LANES))))
 
 
-@lanes(lambda row, stream, seed: i64x16)
+@lanes(lambda row, stream, seed: i32x16)
 def row_words(builder, row, stream, seed):
-    """Return w0 * 2**32 + w1 of the draws (column 0) of sixteen rows that follow each other."""
+    """Return the words of the draws (column 0) of sixteen rows that follow each other.
+
+    They are the leading ones; those of ``stream + TRAILING`` trail.
+    """
     rows, use = _following(builder, row), broadcast(builder, stream)
     high = builder.ashr(rows, constant(wide(I64), 32))
-    return _emit_words(builder, (rows, high, constant(wide(I64), 0), use), seed)
+    words = _emit_words(builder, (rows, high, constant(wide(I64), 0), use), seed)
+    return builder.trunc(words[0], wide(I32))
 
 
-@lanes(lambda row, column, seed: i64x16)
-def column_words(builder, row, column, seed):
-    """Return w0 * 2**32 + w1 of the acceptance draws of sixteen neighbouring columns of a row."""
-    columns, use = _following(builder, column), constant(wide(I64), int(Stream.ACCEPT))
-    low, high = (broadcast(builder, part) for part in (row, builder.ashr(row, I64(32))))
-    return _emit_words(builder, (low, high, columns, use), seed)
+def _emit_columns(builder, words):
+    """Emit the words of sixteen counters in the order of their columns, sixteen at a time."""
+    mask, half = constant(wide(I64), philox.WORD), constant(wide(I64), 32)
+    pairs = [
+        builder.or_(builder.and_(words[at], mask), builder.shl(words[at + 1], half))
+        for at in (0, 2)
+    ]
+    columns = []
+    for begin in range(0, LANES, 4):
+        order = [pair + counter for counter in range(begin, begin + 4) for pair in (0, LANES)]
+        index = ir.Constant(ir.VectorType(I32, len(order)), order)
+        columns.append(builder.bitcast(builder.shuffle_vector(*pairs, index), wide(I32)))
+    return columns
 
 
-@lanes(lambda words: f32x16)
-def uniforms(builder, words):
+def column_drawer(stream):
+    """Return ``draw(address, row, column, seed)``, which writes the words of a stream.
+
+    They are those of the ``GROUP`` columns of a row from ``column`` on, which it divides.
+    """
+
+    @intrinsic
+    def draw(typingctx, address, row, column, seed):
+        def codegen(context, builder, signature, args):
+            address, row, column, seed = args
+            counters = _following(builder, builder.ashr(column, I64(2)))
+            low, high = (broadcast(builder, part) for part in (row, builder.ashr(row, I64(32))))
+            counter = (low, high, counters, constant(wide(I64), stream))
+            pointer = builder.inttoptr(address, wide(I32).as_pointer())
+            columns = _emit_columns(builder, _emit_words(builder, counter, seed))
+            for at, words in enumerate(columns):
+                builder.store(words, builder.gep(pointer, [I64(at)]), align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), codegen
+
+    return draw
+
+
+draw_columns, draw_trailing_columns = (
+    column_drawer(stream) for stream in (int(Stream.ACCEPT), int(Stream.ACCEPT) + philox.TRAILING)
+)
+
+
+@lanes(lambda address: i32x16)
+def load_words(builder, address):
+    """Return sixteen words from memory."""
+    return builder.load(builder.inttoptr(address, wide(I32).as_pointer()), align=4)
+
+
+@lanes(lambda lead, trail: f32x16)
+def uniforms(builder, lead, trail):
     """Return the uniforms of words."""
-    return _emit_uniforms(builder, words)
+    return _emit_uniforms(builder, lead, trail)
+
+
+@lanes(lambda words: mask16)
+def need_trailing(builder, words):
+    """Say which leading words leave bits of u to the trailing ones."""
+    return builder.icmp_unsigned("<", words, constant(wide(I32), philox.SMALL_WORD))
 
 
 @lanes(lambda words: f32x16)
-def rough_logs(builder, words):
-    """Return log u of words, off by less than ``ROUGH``; NaN where w0 is below ``ROUGH_WORD``."""
-    integers, floats = wide(I32), wide(FLOAT)
+def rough_log2s(builder, words):
+    """Return log2 u of leading words, off by less than ``ROUGH``; NaN below ``ROUGH_WORD``."""
+    integers, numbers = wide(I32), wide(FLOAT)
     whole = lambda value: constant(integers, value)  # noqa: E731
-    number = lambda value: constant(floats, value)  # noqa: E731
-    pairs = builder.bitcast(words, ir.VectorType(I32, 2 * LANES))
-    w0 = builder.shuffle_vector(
-        pairs, ir.Constant(pairs.type, ir.Undefined), ir.Constant(integers, list(range(1, 32, 2)))
-    )
-    bits = builder.bitcast(builder.uitofp(builder.or_(w0, whole(1)), floats), integers)
+    bits = builder.bitcast(builder.uitofp(words, numbers), integers)
     mantissa = builder.or_(builder.and_(bits, whole((1 << 23) - 1)), whole(127 << 23))
-    bent = horner(builder, [math.log(2) * c for c in ROUGH_LOG2], builder.bitcast(mantissa, floats))
-    bent = builder.fadd(bent, number((-127 - 32) * math.log(2)))
-    straight = builder.fmul(builder.sitofp(bits, floats), number(2.0**-23 * math.log(2)))
-    small = builder.icmp_unsigned("<", w0, whole(ROUGH_WORD))
-    return builder.select(small, number(math.nan), builder.fadd(bent, straight))
+    constant_term = ROUGH_LOG2[0] - 127 - 32
+    bent = horner(builder, (constant_term, *ROUGH_LOG2[1:]), builder.bitcast(mantissa, numbers))
+    rough = call(
+        builder, f"llvm.fmuladd.{suffix(numbers)}", numbers,
+        builder.sitofp(bits, numbers), constant(numbers, 2.0**-23), bent,
+    )  # fmt: skip
+    small = builder.icmp_unsigned("<", words, whole(ROUGH_WORD))
+    return builder.select(small, constant(numbers, math.nan), rough)
 
 
 def _word(index):

@@ -45,7 +45,7 @@ def wide(lane):
 
 f32x16 = Vector("f32x16", FLOAT)
 f64x16 = Vector("f64x16", DOUBLE)
-i64x16 = Vector("i64x16", I64)
+i32x16 = Vector("i32x16", I32)
 mask16 = Vector("mask16", I1)
 VECTOR_OF = {types.float32: f32x16, types.float64: f64x16}
 SCALAR_OF = {vector: scalar for scalar, vector in VECTOR_OF.items()}
@@ -113,6 +113,12 @@ def filled(builder, value, like):
     """Return a float64 in every lane of a vector such as ``like``."""
     lane = like.type.element
     return broadcast(builder, value if lane is DOUBLE else builder.fptrunc(value, lane))
+
+
+@lanes(lambda a, b, c: a)
+def fused(builder, a, b, c):
+    """Return a * b + c, rounded once where the processor can."""
+    return call(builder, f"llvm.fmuladd.{suffix(a.type)}", a.type, a, b, c)
 
 
 @lanes(lambda condition, a, b: a)

@@ -1,0 +1,10 @@
+"""The Numba dense form: every entry of a row is a decision of its own, sixteen at a time.
+
+``values`` lays out densities and Ms, ``rows`` takes a row's total and then its entries, a chunk
+after the other, which ``entries`` decides.
+"""
+
+from rskernels.kernels.cpu.dense.rows import dense_rows, log_entries
+from rskernels.kernels.cpu.dense.values import entry_values, plain_entries
+
+__all__ = ["dense_rows", "entry_values", "log_entries", "plain_entries"]

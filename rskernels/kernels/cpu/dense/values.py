@@ -1,0 +1,113 @@
+"""Densities and Ms of entries: addresses, strides and numbers of what broadcasts to the logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rskernels.kernels.cpu.dense.entries import CHUNK
+from rskernels.kernels.cpu.dense.rows import log_entries
+from rskernels.kernels.cpu.dtypes import BF16, F16, F32, F64, NONE
+from rskernels.kernels.layout import Scalar, entry_scalars, wide_dtype
+
+# Of logits: their code, and the dtype of results, and of densities and Ms of entries, with its.
+KINDS = {
+    torch.float32: (F32, torch.float32, F32),
+    torch.float64: (F64, torch.float64, F64),
+    torch.bfloat16: (BF16, torch.float32, F32),
+    torch.float16: (F16, torch.float32, F32),
+}
+
+
+def plain_entries(logits, density, M):
+    """Return (N, V, the logits' numbers, density's and M's), where no layout has to be found.
+
+    That is of logits [N, V] and of numbers, or tensors of the results' dtype, [N, V] or of few
+    columns [V], whose elements lie side by side; else None.
+    """
+    if logits.dim() != 2:
+        return None
+    shape = logits.shape
+    N, V = shape
+    code, wide, wide_code = KINDS[logits.dtype]
+    density = _plain_numbers(density, shape, wide, wide_code)
+    if density is None:
+        return None
+    M = (0, NONE, 0, 0, 0, M) if type(M) is float else _plain_numbers(M, shape, wide, wide_code)
+    if M is None:
+        return None
+    step, stride = logits.stride()
+    place = (logits.data_ptr(), code, N or 1, 0, step, stride if V > 1 else 1, V)
+    return N, V, place, density, M
+
+
+def _plain_numbers(value, shape, dtype, code):
+    if type(value) is float:
+        return (0, NONE, 0, 0, 0, value)
+    if not isinstance(value, Tensor) or value.dtype is not dtype or not value.is_contiguous():
+        return None
+    given, V = value.shape, shape[1]
+    if given == shape:
+        return (value.data_ptr(), code, 0, V, 1, 0.0)
+    if len(given) == 1 and given[0] == V <= CHUNK:
+        return (value.data_ptr(), code, 0, 0, 1, 0.0)
+    return None
+
+
+def entry_values(logits, density, M, log_space):
+    """Return the logits' layout, densities and Ms as they are addressed, their numbers, and is_log.
+
+    Of what is addressed there may be copies: the caller names them, so that they live until the
+    kernel returns. Numbers are (address, code, outer, inner and column stride, number), and is_log
+    says of density and of M whether they are logarithms.
+    """
+    density, M, log_space = _within_float32(density, M, log_space, logits)
+    density, density_is_log = _shared_logs(density, logits, log_space)
+    M, M_is_log = _shared_logs(M, logits, log_space)
+    density, M = _entries(density, logits), _entries(M, logits)
+    layout, scalars = entry_scalars(logits, density, M)
+    return layout, scalars, tuple(map(_entry_numbers, scalars)), (density_is_log, M_is_log)
+
+
+def _entry_numbers(scalar: Scalar):
+    """Return (address, code, outer, inner and column stride, number) of a density or M."""
+    tensor, strides, number = scalar
+    if tensor is None:
+        return (0, NONE, *strides, float(number))
+    return (tensor.data_ptr(), KINDS[tensor.dtype][0], *strides, 0.0)
+
+
+def _entries(value, logits):
+    """Return a density or M in the shape of the logits and the dtype of the results."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(wide_dtype(logits)).expand(logits.shape)
+    # The columns lie side by side or are all the same; else they are copied.
+    return value if value.stride(-1) in (0, 1) else value.contiguous()
+
+
+def _within_float32(density, M, log_space, logits):
+    """Return (density, M, log_space), as logarithms where float32 might not hold a float64."""
+    if log_space or logits.dtype == torch.float64:
+        return density, M, log_space
+    dtypes = getattr(density, "dtype", None), getattr(M, "dtype", None)
+    if torch.float64 not in dtypes:
+        return density, M, log_space
+    density, M = (torch.as_tensor(v, dtype=torch.float64).log() for v in (density, M))
+    return density, M, True
+
+
+def _shared_logs(value, logits, log_space):
+    """Return (densities or Ms, whether they are logarithms); those that all rows share become so.
+
+    Each is then taken once, with the bits that the kernel would give it in every row.
+    """
+    V = logits.shape[-1]
+    if log_space or not isinstance(value, Tensor):
+        return value, log_space
+    if value.dim() == 0 or not value.numel() == value.shape[-1] == V < logits.numel():
+        return value, False
+    value = value.reshape(V).to(wide_dtype(logits)).contiguous()
+    logs = torch.empty(V, dtype=value.dtype, device="cpu")
+    log_entries(value.data_ptr(), KINDS[value.dtype][0], V, logs.data_ptr())
+    return logs, True
