@@ -238,17 +238,8 @@ def of_last_part(element):
         reference, total, bound = state
         begin, end, ahead = span
         for part in range(begin, end):
-            reference, total, bound, read = one_part(
-                row,
-                stride,
-                V,
-                scale,
-                scratch,
-                order,
-                stop,
-                (part, part + 1, ahead),
-                (reference, 0.0, bound),
-            )
+            rest = order, stop, (part, part + 1, ahead), (reference, 0.0, bound)
+            reference, total, bound, read = one_part(row, stride, V, scale, scratch, *rest)
             if read <= part:
                 return reference, total, bound, part
         return reference, total, bound, end
@@ -258,12 +249,14 @@ def of_last_part(element):
 
 # kernels.cpu.turns.parts_total_of
 def begun_anew(element):
-    parts_total = original(element)
-    return njit(
-        lambda row, stride, V, scale, scratch, order, stop, span, state: parts_total(
-            row, stride, V, scale, scratch, order, stop, span, UNREAD
-        )
-    )
+    from_state = original(element)
+
+    @njit
+    def parts_total(row, stride, V, scale, scratch, order, stop, span, state):
+        rest = scale, scratch, order, stop, span, UNREAD
+        return from_state(row, stride, V, *rest)
+
+    return parts_total
 
 
 # kernels.cpu.softmax.short_totals_of
