@@ -13,6 +13,7 @@ from rskernels.cli.options import Command
 from rskernels.cli.sample import sample_command
 from rskernels.cli.train import train_command
 from rskernels.cli.tune import tune_command
+from rskernels.cli.warm import warm_command
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -36,9 +37,11 @@ def about(
 
 FAMILIES = "Fine-tuning by rejection"
 COMPARISONS = "Comparisons"
+INSTALLATION = "Installation"
 
 app.command("train", cls=Command, rich_help_panel=FAMILIES)(train_command)
 app.command("tune", cls=Command, rich_help_panel=FAMILIES)(tune_command)
 app.command("sample", cls=Command, rich_help_panel=FAMILIES)(sample_command)
 app.command("compare", rich_help_panel=COMPARISONS)(compare_command)
 app.command("demo", rich_help_panel=COMPARISONS)(demo_command)
+app.command("warm", rich_help_panel=INSTALLATION)(warm_command)

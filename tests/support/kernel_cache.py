@@ -8,6 +8,8 @@ from numba.core import config
 
 from rskernels.kernels.cpu.cache import cached, once, places
 
+from .processes import run_python
+
 
 def addition():
     """Return an addition as another process would have it, with nothing compiled yet."""
@@ -50,3 +52,28 @@ def only_temporary(folder, monkeypatch):
     for name in ("package/__pycache__", "home"):
         (folder / name).write_text("a file, and no folder", encoding="utf-8")
     return folder / "tmp" / f"rskernels-{os.geteuid()}"
+
+
+EMPTY = """
+from pathlib import Path
+from rskernels.kernels.cpu.cache import made, places
+
+# Nothing that this tree or this user has compiled before is found.
+places.HERE = Path({folder!r}, "package")
+
+def asked_for():
+    return sorted({{
+        kernel.__name__ for kernel in made()
+        if sum(kernel.stats.cache_misses.values()) + sum(kernel.stats.cache_hits.values())
+    }})
+"""
+
+
+def run_with_cache(folder, code, **environment):
+    """Run code in a fresh interpreter whose kernels are those in a folder, and return its output.
+
+    The code may call ``asked_for()``, which names the kernels that it compiled or found.
+    """
+    own = {"NUMBA_CACHE_DIR": str(folder / "kernels"), "XDG_CACHE_HOME": str(folder / "home")}
+    text = EMPTY.format(folder=str(folder)) + code
+    return run_python(text, timeout=300, **{**own, **environment})

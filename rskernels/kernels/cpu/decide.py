@@ -7,12 +7,13 @@ not depend on threads. All loops release the GIL and touch their own rows only.
 """
 
 import math
+from functools import partial
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
-from rskernels.kernels.cpu.cache import cached
-from rskernels.kernels.cpu.dtypes import F64, as_f64
+from rskernels.kernels.cpu.cache import cached, inner
+from rskernels.kernels.cpu.dtypes import F64, Kernels
 from rskernels.kernels.cpu.early_exit import decide_unread
 from rskernels.kernels.cpu.law import (
     decide,
@@ -26,7 +27,7 @@ from rskernels.kernels.cpu.law import (
 )
 from rskernels.kernels.cpu.parts import scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
-from rskernels.kernels.cpu.simd.memory import loader, store_mask, storer
+from rskernels.kernels.cpu.simd.memory import add_f64, loader, read_f64, store_mask, storer
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
@@ -34,6 +35,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     count,
     first_lanes,
     mask_of,
+    named,
     narrow,
     select,
     splat,
@@ -48,32 +50,27 @@ from rskernels.kernels.cpu.turns import (
     TOTAL,
     is_majority,
     known_memory,
-    locate_rows,
+    locate_rows_of,
     prefetch_rows,
-    read_rows,
+    read_rows_of,
 )
 from rskernels.law.numbers import ACCEPTED, EXCESS, IGNORED, INVALID, MASS, SUMMARY, VIOLATIONS
 from rskernels.law.streams import Stream
 
 ACCEPT = int(Stream.ACCEPT)
+MASK, LAZY_MASK, OUTCOME = "mask", "lazy_mask", "outcome"
 
+tally = add_f64  # to one entry of a unit's summary
 _load_f64, _store_f32, _store_f64 = loader("f64"), storer("f32"), storer("f64")
 
 
-@njit
-def tally(summary, which, amount):
-    """Add to one entry of a unit's summary."""
-    carray(as_f64(summary + which * 8), 1)[0] += amount
-
-
-@njit
+@inner
 def tally_rows(summaries, n, unit_rows, decided, accepted, violations, log_r_address):
     """Add sixteen rows from row ``n`` on to their units' summaries; bit n of a mask is a row.
 
     ``decided`` is which rows are (ignored, read, valid).
     """
     ignored, read, valid = decided
-    log_r = carray(as_f64(log_r_address), LANES)
     for lane in range(LANES):
         if not (ignored | read) >> lane & 1:
             continue
@@ -83,14 +80,14 @@ def tally_rows(summaries, n, unit_rows, decided, accepted, violations, log_r_add
         elif not valid >> lane & 1:
             tally(summary, INVALID, 1)
         else:
-            r = math.exp(log_r[lane])
+            r = math.exp(read_f64(log_r_address, lane))
             tally(summary, ACCEPTED, accepted >> lane & 1)
             tally(summary, VIOLATIONS, violations >> lane & 1)
             tally(summary, EXCESS, excess_of(r))
             tally(summary, MASS, r)
 
 
-@njit
+@inner
 def store_rows(address, code, n, inside, values):
     """Write values of sixteen rows from row ``n`` on, rounded to float32 unless for F64."""
     if code == F64:
@@ -100,7 +97,9 @@ def store_rows(address, code, n, inside, values):
 
 
 @njit(inline="always")
-def settle_rows(known, n, inside, rows, logs, accepted_unread, law, code, unit_rows, outputs):
+def settle_rows(
+    known, n, inside, rows, logs, accepted_unread, law, code, is_mask_only, unit_rows, outputs
+):
     """Decide sixteen rows from row ``n`` on, whose totals are known, and write what is wanted.
 
     ``rows`` are the bits (ignored, read), ``logs`` the log density, log M and log u.
@@ -116,73 +115,90 @@ def settle_rows(known, n, inside, rows, logs, accepted_unread, law, code, unit_r
     )
     chosen = accepted_unread | read & bits_of(accepted)
     store_mask(mask + n, inside, mask_of(chosen))
-    if log_prob != 0:
-        is_read, none = mask_of(read), splat(np.nan)
-        store_rows(log_prob, code, n, inside, select(is_read, log_q, none))
-        store_rows(log_ratio, code, n, inside, select(is_read & valid, log_w, none))
-        _store_f64(known + LOG_R, first_lanes(LANES), log_r)
-        decided = ignored, read, bits_of(valid)
-        violations = bits_of(log_r > splat(0.0))
-        tally_rows(summaries, n, unit_rows, decided, chosen, violations, known + LOG_R)
+    if is_mask_only:
+        return
+    is_read, none = mask_of(read), splat(np.nan)
+    store_rows(log_prob, code, n, inside, select(is_read, log_q, none))
+    store_rows(log_ratio, code, n, inside, select(is_read & valid, log_w, none))
+    _store_f64(known + LOG_R, first_lanes(LANES), log_r)
+    decided = ignored, read, bits_of(valid)
+    violations = bits_of(log_r > splat(0.0))
+    tally_rows(summaries, n, unit_rows, decided, chosen, violations, known + LOG_R)
 
 
-@cached
-@njit(nogil=True)
-def target_rows(share, arguments):
-    """Decide the target's entry of each row of the units that it takes, sixteen rows at a time.
+def target_rows_of(element, form):
+    """Return the kernel of a form, which decides the target's entry of each row of its units.
 
-    ``reading`` is (is_lazy, order): whether a row is read only until its decision is certain, and
-    0 or the address of its blocks, int64, in the order in which they are visited. ``outputs`` are
-    the addresses of (mask, log_prob, log_ratio, summaries), 0 but for the mask where it alone is
-    returned. Returns how many targets lie outside ``[0, V)``.
+    A ``MASK`` is returned alone. So is a ``LAZY_MASK``: a row is read only until its decision is
+    certain. An ``OUTCOME`` also tells what happened. ``order`` is 0 or the address of a row's
+    blocks, int64, in the order in which they are visited. ``outputs`` are the addresses of
+    (mask, log_prob, log_ratio, summaries), 0 but for the mask where it alone is returned. The
+    kernel returns how many targets lie outside ``[0, V)``.
     """
-    mode = keep_subnormals(0)
-    counter, grab, units, unit_rows, N = share
-    logits, targets, density, M, draw, law, reading, outputs = arguments
-    code, is_float32 = logits[1], logits[1] != F64
-    seed_address, seed, row_offset = draw
-    temperature, log_space, model_is_target, ignore_index = law
-    is_lazy, order = reading
-    is_mask_only = outputs[1] == 0
-    known, scratch, whole = known_memory(), scratch_memory(), first_lanes(LANES)
-    scale, seed = scale_of(temperature), seed_of(seed_address, seed)
-    shared_density = natural_logs(splat(density[3]), log_space)
-    shared_M = natural_logs(splat(M[3]), log_space)
-    outside, is_long = 0, False
-    begin = next_share(counter, -grab, grab)
-    while begin < units:
-        end = min(N, (begin + grab) * unit_rows)
-        if is_lazy:
-            prefetch_rows(begin * unit_rows, end, logits, targets, order, not is_long)
-        for start in range(begin * unit_rows, end, LANES):
-            inside = first_lanes(end - start)
+    is_lazy, is_mask_only = form == LAZY_MASK, form != OUTCOME
+    code, size = element.code, element.size
+    locate_rows, read_rows = locate_rows_of(element), read_rows_of(element, is_lazy)
+
+    @cached
+    @njit(nogil=True)
+    @named(f"target_{form}_{element.dtype}")
+    def target_rows(share, arguments):
+        """Decide sixteen rows at a time; see ``target_rows_of``."""
+        mode = keep_subnormals(0)
+        counter, grab, units, unit_rows, N = share
+        logits, targets, density, M, draw, law, order, outputs = arguments
+        seed_address, seed, row_offset = draw
+        temperature, log_space, model_is_target, ignore_index = law
+        known, scratch, whole = known_memory(), scratch_memory(), first_lanes(LANES)
+        scale, seed = scale_of(temperature), seed_of(seed_address, seed)
+        shared_density = natural_logs(splat(density[3]), log_space)
+        shared_M = natural_logs(splat(M[3]), log_space)
+        outside, is_long = 0, False
+        begin = next_share(counter, -grab, grab)
+        while begin < units:
+            end = min(N, (begin + grab) * unit_rows)
             if is_lazy:
-                prefetch_rows(start + LANES, end, logits, targets, order, False)
-            read, ignored, misplaced = locate_rows(known, start, end, logits, targets, ignore_index)
-            outside += count(mask_of(misplaced))
+                heads = 0 if is_long else end
+                prefetch_rows(begin * unit_rows, end, heads, logits, size, targets, order)
+            for start in range(begin * unit_rows, end, LANES):
+                inside = first_lanes(end - start)
+                if is_lazy:
+                    prefetch_rows(start + LANES, end, start, logits, size, targets, order)
+                read, ignored, misplaced = locate_rows(
+                    known, start, end, logits, targets, ignore_index
+                )
+                outside += count(mask_of(misplaced))
 
-            log_density = row_logs(density, shared_density, start, inside, log_space)
-            log_M = row_logs(M, shared_M, start, inside, log_space)
-            log_u = log_of_normal(widen(draw_uniforms(row_offset, start, ACCEPT, seed)))
+                log_density = row_logs(density, shared_density, start, inside, log_space)
+                log_M = row_logs(M, shared_M, start, inside, log_space)
+                log_u = log_of_normal(widen(draw_uniforms(row_offset, start, ACCEPT, seed)))
 
-            accepted, headrooms = 0, splat(np.inf)
-            if is_mask_only:
-                is_open, is_certain, headrooms = decide_unread(
-                    _load_f64(known + LOGIT), log_density, log_M, log_u,
-                    model_is_target, is_lazy, is_float32,
+                accepted, headrooms = 0, splat(np.inf)
+                if is_mask_only:
+                    is_open, is_certain, headrooms = decide_unread(
+                        _load_f64(known + LOGIT), log_density, log_M, log_u,
+                        model_is_target, is_lazy, code != F64,
+                    )  # fmt: skip
+                    accepted, read = read & bits_of(is_certain), read & bits_of(is_open)
+                _store_f64(known + HEADROOM, whole, headrooms)
+                long_rows = read_rows(
+                    known, read, logits, scale, scratch, order, is_long, start + LANES, end
+                )
+                if is_lazy:
+                    # As these rows, so the next.
+                    is_long = long_rows != 0 and is_majority(long_rows, read)
+
+                settle_rows(
+                    known, start, inside, (ignored, read), (log_density, log_M, log_u), accepted,
+                    law, code, is_mask_only, unit_rows, outputs,
                 )  # fmt: skip
-                accepted, read = read & bits_of(is_certain), read & bits_of(is_open)
-            _store_f64(known + HEADROOM, whole, headrooms)
-            long_rows = read_rows(
-                known, read, logits, scale, scratch, reading, is_long, start + LANES, end
-            )
-            # As these rows, so the next.
-            is_long = long_rows != 0 and is_majority(long_rows, read)
+            begin = next_share(counter, begin, grab)
+        restore(mode)
+        return outside
 
-            settle_rows(
-                known, start, inside, (ignored, read), (log_density, log_M, log_u), accepted,
-                law, code, unit_rows, outputs,
-            )  # fmt: skip
-        begin = next_share(counter, begin, grab)
-    restore(mode)
-    return outside
+    return target_rows
+
+
+mask_rows, lazy_mask_rows, outcome_rows = (
+    Kernels(partial(target_rows_of, form=form)) for form in (MASK, LAZY_MASK, OUTCOME)
+)

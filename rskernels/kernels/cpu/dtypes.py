@@ -1,16 +1,26 @@
 """The dtypes of logits, and numbers and rows at addresses.
 
-One compiled function serves every dtype and layout: its arguments are a row's address, a code and
-strides. So bf16, which NumPy does not know, needs no detour.
+A kernel is compiled for one dtype of logits and serves every layout: its arguments are a row's
+address and strides. So bf16, which NumPy does not know, needs no detour. What belongs to a row, as
+densities, M and targets, has its dtype as a code beside its address.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-from numba import carray, float32, float64, njit, types
+from numba import float32, float64, types
 from numba.extending import intrinsic
 
-from rskernels.kernels.cpu.simd.memory import part_loader
+from rskernels.kernels.cpu.cache import inner
+from rskernels.kernels.cpu.simd.memory import (
+    part_loader,
+    read_f32,
+    read_f64,
+    read_i32,
+    read_i64,
+    write_f32,
+    write_f64,
+)
 from rskernels.kernels.cpu.simd.vectors import first, first_lanes, named
 
 NONE, F32, F64, BF16, F16, I64, I32 = range(7)
@@ -27,6 +37,8 @@ class Element(NamedTuple):
     wide: str
     """Its name."""
     code: int
+    dtype: str
+    """Its name in torch."""
 
     @property
     def wide_size(self) -> int:
@@ -34,30 +46,36 @@ class Element(NamedTuple):
         return 8 if self.wide == "f64" else 4
 
 
+class Kernels(dict[int, Any]):
+    """The kernels of a form by the codes of their elements, each made when it is first asked for.
+
+    ``make(element)`` makes one. Once it is compiled, its entry is returned, without Numba's look at
+    the type of every argument, which a small call feels: a float must be one at every call.
+    """
+
+    def __init__(self, make):
+        super().__init__()
+        self._make = make
+        self._made = {}
+
+    def __missing__(self, code):
+        kernel = self._made.get(code)
+        if kernel is None:
+            element = next(element for element in ELEMENTS if element.code == code)
+            # Of two threads' kernels, which would both be compiled, the first is kept.
+            kernel = self._made.setdefault(code, self._make(element))
+        for signature in kernel.signatures:
+            self[code] = kernel.overloads[signature].entry_point
+            return self[code]
+        return kernel
+
+
 ELEMENTS = (
-    Element("f32", 4, float32, "f32", F32),
-    Element("bf16", 2, float32, "f32", BF16),
-    Element("f16", 2, float32, "f32", F16),
-    Element("f64", 8, float64, "f64", F64),
+    Element("f32", 4, float32, "f32", F32, "float32"),
+    Element("bf16", 2, float32, "f32", BF16, "bfloat16"),
+    Element("f16", 2, float32, "f32", F16, "float16"),
+    Element("f64", 8, float64, "f64", F64, "float64"),
 )
-
-
-def by_dtype(factory):
-    """Return ``call(code, arguments)`` of the functions that a factory makes for the dtypes."""
-    f32, bf16, f16, f64 = (factory(element) for element in ELEMENTS)
-
-    @njit(inline="always")
-    @named(f"{factory.__name__}_by_dtype")
-    def call(code, arguments):
-        if code == F32:
-            return f32(*arguments)
-        if code == BF16:
-            return bf16(*arguments)
-        if code == F16:
-            return f16(*arguments)
-        return f64(*arguments)
-
-    return call
 
 
 def _pointer(ctype):
@@ -71,13 +89,10 @@ def _pointer(ctype):
     return pointer
 
 
-as_f32, as_f64, as_i64, as_i32, as_u16, as_u8 = (
-    _pointer(ctype)
-    for ctype in (types.float32, types.float64, types.int64, types.int32, types.uint16, types.uint8)
-)
+as_f32, as_i64 = _pointer(types.float32), _pointer(types.int64)
 
 
-@njit
+@inner
 def size_of(code):
     """Return the bytes of an element."""
     if code in (F64, I64):
@@ -85,62 +100,55 @@ def size_of(code):
     return 2 if code in (BF16, F16) else 4
 
 
-@njit
+@inner
 def load_float(address, code):
     """Return the float32 or float64 at an address as float64."""
-    if code == F64:
-        return carray(as_f64(address), 1)[0]
-    return float64(carray(as_f32(address), 1)[0])
+    return read_f64(address, 0) if code == F64 else read_f32(address, 0)
 
 
-@njit
+@inner
 def load_integer(address, code):
     """Return the int64 or int32 at an address."""
-    if code == I64:
-        return carray(as_i64(address), 1)[0]
-    return np.int64(carray(as_i32(address), 1)[0])
+    return read_i64(address, 0) if code == I64 else read_i32(address, 0)
 
 
-@njit
+@inner
 def store_float(address, code, value):
     """Write a float64, rounded to float32 unless the code is F64."""
     if code == F64:
-        carray(as_f64(address), 1)[0] = value
+        write_f64(address, 0, value)
     else:
-        carray(as_f32(address), 1)[0] = float32(value)
+        write_f32(address, 0, value)
 
 
-def _logit_loader(element):
-    load_lanes, as_scalar = part_loader(element.name), as_f64 if element.size == 8 else as_f32
-    is_half = element.size == 2
+@cache
+def logit_of(element):
+    """Return ``logit_at(row, column, stride)`` of an element.
 
-    @njit
-    @named(f"load_logit_{element.name}")
-    def load(address):
+    It returns a logit of the row at an address as float64; the stride is in elements.
+    """
+    load, read = part_loader(element.name), read_f64 if element.size == 8 else read_f32
+    size, is_half = element.size, element.size == 2
+
+    @inner
+    @named(f"logit_at_{element.name}")
+    def logit_at(row, column, stride):
+        address = row + column * stride * size
         if is_half:
-            return float64(first(load_lanes(address, first_lanes(1))))
-        return float64(carray(as_scalar(address), 1)[0])
+            return float64(first(load(address, first_lanes(1))))
+        return read(address, 0)
 
-    return load
-
-
-_load_logit = by_dtype(_logit_loader)
+    return logit_at
 
 
-@njit
-def logit_at(row, column, stride, code):
-    """Return a logit of the row at an address as float64; the stride is in elements."""
-    return _load_logit(code, (row + column * stride * size_of(code),))
-
-
-@njit
+@inner
 def target_at(targets, n):
     """Return the target of row ``n`` as int64."""
     address, code = targets
     return load_integer(address + n * size_of(code), code)
 
 
-@njit
+@inner
 def row_address(place, n):
     """Return the address of row ``n``: (address, code, inner, outer and inner stride)."""
     address, code, inner, outer_stride, inner_stride = place

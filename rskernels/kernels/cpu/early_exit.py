@@ -8,12 +8,13 @@ above the target's term before the decision is certain; ``bound_of`` is the tota
 import numpy as np
 from numba import njit
 
+from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.law import decide
 from rskernels.kernels.cpu.simd.vectors import absolute, splat, without
 from rskernels.law.numbers import FLOAT32_ROUNDING, FLOAT64_ROUNDING, LOG2_E, MARGIN
 
 
-@njit
+@inner
 def headrooms(log_density, log_M, log_u, model_is_target):
     """Return the log2 of total/exp(z/T) from which the target's decision is certain.
 
@@ -27,7 +28,7 @@ def headrooms(log_density, log_M, log_u, model_is_target):
     return (room + margin) * splat(LOG2_E)
 
 
-@njit
+@njit(inline="always")
 def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, is_float32):
     """Return (open, accepted, headroom) of rows of which only the targets' logits are known.
 
@@ -36,8 +37,13 @@ def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, is_flo
     """
     top = splat(np.inf)
     possible = (absolute(z) < top) & (absolute(log_density) < top) & (absolute(log_M) < top)
-    if not is_lazy:
-        return possible, without(possible, possible), top
+    if is_lazy:
+        return _decide_early(possible, log_density, log_M, log_u, model_is_target, is_float32)
+    return possible, without(possible, possible), top
+
+
+@inner
+def _decide_early(possible, log_density, log_M, log_u, model_is_target, is_float32):
     # With log q = 0 a target is most, and a proposal least, likely accepted.
     accepted, _, _, _ = decide(splat(0.0), log_density, log_M, log_u, model_is_target, is_float32)
     headroom = headrooms(log_density, log_M, log_u, model_is_target)
@@ -46,7 +52,7 @@ def decide_unread(z, log_density, log_M, log_u, model_is_target, is_lazy, is_flo
     return without(possible, accepted), possible & accepted, headroom
 
 
-@njit
+@inner
 def bound_of(z, reference, scale, headroom):
     """Return ``2**((z - reference) * scale + headroom)``, rounded up."""
     octaves = (z - reference) * scale

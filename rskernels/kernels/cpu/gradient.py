@@ -1,73 +1,78 @@
 """The Numba passes of ``target_log_prob``: the log-probabilities and their gradient."""
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
-from rskernels.kernels.cpu.cache import cached
+from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dtypes import (
-    F64,
-    as_f64,
-    as_u8,
-    by_dtype,
+    Kernels,
     load_float,
-    logit_at,
+    logit_of,
     row_address,
-    size_of,
     store_float,
     target_at,
 )
 from rskernels.kernels.cpu.law import log_prob_of, scale_of
 from rskernels.kernels.cpu.parts import BLOCK, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import exp2
-from rskernels.kernels.cpu.simd.memory import part_loader, storer
+from rskernels.kernels.cpu.simd.memory import part_loader, read_f64, storer, write_f64, write_i8
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.vectors import first_lanes, lane_is, named, select, splat
-from rskernels.kernels.cpu.softmax import row_total
+from rskernels.kernels.cpu.softmax import NEVER, row_total_of
 from rskernels.kernels.cpu.threads import next_share
 
 
-@cached
-@njit(nogil=True)
-def log_prob_rows(share, arguments):
-    """Write log q of each row's target, and (reference, total) [N, 2] for the gradient.
+def log_prob_rows_of(element):
+    """Return the kernel that writes log q of each row's target, and what the gradient needs.
 
-    Returns how many targets lie outside ``[0, V)``.
+    That is (reference, total) [N, 2]. It returns how many targets lie outside ``[0, V)``.
     """
-    mode = keep_subnormals(0)
-    counter, grab, units, unit_rows, N = share
-    logits, targets, law, outputs = arguments
-    _, code, _, _, _, stride, V = logits
-    temperature, ignore_index = law
-    log_prob, totals = outputs
-    scratch, scale, size = scratch_memory(), scale_of(temperature), size_of(code)
-    out_size = 8 if code == F64 else 4
-    outside = 0
-    begin = next_share(counter, -grab, grab)
-    while begin < units:
-        for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
-            target = target_at(targets, n)
-            kept = carray(as_f64(totals + n * 16), 2)
-            log_q, kept[0], kept[1] = 0.0, np.nan, np.nan
-            if target != ignore_index:
-                log_q = np.nan
-                if target < 0 or target >= V:
-                    outside += 1
-                else:
-                    row = row_address(logits[:5], n)
-                    kept[0], kept[1], _ = row_total((row, code, stride * size, V), scale, scratch)
-                    z = logit_at(row, target, stride, code)
-                    log_q = log_prob_of(z, kept[0], kept[1], temperature)
-            store_float(log_prob + n * out_size, code, log_q)
-        begin = next_share(counter, begin, grab)
-    restore(mode)
-    return outside
+    code, size, out_size = element.code, element.size, element.wide_size
+    row_total, logit_at = row_total_of(element), logit_of(element)
+
+    @cached
+    @njit(nogil=True)
+    @named(f"log_prob_{element.dtype}")
+    def log_prob_rows(share, arguments):
+        mode = keep_subnormals(0)
+        counter, grab, units, unit_rows, N = share
+        logits, targets, law, outputs = arguments
+        _, _, _, _, _, stride, V = logits
+        temperature, ignore_index = law
+        log_prob, totals = outputs
+        scratch, scale = scratch_memory(), scale_of(temperature)
+        outside = 0
+        begin = next_share(counter, -grab, grab)
+        while begin < units:
+            for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
+                target = target_at(targets, n)
+                log_q, reference, total = 0.0, np.nan, np.nan
+                if target != ignore_index:
+                    log_q = np.nan
+                    if target < 0 or target >= V:
+                        outside += 1
+                    else:
+                        row = row_address(logits[:5], n)
+                        reference, total, _ = row_total(
+                            row, stride * size, V, scale, scratch, 0, NEVER
+                        )
+                        z = logit_at(row, target, stride)
+                        log_q = log_prob_of(z, reference, total, temperature)
+                write_f64(totals, 2 * n, reference)
+                write_f64(totals, 2 * n + 1, total)
+                store_float(log_prob + n * out_size, code, log_q)
+            begin = next_share(counter, begin, grab)
+        restore(mode)
+        return outside
+
+    return log_prob_rows
 
 
 def _gradient_row_of(element):
     load, store, scalar = part_loader(element.name), storer(element.name), element.scalar
     size, zero, low = element.size, scalar(0.0), scalar(-np.inf)
 
-    @njit
+    @inner
     @named(f"gradient_row_{element.name}")
     def gradient_row(row, stride, V, softmax, slope, target, gradient, scratch):
         reference, total, scale = softmax
@@ -91,40 +96,42 @@ def _gradient_row_of(element):
     return gradient_row
 
 
-gradient_row = by_dtype(_gradient_row_of)
+def gradient_rows_of(element):
+    """Return the kernel that writes the gradient [N, V] of ``target_log_prob``.
 
-
-@cached
-@njit(nogil=True)
-def gradient_rows(share, arguments):
-    """Write the gradient [N, V] of ``target_log_prob``, slope * (1[v = target] - q_v).
-
-    It is 0 for rows ignored or not used.
+    It is slope * (1[v = target] - q_v), and 0 for rows ignored or not used.
     """
-    mode = keep_subnormals(0)
-    counter, grab, units, unit_rows, N = share
-    logits, targets, inputs, law, gradient = arguments
-    _, code, _, _, _, stride, V = logits
-    upstream, totals = inputs
-    temperature, ignore_index = law
-    scratch, scale, size = scratch_memory(), scale_of(temperature), size_of(code)
-    out_size = 8 if code == F64 else 4
-    begin = next_share(counter, -grab, grab)
-    while begin < units:
-        for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
-            target = target_at(targets, n)
-            row, gradient_at = row_address(logits[:5], n), gradient + n * V * size
-            kept = carray(as_f64(totals + n * 16), 2)
-            slope = load_float(upstream + n * out_size, code) / temperature
-            if target == ignore_index or slope == 0.0:
-                # A rejected row leaves no trace, not even of a NaN, and is not read.
-                octets = carray(as_u8(gradient_at), V * size)
-                for i in range(V * size):
-                    octets[i] = 0
-                continue
-            softmax = kept[0], kept[1], scale
-            gradient_row(
-                code, (row, stride * size, V, softmax, slope, target, gradient_at, scratch)
-            )
-        begin = next_share(counter, begin, grab)
-    restore(mode)
+    code, size, out_size = element.code, element.size, element.wide_size
+    gradient_row = _gradient_row_of(element)
+
+    @cached
+    @njit(nogil=True)
+    @named(f"gradient_{element.dtype}")
+    def gradient_rows(share, arguments):
+        mode = keep_subnormals(0)
+        counter, grab, units, unit_rows, N = share
+        logits, targets, inputs, law, gradient = arguments
+        _, _, _, _, _, stride, V = logits
+        upstream, totals = inputs
+        temperature, ignore_index = law
+        scratch, scale = scratch_memory(), scale_of(temperature)
+        begin = next_share(counter, -grab, grab)
+        while begin < units:
+            for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
+                target = target_at(targets, n)
+                row, gradient_at = row_address(logits[:5], n), gradient + n * V * size
+                slope = load_float(upstream + n * out_size, code) / temperature
+                if target == ignore_index or slope == 0.0:
+                    # A rejected row leaves no trace, not even of a NaN, and is not read.
+                    for i in range(V * size):
+                        write_i8(gradient_at, i, 0)
+                    continue
+                softmax = read_f64(totals, 2 * n), read_f64(totals, 2 * n + 1), scale
+                gradient_row(row, stride * size, V, softmax, slope, target, gradient_at, scratch)
+            begin = next_share(counter, begin, grab)
+        restore(mode)
+
+    return gradient_rows
+
+
+log_prob_rows, gradient_rows = Kernels(log_prob_rows_of), Kernels(gradient_rows_of)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 
 from rskernels.kernels.cpu.bernoulli import bernoulli_rows, philox_rows
-from rskernels.kernels.cpu.decide import target_rows
-from rskernels.kernels.cpu.dense import dense_kernel, entry_values, plain_entries
+from rskernels.kernels.cpu.decide import lazy_mask_rows, mask_rows, outcome_rows
+from rskernels.kernels.cpu.dense import dense_rows, entry_values, plain_entries
 from rskernels.kernels.cpu.dtypes import BF16, F16, F32, F64, I32, I64, NONE
 from rskernels.kernels.cpu.gradient import gradient_rows, log_prob_rows
 from rskernels.kernels.cpu.threads import run_units
@@ -54,7 +54,9 @@ def decide(
     if targets is None:
         mask, summaries = _run_entries(logits, law, log_prob, log_ratio)
     else:
-        mask, summaries = _run_targets(logits, targets, law, (False, 0), log_prob, log_ratio)
+        mask, summaries = _run_targets(
+            outcome_rows, logits, targets, law, log_prob=log_prob, log_ratio=log_ratio
+        )
     summary = summaries.sum(0)
     return mask, log_prob, log_ratio, summary[SUMMARY_COUNTS].long(), summary[SUMMARY_SUMS].clone()
 
@@ -73,8 +75,8 @@ def mask(
     """
     if targets is None:
         return _run_entries(logits, law)[0]
-    reading = (is_lazy, 0 if order is None else order.data_ptr())
-    return _run_targets(logits, targets, law, reading)[0]
+    kernels = lazy_mask_rows if is_lazy else mask_rows
+    return _run_targets(kernels, logits, targets, law, 0 if order is None else order.data_ptr())[0]
 
 
 def bernoulli(
@@ -113,12 +115,12 @@ def target_log_prob(
     targets = targets.contiguous()
     units, unit_rows = _units(N, V)
     outside = run_units(
-        log_prob_rows,
+        log_prob_rows[logits_numbers[1]],
         (units, unit_rows, N),
         N * (V + ROW_WORK),
         logits_numbers,
         (targets.data_ptr(), CODE[targets.dtype]),
-        (temperature, ignore_index),
+        (float(temperature), ignore_index),
         (log_prob.data_ptr(), totals.data_ptr()),
     )
     if outside:
@@ -140,13 +142,13 @@ def target_log_prob_backward(
     targets, upstream = targets.contiguous(), upstream.contiguous()
     units, unit_rows = _units(N, V)
     run_units(
-        gradient_rows,
+        gradient_rows[logits_numbers[1]],
         (units, unit_rows, N),
         N * (V + ROW_WORK),
         logits_numbers,
         (targets.data_ptr(), CODE[targets.dtype]),
         (upstream.data_ptr(), totals.data_ptr()),
-        (temperature, ignore_index),
+        (float(temperature), ignore_index),
         gradient.data_ptr(),
     )
     return gradient
@@ -171,7 +173,7 @@ def raise_outside(targets: torch.Tensor, V: int, ignore_index: int) -> None:
     )
 
 
-def _run_targets(logits, targets, law, reading, log_prob=None, log_ratio=None):
+def _run_targets(kernels, logits, targets, law, order=0, *, log_prob=None, log_ratio=None):
     density, M, seed, row_offset, temperature, log_space, model_is_target, ignore_index = law
     targets = targets.contiguous()
     mask = torch.empty_like(targets, dtype=torch.bool)
@@ -185,7 +187,7 @@ def _run_targets(logits, targets, law, reading, log_prob=None, log_ratio=None):
     if log_prob is not None:
         summaries, outputs = _outputs(units, mask, log_prob, log_ratio)
     outside = run_units(
-        target_rows,
+        kernels[logits_numbers[1]],
         (units, unit_rows, N),
         N * (V + ROW_WORK),
         logits_numbers,
@@ -193,8 +195,8 @@ def _run_targets(logits, targets, law, reading, log_prob=None, log_ratio=None):
         density_numbers,
         M_numbers,
         _draw_numbers(seed, row_offset),
-        (temperature, log_space, model_is_target, ignore_index),
-        reading,
+        (float(temperature), log_space, model_is_target, ignore_index),
+        order,
         outputs,
     )
     if outside:
@@ -219,13 +221,13 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
     if log_prob is not None:
         summaries, outputs = _outputs(units, mask, log_prob, log_ratio)
     run_units(
-        dense_kernel(logits_numbers[1]),
+        dense_rows[logits_numbers[1]],
         (units, unit_rows, N),
         ENTRY_WORK * N * (V + ROW_WORK),
         logits_numbers,
         *numbers,
         (0, seed, row_offset) if type(seed) is int else _draw_numbers(seed, row_offset),
-        (temperature, *is_log, model_is_target),
+        (float(temperature), *is_log, model_is_target),
         outputs,
     )
     return mask, summaries
@@ -275,7 +277,7 @@ def _draw_numbers(seed, row_offset):
 def _row_numbers(value, rows):
     """Return what is addressed of a density or M of rows, and (address, code, step, number)."""
     if not isinstance(value, torch.Tensor):
-        return value, (0, NONE, 0, value)
+        return value, (0, NONE, 0, float(value))
     code = CODE[value.dtype]
     if code != F32 and code != F64:
         value, code = value.float(), F32

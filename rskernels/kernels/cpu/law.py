@@ -3,6 +3,7 @@
 import numpy as np
 from numba import float32, float64, njit
 
+from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.dtypes import F64, I64, NONE, load_float, load_integer
 from rskernels.kernels.cpu.simd.functions import log, log_of_normal
 from rskernels.kernels.cpu.simd.memory import part_loader
@@ -34,25 +35,25 @@ ROUNDED = 2.0**-16  # octaves; more than float32 rounds log2 r by where u is not
 _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 
 
-@njit
+@inner
 def scale_of(temperature):
     """Return log2(e)/T, kept finite in float32."""
     return min(LOG2_E / temperature, LARGEST_SCALE)
 
 
-@njit
+@inner
 def natural_logs(values, log_space):
     """Return the logarithms of densities or Ms; NaN where they have none."""
     return values if log_space else log(values)
 
 
-@njit
+@inner
 def natural_log(value, log_space):
     """Return the logarithm of one density or M."""
     return first(natural_logs(splat(value), log_space))
 
 
-@njit
+@inner
 def natural_log_f32(value, log_space):
     """Return the logarithm of one density or M, as the lanes of a float32 row have it."""
     return float64(first(natural_logs(splat(float32(value)), log_space)))
@@ -69,7 +70,7 @@ def row_logs(values, shared, n, inside, log_space):
     return _row_logs(values, n, inside, log_space)
 
 
-@njit
+@inner
 def _row_logs(values, n, inside, log_space):
     address, code, step, _ = values
     if step == 0:
@@ -79,20 +80,20 @@ def _row_logs(values, n, inside, log_space):
     return natural_logs(widen(_load_f32(address + n * 4, inside)), log_space)
 
 
-@njit
+@inner
 def log_probs(z, references, totals, temperature):
     """Return log q of logits, at most 0; NaN for rows without a softmax."""
     log_q = (z - references) / splat(temperature) - log(totals)
     return select(log_q > splat(0.0), splat(0.0), log_q)
 
 
-@njit
+@inner
 def log_prob_of(z, reference, total, temperature):
     """Return log q of one logit."""
     return first(log_probs(splat(z), splat(reference), splat(total), temperature))
 
 
-@njit
+@inner
 def ratios(log_q, log_density, log_M, model_is_target, is_float32):
     """Return (valid, log ratio before M, log r).
 
@@ -110,14 +111,14 @@ def ratios(log_q, log_density, log_M, model_is_target, is_float32):
     return valid, log_ratio, log_r
 
 
-@njit
+@inner
 def decide(log_q, log_density, log_M, log_u, model_is_target, is_float32):
     """Decide by log r >= log u; return (accepted, valid, log ratio before M, log r)."""
     valid, log_ratio, log_r = ratios(log_q, log_density, log_M, model_is_target, is_float32)
     return valid & (log_r >= log_u), valid, log_ratio, log_r
 
 
-@njit
+@inner
 def compare_roughly(octaves, words, room):
     """Return (log2 r >= log2 u, whether that is sure) of the draws' leading words.
 
@@ -129,7 +130,7 @@ def compare_roughly(octaves, words, room):
     return gap > splat(float32(0.0)), absolute(gap) > least
 
 
-@njit
+@inner
 def decide_roughly(log_r, valid, words):
     """Return (accepted, open) of the draws' leading words: what is not open is decided."""
     octaves = narrow(log_r) * splat(float32(LOG2_E))
@@ -137,31 +138,31 @@ def decide_roughly(log_r, valid, words):
     return valid & is_below, without(valid, is_sure)
 
 
-@njit
+@inner
 def decide_exactly(log_r, valid, u):
     """Return which log r are at least log u."""
     return valid & (log_r >= log_of_normal(as_lanes(u, log_r)))
 
 
-@njit
+@inner
 def seed_of(address, value):
     """Return the seed, which is in memory unless the address is 0."""
     return load_integer(address, I64) if address != 0 else value
 
 
-@njit
+@inner
 def draw_rows(row_offset, n, stream, seed):
     """Return the leading words of the draws of sixteen rows, from row ``n`` on."""
     return row_words(row_offset + n, stream, seed)
 
 
-@njit
+@inner
 def draw_trailing(row_offset, n, stream, seed):
     """Return the trailing words of the draws of sixteen rows, from row ``n`` on."""
     return draw_rows(row_offset, n, stream + TRAILING, seed)
 
 
-@njit
+@inner
 def draw_uniforms(row_offset, n, stream, seed):
     """Return the uniforms of sixteen rows, from row ``n`` on."""
     lead = draw_rows(row_offset, n, stream, seed)
@@ -170,7 +171,7 @@ def draw_uniforms(row_offset, n, stream, seed):
     return uniforms(lead, draw_trailing(row_offset, n, stream, seed))
 
 
-@njit
+@inner
 def decide_rows(log_r, valid, row_offset, n, stream, seed):
     """Return which log r of sixteen rows, from row ``n`` on, are at least log u."""
     lead = draw_rows(row_offset, n, stream, seed)
@@ -180,7 +181,7 @@ def decide_rows(log_r, valid, row_offset, n, stream, seed):
     return decide_exactly(log_r, valid, uniforms(lead, draw_trailing(row_offset, n, stream, seed)))
 
 
-@njit
+@inner
 def excess_of(r):
     """Return by how much a ratio exceeds M, as a part of M."""
     return max(r - 1.0, 0.0)

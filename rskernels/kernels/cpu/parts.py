@@ -5,10 +5,19 @@ GROWTH octaves further each up to a block, and then a block at a time. In an ord
 ORDER_BLOCK at a time.
 """
 
-from numba import carray, njit
+from numba import njit
 
-from rskernels.kernels.cpu.dtypes import as_i32, as_i64, as_u16
-from rskernels.kernels.cpu.simd.memory import prefetch, stack_memory
+from rskernels.kernels.cpu.cache import inner
+from rskernels.kernels.cpu.simd.memory import (
+    prefetch,
+    read_i16,
+    read_i32,
+    read_i64,
+    stack_memory,
+    write_i16,
+    write_i32,
+    write_i64,
+)
 from rskernels.kernels.cpu.simd.vectors import named
 from rskernels.kernels.layout import ORDER_BLOCK
 
@@ -26,7 +35,7 @@ AHEAD = 4096  # bytes of a part that are asked for before it is its turn, and fr
 scratch_memory = stack_memory(BLOCK * 8)
 
 
-@njit
+@inner
 def count_parts(V, order):
     """Return how many parts of a row are summed one after the other."""
     if order != 0:
@@ -39,11 +48,11 @@ def count_parts(V, order):
     return parts
 
 
-@njit
+@inner
 def part_of(part, V, order):
     """Return where a part begins and how long it is; ``order`` is an address of int64, or 0."""
     if order != 0:
-        start = carray(as_i64(order), part + 1)[part] * ORDER_BLOCK
+        start = read_i64(order, part) * ORDER_BLOCK
         return start, min(ORDER_BLOCK, V - start)
     if part < FIRST_PARTS:
         start, end = 0 if part == 0 else HEAD << GROWTH * (part - 1), HEAD << GROWTH * part
@@ -53,31 +62,26 @@ def part_of(part, V, order):
     return start, min(end, V) - start
 
 
-@njit
+@njit(inline="always")
 def gather_block(source, stride, length, size, scratch):
     """Copy elements that do not lie side by side into the scratch memory."""
-    if size == 2:
-        halves = carray(as_u16(scratch), BLOCK)
-        for i in range(length):
-            halves[i] = carray(as_u16(source + i * stride), 1)[0]
-    elif size == 4:
-        words = carray(as_i32(scratch), BLOCK)
-        for i in range(length):
-            words[i] = carray(as_i32(source + i * stride), 1)[0]
-    else:
-        longs = carray(as_i64(scratch), BLOCK)
-        for i in range(length):
-            longs[i] = carray(as_i64(source + i * stride), 1)[0]
+    for i in range(length):
+        if size == 2:
+            write_i16(scratch, i, read_i16(source + i * stride, 0))
+        elif size == 4:
+            write_i32(scratch, i, read_i32(source + i * stride, 0))
+        else:
+            write_i64(scratch, i, read_i64(source + i * stride, 0))
 
 
-@njit
+@inner
 def prefetch_bytes(address, length):
     """Prefetch bytes."""
     for line in range(address, address + length, LINE):
         prefetch(line)
 
 
-@njit
+@inner
 def prefetch_part(row, part, size, stride, V, order):
     """Prefetch the first bytes of a part of a row; the stride is in bytes."""
     start, length = part_of(part, V, order)
@@ -91,7 +95,7 @@ def asker(size):
     """
     groups = 8 // size
 
-    @njit
+    @inner
     @named(f"ask_ahead_{size}")
     def ask_ahead(address):
         step = (address % WINDOW) // (STEP * size)

@@ -1,5 +1,7 @@
 """One pass over a row of logits in Numba: its reference and the total of its exponentials.
 
+What is made for an element, here and in the modules that use it, is made once.
+
 Strides are in bytes here; the entry points of the other modules take them in elements, as torch
 gives them.
 """
@@ -7,9 +9,9 @@ gives them.
 from functools import cache
 
 import numpy as np
-from numba import carray, float64, njit
+from numba import float64, int64, njit
 
-from rskernels.kernels.cpu.dtypes import as_f64, as_i64, by_dtype
+from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.early_exit import bound_of
 from rskernels.kernels.cpu.parts import (
     BLOCK,
@@ -22,7 +24,14 @@ from rskernels.kernels.cpu.parts import (
     part_of,
 )
 from rskernels.kernels.cpu.simd.functions import exp2
-from rskernels.kernels.cpu.simd.memory import loader, part_loader, prefetch, storer
+from rskernels.kernels.cpu.simd.memory import (
+    loader,
+    part_loader,
+    prefetch,
+    read_f64,
+    read_i64,
+    storer,
+)
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
     count,
@@ -56,7 +65,7 @@ def _block_sum_of(element):
     )
     size, scalar, zero = element.size, element.scalar, element.scalar(0.0)
 
-    @njit
+    @inner
     @named(f"block_sum_{element.name}")
     def block_sum(block, length, reference, scale, bound, near):
         """Return the lanes of the sum of a block, or of the part of it that is above the bound.
@@ -95,7 +104,7 @@ def _block_top_of(element):
     load, load_part = loader(element.name), part_loader(element.name)
     size, low = element.size, element.scalar(-np.inf)
 
-    @njit
+    @inner
     @named(f"block_top_{element.name}")
     def block_top(block, length):
         """Return the lanes of the maximum of a block, and which of them met a NaN."""
@@ -119,10 +128,22 @@ def _block_top_of(element):
 
 @cache
 def parts_total_of(element):
-    """Return ``parts_total`` of one dtype."""
+    """Return ``parts_total(row, stride, V, scale, scratch, order, stop, span, state)``.
+
+    It returns (reference, Σ 2**((z - reference) * scale), bound of the sum, parts read); NaN for a
+    row without a softmax. ``row`` is its address, a span (part to begin with, end, ahead),
+    ``state`` what was returned before the first part.
+
+    The reference is the maximum of the first part. A later one is summed against it as well,
+    unless its sum says that a logit lies so far above that float32 would round it more, or is
+    NaN or +inf: then its own maximum becomes the reference and it is summed again. What is
+    read of the row ends where the total passes that of ``z`` by ``headroom`` octaves, which are
+    where to stop. What is asked for is ``ahead`` bytes ahead or, if that is 0, the part or window
+    that follows.
+    """
     block_sum, block_top, size = _block_sum_of(element), _block_top_of(element), element.size
 
-    @njit
+    @inner
     @named(f"parts_total_{element.name}")
     def parts_total(row, stride, V, scale, scratch, order, stop, span, state):
         z, headroom = stop
@@ -164,40 +185,36 @@ def parts_total_of(element):
     return parts_total
 
 
-_parts_total = by_dtype(parts_total_of)
+@cache
+def row_total_of(element):
+    """Return ``row_total(row, stride, V, scale, scratch, order, stop)`` of an element.
 
-
-@njit(inline="always")
-def parts_total(row, scale, scratch, order, stop, span, state):
-    """Return (reference, Σ 2**((z - reference) * scale), bound of the sum, parts read).
-
-    NaN for a row without a softmax. A row is (address, code, stride in bytes, V), a span (part to
-    begin with, end, ahead), ``state`` what was returned before the first part.
-
-    The reference is the maximum of the first part. A later one is summed against it as well,
-    unless its sum says that a logit lies so far above that float32 would round it more, or is
-    NaN or +inf: then its own maximum becomes the reference and it is summed again. What is
-    read of the row ends where the total passes that of ``z`` by ``headroom`` octaves, which are
-    where to stop. What is asked for is ``ahead`` bytes ahead or, if that is 0, the part or window
-    that follows.
+    It returns (reference, total, parts read) of a row; NaN if it has no softmax.
     """
-    address, code, stride, V = row
-    arguments = (address, stride, V, scale, scratch, order, stop, span, state)
-    return _parts_total(code, arguments)
+    parts_total = parts_total_of(element)
+
+    @njit(inline="always")
+    @named(f"row_total_{element.name}")
+    def row_total(row, stride, V, scale, scratch, order, stop):
+        span = (int64(0), count_parts(V, order), int64(0))
+        reference, total, _, read = parts_total(
+            row, stride, V, scale, scratch, order, stop, span, UNREAD
+        )
+        if not reference > -np.inf:
+            return np.nan, np.nan, read
+        return reference, total, read
+
+    return row_total
 
 
-@njit
-def row_total(row, scale, scratch, stop=NEVER, order=0):
-    """Return (reference, total, parts read) of a row of any dtype; NaN if it has no softmax."""
-    parts = count_parts(row[3], order)
-    span = (0, parts, 0)
-    reference, total, _, read = parts_total(row, scale, scratch, order, stop, span, UNREAD)
-    if not reference > -np.inf:
-        return np.nan, np.nan, read
-    return reference, total, read
+@cache
+def short_totals_of(element):
+    """Return ``short_totals(rows, read, V, scale, scratch, references, totals)`` of an element.
 
-
-def _short_totals_of(element):
+    It writes (reference, total) of those of sixteen short rows that are read. ``rows`` is the
+    address of their addresses, side by side; bit n of ``read`` is row n. The lanes of all rows are
+    reduced together, in the order of one.
+    """
     block_sum, block_top, store = (
         _block_sum_of(element),
         _block_top_of(element),
@@ -205,20 +222,20 @@ def _short_totals_of(element):
     )
     width, zero = LANES * element.wide_size, element.scalar(0.0)
 
-    @njit
+    @inner
     @named(f"short_totals_{element.name}")
     def short_totals(rows, read, V, scale, scratch, references, totals):
-        row, whole = carray(as_i64(rows), LANES), first_lanes(LANES)
+        whole = first_lanes(LANES)
         for lane in range(LANES):
             if read >> lane & 1:
-                tops, _ = block_top(row[lane], V)
+                tops, _ = block_top(read_i64(rows, lane), V)
                 store(scratch + lane * width, whole, tops)
         tops = widen(reduce_rows_max(scratch, splat(zero)))
         _store_f64(references, whole, tops)
-        top = carray(as_f64(references), LANES)
         for lane in range(LANES):
             if read >> lane & 1:
-                sums = block_sum(row[lane], V, top[lane], scale, np.inf, 0)
+                top = read_f64(references, lane)
+                sums = block_sum(read_i64(rows, lane), V, top, scale, np.inf, int64(0))
                 store(scratch + lane * width, whole, sums)
         sums = widen(reduce_rows_add(scratch, splat(zero)))
         # A NaN, a +inf or nothing but -inf sums to more than any row of numbers.
@@ -229,20 +246,7 @@ def _short_totals_of(element):
     return short_totals
 
 
-_short_totals = by_dtype(_short_totals_of)
-
-
-@njit
+@inner
 def is_short(V, stride, order):
     """Say whether ``short_totals`` serves rows of V columns, ``stride`` elements apart."""
     return V <= HEAD and stride == 1 and order == 0
-
-
-@njit(inline="always")
-def short_totals(rows, read, code, V, scale, scratch, references, totals):
-    """Write (reference, total) of those of sixteen short rows that are read, of any dtype.
-
-    ``rows`` is the address of their addresses, side by side; bit n of ``read`` is row n.
-    The lanes of all rows are reduced together, in the order of one.
-    """
-    _short_totals(code, (rows, read, V, scale, scratch, references, totals))

@@ -12,10 +12,11 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 
 import torch
-from numba import njit, types
+from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
 from rskernels._python.forks import hold_over_forks
+from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.simd.vectors import I64, lanes
 
 # Work is counted in logits; below this, waking a second thread costs more than it saves.
@@ -94,7 +95,7 @@ def fetch_add(builder, address, amount):
     return builder.atomic_rmw("add", pointer, amount, "monotonic")
 
 
-@njit
+@inner
 def next_share(counter, begin, grab):
     """Return where the next ``grab`` units begin; without a counter, those after ``begin``."""
     return begin + grab if counter == 0 else fetch_add(counter, grab)

@@ -1,6 +1,7 @@
 """Processors of other levels than this one: the kernels run on each and decide alike.
 
-NUMBA_CPU_NAME has the instructions of a lower processor compiled, which this one can run too.
+NUMBA_CPU_NAME has the instructions of a lower processor compiled, which this one can run too, and
+NUMBA_CPU_FEATURES leaves those out that only this one has.
 """
 
 import platform
@@ -58,7 +59,10 @@ print(converts_float16(), decided.hexdigest())
 
 def run_on(processor, decides):
     return run_python(
-        RUN.replace("{decides}", str(decides)), timeout=600, NUMBA_CPU_NAME=processor
+        RUN.replace("{decides}", str(decides)),
+        timeout=600,
+        NUMBA_CPU_NAME=processor,
+        NUMBA_CPU_FEATURES="",
     ).split()
 
 

@@ -155,7 +155,7 @@ DECISION = [
         "q is that of another class",
         cells,
         reference={f"{ROWS}.of_targets": in_reference.of_next_class},
-        cpu={"kernels.cpu.dtypes.logit_at": in_cpu.of_neighbour},
+        cpu={"kernels.cpu.dtypes.logit_of": in_cpu.of_neighbour},
         nightly=("cpu",),
     ),
     Fault(
@@ -178,19 +178,19 @@ DECISION = [
     Fault(
         "a part's sum replaces that of the parts before",
         rate_of_long_targets,
-        cpu={"kernels.cpu.softmax.parts_total": in_cpu.of_last_part},
+        cpu={"kernels.cpu.softmax.parts_total_of": in_cpu.of_last_part},
         nightly=("cpu",),
     ),
     Fault(
         "a row that goes on begins anew",
         rate_of_long_targets,
-        cpu={"kernels.cpu.turns.parts_total": in_cpu.begun_anew},
+        cpu={"kernels.cpu.turns.parts_total_of": in_cpu.begun_anew},
         nightly=("cpu",),
     ),
     Fault(
         "the last logit of a short row is left out",
         rate_of_targets,
-        cpu={"kernels.cpu.softmax.short_totals": in_cpu.without_last},
+        cpu={"kernels.cpu.softmax.short_totals_of": in_cpu.without_last},
         nightly=("cpu",),
     ),
     Fault(

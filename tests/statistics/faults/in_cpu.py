@@ -5,7 +5,6 @@ They are compiled as what they replace; those that take a ``builder`` emit LLVM.
 
 from numba import float32, njit
 
-from rskernels.kernels.cpu.dtypes import ELEMENTS
 from rskernels.kernels.cpu.simd.functions import log_of_normal
 from rskernels.kernels.cpu.simd.uniforms import draw_columns
 from rskernels.kernels.cpu.simd.vectors import (
@@ -26,17 +25,6 @@ from rskernels.law.numbers import LOG2_E
 from rskernels.law.philox import SMALL_WORD, TRAILING, WORD
 
 original = None  # bound where a function is planted
-
-
-# kernels.cpu.dtypes.by_dtype
-def only_float32(factory):
-    f32 = factory(ELEMENTS[0])
-
-    @njit
-    def call(code, arguments):
-        return f32(*arguments)
-
-    return call
 
 
 # kernels.cpu.simd.uniforms._emit_uniforms
@@ -220,9 +208,10 @@ def signed(r):
     return r - 1.0
 
 
-# kernels.cpu.dtypes.logit_at
-def of_neighbour(row, column, stride, code):
-    return original(row, column ^ 1, stride, code)
+# kernels.cpu.dtypes.logit_of
+def of_neighbour(element):
+    logit_at = original(element)
+    return njit(lambda row, column, stride: logit_at(row, column ^ 1, stride))
 
 
 # kernels.cpu.early_exit.headrooms
@@ -232,30 +221,50 @@ def half_an_octave_early(log_density, log_M, log_u, model_is_target):
 
 # kernels.cpu.early_exit.decide_unread, of a model that is the target
 def with_q_of_a_fiftieth(z, log_density, log_M, log_u, model_is_target, is_lazy, is_float32):
-    rest = (log_M, log_u, model_is_target, is_lazy, is_float32)
-    _, _, headroom = original(z, log_density, *rest)
-    is_open, accepted, _ = original(z, log_density + splat(4.0), *rest)
+    _, _, headroom = original(
+        z, log_density, log_M, log_u, model_is_target, is_lazy, is_float32
+    )  # fmt: skip
+    is_open, accepted, _ = original(
+        z, log_density + splat(4.0), log_M, log_u, model_is_target, is_lazy, is_float32
+    )
     return is_open, accepted, headroom
 
 
-# kernels.cpu.softmax.parts_total
-def of_last_part(row, scale, scratch, order, stop, span, state):
-    reference, total, bound = state
-    begin, end, ahead = span
-    for part in range(begin, end):
-        reference, total, bound, read = original(
-            row, scale, scratch, order, stop, (part, part + 1, ahead), (reference, 0.0, bound)
+# kernels.cpu.softmax.parts_total_of
+def of_last_part(element):
+    one_part = original(element)
+
+    @njit
+    def parts_total(row, stride, V, scale, scratch, order, stop, span, state):
+        reference, total, bound = state
+        begin, end, ahead = span
+        for part in range(begin, end):
+            rest = order, stop, (part, part + 1, ahead), (reference, 0.0, bound)
+            reference, total, bound, read = one_part(row, stride, V, scale, scratch, *rest)
+            if read <= part:
+                return reference, total, bound, part
+        return reference, total, bound, end
+
+    return parts_total
+
+
+# kernels.cpu.turns.parts_total_of
+def begun_anew(element):
+    from_state = original(element)
+
+    @njit
+    def parts_total(row, stride, V, scale, scratch, order, stop, span, state):
+        rest = scale, scratch, order, stop, span, UNREAD
+        return from_state(row, stride, V, *rest)
+
+    return parts_total
+
+
+# kernels.cpu.softmax.short_totals_of
+def without_last(element):
+    short_totals = original(element)
+    return njit(
+        lambda rows, read, V, scale, scratch, references, totals: short_totals(
+            rows, read, V - 1, scale, scratch, references, totals
         )
-        if read <= part:
-            return reference, total, bound, part
-    return reference, total, bound, end
-
-
-# kernels.cpu.turns.parts_total
-def begun_anew(row, scale, scratch, order, stop, span, state):
-    return original(row, scale, scratch, order, stop, span, UNREAD)
-
-
-# kernels.cpu.softmax.short_totals
-def without_last(rows, read, code, V, scale, scratch, references, totals):
-    original(rows, read, code, V - 1, scale, scratch, references, totals)
+    )

@@ -14,13 +14,9 @@ from numba.core.extending import _Intrinsic
 
 import rskernels
 
-from . import in_cpu
-
 PACKAGE = Path(rskernels.__file__).parent
 # What holds neither law nor decision is not copied: Numba is told of its vector types once.
 SHARED = ("kernels.cpu.simd.vectors", "kernels.cpu.threads")
-# Kernels of one dtype compile in half the time, and the checks of the mutants need no more.
-FLOAT32 = {"kernels.cpu.dtypes.by_dtype": in_cpu.only_float32}
 _numbers = itertools.count()
 
 
@@ -35,7 +31,6 @@ def plant(folder, faults):
     modules = {_module_of(path): path for path in copied}
     for module in SHARED:
         modules.pop(module, None)
-    faults = {**FLOAT32, **faults}
     faulty = {}
     for target, replacement in faults.items():
         module, _, function = target.rpartition(".")

@@ -8,6 +8,6 @@ compiled from and of the whole, is replaced as a whole, and lies where nobody el
 it (``places``).
 """
 
-from rskernels.kernels.cpu.cache.decorator import cached
+from rskernels.kernels.cpu.cache.decorator import cached, inner, made
 
-__all__ = ["cached"]
+__all__ = ["cached", "inner", "made"]

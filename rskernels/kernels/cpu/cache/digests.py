@@ -7,7 +7,8 @@ from types import CodeType, FunctionType
 
 import llvmlite
 import numba
-from numba.core.extending import _Intrinsic
+from llvmlite import ir
+from numba import types
 from numba.core.serialize import dumps
 
 PACKAGES = ("rskernels.law", "rskernels.kernels")
@@ -58,9 +59,8 @@ def _modules(folder, name):
 
 def described(value, around=()):
     """Return what a value that compiled code holds is: of a function its code and its closure."""
-    value = getattr(value, "py_func", value)
-    if isinstance(value, _Intrinsic):
-        return value._name  # it holds a number of this process; what it emits is in the sources
+    for function in ("py_func", "_defn"):  # of what njit made, and of an intrinsic
+        value = getattr(value, function, value)
     if isinstance(value, FunctionType):
         if value in around:
             return "recursion", len(around) - around.index(value)
@@ -72,4 +72,6 @@ def described(value, around=()):
         parts = [described(part, around) for part in value]
         # A set has another order in every process.
         return type(value).__name__, parts if isinstance(value, tuple) else sorted(map(repr, parts))
+    if isinstance(value, (ir.Type, types.Type)):
+        return str(value)  # what else they hold changes as they are used
     return dumps(value)

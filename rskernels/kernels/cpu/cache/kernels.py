@@ -12,10 +12,17 @@ from numba.core.serialize import dumps
 
 from rskernels.kernels.cpu.cache.digests import described, digest, stamp
 from rskernels.kernels.cpu.cache.once import warn
-from rskernels.kernels.cpu.cache.places import UntrustedFile, config, places, temporary_places
+from rskernels.kernels.cpu.cache.places import (
+    Place,
+    UntrustedFile,
+    config,
+    places,
+    temporary_places,
+)
 
 # Options that change what is compiled.
 OPTIONS = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE")
+OTHERS = "for another processor or another choice of Numba's options"
 REMEDY = "set NUMBA_CACHE_DIR to a folder that you alone can write"
 ANY_STAMP = "?" * 8
 # What bytes raise that are no kernel, and a Numba that lacks something.
@@ -52,6 +59,24 @@ def _raise_if_foreign(error):
         raise error
 
 
+def _in_first(do):
+    """Do something in the first folder where that can be done.
+
+    Returns (the place, whether it is a temporary one, why it is none of those before).
+    """
+    refusal = None
+    for is_temporary in (False, True):
+        for place in temporary_places(create=True) if is_temporary else places():
+            try:
+                do(place)
+            except OSError as error:
+                _raise_if_foreign(error)
+                refusal = refusal or f"{place.folder}: {error.strerror}"
+                continue
+            return place, is_temporary, refusal
+    return None, False, refusal
+
+
 class KernelCache(_Cache):
     """What Numba asks of a cache, for one kernel."""
 
@@ -62,6 +87,7 @@ class KernelCache(_Cache):
         self._name = f"{function.__module__}.{function.__qualname__}"[-120:]
         self._stamp = stamp()
         self._is_enabled = True
+        self.path = None  # of the file that was read or written last
 
     @property
     def cache_path(self):
@@ -100,6 +126,7 @@ class KernelCache(_Cache):
                 refused.append(f"a compiled kernel, {place.folder / name}, {fault} ({error})")
                 continue
             if result is not None:
+                self.path = place.folder / name
                 return result
         for text in refused:
             warn(f"{text}: compiling anew")
@@ -113,30 +140,33 @@ class KernelCache(_Cache):
         name = self._file_name(signature, result.codegen)
         payload = dumps(self._reduce(result))
         content = self._stamp + digest(self._stamp + payload) + payload
-        refusal = None
-        for place in places():
-            try:
-                place.write(name, content)
-            except OSError as error:
-                _raise_if_foreign(error)
-                refusal = refusal or f"{place.folder}: {error.strerror}"
-                continue
-            place.remove_unused(self._pattern(), self._current())
-            if refusal and config.CACHE_DIR:
-                warn(f"compiled kernels are kept in {place.folder} ({refusal}); {REMEDY}")
+        place, is_temporary, refusal = _in_first(lambda place: place.write(name, content))
+        if place is None:
+            warn(
+                f"compiled kernels cannot be kept ({refusal}), and every process will compile its "
+                f"own for seconds; {REMEDY}"
+            )
             return
-        for place in temporary_places(create=True):
-            try:
-                place.write(name, content)
-            except OSError as error:
-                _raise_if_foreign(error)
-                continue
+        self.path = place.folder / name
+        if is_temporary:
             warn(f"compiled kernels are kept in {place.folder} for now ({refusal}); {REMEDY}")
             return
-        warn(
-            f"compiled kernels cannot be kept ({refusal}), and every process will compile its own "
-            f"for seconds; {REMEDY}"
-        )
+        place.remove_unused(self._pattern(), self._current())
+        if refusal and config.CACHE_DIR:
+            warn(f"compiled kernels are kept in {place.folder} ({refusal}); {REMEDY}")
+
+    def destination(self):
+        """Return (the folder where what is compiled now would be kept, None), or (None, why not).
+
+        Instead of the last None, what else is there, if that is of another processor.
+        """
+        if not self._is_enabled:
+            return None, "the cache is turned off"
+        place, _, refusal = _in_first(Place.try_to_write)
+        if place is None:
+            return None, f"{refusal}; {REMEDY}"
+        others = any(place.folder.glob(f"{glob.escape(self._current())}*.nbk"))
+        return place.folder, OTHERS if others else None
 
     def _pattern(self):
         """Return what the names of the kernel's files have in common, whatever the sources."""

@@ -63,6 +63,12 @@ class Place(NamedTuple):
             self.remove(part.name)
             raise
 
+    def try_to_write(self):
+        """Raise ``OSError`` where a file could not be written."""
+        name = f"{uuid.uuid4().hex}.tmp"
+        self.write(name, b"")
+        self.remove(name)
+
     def remove(self, name):
         """Remove a file, if it can be."""
         with contextlib.suppress(OSError):

@@ -4,7 +4,7 @@
 after the other, which ``entries`` decides.
 """
 
-from rskernels.kernels.cpu.dense.rows import dense_kernel, dense_rows, log_entries
+from rskernels.kernels.cpu.dense.rows import dense_rows, log_entries
 from rskernels.kernels.cpu.dense.values import entry_values, plain_entries
 
-__all__ = ["dense_kernel", "dense_rows", "entry_values", "log_entries", "plain_entries"]
+__all__ = ["dense_rows", "entry_values", "log_entries", "plain_entries"]

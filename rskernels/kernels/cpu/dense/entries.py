@@ -1,9 +1,9 @@
 """A chunk of a row's entries: each decided exactly or, where that is enough, roughly."""
 
 import numpy as np
-from numba import carray, float32, float64, njit
+from numba import float32, float64, njit
 
-from rskernels.kernels.cpu.dtypes import as_f64
+from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.law import (
     compare_roughly,
     decide_exactly,
@@ -12,6 +12,7 @@ from rskernels.kernels.cpu.law import (
 )
 from rskernels.kernels.cpu.simd.functions import exp2, log
 from rskernels.kernels.cpu.simd.memory import (
+    add_f64,
     loader,
     part_loader,
     stack_memory,
@@ -46,7 +47,6 @@ from rskernels.law.numbers import (
     INVALID,
     LOG2_E,
     MASS,
-    SUMMARY,
     VIOLATIONS,
 )
 
@@ -60,7 +60,7 @@ leading_memory, trailing_memory = stack_memory(4 * CHUNK), stack_memory(GROUP_BY
 logs_memory = stack_memory(8 * CHUNK)
 
 
-@njit
+@inner
 def draw_chunk(words, row_id, begin, end, seed):
     """Write the leading words of a row's columns, of whole groups."""
     for column in range(begin, end, GROUP):
@@ -72,7 +72,7 @@ def logs_of(element):
     load, store = part_loader(element.wide), storer(element.wide)
     size = element.wide_size
 
-    @njit
+    @inner
     @named(f"write_logs_{element.wide}")
     def write_logs(values, length, logs):
         """Write the logarithms of densities or Ms; return where they are."""
@@ -93,7 +93,7 @@ def entries_of(element):
     zero, one, low, nan = (scalar(x) for x in (0.0, 1.0, -np.inf, np.nan))
     most = scalar(np.finfo(np.float64 if element.wide == "f64" else np.float32).max)
 
-    @njit
+    @inner
     @named(f"dense_entries_{element.name}")
     def decide_entries(logits, begin, end, draw, softmax, logs, law, outputs):
         """Decide a chunk's entries from ``begin`` to ``end``, and write what is wanted of them.
@@ -142,17 +142,16 @@ def entries_of(element):
                 violations += count(over)
                 valid_entries += count(valid)
         if log_prob != 0:
-            sums = carray(as_f64(summary), SUMMARY)
-            sums[EXCESS] += float64(reduce_add(excess))
-            sums[MASS] += float64(reduce_add(mass))
-            sums[ACCEPTED] += accepted
-            sums[VIOLATIONS] += violations
-            sums[INVALID] += end - begin - valid_entries
+            add_f64(summary, EXCESS, float64(reduce_add(excess)))
+            add_f64(summary, MASS, float64(reduce_add(mass)))
+            add_f64(summary, ACCEPTED, accepted)
+            add_f64(summary, VIOLATIONS, violations)
+            add_f64(summary, INVALID, end - begin - valid_entries)
 
     return decide_entries
 
 
-@njit
+@inner
 def rough_terms(softmax, density, log_M, model_is_target):
     """Return (reference, scale, deepest, shared, log2_e) of a row, by which log2 r is taken.
 
@@ -193,7 +192,7 @@ def rough_entries_of(element):
         # Whatever the ratio, a class that the model never gives is rejected.
         return is_below & within, without(z > splat(low), is_sure & within)
 
-    @njit
+    @inner
     @named(f"dense_rough_entries_{element.name}")
     def decide_rough_entries(logits, length, words, terms, density, mask):
         """Decide a chunk's entries roughly; return as bits which vectors have open lanes.

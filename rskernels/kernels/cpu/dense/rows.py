@@ -5,12 +5,11 @@ code, outer, inner and column stride, number), where the code NONE says that it 
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
-from numba import carray, njit
+from numba import int64, njit
 
-from rskernels.kernels.cpu.cache import cached
+from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dense.entries import (
     CHUNK,
     FARTHEST,
@@ -24,11 +23,9 @@ from rskernels.kernels.cpu.dense.entries import (
     trailing_memory,
 )
 from rskernels.kernels.cpu.dtypes import (
-    ELEMENTS,
     F64,
     NONE,
-    as_f64,
-    as_u8,
+    Kernels,
     load_float,
     row_address,
     store_float,
@@ -42,8 +39,10 @@ from rskernels.kernels.cpu.law import (
 from rskernels.kernels.cpu.parts import count_parts, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import log
 from rskernels.kernels.cpu.simd.memory import (
+    add_f64,
     part_loader,
     storer,
+    write_i8,
 )
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import SHORT_ROWS, draw_short_rows
@@ -67,14 +66,14 @@ _load_f32, _store_f32, _load_f64, _store_f64 = (
 )
 
 
-@njit
+@inner
 def row_log(address, value_code, code, log_space):
     """Return the logarithm of the density or M of a row's every entry, as if each had its own."""
     value = load_float(address, value_code)
     return natural_log(value, log_space) if code == F64 else natural_log_f32(value, log_space)
 
 
-@njit
+@inner
 def values_of_row(values, n, inner, shared, code, is_log):
     """Return the density or M of a row as (address, whether entries have their own, logarithm).
 
@@ -88,7 +87,7 @@ def values_of_row(values, n, inner, shared, code, is_log):
     return address, value_code != NONE and stride != 0, log_value
 
 
-@njit
+@inner
 def is_of_all_rows(values, N, V):
     """Say whether every row has the same densities or Ms, and few enough to take logs of once."""
     _, value_code, outer_stride, inner_stride, stride, _ = values
@@ -110,21 +109,21 @@ def log_entries(values, code, V, logs):
     restore(mode)
 
 
-@njit
+@inner
 def reject_row(outputs, code, V):
     """Reject every entry of a row that has no softmax."""
     mask, log_prob, log_ratio, summary = outputs
     size = 8 if code == F64 else 4
     for column in range(V):
-        carray(as_u8(mask + column), 1)[0] = 0
+        write_i8(mask, column, 0)
         if log_prob != 0:
             store_float(log_prob + column * size, code, np.nan)
             store_float(log_ratio + column * size, code, np.nan)
     if log_prob != 0:
-        carray(as_f64(summary), SUMMARY)[INVALID] += V
+        add_f64(summary, INVALID, V)
 
 
-@njit
+@inner
 def outputs_of_row(outputs, n, unit_rows, code, V):
     """Return where a row's mask, log_prob and log_ratio, and its unit's summary, are."""
     mask, log_prob, log_ratio, summaries = outputs
@@ -139,7 +138,7 @@ def _rows_of(element):
     write_logs, parts_total = logs_of(element), parts_total_of(element)
     size, wide_size, code = element.size, element.wide_size, element.code
 
-    @njit
+    @inner
     @named(f"dense_row_{element.name}")
     def decide_row(row, draw, softmax, density, M, law, outputs, memory):
         """Decide the entries of a row whose total is known, a chunk after the other."""
@@ -197,7 +196,7 @@ def _rows_of(element):
 
     @cached
     @njit(nogil=True)
-    @named(f"dense_rows_{element.name}")
+    @named(f"dense_{element.dtype}")
     def dense_rows(share, arguments):
         """Decide every entry of the rows of the units that it takes.
 
@@ -222,7 +221,7 @@ def _rows_of(element):
         if is_of_all_rows(M, N, V) and not M_is_log:
             write_logs(M[0], V, memory[4])
             M, M_is_log = (memory[4], code, 0, 0, 1, 0.0), True
-        seed, span = seed_of(seed_address, seed), (0, count_parts(V, 0), 0)
+        seed, span = seed_of(seed_address, seed), (int64(0), count_parts(V, int64(0)), int64(0))
         begin = next_share(counter, -grab, grab)
         while begin < units:
             for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
@@ -233,7 +232,7 @@ def _rows_of(element):
                     if place == 0:
                         draw_short_rows(drawn, row_offset + n, seed)
                 reference, total, _, _ = parts_total(
-                    row, stride * size, V, scale, memory[0], 0, NEVER, span, UNREAD
+                    row, stride * size, V, scale, memory[0], int64(0), NEVER, span, UNREAD
                 )
                 row_outputs = outputs_of_row(outputs, n, unit_rows, code, V)
                 if not (reference > -np.inf and total > 0.0):
@@ -255,18 +254,4 @@ def _rows_of(element):
     return dense_rows
 
 
-dense_rows = {element.code: _rows_of(element) for element in ELEMENTS}
-_compiled: dict[int, Callable[..., None]] = {}
-
-
-def dense_kernel(code):
-    """Return the kernel of a dtype; once compiled, without Numba's look at every argument's type.
-
-    The types are always the same, and that look takes a third of the time of a small call.
-    """
-    kernel = _compiled.get(code)
-    if kernel is None:
-        kernel = dense_rows[code]
-        if kernel.signatures:
-            kernel = _compiled[code] = kernel.overloads[kernel.signatures[0]].entry_point
-    return kernel
+dense_rows = Kernels(_rows_of)

@@ -73,7 +73,7 @@ def _entry_numbers(scalar: Scalar):
     """Return (address, code, outer, inner and column stride, number) of a density or M."""
     tensor, strides, number = scalar
     if tensor is None:
-        return (0, NONE, *strides, number)
+        return (0, NONE, *strides, float(number))
     return (tensor.data_ptr(), KINDS[tensor.dtype][0], *strides, 0.0)
 
 
