@@ -124,6 +124,8 @@ def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
 BAR = Case("accept_mask", 2048, 32000)
 BAR_ESTIMATE = Case("estimate_M", 2048, 32000)
 BAR_SMALL = Case("accept_mask", 4, 10)
+DENSE = [Case("accept_mask dense", *shape) for shape in ((2048, 1000), (256, 32000))]
+DENSE_SMALL = [Case("accept_mask dense", rows, 10) for rows in (1, 4, 64, 512)]
 LAZY_ACCEPTANCES = (0.001, 0.01, 0.1, 0.5, 1.0)
 LAZY_SHAPES = ((2048, 32000), (512, 151936))
 
@@ -145,8 +147,8 @@ FURTHER = [
         for shape in LAZY_SHAPES
         for share in LAZY_ACCEPTANCES
     ),
-    Case("accept_mask dense", 2048, 1000),
-    Case("accept_mask dense", 256, 32000),
+    *DENSE,
+    *DENSE_SMALL,
     Case("target_log_prob", 2048, 1000),
     Case("target_log_prob", 512, 32000),
     Case("target_log_prob", 512, 32000, "bfloat16"),
@@ -158,5 +160,6 @@ QUICK = [
     Case("accept_mask", 64, 32000),
     Case("accept_mask", 64, 32000, "bfloat16"),
     *(Case("verify_mask", 2048, 32000, acceptance=share) for share in LAZY_ACCEPTANCES),
-    Case("accept_mask dense", 256, 32000),
+    *DENSE,
+    *DENSE_SMALL,
 ]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from benchmarks.common.cases import BAR, BAR_ESTIMATE, BAR_SMALL, LAZY_SHAPES, Case
+from benchmarks.common.cases import (
+    BAR,
+    BAR_ESTIMATE,
+    BAR_SMALL,
+    DENSE,
+    DENSE_SMALL,
+    LAZY_SHAPES,
+    Case,
+)
 
 
 class Required(NamedTuple):
@@ -25,8 +33,9 @@ CPU = [
     Required(BAR, "share", 0.6),
     Required(BAR, "over_compiled", 2.2),
     Required(Case("accept_mask", 2048, 32000, "bfloat16"), "share", 0.4),
-    Required(Case("accept_mask dense", 2048, 1000), "over_eager", 3.0),
-    Required(Case("accept_mask dense", 256, 32000), "over_eager", 3.0),
+    *(Required(case, "over_eager", 8.0) for case in DENSE),
+    *(Required(case, "over_compiled", 12.0) for case in DENSE),
+    *(Required(case, "over_eager", 1.0) for case in DENSE_SMALL),
     *(
         Required(Case("verify_mask", *shape, acceptance=share), "over_full", least)
         for shape in LAZY_SHAPES
