@@ -23,6 +23,7 @@ from rskernels.kernels.gpu.law import (
     excess_of,
     is_valid,
     load_seed,
+    log_difference,
     log_ratio_of,
     row_id_of,
     wide_log,
@@ -105,8 +106,7 @@ def decide_tile(
         log_q = tl.where(has_mass, tl.maximum(log_q, -most), -infinity)
     # Of what fails these the ratio is 0, or not one: it needs no case of its own.
     may_accept = has_mass & (tl.abs(log_d) < infinity) & (tl.abs(log_m) < infinity)
-    log_w = log_q - log_d if MODEL_IS_TARGET else log_d - log_q
-    log_r = log_w - log_m
+    log_r = log_difference(log_q, log_d, MODEL_IS_TARGET) - log_m
     accepted, distance = decide_words(log_r, row_id, start, seed, TILE, IS_EXACT)
     accepted &= may_accept
     if IS_WHOLE:

@@ -58,12 +58,17 @@ def log_prob_of(z, top, total, temperature):
 
 
 @triton.jit
+def log_difference(log_q, log_density, MODEL_IS_TARGET: tl.constexpr):
+    """Return log p - log q, whichever of them is the model's; NaN where both are -inf."""
+    return log_q - log_density if MODEL_IS_TARGET else log_density - log_q
+
+
+@triton.jit
 def log_ratio_of(log_q, log_density, MODEL_IS_TARGET: tl.constexpr):
     """Return log p - log q; a target density of 0 is a ratio of 0, whatever the proposal's."""
-    if MODEL_IS_TARGET:
-        return tl.where(log_q == float("-inf"), float("-inf"), log_q - log_density)
-    else:
-        return tl.where(log_density == float("-inf"), float("-inf"), log_density - log_q)
+    numerator = log_q if MODEL_IS_TARGET else log_density
+    difference = log_difference(log_q, log_density, MODEL_IS_TARGET)
+    return tl.where(numerator == float("-inf"), float("-inf"), difference)
 
 
 @triton.jit

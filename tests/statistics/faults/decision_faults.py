@@ -64,7 +64,7 @@ DECISION = [
         "an equal ratio is rejected for entries",
         upper_end_of_entries,
         cpu={EXACTLY_CPU: in_cpu.above},
-        gpu={ACCEPTS_GPU: in_gpu.above},
+        gpu={"kernels.gpu.dense.decide_words": in_gpu.entries_above},
         nightly=("cpu",),
     ),
     Fault(
@@ -123,7 +123,7 @@ DECISION = [
         "the model's roles are swapped for entries",
         rate_of_entries,
         cpu={TERMS_CPU: in_cpu.rough_of_swapped_roles},
-        gpu={f"{GPU}.log_ratio_of": in_gpu.of_swapped_roles},
+        gpu={f"{GPU}.log_difference": in_gpu.of_swapped_roles},
         nightly=("cpu",),
     ),
     Fault(

@@ -90,7 +90,13 @@ def small_rounded_up(log_r, u):
     return original(tl.maximum(log_r, -2.5), u)
 
 
-# kernels.gpu.law.log_ratio_of
+# kernels.gpu.dense.decide_words
+def entries_above(log_r, row_id, start, seed, TILE: tl.constexpr, IS_EXACT: tl.constexpr):
+    accepted, distance = original(log_r, row_id, start, seed, TILE, IS_EXACT)
+    return accepted & (log_r != 0.0), distance
+
+
+# kernels.gpu.law.log_difference
 def of_swapped_roles(log_q, log_density, MODEL_IS_TARGET: tl.constexpr):
     return original(log_q, log_density, not MODEL_IS_TARGET)
 
