@@ -61,6 +61,8 @@ class _Held(threading.local):
         locks = reversed(self.locks[first : len(self.marks)])
         # Nor here: `release` returns None, so that no mark stays.
         self.marks[first:] = filter(None, map(_release, locks))
+        # Or a lock would live until this thread forks again, and then be taken once more.
+        del self.locks[len(self.marks) :]
 
 
 _held = _Held()

@@ -24,6 +24,17 @@ def test_a_lock_lives_no_longer_than_its_owner():
     assert known() is None
 
 
+def test_a_lock_lives_no_longer_than_its_owner_after_a_fork():
+    # Else every lock that one fork has taken would be taken by all that follow.
+    lock = hold_over_forks(threading.RLock())
+    known = weakref.ref(lock)
+    forks._take_all()
+    forks._give_back()
+    del lock
+    gc.collect()
+    assert known() is None
+
+
 def test_locks_have_one_order():
     first, second = (hold_over_forks(threading.RLock()) for _ in range(2))
     assert in_order((second, first)) == in_order((first, second)) == [first, second]
