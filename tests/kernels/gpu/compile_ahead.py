@@ -213,14 +213,14 @@ def _row_loops(launch: Launch, logits: int) -> list[tuple[Loop, int]]:
     """Return the loops over a row, and the logits that a program takes in a trip of each."""
     if not logits:
         return []
-    if "mask_ptr" in launch.kernel.arg_names and "M_inner" in launch.kernel.arg_names:
+    asm = launch.result.asm
+    found = [(main_loop(asm), logits)]
+    if launch.kernel.__name__ == "dense_kernel":
         # It reads a row in parts, and decides it a sum of each lane at a time.
-        return [
-            (reading_loop(launch.result.asm), logits),
-            (writing_loop(launch.result.asm), logits // _constant(launch, "STEPS")),
-        ]
-    loop = main_loop(launch.result.asm)
-    return [(loop, logits)] if loop else []
+        decided = logits // _constant(launch, "STEPS")
+        found = [(reading_loop(asm), logits), (writing_loop(asm), decided)]
+    # A row of one logit has no loop.
+    return [(loop, each) for loop, each in found if loop is not None]
 
 
 def _nvidia(result: Any, log: str) -> tuple[Counter[int], dict[str, int]]:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,19 +33,21 @@ class Loop(NamedTuple):
 
 def main_loop(asm: dict) -> Loop | None:
     """Return the loop with the most loads of a compiled kernel, None where none loads."""
-    reading = [loop for loop in _loops(asm) if loop.loads]
-    return max(reading, key=lambda loop: (loop.loads, loop.instructions), default=None)
+    return _with_most_loads(loop for loop in _loops(asm) if loop.loads)
 
 
-def writing_loop(asm: dict) -> Loop:
-    """Return the shortest loop that reads and writes: the one that rows with care to take leave."""
-    return min(loop for loop in _loops(asm) if loop.loads and loop.stores)
-
-
-def reading_loop(asm: dict) -> Loop:
+def reading_loop(asm: dict) -> Loop | None:
     """Return the loop with the most loads of those that write nothing."""
-    reading = [loop for loop in _loops(asm) if not loop.stores]
-    return max(reading, key=lambda loop: loop.loads)
+    return _with_most_loads(loop for loop in _loops(asm) if loop.loads and not loop.stores)
+
+
+def writing_loop(asm: dict) -> Loop | None:
+    """Return the shortest loop that reads and writes: longer ones serve rows that need care."""
+    return min((loop for loop in _loops(asm) if loop.loads and loop.stores), default=None)
+
+
+def _with_most_loads(loops: Iterable[Loop]) -> Loop | None:
+    return max(loops, key=lambda loop: (loop.loads, loop.instructions), default=None)
 
 
 def _loops(asm: dict) -> list[Loop]:
