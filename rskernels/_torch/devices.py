@@ -78,8 +78,8 @@ def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
     return decision
 
 
-def _bernoulli_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
-    def bernoulli(
+def _ratio_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
+    def decision(
         log_ratio: Tensor,
         M: Tensor | None,
         M_value: float,
@@ -87,11 +87,10 @@ def _bernoulli_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
         seed_value: int,
         *rest: Any,
     ) -> Any:
-        return kernels().bernoulli(
-            log_ratio, M_value if M is None else M, seed_value if seed is None else seed, *rest
-        )
+        values = M_value if M is None else M, seed_value if seed is None else seed
+        return getattr(kernels(), name)(log_ratio, *values, *rest)
 
-    return bernoulli
+    return decision
 
 
 def _log_prob_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
@@ -101,6 +100,7 @@ def _log_prob_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
 for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
     LIBRARY.impl("mask", _decision_kernel("mask", _kernels), _device)
     LIBRARY.impl("decide", _decision_kernel("decide", _kernels), _device)
-    LIBRARY.impl("bernoulli", _bernoulli_kernel(_kernels), _device)
+    for _name in ("bernoulli", "decide_ratios"):
+        LIBRARY.impl(_name, _ratio_kernel(_name, _kernels), _device)
     for _name in ("target_log_prob", "target_log_prob_backward"):
         LIBRARY.impl(_name, _log_prob_kernel(_name, _kernels), _device)

@@ -76,7 +76,7 @@ def _row_fields(logits: Tensor, targets: Tensor | None, law: Law, *reading: Any)
     )  # fmt: skip
 
 
-def _bernoulli_fields(
+def _ratio_fields(
     log_ratio: Tensor, M: Tensor | float, seed: Tensor | int, *rest: Any
 ) -> tuple[Any, ...]:
     return (log_ratio.detach(), *split(M, 1.0), *split(seed, 0), *rest)
@@ -89,5 +89,6 @@ def _operation(name: str, fields: Callable[..., tuple[Any, ...]]) -> DecisionOpe
 
 MASK = _operation("mask", _row_fields)
 DECIDE = _operation("decide", _row_fields)
-BERNOULLI = _operation("bernoulli", _bernoulli_fields)
+BERNOULLI = _operation("bernoulli", _ratio_fields)
+DECIDE_RATIOS = _operation("decide_ratios", _ratio_fields)
 LOG_PROB = Operation(operator("target_log_prob"), DYNAMIC["target_log_prob"])

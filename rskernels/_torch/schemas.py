@@ -77,6 +77,7 @@ SCHEMAS = {
     "mask": Schema((*_ROWS, *_LAW, *_READING), "Tensor"),
     "decide": Schema((*_ROWS, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor)"),
     "bernoulli": Schema(_RATIOS, "Tensor"),
+    "decide_ratios": Schema(_RATIOS, "(Tensor, Tensor, Tensor, Tensor)"),
     "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),
     "target_log_prob_backward": Schema(_GRADIENT, "Tensor"),
 }

@@ -182,9 +182,9 @@ def decide_part(layout: Layout, operator: Callable[..., Any], fields: dict[str, 
         results.append(operator(*part.values()))
     if isinstance(results[0], Tensor):
         return layout.whole(_join(results, layout.sizes))
-    mask, log_prob, log_ratio, counts, excess = zip(*results, strict=True)
+    *decisions, counts, excess = zip(*results, strict=True)
     return (
-        *(layout.whole(_join(parts, layout.sizes)) for parts in (mask, log_prob, log_ratio)),
+        *(layout.whole(_join(parts, layout.sizes)) for parts in decisions),
         *layout.total(sum(counts), sum(excess)),
     )
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 Decided = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """(mask, log_prob, log_ratio, counts, excess) of a batch of decisions, as backends return them."""
+DecidedRatios = tuple[Tensor, Tensor, Tensor, Tensor]
+"""(mask, log_ratio, counts, excess) of decisions about ratios, which have no model."""
 
 
 class Law(NamedTuple):

@@ -87,6 +87,12 @@ def check_decisions(mesh, placements, logits, targets, density):
     got = rskernels.bernoulli_mask(rows, place(logits.exp()), seed=torch.tensor([3]), row_offset=7)
     want = rskernels.bernoulli_mask(logits, logits.exp(), seed=3, row_offset=7)
     assert_whole(got, want, placements)
+    got = rskernels.bernoulli(rows, place(logits.exp()), seed=torch.tensor([3]), row_offset=7)
+    want = rskernels.bernoulli(logits, logits.exp(), seed=3, row_offset=7)
+    for part, whole in zip(got[:3], want[:3], strict=True):
+        assert_whole(part, whole, placements)
+    assert_whole(got.counts, want.counts, copied)
+    torch.testing.assert_close(got.excess.to_local(), want.excess)
 
 
 def check_gradient(mesh, placements, logits, targets, density):

@@ -25,3 +25,7 @@ class Public:
 
     def bernoulli(self, log_ratio, M=1.0, **law):
         return rskernels.bernoulli_mask(*map(self._place, (log_ratio, M)), **law).cpu()
+
+    def decide_ratios(self, log_ratio, M=1.0, **law):
+        seen = rskernels.bernoulli(*map(self._place, (log_ratio, M)), **law)
+        return rskernels.Acceptance(*(part.cpu() for part in seen))

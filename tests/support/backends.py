@@ -49,6 +49,12 @@ class Backend:
         log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))
         return self.kernels.bernoulli(log_ratio, M, seed, row_offset, stream, log_space).cpu()
 
+    def decide_ratios(self, log_ratio, M=1.0, *, seed=0, row_offset=0, stream=0, log_space=False):
+        log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))
+        seen = self.kernels.decide_ratios(log_ratio, M, seed, row_offset, stream, log_space)
+        mask, log_ratio, counts, excess = (part.cpu() for part in seen)
+        return Acceptance(mask, torch.full_like(log_ratio, torch.nan), log_ratio, counts, excess)
+
     def log_prob(self, logits, targets, temperature=1.0, ignore_index=-100):
         result = self._totals(logits, targets, temperature, ignore_index)
         return (result if self.name == "reference" else result[0]).cpu()

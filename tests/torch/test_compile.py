@@ -34,7 +34,8 @@ def test_layouts(compiled, draw_inputs, layout):
     def decide(logits, targets):
         seen = rskernels.accept(logits, 0.2, 1.5, targets=targets, seed=9)
         dense = rskernels.accept(logits, 0.2, 1.5, seed=9)
-        return (*seen, *dense, rskernels.bernoulli_mask(logits, seed=9))
+        ratios = rskernels.bernoulli(logits, seed=9)
+        return (*seen, *dense, rskernels.bernoulli_mask(logits, seed=9), *ratios)
 
     arguments = draw_inputs(layout)
     assert same_bits(compiled(decide)(*arguments), decide(*arguments))

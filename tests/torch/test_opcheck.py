@@ -36,7 +36,8 @@ def test_decisions(draw_inputs, op, form, kind, layout, dtype):
 
 
 @pytest.mark.parametrize(("dtype", "kind"), KINDS)
-def test_bernoulli(draw_inputs, kind, layout, dtype):
+@pytest.mark.parametrize("op", ["bernoulli", "decide_ratios"])
+def test_ratios(draw_inputs, op, kind, layout, dtype):
     log_ratio, _ = draw_inputs(layout, DTYPES[dtype])
     if kind == "numbers":
         arguments = (None, 2.0, None, 3, 5, 1, False)
@@ -45,7 +46,7 @@ def test_bernoulli(draw_inputs, kind, layout, dtype):
     else:
         M = torch.full(log_ratio.shape, 0.5)
         arguments = (M, 0.0, torch.tensor([3]), 0, 5, 1, True)
-    check("bernoulli", log_ratio, *arguments)
+    check(op, log_ratio, *arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,10 +73,11 @@ def test_decisions_of_dynamic_numbers(draw_inputs, op, form, where):
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
-def test_bernoulli_of_a_dynamic_number(draw_inputs, where):
+@pytest.mark.parametrize("op", ["bernoulli", "decide_ratios"])
+def test_ratios_to_a_dynamic_number(draw_inputs, op, where):
     numbers = torch.tensor([0.7], dtype=torch.float64)
     rest = (None, 1.0, None, 3, 5, 1, False)
-    check("dynamic_bernoulli", numbers, draw_inputs(where)[0], *rest)
+    check(f"dynamic_{op}", numbers, draw_inputs(where)[0], *rest)
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])

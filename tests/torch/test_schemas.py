@@ -26,6 +26,10 @@ DECLARED = {
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
         "SymInt row_offset, int stream, bool log_space) -> Tensor"
     ),
+    "decide_ratios": (
+        "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
+        "SymInt row_offset, int stream, bool log_space) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
     "target_log_prob": (
         "(Tensor logits, Tensor targets, float temperature, int ignore_index) -> (Tensor, Tensor)"
     ),

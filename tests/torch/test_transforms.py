@@ -85,6 +85,7 @@ VMAPPED = {
     ),
     "accept": lambda z: rskernels.accept(z, 0.2, 1.0, seed=0).mask,
     "bernoulli_mask": lambda z: rskernels.bernoulli_mask(z, seed=0),
+    "bernoulli": lambda z: rskernels.bernoulli(z, seed=0).mask,
     "target_log_prob": log_prob,
     "grad": torch.func.grad(lambda z: log_prob(z).sum()),
     "vjp": lambda z: torch.func.vjp(log_prob, z)[1](torch.ones(4, dtype=torch.float64))[0],

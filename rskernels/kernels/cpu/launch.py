@@ -1,16 +1,16 @@
 """The Numba backend: every operation of ``kernels.reference`` for CPU tensors.
 
 The row loops live in ``softmax.py`` (one pass over the logits), ``early_exit.py`` (when it may
-end), ``turns.py`` (rows in turns, and what is fetched ahead), ``decide.py``, ``dense.py``,
-``gradient.py`` and ``bernoulli.py``; this file lays tensors out for them, as a plain tuple
-of tuples: it costs a call 0.1 microseconds more than its 35 numbers would, and named ones 4 more.
+end), ``turns.py`` (rows in turns, and what is fetched ahead), ``decide.py``, ``dense.py``
+and ``gradient.py``; this file lays tensors out for them, as a plain tuple of tuples: it costs a
+call 0.1 microseconds more than its 35 numbers would, and named ones 4 more.
 """
 
 from __future__ import annotations
 
 import torch
 
-from rskernels.kernels.cpu.bernoulli import bernoulli_rows, philox_rows
+from rskernels.kernels.cpu.bernoulli import philox_rows
 from rskernels.kernels.cpu.decide import target_rows
 from rskernels.kernels.cpu.dense import dense_rows, log_entries
 from rskernels.kernels.cpu.dtypes import BF16, F16, F32, F64, I32, I64, NONE
@@ -39,7 +39,6 @@ CODE = {
 UNIT_WORK = 1 << 16  # logits; a unit is the grain of threads and of the sums
 SCALAR_UNIT = 1024  # rows a unit where a row is a single number
 ROW_WORK = 64  # a row's decision costs about as much as this many logits
-SCALAR_WORK = 16  # where nothing is read but its ratio
 ENTRY_WORK = 8  # logits that an entry's decision costs
 
 
@@ -56,8 +55,7 @@ def decide(
         mask, summaries = _run_entries(logits, law, log_prob, log_ratio)
     else:
         mask, summaries = _run_targets(logits, targets, law, (False, 0), log_prob, log_ratio)
-    summary = summaries.sum(0)
-    return mask, log_prob, log_ratio, summary[SUMMARY_COUNTS].long(), summary[SUMMARY_SUMS].clone()
+    return mask, log_prob, log_ratio, *_sums(summaries)
 
 
 def mask(
@@ -76,32 +74,6 @@ def mask(
         return _run_entries(logits, law)[0]
     reading = (is_lazy, 0 if order is None else order.data_ptr())
     return _run_targets(logits, targets, law, reading)[0]
-
-
-def bernoulli(
-    log_ratio: torch.Tensor,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int,
-    stream: int,
-    log_space: bool,
-) -> torch.Tensor:
-    """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
-    values = log_ratio.to(wide_dtype(log_ratio)).contiguous()
-    mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")
-    N = values.numel()
-    M, M_numbers = _row_numbers(M, log_ratio)
-    run_units(
-        bernoulli_rows,
-        (-(-N // SCALAR_UNIT), SCALAR_UNIT, N),
-        N * SCALAR_WORK,
-        (values.data_ptr(), CODE[values.dtype]),
-        M_numbers,
-        (*_draw_numbers(seed, row_offset), stream),
-        log_space,
-        mask.data_ptr(),
-    )
-    return mask
 
 
 def target_log_prob(
@@ -170,6 +142,12 @@ def raise_outside(targets: torch.Tensor, V: int, ignore_index: int) -> None:
         f"targets must be in [0, {V}) or equal to ignore_index ({ignore_index}), "
         f"got {targets.flatten()[row].item()} in row {row}"
     )
+
+
+def _sums(summaries):
+    """Return the counts and the excess of all units."""
+    summary = summaries.sum(0)
+    return summary[SUMMARY_COUNTS].long(), summary[SUMMARY_SUMS].clone()
 
 
 def _run_targets(logits, targets, law, reading, log_prob=None, log_ratio=None):

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.bernoulli import bernoulli_kernel, philox_kernel
+from rskernels.kernels.gpu.bernoulli import philox_kernel
 from rskernels.kernels.gpu.decide import target_kernel
 from rskernels.kernels.gpu.dense import dense_kernel
 from rskernels.kernels.gpu.gradient import gradient_kernel, log_prob_kernel
@@ -49,8 +49,7 @@ def decide(
         mask, log_prob, log_ratio, summary = _decide_entries(logits, law, True)
     else:
         mask, log_prob, log_ratio, summary = _decide_targets(logits, targets, law, True)
-    sums = summary.sum(0)
-    return mask, log_prob, log_ratio, sums[SUMMARY_COUNTS].long(), sums[SUMMARY_SUMS].clone()
+    return mask, log_prob, log_ratio, *_sums(summary)
 
 
 def mask(
@@ -68,32 +67,6 @@ def mask(
     if targets is None:
         return _decide_entries(logits, law, False)[0]
     return _decide_targets(logits, targets, law, False, is_lazy, order)[0]
-
-
-def bernoulli(
-    log_ratio: torch.Tensor,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int,
-    stream: int,
-    log_space: bool,
-) -> torch.Tensor:
-    """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
-    values = log_ratio.contiguous()
-    mask = torch.empty(log_ratio.shape, dtype=torch.bool, device=log_ratio.device)
-    N = values.numel()
-    if N == 0:
-        return mask
-    with _on(values.device):
-        bernoulli_kernel[(triton.cdiv(N, BLOCK),)](
-            log_ratio_ptr=values,
-            **_row_arguments("M", row_scalar(M, log_ratio.shape), log_space, values),
-            **_seed_arguments(seed, values),
-            row_offset=row_offset, stream_id=stream, N=N,  # Triton keeps ``stream`` for itself
-            mask_ptr=mask,
-            BLOCK=BLOCK, LOG_SPACE=log_space,
-        )  # fmt: skip
-    return mask
 
 
 def target_log_prob(
@@ -141,6 +114,12 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     with _on(counter.device):
         philox_kernel[(triton.cdiv(N, BLOCK),)](counter, key, words, N, BLOCK=BLOCK)
     return words
+
+
+def _sums(summary):
+    """Return the counts and the excess of all programs."""
+    sums = summary.sum(0)
+    return sums[SUMMARY_COUNTS].long(), sums[SUMMARY_SUMS].clone()
 
 
 def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None):
@@ -250,12 +229,6 @@ def _meta(logits):
     """Return a row's partition, a function of V and dtype alone, and the launch's constants."""
     # A part of doubles as large as one of floats would not fit the registers.
     is_wide = logits.dtype == torch.float64
-    # A part of doubles as large as one of floats would not fit the registers.
-    is_wide = logits.dtype == torch.float64
-    # A part of doubles as large as one of floats would not fit the registers.
-    is_wide = logits.dtype == torch.float64
-    # A part of doubles as large as one of floats would not fit the registers.
-    is_wide = logits.dtype == torch.float64
     lanes = min(1024 if is_wide else LANES, max(16, triton.next_power_of_2(logits.shape[-1])))
     most = 2 if is_wide else STEPS
     steps = min(most, triton.next_power_of_2(triton.cdiv(logits.shape[-1], lanes)))
@@ -270,12 +243,16 @@ def _dense_meta(logits):
 
 def _constants(logits, tile, most_warps):
     return {
-        "WIDE": tl.float64 if logits.dtype == torch.float64 else tl.float32,
+        "WIDE": _wide(logits),
         # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
         "num_warps": max(1, min(most_warps, tile // (8 * WARP))),
         # Fused, a product's rounding would depend on what else a kernel does with it.
         "enable_fp_fusion": False,
     }
+
+
+def _wide(values):
+    return tl.float64 if values.dtype == torch.float64 else tl.float32
 
 
 def _scale(temperature):

@@ -140,6 +140,9 @@ def of_ratios(log_ratio: torch.Tensor) -> dict[str, Callable[[], Any]]:
     return {
         "bernoulli": partial(gpu.bernoulli, log_ratio, 2.0, 7, 0, 0, False),
         "bernoulli of tensors": partial(gpu.bernoulli, log_ratio, log_ratio, seed, 0, 0, True),
+        "bernoulli with counts": partial(
+            gpu.decide_ratios, log_ratio, log_ratio, seed, 0, 0, False
+        ),
         "philox": partial(gpu.philox, words, words[:, :2]),
     }
 

@@ -137,11 +137,12 @@ def calls():
         ),
         "accept": lambda **draws: rskernels.accept(logits, log_p, 0.7, **law, **draws).mask,
         "dense": lambda **draws: rskernels.accept_mask(logits, 5e-4, 1.0, **draws),
-        "bernoulli": lambda **draws: rskernels.bernoulli_mask(log_p - log_q_hat, **draws),
+        "bernoulli_mask": lambda **draws: rskernels.bernoulli_mask(log_p - log_q_hat, **draws),
+        "bernoulli": lambda **draws: rskernels.bernoulli(log_p - log_q_hat, **draws).mask,
     }
 
 
-NAMES = ["accept_mask", "verify_mask", "accept", "dense", "bernoulli"]
+NAMES = ["accept_mask", "verify_mask", "accept", "dense", "bernoulli_mask", "bernoulli"]
 
 
 @pytest.mark.parametrize("name", NAMES)

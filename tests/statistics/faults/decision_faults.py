@@ -23,6 +23,7 @@ cells = partial(check_cells, requested=1 << 13, cells=8)
 law = partial(check_law, requested=10_000)
 waiting = partial(check_waiting, requested=4_000)
 violated = partial(check_violated, draws=1 << 14)
+violated_ratios = partial(check_violated, form="ratios", draws=1 << 14)
 flips_of_targets = partial(check_flips, form="target", shape=(10_000, 50))
 upper_end_of_targets = partial(check_upper_end, form="target")
 upper_end_of_entries = partial(check_upper_end, form="dense")
@@ -190,6 +191,13 @@ DECISION = [
         reference={ACCEPTS: in_reference.never_above_M},
         cpu={f"{LAW}.decide": in_cpu.never_above_M},
         nightly=("cpu",),
+    ),
+    Fault(
+        "M is ignored in what is counted of ratios",
+        violated_ratios,
+        reference={f"{ROWS}.rounded": in_reference.of_no_M},
+        cpu={"kernels.cpu.bernoulli.round_to_float32": in_cpu.of_no_M},
+        gpu={"kernels.gpu.bernoulli.rounded": in_gpu.of_no_M},
     ),
     Fault(
         "the excess of ratios below M is subtracted",
