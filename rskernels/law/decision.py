@@ -27,8 +27,8 @@ class Law(NamedTuple):
     """64 bits, or an int64 tensor of one element on the logits' device."""
     row_offset: int = 0
     """Id of the first row."""
-    temperature: float = 1.0
-    """T: the model is softmax(logits / T)."""
+    temperature: Tensor | float = 1.0
+    """T: the model is softmax(logits / T). Broadcasts to ``logits.shape[:-1]``."""
     log_space: bool = False
     """Whether ``density`` and ``M`` are natural logarithms."""
     model_is_target: bool = False

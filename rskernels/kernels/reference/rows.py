@@ -13,6 +13,7 @@ import torch
 
 from rskernels.kernels.layout import wide_dtype
 from rskernels.law.decision import Decided, DecidedRatios, Law
+from rskernels.law.numbers import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from rskernels.law.philox import philox4x32, row_uniforms
 from rskernels.law.streams import Stream
 
@@ -108,7 +109,7 @@ def decide_ratios(
 def target_log_prob(
     logits: torch.Tensor,  # [..., V]
     targets: torch.Tensor,  # [...]
-    temperature: float,
+    temperature: torch.Tensor | float,  # broadcasts to [...]
     ignore_index: int,
 ) -> torch.Tensor:
     """Return log q of the target, [...]: 0 where ignored, NaN where undefined."""
@@ -123,13 +124,18 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return philox4x32(counter, key)
 
 
-def log_softmax(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def log_softmax(
+    logits: torch.Tensor, temperature: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log q [..., V] in float64 and which rows are no distribution [...]."""
     z = logits.double()
+    T = torch.as_tensor(temperature, dtype=torch.float64, device=z.device).expand(z.shape[:-1])
+    has_T = (T >= LEAST_TEMPERATURE) & (T <= MOST_TEMPERATURE)
     top = z.amax(-1, keepdim=True)
     row_is_bad = z.isnan().any(-1) | (top.squeeze(-1) == math.inf) | (top.squeeze(-1) == -math.inf)
     # The maximum leaves before the division, so that no temperature overflows.
-    return torch.log_softmax((z - top) / temperature, -1), row_is_bad
+    log_q = torch.log_softmax((z - top) / torch.where(has_T, T, math.nan)[..., None], -1)
+    return log_q, row_is_bad | ~has_T
 
 
 def of_targets(log_q: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
