@@ -1,9 +1,9 @@
 """The Numba decisions: sixteen rows at a time accepted or rejected, and what happened counted.
 
-Kernels take a tuple of tuples, which their first lines name; a density or M is (address, code,
-step, number), where the code NONE says that it is the number. Rows are worked in units of
-``unit_rows``; what happened in a unit is added up in its own row of ``summaries``, so that sums do
-not depend on threads. All loops release the GIL and touch their own rows only.
+Kernels take a tuple of tuples, which their first lines name; a density, M or temperature is
+(address, code, step, number), where the code NONE says that it is the number. Rows are worked in
+units of ``unit_rows``; what happened in a unit is added up in its own row of ``summaries``, so that
+sums do not depend on threads. All loops release the GIL and touch their own rows only.
 """
 
 import math
@@ -21,7 +21,8 @@ from rskernels.kernels.cpu.law import (
     log_probs,
     natural_logs,
     row_logs,
-    scale_of,
+    row_temperatures,
+    scales_of,
     seed_of,
 )
 from rskernels.kernels.cpu.parts import scratch_memory
@@ -46,6 +47,7 @@ from rskernels.kernels.cpu.turns import (
     LOG_R,
     LOGIT,
     REFERENCE,
+    SCALE,
     TOTAL,
     is_majority,
     known_memory,
@@ -108,10 +110,10 @@ def settle_rows(known, n, inside, rows, logs, accepted_unread, law, code, unit_r
     """
     ignored, read = rows
     log_density, log_M, log_u = logs
-    temperature, _, model_is_target, _ = law
+    temperatures, model_is_target = law
     mask, log_prob, log_ratio, summaries = outputs
     references, totals = _load_f64(known + REFERENCE), _load_f64(known + TOTAL)
-    log_q = log_probs(_load_f64(known + LOGIT), references, totals, temperature)
+    log_q = log_probs(_load_f64(known + LOGIT), references, totals, temperatures)
     accepted, valid, log_w, log_r = decide(
         log_q, log_density, log_M, log_u, model_is_target, code != F64
     )
@@ -146,7 +148,7 @@ def target_rows(share, arguments):
     is_lazy, order = reading
     is_mask_only = outputs[1] == 0
     known, scratch, whole = known_memory(), scratch_memory(), first_lanes(LANES)
-    scale, seed = scale_of(temperature), seed_of(seed_address, seed)
+    seed, shared_temperature = seed_of(seed_address, seed), splat(temperature[3])
     shared_density = natural_logs(splat(density[3]), log_space)
     shared_M = natural_logs(splat(M[3]), log_space)
     outside, is_long = 0, False
@@ -162,6 +164,9 @@ def target_rows(share, arguments):
             read, ignored, misplaced = locate_rows(known, start, end, logits, targets, ignore_index)
             outside += count(mask_of(misplaced))
 
+            temperatures = row_temperatures(temperature, shared_temperature, start, inside)
+            _store_f64(known + SCALE, whole, scales_of(temperatures))
+            readable = read & bits_of(temperatures > splat(0.0))
             log_density = row_logs(density, shared_density, start, inside, log_space)
             log_M = row_logs(M, shared_M, start, inside, log_space)
             words = draw_rows(row_offset, start, ACCEPT, seed)
@@ -173,17 +178,18 @@ def target_rows(share, arguments):
                     _load_f64(known + LOGIT), log_density, log_M, log_u,
                     model_is_target, is_lazy, is_float32,
                 )  # fmt: skip
-                accepted, read = read & bits_of(is_certain), read & bits_of(is_open)
+                accepted, read = readable & bits_of(is_certain), readable & bits_of(is_open)
+                readable = read
             _store_f64(known + HEADROOM, whole, headrooms)
             long_rows = read_rows(
-                known, read, logits, scale, scratch, reading, is_long, start + LANES, end
+                known, readable, logits, scratch, reading, is_long, start + LANES, end
             )
             # As these rows, so the next.
-            is_long = long_rows != 0 and is_majority(long_rows, read)
+            is_long = long_rows != 0 and is_majority(long_rows, readable)
 
             settle_rows(
                 known, start, inside, (ignored, read), (log_density, log_M, log_u), accepted,
-                law, code, unit_rows, outputs,
+                (temperatures, model_is_target), code, unit_rows, outputs,
             )  # fmt: skip
         begin = next_share(counter, begin, grab)
     restore(mode)

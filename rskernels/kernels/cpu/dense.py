@@ -29,6 +29,7 @@ from rskernels.kernels.cpu.law import (
     ratios,
     scale_of,
     seed_of,
+    temperature_of,
 )
 from rskernels.kernels.cpu.parts import BLOCK, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import exp2, log
@@ -211,8 +212,9 @@ def dense_rows(share, arguments):
     logits, density, M, draw, law, outputs = arguments
     _, code, inner, _, _, stride, V = logits
     seed_address, seed, row_offset = draw
-    temperature, density_is_log, M_is_log, model_is_target = law
-    scratch, scale, size = scratch_memory(), scale_of(temperature), size_of(code)
+    temperatures, density_is_log, M_is_log, model_is_target = law
+    scratch, size = scratch_memory(), size_of(code)
+    temperature, scale = temperatures[3], scale_of(temperatures[3])
     shared_density = natural_log(density[5], density_is_log)
     shared_M = natural_log(M[5], M_is_log)
     seed = seed_of(seed_address, seed)
@@ -220,9 +222,12 @@ def dense_rows(share, arguments):
     while begin < units:
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
             row = row_address(logits[:5], n)
+            if temperatures[1] != NONE:
+                temperature = temperature_of(temperatures, n)
+                scale = scale_of(temperature)
             reference, total, _ = row_total((row, code, stride * size, V), scale, scratch)
             row_outputs = outputs_of_row(outputs, n, unit_rows, code, V)
-            if not total > 0.0:
+            if not (total > 0.0 and temperature > 0.0):
                 reject_row(row_outputs, code, V)
                 continue
             arguments = (

@@ -6,6 +6,7 @@ from numba import carray, njit
 from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import (
     F64,
+    NONE,
     as_f64,
     as_u8,
     by_dtype,
@@ -16,7 +17,7 @@ from rskernels.kernels.cpu.dtypes import (
     store_float,
     target_at,
 )
-from rskernels.kernels.cpu.law import log_prob_of, scale_of
+from rskernels.kernels.cpu.law import log_prob_of, scale_of, temperature_of
 from rskernels.kernels.cpu.parts import BLOCK, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import exp2
 from rskernels.kernels.cpu.simd.memory import part_loader, storer
@@ -37,9 +38,10 @@ def log_prob_rows(share, arguments):
     counter, grab, units, unit_rows, N = share
     logits, targets, law, outputs = arguments
     _, code, _, _, _, stride, V = logits
-    temperature, ignore_index = law
+    temperatures, ignore_index = law
     log_prob, totals = outputs
-    scratch, scale, size = scratch_memory(), scale_of(temperature), size_of(code)
+    scratch, size = scratch_memory(), size_of(code)
+    temperature, scale = temperatures[3], scale_of(temperatures[3])
     out_size = 8 if code == F64 else 4
     outside = 0
     begin = next_share(counter, -grab, grab)
@@ -50,9 +52,12 @@ def log_prob_rows(share, arguments):
             log_q, kept[0], kept[1] = 0.0, np.nan, np.nan
             if target != ignore_index:
                 log_q = np.nan
+                if temperatures[1] != NONE:
+                    temperature = temperature_of(temperatures, n)
+                    scale = scale_of(temperature)
                 if target < 0 or target >= V:
                     outside += 1
-                else:
+                elif temperature > 0.0:
                     row = row_address(logits[:5], n)
                     kept[0], kept[1], _ = row_total((row, code, stride * size, V), scale, scratch)
                     z = logit_at(row, target, stride, code)
@@ -106,8 +111,9 @@ def gradient_rows(share, arguments):
     logits, targets, inputs, law, gradient = arguments
     _, code, _, _, _, stride, V = logits
     upstream, totals = inputs
-    temperature, ignore_index = law
-    scratch, scale, size = scratch_memory(), scale_of(temperature), size_of(code)
+    temperatures, ignore_index = law
+    scratch, size = scratch_memory(), size_of(code)
+    temperature, scale = temperatures[3], scale_of(temperatures[3])
     out_size = 8 if code == F64 else 4
     begin = next_share(counter, -grab, grab)
     while begin < units:
@@ -115,8 +121,12 @@ def gradient_rows(share, arguments):
             target = target_at(targets, n)
             row, gradient_at = row_address(logits[:5], n), gradient + n * V * size
             kept = carray(as_f64(totals + n * 16), 2)
-            slope = load_float(upstream + n * out_size, code) / temperature
-            if target == ignore_index or slope == 0.0:
+            if temperatures[1] != NONE:
+                temperature = temperature_of(temperatures, n)
+                scale = scale_of(temperature)
+            height = load_float(upstream + n * out_size, code)
+            slope = height / temperature
+            if target == ignore_index or height == 0.0 or slope == 0.0:
                 # A rejected row leaves no trace, not even of a NaN, and is not read.
                 octets = carray(as_u8(gradient_at), V * size)
                 for i in range(V * size):

@@ -77,13 +77,17 @@ def mask(
 
 
 def target_log_prob(
-    logits: torch.Tensor, targets: torch.Tensor, temperature: float, ignore_index: int
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: torch.Tensor | float,
+    ignore_index: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log q of the target [...], and what the gradient needs of each row [..., 2]."""
     logits, N, V, logits_numbers = _rows_of(logits)
     log_prob = torch.empty(logits.shape[:-1], dtype=wide_dtype(logits), device="cpu")
     totals = torch.empty((*logits.shape[:-1], 2), dtype=torch.float64, device="cpu")
     targets = targets.contiguous()
+    temperature, temperature_numbers = _row_numbers(temperature, log_prob.shape)
     units, unit_rows = _units(N, V)
     outside = run_units(
         log_prob_rows,
@@ -91,7 +95,7 @@ def target_log_prob(
         N * (V + ROW_WORK),
         logits_numbers,
         (targets.data_ptr(), CODE[targets.dtype]),
-        (temperature, ignore_index),
+        (temperature_numbers, ignore_index),
         (log_prob.data_ptr(), totals.data_ptr()),
     )
     if outside:
@@ -104,13 +108,14 @@ def target_log_prob_backward(
     logits: torch.Tensor,
     targets: torch.Tensor,
     totals: torch.Tensor,
-    temperature: float,
+    temperature: torch.Tensor | float,
     ignore_index: int,
 ) -> torch.Tensor:
     """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
     logits, N, V, logits_numbers = _rows_of(logits)
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device="cpu")
     targets, upstream = targets.contiguous(), upstream.contiguous()
+    temperature, temperature_numbers = _row_numbers(temperature, targets.shape)
     units, unit_rows = _units(N, V)
     run_units(
         gradient_rows,
@@ -119,7 +124,7 @@ def target_log_prob_backward(
         logits_numbers,
         (targets.data_ptr(), CODE[targets.dtype]),
         (upstream.data_ptr(), totals.data_ptr()),
-        (temperature, ignore_index),
+        (temperature_numbers, ignore_index),
         gradient.data_ptr(),
     )
     return gradient
@@ -156,8 +161,10 @@ def _run_targets(logits, targets, law, reading, log_prob=None, log_ratio=None):
     mask = torch.empty_like(targets, dtype=torch.bool)
     # Copies are named, so that they live until the kernel returns.
     logits, N, V, logits_numbers = _rows_of(logits)
-    density, density_numbers = _row_numbers(density, targets)
-    M, M_numbers = _row_numbers(M, targets)
+    shape = targets.shape
+    density, density_numbers = _row_numbers(density, shape)
+    M, M_numbers = _row_numbers(M, shape)
+    temperature, temperature_numbers = _row_numbers(temperature, shape)
     unit_rows = UNIT_WORK // (V + ROW_WORK) or 1
     units = -(-N // unit_rows)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
@@ -172,7 +179,7 @@ def _run_targets(logits, targets, law, reading, log_prob=None, log_ratio=None):
         density_numbers,
         M_numbers,
         _draw_numbers(seed, row_offset),
-        (temperature, log_space, model_is_target, ignore_index),
+        (temperature_numbers, log_space, model_is_target, ignore_index),
         reading,
         outputs,
     )
@@ -190,6 +197,7 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
     density, M = _entries(density, logits), _entries(M, logits)
     layout, (density, M) = entry_scalars(logits, density, M)
     logits, N, V, logits_numbers = _rows_of(logits, layout)
+    temperature, temperature_numbers = _row_numbers(temperature, logits.shape[:-1])
     units, unit_rows = _units(N, ENTRY_WORK * V)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
     if log_prob is not None:
@@ -202,7 +210,7 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
         _entry_numbers(density),
         _entry_numbers(M),
         _draw_numbers(seed, row_offset),
-        (temperature, density_is_log, M_is_log, model_is_target),
+        (temperature_numbers, density_is_log, M_is_log, model_is_target),
         outputs,
     )
     return mask, summaries
@@ -249,17 +257,20 @@ def _draw_numbers(seed, row_offset):
     )
 
 
-def _row_numbers(value, rows):
-    """Return what is addressed of a density or M of rows, and (address, code, step, number)."""
+def _row_numbers(value, shape):
+    """Return what is addressed of rows' densities, Ms or temperatures, and their numbers.
+
+    The numbers are (address, code, step, number).
+    """
     if not isinstance(value, torch.Tensor):
         return value, (0, NONE, 0, value)
     code = CODE[value.dtype]
     if code != F32 and code != F64:
         value, code = value.float(), F32
     step = 1
-    if value.numel() != rows.numel() or not value.is_contiguous():
-        value, (step,), _ = row_scalar(value, rows.shape)
-    return value, (value.data_ptr(), code, step, 0.0)
+    if value.numel() != shape.numel() or not value.is_contiguous():
+        value, (step,), _ = row_scalar(value, shape)
+    return value, (value.data_ptr(), code, step, 1.0)
 
 
 def _entry_numbers(scalar: Scalar):

@@ -205,8 +205,9 @@ def _short_totals_of(element):
 
     @njit
     @named(f"short_totals_{element.name}")
-    def short_totals(rows, read, V, scale, scratch, references, totals):
+    def short_totals(rows, read, V, scales, scratch, references, totals):
         row, whole = carray(as_i64(rows), LANES), first_lanes(LANES)
+        scale = carray(as_f64(scales), LANES)
         for lane in range(LANES):
             if read >> lane & 1:
                 tops, _ = block_top(row[lane], V)
@@ -216,7 +217,7 @@ def _short_totals_of(element):
         top = carray(as_f64(references), LANES)
         for lane in range(LANES):
             if read >> lane & 1:
-                sums = block_sum(row[lane], V, top[lane], scale, np.inf, 0)
+                sums = block_sum(row[lane], V, top[lane], scale[lane], np.inf, 0)
                 store(scratch + lane * width, whole, sums)
         sums = widen(reduce_rows_add(scratch, splat(zero)))
         # A NaN, a +inf or nothing but -inf sums to more than any row of numbers.
@@ -237,10 +238,11 @@ def is_short(V, stride, order):
 
 
 @njit(inline="always")
-def short_totals(rows, read, code, V, scale, scratch, references, totals):
+def short_totals(rows, read, code, V, scales, scratch, references, totals):
     """Write (reference, total) of those of sixteen short rows that are read, of any dtype.
 
-    ``rows`` is the address of their addresses, side by side; bit n of ``read`` is row n.
+    ``rows`` and ``scales`` are the addresses of their addresses and scales, side by side; bit n of
+    ``read`` is row n.
     The lanes of all rows are reduced together, in the order of one.
     """
-    _short_totals(code, (rows, read, V, scale, scratch, references, totals))
+    _short_totals(code, (rows, read, V, scales, scratch, references, totals))

@@ -22,7 +22,9 @@ from rskernels.kernels.cpu.simd.vectors import LANES, count, mask_of
 from rskernels.kernels.cpu.softmax import UNREAD, is_short, parts_total, row_total, short_totals
 
 # What is known of each of sixteen rows, 8 bytes apiece.
-ROW, LOGIT, HEADROOM, REFERENCE, TOTAL, BOUND, LOG_R, KNOWN = (LANES * 8 * at for at in range(8))
+ROW, LOGIT, SCALE, HEADROOM, REFERENCE, TOTAL, BOUND, LOG_R, KNOWN = (
+    LANES * 8 * at for at in range(9)
+)
 known_memory = stack_memory(KNOWN)
 
 
@@ -58,7 +60,7 @@ def prefetch_rows(start, end, logits, targets, order, heads):
 
 
 @njit(inline="always")
-def read_rows(known, read, logits, scale, scratch, reading, is_long, following, end):
+def read_rows(known, read, logits, scratch, reading, is_long, following, end):
     """Write (reference, total) of those of sixteen rows that are read, whichever way is fastest.
 
     Where ``is_long``, as the rows before, a row is read at once and not in turns with the others.
@@ -67,15 +69,17 @@ def read_rows(known, read, logits, scale, scratch, reading, is_long, following, 
     _, code, _, _, _, stride, V = logits
     is_lazy, order = reading
     if is_short(V, stride, order):
-        short_totals(known + ROW, read, code, V, scale, scratch, known + REFERENCE, known + TOTAL)
+        short_totals(
+            known + ROW, read, code, V, known + SCALE, scratch, known + REFERENCE, known + TOTAL
+        )
         return 0
     if is_lazy and not is_long:
-        return totals_in_turns(known, read, logits, scale, scratch, order, following, end)
-    return totals_at_once(known, read, logits, scale, scratch, reading, following, end)
+        return totals_in_turns(known, read, logits, scratch, order, following, end)
+    return totals_at_once(known, read, logits, scratch, reading, following, end)
 
 
 @njit
-def totals_in_turns(known, read, logits, scale, scratch, order, following, end):
+def totals_in_turns(known, read, logits, scratch, order, following, end):
     """Write (reference, total) of sixteen rows, a part of each in turn.
 
     What is read of a row ends where its decision is certain; while the others have their turn, the
@@ -86,6 +90,7 @@ def totals_in_turns(known, read, logits, scale, scratch, order, following, end):
     headroom, bound = carray(as_f64(known + HEADROOM), LANES), carray(as_f64(known + BOUND), LANES)
     reference = carray(as_f64(known + REFERENCE), LANES)
     total = carray(as_f64(known + TOTAL), LANES)
+    scale = carray(as_f64(known + SCALE), LANES)
     _, code, _, _, _, column_stride, V = logits
     size, parts, long_rows = size_of(code), count_parts(V, order), 0
     stride, turns = column_stride * size, min(FIRST_PARTS, parts)
@@ -102,8 +107,8 @@ def totals_in_turns(known, read, logits, scale, scratch, order, following, end):
                 continue
             state = reference[lane], total[lane], bound[lane]
             reference[lane], total[lane], bound[lane], done = parts_total(
-                (row[lane], code, stride, V), scale, scratch, order, (z[lane], headroom[lane]),
-                (part, until, AHEAD if part < turns else 0), state,
+                (row[lane], code, stride, V), scale[lane], scratch, order,
+                (z[lane], headroom[lane]), (part, until, AHEAD if part < turns else 0), state,
             )  # fmt: skip
             if done < until:
                 read &= ~(1 << lane)
@@ -116,7 +121,7 @@ def totals_in_turns(known, read, logits, scale, scratch, order, following, end):
 
 
 @njit
-def totals_at_once(known, read, logits, scale, scratch, reading, following, end):
+def totals_at_once(known, read, logits, scratch, reading, following, end):
     """Write (reference, total) of those of sixteen rows that are read, one after the other.
 
     Returns as bits which rows the first block did not decide.
@@ -125,6 +130,7 @@ def totals_at_once(known, read, logits, scale, scratch, reading, following, end)
     headroom = carray(as_f64(known + HEADROOM), LANES)
     reference = carray(as_f64(known + REFERENCE), LANES)
     total = carray(as_f64(known + TOTAL), LANES)
+    scale = carray(as_f64(known + SCALE), LANES)
     _, code, _, _, _, column_stride, V = logits
     is_lazy, order = reading
     size, long_rows = size_of(code), 0
@@ -137,7 +143,7 @@ def totals_at_once(known, read, logits, scale, scratch, reading, following, end)
             prefetch_part(row_address(logits[:5], after), 0, size, stride, V, order)
         stop = (z[lane], headroom[lane])
         reference[lane], total[lane], parts = row_total(
-            (row[lane], code, stride, V), scale, scratch, stop, order
+            (row[lane], code, stride, V), scale[lane], scratch, stop, order
         )
         if parts >= FIRST_PARTS:
             long_rows |= 1 << lane
