@@ -15,6 +15,7 @@ from rskernels.kernels.gpu.law import (
     load_seed,
     log_ratio_of,
     row_id_of,
+    temperature_of,
     uniform,
     wide_log,
 )
@@ -31,13 +32,15 @@ def dense_kernel(
     totals_ptr,  # [N, 2]
     density_ptr, density_outer, density_inner, density_stride, log_density: tl.float64,
     M_ptr, M_outer, M_inner, M_stride, log_M: tl.float64,
-    seed_ptr, seed: tl.int64, row_offset: tl.int64, temperature: tl.float64,
+    seed_ptr, seed: tl.int64, row_offset: tl.int64,
+    temperature_ptr, temperature_stride, temperature: tl.float64,
     mask_ptr,  # [N, V]
     log_prob_ptr,  # [N, V]
     log_ratio_ptr,  # [N, V]
     summary_ptr,  # [N, chunks, SUMMARY]
     CHUNK: tl.constexpr, WIDE: tl.constexpr,
     HAS_DENSITY: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
+    HAS_TEMPERATURE: tl.constexpr,
     LOG_SPACE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
 ):  # fmt: skip
     """Decide every entry of a chunk of a row, whose (top, total) is known."""
@@ -51,9 +54,9 @@ def dense_kernel(
     z = tl.load(logits_ptr + offset + wide_columns * stride, mask=present, other=float("-inf"))
     top = tl.load(totals_ptr + row * 2)
     total = tl.load(totals_ptr + row * 2 + 1)
-    log_total = tl.log(tl.where(total > 0.0, total, float("nan"))).to(WIDE)
-    inverse_temperature = 1.0 / tl.full([], temperature, tl.float64)
-    inverse_temperature = tl.minimum(inverse_temperature, LARGEST_SCALE).to(WIDE)
+    T, _ = temperature_of(temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE)
+    log_total = tl.log(tl.where((total > 0.0) & (T > 0.0), total, float("nan"))).to(WIDE)
+    inverse_temperature = tl.minimum(1.0 / T, LARGEST_SCALE).to(WIDE)
     log_q = (z.to(WIDE) - top.to(WIDE)) * inverse_temperature - log_total
     log_q = tl.where(log_q > 0.0, 0.0, log_q)
     # What is finite stays so.

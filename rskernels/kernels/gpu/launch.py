@@ -29,7 +29,7 @@ from rskernels.kernels.layout import (
     wide_dtype,
 )
 from rskernels.law.decision import Decided, Law
-from rskernels.law.numbers import LARGEST_SCALE, LOG2_E, SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
+from rskernels.law.numbers import SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 
 LANES = 1024  # sums that a row's logits are added to in turns, so that launches give the same bits
 STEPS = 8  # times that a program takes so many logits before it looks up: a part of the row
@@ -70,7 +70,10 @@ def mask(
 
 
 def target_log_prob(
-    logits: torch.Tensor, targets: torch.Tensor, temperature: float, ignore_index: int
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: torch.Tensor | float,
+    ignore_index: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log q of the target [...], and what the gradient needs of each row [..., 2]."""
     rows = as_rows(logits)
@@ -85,7 +88,7 @@ def target_log_prob_backward(
     logits: torch.Tensor,
     targets: torch.Tensor,
     totals: torch.Tensor,
-    temperature: float,
+    temperature: torch.Tensor | float,
     ignore_index: int,
 ) -> torch.Tensor:
     """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
@@ -101,7 +104,7 @@ def target_log_prob_backward(
             **_logits_arguments(rows),
             targets_ptr=targets.contiguous(), upstream_ptr=upstream.contiguous(),
             totals_ptr=totals,
-            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
             span=V if spans == 1 else part, gradient_ptr=gradient, **meta,
         )  # fmt: skip
     return gradient
@@ -140,7 +143,7 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
             **_row_arguments("density", row_scalar(density, targets.shape), log_space, logits),
             **_row_arguments("M", row_scalar(M, targets.shape), log_space, logits),
             **_seed_arguments(seed, logits), row_offset=row_offset,
-            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
             mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
             HAS_ORDER=has_order, HAS_PARTIALS=has_partials,
             IS_LAZY=is_lazy and not has_partials,
@@ -172,7 +175,8 @@ def _decide_entries(logits, law, has_outputs):
             totals_ptr=totals,
             **_entry_arguments("density", density, log_space, logits),
             **_entry_arguments("M", M, log_space, logits),
-            **_seed_arguments(seed, logits), row_offset=row_offset, temperature=temperature,
+            **_seed_arguments(seed, logits), row_offset=row_offset,
+            **_temperature_arguments(temperature, logits),
             mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
             LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs, **meta,
         )  # fmt: skip
@@ -190,7 +194,7 @@ def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
             **_logits_arguments(rows),
             partials_ptr=partials,
             targets_ptr=totals if targets is None else targets.contiguous(),
-            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
             log_prob_ptr=totals if log_prob is None else log_prob, totals_ptr=totals,
             HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_meta(logits),
         )  # fmt: skip
@@ -210,7 +214,7 @@ def _partials(rows, targets, temperature, order=None):
             **_logits_arguments(rows),
             partials_ptr=partials, order_ptr=logits if order is None else order,
             targets_ptr=logits if targets is None else targets.contiguous(),
-            scale=_scale(temperature),
+            **_temperature_arguments(temperature, logits),
             HAS_ORDER=order is not None, HAS_TARGETS=targets is not None, **meta,
         )  # fmt: skip
     return partials, True
@@ -255,10 +259,6 @@ def _wide(values):
     return tl.float64 if values.dtype == torch.float64 else tl.float32
 
 
-def _scale(temperature):
-    return min(LOG2_E / temperature, LARGEST_SCALE)
-
-
 def _logits_arguments(rows: RowLayout):
     """Return the kernels' arguments that describe logits: where rows and columns are."""
     logits = rows.tensors[0]
@@ -276,6 +276,17 @@ def _row_arguments(name, scalar: Scalar, log_space, unused):
     """Return the kernels' arguments that describe a density or M of each row."""
     (step,) = scalar.strides
     return {f"{name}_stride": step, **_value_arguments(name, scalar, log_space, unused)}
+
+
+def _temperature_arguments(temperature, logits):
+    """Return the kernels' arguments that describe the temperature of each row."""
+    tensor, (step,), number = row_scalar(temperature, logits.shape[:-1])
+    return {
+        "temperature_ptr": logits if tensor is None else tensor,
+        "temperature_stride": step,
+        "temperature": number,
+        "HAS_TEMPERATURE": tensor is not None,
+    }
 
 
 def _entry_arguments(name, scalar: Scalar, log_space, unused):
