@@ -67,7 +67,7 @@ class Backend:
         _, totals = self._totals(logits, targets, temperature, ignore_index)
         upstream, logits, targets = (self.place(t) for t in (upstream, logits, targets))
         return self.kernels.target_log_prob_backward(
-            upstream, logits, targets, totals, temperature, ignore_index
+            upstream, logits, targets, totals, self.place(temperature), ignore_index
         ).cpu()
 
     def philox(self, counter, key):
@@ -77,11 +77,12 @@ class Backend:
 
     def _law(self, logits, targets, density, M=1.0, *, seed=0, **law):
         logits, targets, density, M, seed = map(self.place, (logits, targets, density, M, seed))
+        law = {name: self.place(value) for name, value in law.items()}
         return logits, targets, Law(density, M, seed, **law)
 
     def _totals(self, logits, targets, temperature, ignore_index):
         return self.kernels.target_log_prob(
-            self.place(logits), self.place(targets), temperature, ignore_index
+            self.place(logits), self.place(targets), self.place(temperature), ignore_index
         )
 
 

@@ -18,6 +18,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     broadcast,
     constant,
     filled,
+    first,
     select,
     splat,
     wide,
@@ -172,14 +173,28 @@ def of_swapped_roles(log_q, log_density, log_M, model_is_target, is_float32):
     return original(log_q, log_density, log_M, not model_is_target, is_float32)
 
 
-# kernels.cpu.law.scale_of
-def scale_at_1(temperature):
-    return original(1.0)
+# kernels.cpu.law.scales_of
+def scales_at_1(temperatures):
+    return original(splat(1.0))
+
+
+# kernels.cpu.law.temperature_of
+def temperature_1(values, n):
+    return 1.0
+
+
+def first_temperature(values, n):
+    return original(values, 0)
+
+
+# kernels.cpu.law._row_temperatures
+def first_temperatures(values, n, inside):
+    return splat(first(original(values, 0, inside)))
 
 
 # kernels.cpu.law.log_probs
-def at_temperature_1(z, references, totals, temperature):
-    return original(z, references, totals, 1.0)
+def at_temperature_1(z, references, totals, temperatures):
+    return original(z, references, totals, splat(1.0))
 
 
 # kernels.cpu.bernoulli.round_to_float32
@@ -229,5 +244,5 @@ def begun_anew(row, scale, scratch, order, stop, span, state):
 
 
 # kernels.cpu.softmax.short_totals
-def without_last(rows, read, code, V, scale, scratch, references, totals):
-    original(rows, read, code, V - 1, scale, scratch, references, totals)
+def without_last(rows, read, code, V, scales, scratch, references, totals):
+    original(rows, read, code, V - 1, scales, scratch, references, totals)

@@ -122,6 +122,10 @@ def at_temperature_1(logits, temperature):
     return original(logits, 1.0)
 
 
+def at_first_temperature(logits, temperature):
+    return original(logits, temperature.flatten()[0])
+
+
 # kernels.reference.rows.of_targets
 def of_next_class(log_q, targets):
     return original(log_q.roll(-1, -1), targets)
