@@ -57,7 +57,8 @@ def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
         seed: Tensor | None = None,
         seed_value: int = 0,
         row_offset: int = 0,
-        temperature: float = 1.0,
+        temperature: Tensor | None = None,
+        temperature_value: float = 1.0,
         log_space: bool = False,
         model_is_target: bool = False,
         ignore_index: int = -100,
@@ -68,7 +69,7 @@ def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
             M_value if M is None else M,
             seed_value if seed is None else seed,
             row_offset,
-            temperature,
+            temperature_value if temperature is None else temperature,
             log_space,
             model_is_target,
             ignore_index,
@@ -94,7 +95,12 @@ def _ratio_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
 
 
 def _log_prob_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
-    return lambda *arguments: getattr(kernels(), name)(*arguments)
+    def run(*arguments: Any) -> Any:
+        *tensors, temperature, number, ignore_index = arguments
+        T = number if temperature is None else temperature
+        return getattr(kernels(), name)(*tensors, T, ignore_index)
+
+    return run
 
 
 for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):

@@ -53,7 +53,8 @@ _LAW = (
     Field("Tensor?", "seed", None),
     Field("SymInt", "seed_value", 0),
     Field("SymInt", "row_offset", 0),
-    Field("float", "temperature", 1.0),
+    Field("Tensor?", "temperature", None),
+    Field("float", "temperature_value", 1.0),
     Field("bool", "log_space", False),
     Field("bool", "model_is_target", False),
     Field("int", "ignore_index", -100),
@@ -70,7 +71,11 @@ _RATIOS = (
     Field("bool", "log_space"),
 )
 _TARGETS = (Field("Tensor", "logits"), Field("Tensor", "targets"))
-_SOFTMAX = (Field("float", "temperature"), Field("int", "ignore_index"))
+_SOFTMAX = (
+    Field("Tensor?", "temperature"),
+    Field("float", "temperature_value"),
+    Field("int", "ignore_index"),
+)
 _GRADIENT = (Field("Tensor", "upstream"), *_TARGETS, Field("Tensor", "totals"), *_SOFTMAX)
 
 SCHEMAS = {

@@ -92,6 +92,7 @@ def masks(rng, name="accept_mask"):
             cut = len(rows.logits) // 2
             law = more | {"targets": rows.targets[cut:], "M": _part(more["M"], cut)}
             law["row_offset"] += cut
+            law["temperature"] = _part(law["temperature"], cut)
             part = mask(rows.logits[cut:], _part(rows.density, cut), **law)
             assert torch.equal(part, whole[cut:])
 

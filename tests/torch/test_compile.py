@@ -195,6 +195,29 @@ def test_gradient_with_changing_temperature(counted, draw_inputs):
     assert counter.frame_count <= 2
 
 
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_a_temperature_of_each_row(counted, draw_inputs, dynamic):
+    def step(logits, targets, temperature, M):
+        law = {"temperature": temperature, "seed": 9}
+        seen = rskernels.accept(logits, 0.2, M, targets=targets, **law)
+        dense = rskernels.accept(logits, 0.2, M, **law)
+        log_prob = rskernels.target_log_prob(logits, targets, temperature=temperature)
+        return log_prob, *seen, *dense
+
+    logits, targets = draw_inputs()
+    fast, counter = counted(step, dynamic=dynamic)
+    for at, M in enumerate((1.5, 1.7, 1.9)):
+        temperature = torch.linspace(0.3, 2.0 + at, targets.numel()).view(targets.shape)
+        results = []
+        for function in (fast, step):
+            leaf = logits.clone().requires_grad_()
+            log_prob, *decided = function(leaf, targets, temperature, M)
+            log_prob.square().sum().backward()
+            results.append((log_prob.detach(), *decided, leaf.grad))
+        assert same_bits(*results)
+    assert counter.frame_count <= 2
+
+
 @pytest.mark.parametrize(("name", "value"), [("M", -1.0), ("p_hat", -0.5), ("temperature", 0.0)])
 def test_changing_numbers_are_still_checked(compiled, draw_inputs, name, value):
     def decide(logits, number):

@@ -122,7 +122,7 @@ def test_torch_dispatch_sees_the_operators():
         assert f"rskernels.{name}.default" in Wrapped.calls
 
 
-@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed"])
+@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed", "temperature"])
 def test_a_wrapper_among_the_other_arguments(name):
     value = {"targets": TARGETS, "seed": torch.tensor(3)}.get(name, torch.tensor(0.3))
     law = {"p_hat": 0.2, "M": 1.5, "seed": 3, "targets": TARGETS}
@@ -158,7 +158,7 @@ def test_ragged_tensors_are_refused():
     assert rskernels.accept_mask(ragged.values(), 0.2, 1.0, seed=0).shape == (6, 7)
 
 
-@pytest.mark.parametrize("name", ["logits", "targets", "p_hat", "M", "seed"])
+@pytest.mark.parametrize("name", ["logits", "targets", "p_hat", "M", "seed", "temperature"])
 def test_a_mask_is_not_lost(name):
     value = {"logits": draw_logits(), "targets": TARGETS, "seed": torch.tensor([3])}
     value = value.get(name, torch.full((4,), 0.3))
@@ -175,7 +175,7 @@ def test_a_mask_is_not_lost(name):
             rskernels.bernoulli_mask(draw_logits()[:, 0], law["M"], seed=0)
 
 
-@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed"])
+@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed", "temperature"])
 @pytest.mark.parametrize("kind", ["sparse", "nested"])
 def test_other_arguments_without_strides_are_refused(name, kind):
     value = {"targets": TARGETS, "seed": torch.tensor([3])}.get(name, torch.full((4,), 0.3))
