@@ -94,13 +94,35 @@ def _ratio_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
     return decision
 
 
-def _log_prob_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
-    def run(*arguments: Any) -> Any:
-        *tensors, temperature, number, ignore_index = arguments
-        T = number if temperature is None else temperature
-        return getattr(kernels(), name)(*tensors, T, ignore_index)
+def _log_prob_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
+    def log_prob(
+        logits: Tensor,
+        targets: Tensor,
+        temperature: Tensor | None = None,
+        temperature_value: float = 1.0,
+        ignore_index: int = -100,
+    ) -> Any:
+        T = temperature_value if temperature is None else temperature
+        return kernels().target_log_prob(logits, targets, T, ignore_index)
 
-    return run
+    return log_prob
+
+
+def _gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
+    def gradient(
+        upstream: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        totals: Tensor,
+        temperature: Tensor | None = None,
+        temperature_value: float = 1.0,
+        ignore_index: int = -100,
+    ) -> Any:
+        T = temperature_value if temperature is None else temperature
+        given = (upstream, logits, targets, totals)
+        return kernels().target_log_prob_backward(*given, T, ignore_index)
+
+    return gradient
 
 
 for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
@@ -108,5 +130,5 @@ for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
     LIBRARY.impl("decide", _decision_kernel("decide", _kernels), _device)
     for _name in ("bernoulli", "decide_ratios"):
         LIBRARY.impl(_name, _ratio_kernel(_name, _kernels), _device)
-    for _name in ("target_log_prob", "target_log_prob_backward"):
-        LIBRARY.impl(_name, _log_prob_kernel(_name, _kernels), _device)
+    LIBRARY.impl("target_log_prob", _log_prob_kernel(_kernels), _device)
+    LIBRARY.impl("target_log_prob_backward", _gradient_kernel(_kernels), _device)

@@ -72,9 +72,9 @@ _RATIOS = (
 )
 _TARGETS = (Field("Tensor", "logits"), Field("Tensor", "targets"))
 _SOFTMAX = (
-    Field("Tensor?", "temperature"),
-    Field("float", "temperature_value"),
-    Field("int", "ignore_index"),
+    Field("Tensor?", "temperature", None),
+    Field("float", "temperature_value", 1.0),
+    Field("int", "ignore_index", -100),
 )
 _GRADIENT = (Field("Tensor", "upstream"), *_TARGETS, Field("Tensor", "totals"), *_SOFTMAX)
 

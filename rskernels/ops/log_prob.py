@@ -92,7 +92,11 @@ def _refuse_gradient(temperature: object) -> None:
 def _target_log_prob(
     logits: Tensor, targets: Tensor, temperature: Tensor | float, ignore_index: int
 ) -> Tensor:
-    arguments = (logits, targets, *split(temperature, 1.0), ignore_index)
+    arguments = (
+        (logits, targets, None, temperature, ignore_index)
+        if type(temperature) is float
+        else (logits, targets, *split(temperature, 1.0), ignore_index)
+    )
     if is_transforming():
         return transforms.target_log_prob(*arguments)
     if is_compiling():

@@ -31,12 +31,12 @@ DECLARED = {
         "SymInt row_offset, int stream, bool log_space) -> (Tensor, Tensor, Tensor, Tensor)"
     ),
     "target_log_prob": (
-        "(Tensor logits, Tensor targets, Tensor? temperature, float temperature_value, "
-        "int ignore_index) -> (Tensor, Tensor)"
+        "(Tensor logits, Tensor targets, Tensor? temperature=None, float temperature_value=1., "
+        "int ignore_index=-100) -> (Tensor, Tensor)"
     ),
     "target_log_prob_backward": (
-        "(Tensor upstream, Tensor logits, Tensor targets, Tensor totals, Tensor? temperature, "
-        "float temperature_value, int ignore_index) -> Tensor"
+        "(Tensor upstream, Tensor logits, Tensor targets, Tensor totals, "
+        "Tensor? temperature=None, float temperature_value=1., int ignore_index=-100) -> Tensor"
     ),
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray, njit
 
 from rskernels.kernels.cpu.cache import cached
-from rskernels.kernels.cpu.dtypes import F64, as_f64
+from rskernels.kernels.cpu.dtypes import F64, NONE, as_f64
 from rskernels.kernels.cpu.early_exit import decide_unread
 from rskernels.kernels.cpu.law import (
     decide,
@@ -148,7 +148,8 @@ def target_rows(share, arguments):
     is_lazy, order = reading
     is_mask_only = outputs[1] == 0
     known, scratch, whole = known_memory(), scratch_memory(), first_lanes(LANES)
-    seed, shared_temperature = seed_of(seed_address, seed), splat(temperature[3])
+    seed, temperatures = seed_of(seed_address, seed), splat(temperature[3])
+    _store_f64(known + SCALE, whole, scales_of(temperatures))
     shared_density = natural_logs(splat(density[3]), log_space)
     shared_M = natural_logs(splat(M[3]), log_space)
     outside, is_long = 0, False
@@ -164,9 +165,11 @@ def target_rows(share, arguments):
             read, ignored, misplaced = locate_rows(known, start, end, logits, targets, ignore_index)
             outside += count(mask_of(misplaced))
 
-            temperatures = row_temperatures(temperature, shared_temperature, start, inside)
-            _store_f64(known + SCALE, whole, scales_of(temperatures))
-            readable = read & bits_of(temperatures > splat(0.0))
+            readable = read
+            if temperature[1] != NONE:
+                temperatures = row_temperatures(temperature, start, inside)
+                _store_f64(known + SCALE, whole, scales_of(temperatures))
+                readable = read & bits_of(temperatures > splat(0.0))
             log_density = row_logs(density, shared_density, start, inside, log_space)
             log_M = row_logs(M, shared_M, start, inside, log_space)
             words = draw_rows(row_offset, start, ACCEPT, seed)

@@ -87,7 +87,9 @@ def target_log_prob(
     log_prob = torch.empty(logits.shape[:-1], dtype=wide_dtype(logits), device="cpu")
     totals = torch.empty((*logits.shape[:-1], 2), dtype=torch.float64, device="cpu")
     targets = targets.contiguous()
-    temperature, temperature_numbers = _row_numbers(temperature, log_prob.shape)
+    temperature_numbers = (0, NONE, 0, temperature)
+    if type(temperature) is not float:
+        temperature, temperature_numbers = _row_numbers(temperature, targets)
     units, unit_rows = _units(N, V)
     outside = run_units(
         log_prob_rows,
@@ -115,7 +117,7 @@ def target_log_prob_backward(
     logits, N, V, logits_numbers = _rows_of(logits)
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device="cpu")
     targets, upstream = targets.contiguous(), upstream.contiguous()
-    temperature, temperature_numbers = _row_numbers(temperature, targets.shape)
+    temperature, temperature_numbers = _row_numbers(temperature, targets)
     units, unit_rows = _units(N, V)
     run_units(
         gradient_rows,
@@ -161,10 +163,11 @@ def _run_targets(logits, targets, law, reading, log_prob=None, log_ratio=None):
     mask = torch.empty_like(targets, dtype=torch.bool)
     # Copies are named, so that they live until the kernel returns.
     logits, N, V, logits_numbers = _rows_of(logits)
-    shape = targets.shape
-    density, density_numbers = _row_numbers(density, shape)
-    M, M_numbers = _row_numbers(M, shape)
-    temperature, temperature_numbers = _row_numbers(temperature, shape)
+    density, density_numbers = _row_numbers(density, targets)
+    M, M_numbers = _row_numbers(M, targets)
+    temperature_numbers = (0, NONE, 0, temperature)
+    if type(temperature) is not float:
+        temperature, temperature_numbers = _row_numbers(temperature, targets)
     unit_rows = UNIT_WORK // (V + ROW_WORK) or 1
     units = -(-N // unit_rows)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
@@ -197,7 +200,9 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
     density, M = _entries(density, logits), _entries(M, logits)
     layout, (density, M) = entry_scalars(logits, density, M)
     logits, N, V, logits_numbers = _rows_of(logits, layout)
-    temperature, temperature_numbers = _row_numbers(temperature, logits.shape[:-1])
+    if isinstance(temperature, torch.Tensor):
+        temperature = temperature.expand(logits.shape[:-1]).contiguous()
+    temperature, temperature_numbers = _row_numbers(temperature, temperature)
     units, unit_rows = _units(N, ENTRY_WORK * V)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
     if log_prob is not None:
@@ -257,19 +262,19 @@ def _draw_numbers(seed, row_offset):
     )
 
 
-def _row_numbers(value, shape):
+def _row_numbers(value, rows):
     """Return what is addressed of rows' densities, Ms or temperatures, and their numbers.
 
     The numbers are (address, code, step, number).
     """
-    if not isinstance(value, torch.Tensor):
+    if type(value) is float or not isinstance(value, torch.Tensor):
         return value, (0, NONE, 0, value)
     code = CODE[value.dtype]
     if code != F32 and code != F64:
         value, code = value.float(), F32
     step = 1
-    if value.numel() != shape.numel() or not value.is_contiguous():
-        value, (step,), _ = row_scalar(value, shape)
+    if value.numel() != rows.numel() or not value.is_contiguous():
+        value, (step,), _ = row_scalar(value, rows.shape)
     return value, (value.data_ptr(), code, step, 1.0)
 
 

@@ -45,27 +45,15 @@ def scales_of(temperatures):
 
 @njit
 def temperature_of(values, n):
-    """Return the temperature of row ``n``, NaN where it is none; ``values`` as in ``row_logs``."""
-    address, code, step, number = values
-    if code == NONE:
-        return number
+    """Return the temperature in memory of row ``n``, NaN where it is none."""
+    address, code, step, _ = values
     given = load_float(address + n * step * (8 if code == F64 else 4), code)
     return given if LEAST_TEMPERATURE <= given <= MOST_TEMPERATURE else np.nan
 
 
-@njit(inline="always")
-def row_temperatures(values, shared, n, inside):
-    """Return the temperatures of sixteen rows, from row ``n`` on, NaN where they are none.
-
-    ``values`` is as in ``row_logs``; where it is a number, that is ``shared``.
-    """
-    if values[1] == NONE:
-        return shared
-    return _row_temperatures(values, n, inside)
-
-
 @njit
-def _row_temperatures(values, n, inside):
+def row_temperatures(values, n, inside):
+    """Return the temperatures in memory of sixteen rows, from row ``n`` on, NaN where none."""
     given = row_values(values, n, inside)
     is_one = (given >= splat(LEAST_TEMPERATURE)) & (given <= splat(MOST_TEMPERATURE))
     return select(is_one, given, splat(np.nan))

@@ -58,7 +58,7 @@ def _run(kernel, log_ratio, M, draw, log_space, outputs):
     # Copies are named, so that they live until the kernel returns.
     values = log_ratio.to(wide_dtype(log_ratio)).contiguous()
     N = values.numel()
-    M, M_numbers = _row_numbers(M, log_ratio.shape)
+    M, M_numbers = _row_numbers(M, log_ratio)
     run_units(
         kernel,
         (-(-N // SCALAR_UNIT), SCALAR_UNIT, N),

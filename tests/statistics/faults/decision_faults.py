@@ -152,7 +152,7 @@ DECISION = [
     Fault(
         "every target takes the first one's temperature",
         rate_of_targets_each,
-        cpu={f"{LAW}._row_temperatures": in_cpu.first_temperatures},
+        cpu={f"{LAW}.row_temperatures": in_cpu.first_temperatures},
         nightly=("cpu",),
     ),
     Fault(

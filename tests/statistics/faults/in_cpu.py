@@ -187,7 +187,7 @@ def first_temperature(values, n):
     return original(values, 0)
 
 
-# kernels.cpu.law._row_temperatures
+# kernels.cpu.law.row_temperatures
 def first_temperatures(values, n, inside):
     return splat(first(original(values, 0, inside)))
 
