@@ -25,15 +25,27 @@ def test_a_budget_knows_what_steps_cost():
 
 
 def test_the_compilers_table_shows_what_every_target_compiled():
-    def launch(name, registers, load_bits=128):
+    loop = {"instructions": 320, "barriers": 3, "logits": 64.0}
+    decided = {"instructions": 240, "barriers": 0, "logits": 8.0}
+
+    def launch(name, registers, load_bits=128, loops=()):
         return {
             "kernel": "target", "launch": name, "dtype": "float16", "registers": registers,
-            "spills": 4, "shared": 32, "load_bits": load_bits,
+            "spills": 4, "shared": 32, "load_bits": load_bits, "loops": loops,
         }  # fmt: skip
 
     targets = {
-        "sm_90": [launch("mask", 39), launch("decide", 41, None), launch("mask, odd", 50)],
-        "gfx942": [launch("mask", 29), launch("decide", 31, None)],
+        "sm_90": [
+            launch("mask", 39, loops=[loop]),
+            launch("dense mask", 9, loops=[loop, decided]),
+            launch("decide", 41, None),
+            launch("mask, odd", 50),
+        ],
+        "gfx942": [
+            launch("mask", 29, loops=[loop]),
+            launch("dense mask", 9, loops=[loop, decided]),
+            launch("decide", 31, None),
+        ],
     }
     header = {"date": "", "command": "", "versions": {}}
     text = compile_ahead.markdown({**header, "targets": targets})
@@ -41,6 +53,11 @@ def test_the_compilers_table_shows_what_every_target_compiled():
     assert "| target | mask | 39 · 4 · 32 · 128 | 29 · 4 · 32 · 128 |" in text
     assert "| target | decide | 41 · 4 · 32 | 31 · 4 · 32 |" in text
     assert "odd" not in text
+    # 5 instructions a logit: 132 units of 128 lanes at 1.755 GHz, two bytes each.
+    assert "| float16 | H100, 3.35 TB/s | H200, 4.8 TB/s | MI300X, 5.3 TB/s |" in text
+    assert "| mask | 5.0 · 3 · ≤ 11.9 | 5.0 · 3 · ≤ 11.9 | 5.0 · 3 · ≤ 16.3 |" in text
+    # 5 and 30 more, for two bytes read and one written.
+    assert "| dense mask | 35.0 · 3 · ≤ 2.5 | 35.0 · 3 · ≤ 2.5 | 35.0 · 3 · ≤ 3.5 |" in text
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The uniform law: every draw is a pure function of (seed, row, column, stream).
 
 Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with
-key = (seed low, seed high) and counter = (row low, row high, column, stream). Nothing is advanced,
-so a draw does not depend on batch, order, launch or device.
+key = (seed low, seed high) and counter = (row low, row high, column // 4, stream). Its word
+column % 4 leads, so that one counter serves four columns; the same word of the counter whose
+stream is TRAILING more gives the 32 bits that follow, which few decisions need. Nothing is
+advanced, so a draw does not depend on batch, order, launch or device.
 """
 
 from __future__ import annotations
@@ -21,6 +23,11 @@ MULTIPLIER_1 = 0xCD9E8D57
 WEYL_0 = 0x9E3779B9
 WEYL_1 = 0xBB67AE85
 WORD = 0xFFFFFFFF
+
+COLUMNS = 4
+"""Columns that one counter serves, a word each."""
+TRAILING = 1 << 31
+"""What is added to a stream for the words that trail; hence streams are below it."""
 
 # Up to this word the 65-bit numerator of u fits an int64; above it w0 and a sticky bit decide.
 SMALL_WORD = 1 << 26
@@ -72,16 +79,16 @@ def philox4x32(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
 
 
-def word_uniform(w0: torch.Tensor, w1: torch.Tensor) -> torch.Tensor:
-    """Return ``(w0 * 2**32 + w1 + 1/2) / 2**64``, rounded once to float32, inside ``(0, 1]``.
+def word_uniform(lead: torch.Tensor, trail: torch.Tensor) -> torch.Tensor:
+    """Return ``(lead * 2**32 + trail + 1/2) / 2**64``, rounded once to float32, in ``(0, 1]``.
 
-    The 65-bit numerator is odd. Where w0 is large its lowest bit may therefore stand for all that
-    lies below it (a sticky bit); where it is small the whole numerator fits an int64.
+    The 65-bit numerator is odd. Where ``lead`` is large its lowest bit may therefore stand for all
+    that lies below it (a sticky bit); where it is small the whole numerator fits an int64.
     """
-    large = (w0 | 1).to(torch.float32) * 2.0**-32
-    small_w0 = torch.where(w0 < SMALL_WORD, w0, 0)
-    small = ((small_w0 << 33) + 2 * w1 + 1).to(torch.float32) * 2.0**-65
-    return torch.where(w0 < SMALL_WORD, small, large)
+    large = (lead | 1).to(torch.float32) * 2.0**-32
+    small_lead = torch.where(lead < SMALL_WORD, lead, 0)
+    small = ((small_lead << 33) + 2 * trail + 1).to(torch.float32) * 2.0**-65
+    return torch.where(lead < SMALL_WORD, small, large)
 
 
 def seed_words(seed: int | torch.Tensor, device: torch.device | str) -> torch.Tensor:
@@ -98,10 +105,20 @@ def row_uniforms(
     """Return the float32 uniform of each (row, column); ``rows`` and ``columns`` broadcast."""
     column_ids = torch.as_tensor(columns, dtype=torch.int64, device=rows.device)
     rows, column_ids = torch.broadcast_tensors(rows, column_ids)
-    streams = torch.full_like(rows, stream & WORD)
-    counter = torch.stack((rows & WORD, (rows >> 32) & WORD, column_ids & WORD, streams), dim=-1)
-    words = philox4x32(counter, seed_words(seed, rows.device))
-    return word_uniform(words[..., 0], words[..., 1])
+    key = seed_words(seed, rows.device)
+    lead, trail = (_words(rows, column_ids, key, which) for which in (stream, stream + TRAILING))
+    return word_uniform(lead, trail)
+
+
+def _words(
+    rows: torch.Tensor, columns: torch.Tensor, key: torch.Tensor, stream: int
+) -> torch.Tensor:
+    """Return the word of each (row, column) of a stream."""
+    streams = torch.full_like(rows, stream)
+    quarters = columns // COLUMNS
+    counter = torch.stack((rows & WORD, (rows >> 32) & WORD, quarters & WORD, streams), dim=-1)
+    words = philox4x32(counter, key)
+    return words.gather(-1, (columns % COLUMNS)[..., None]).squeeze(-1)
 
 
 def uniforms(
@@ -115,9 +132,9 @@ def uniforms(
 ) -> torch.Tensor:
     """Return the uniforms that the masks compare with.
 
-    ``u = (w0 * 2**32 + w1 + 1/2) / 2**64`` with (w0, w1, ...) the Philox4x32-10 words of key
-    (seed low, seed high) and counter (row low, row high, column, stream), rounded once to float32
-    and returned as float64.
+    ``u = (lead * 2**32 + trail + 1/2) / 2**64``, rounded once to float32 and returned as float64.
+    ``lead`` is word ``column % 4`` of Philox4x32-10 with key (seed low, seed high) and counter (row
+    low, row high, column // 4, stream); ``trail`` is the same word with the stream + 2**31.
 
     Parameters
     ----------
@@ -128,7 +145,7 @@ def uniforms(
     row_offset : int
         Id of the first row.
     stream : int
-        Which use of randomness; stream 0 is acceptance.
+        Which use of randomness, in ``[0, 2**31)``; stream 0 is acceptance.
     columns : int, optional
         None draws one uniform a row (column 0, as the per-target masks do). An int V adds a last
         dimension of V columns, as the dense masks do.

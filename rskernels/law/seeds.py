@@ -41,11 +41,11 @@ def _check_seed_tensor(seed: torch.Tensor) -> torch.Tensor:
 
 
 def check_stream(stream: int) -> int:
-    """Return an int in ``[0, 2**32)``, such as a ``Stream``."""
+    """Return an int in ``[0, 2**31)``, such as a ``Stream``."""
     if type(stream) is not int and type(stream) is not Stream:
         stream = as_integer("stream", stream)
-    if not 0 <= stream < 1 << 32:
-        raise ValueError(f"stream must be in [0, 2**32), got {stream}")
+    if not 0 <= stream < 1 << 31:
+        raise ValueError(f"stream must be in [0, 2**31), got {stream}")
     return int(stream)  # Numba compiles an IntEnum apart
 
 

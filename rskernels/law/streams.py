@@ -6,9 +6,9 @@ from enum import IntEnum
 
 
 class Stream(IntEnum):
-    """The last word of a Philox counter (see ``rskernels.uniforms``).
+    """The last word of a Philox counter (see ``rskernels.uniforms``), in ``[0, 2**31)``.
 
-    The library's are below 2**31; callers may take any in ``[0, 2**32)``, and best stay below too.
+    Callers may take any that is not the library's. Those from 2**31 on hold the trailing words.
     """
 
     ACCEPT = 0

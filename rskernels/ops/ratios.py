@@ -43,8 +43,7 @@ def bernoulli_mask(
     seed, generator, row_offset
         As in ``accept_mask``; element n in row-major order has row id ``row_offset + n``.
     stream : int
-        Which use of randomness, in ``[0, 2**32)``; stream 0 is what the masks use. Stay below
-        2**31, as all of the library's do.
+        Which use of randomness, in ``[0, 2**31)``; stream 0 is what the masks use.
 
     Returns
     -------

@@ -49,9 +49,9 @@ def logits():
     return values
 
 
-def chunks_of(gpu, rows):
-    count = -(-V // gpu.launch.CHUNK)
-    return {row * count + chunk for row in rows for chunk in (0, count - 1)}
+def parts_of(rows, part):
+    """Return the programs that sum the parts of rows."""
+    return {row * (V // part) + at for row in rows for at in range(V // part)}
 
 
 def test_decisions_of_targets(gpu, launched, logits):
@@ -68,7 +68,7 @@ def test_decisions_of_targets(gpu, launched, logits):
 
 def test_dense_decisions(gpu, launched, logits):
     M = torch.linspace(0.5, 2, N)[:, None]
-    launched.update(ENDS, chunks_of(gpu, ENDS))
+    launched.update(ENDS)
     got = gpu.decide(logits, None, 1 / V, M, **LAW)
     for n in ENDS:
         law = {**LAW, "row_offset": LAW["row_offset"] + n}
@@ -80,7 +80,7 @@ def test_dense_decisions(gpu, launched, logits):
 
 def test_gradients(gpu, launched, logits):
     targets, upstream = torch.arange(N) % V, torch.linspace(-1, 1, N)
-    launched.update(ENDS, chunks_of(gpu, ENDS))
+    launched.update(ENDS)
     got = gpu.gradient(upstream, logits, targets)
     for n in ENDS:
         rows = slice(n, n + 1)
@@ -90,14 +90,19 @@ def test_gradients(gpu, launched, logits):
 
 
 def test_partials(gpu, launched, logits, monkeypatch):
-    # As many rows as these are never split into chunks by themselves.
+    # As many rows as these are never split into parts by themselves.
     monkeypatch.setattr(gpu.launch, "FEW_ROWS", 1 << 30)
-    launched.update(ENDS)
-    launched.update({row * 8 + chunk for row in ENDS for chunk in range(8)})
+    launch = gpu.launch
+    launched.update(ENDS, parts_of(ENDS, launch.LANES * launch.STEPS))
     targets = torch.arange(N) % V
     got = gpu.log_prob(logits, targets)
     for n in ENDS:
         assert same_bits(got[n : n + 1], gpu.log_prob(logits[n : n + 1], targets[n : n + 1]))
+    launched.update(parts_of(ENDS, launch.DENSE_LANES * launch.DENSE_STEPS))
+    mask = gpu.mask(logits, None, 1 / V, 1.5, **LAW)
+    for n in ENDS:
+        law = {**LAW, "row_offset": LAW["row_offset"] + n}
+        assert torch.equal(mask[n], gpu.mask(logits[n : n + 1], None, 1 / V, 1.5, **law)[0])
 
 
 def test_bernoulli(gpu, launched):

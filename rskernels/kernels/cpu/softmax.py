@@ -140,7 +140,7 @@ def _parts_total_of(element):
             if reference > -np.inf:
                 lanes = block_sum(block, length, reference, scale, bound - total, near)
                 added = float64(reduce_add(lanes))
-            if added >= LIMIT:
+            if not added < LIMIT:
                 tops, nan = block_top(block, length)
                 top = float64(reduce_max(tops))
                 if count(nan) > 0 or top == np.inf:

@@ -5,14 +5,20 @@ import triton.language as tl
 
 from rskernels.kernels.gpu.decide import SUMMARY, store_summary
 from rskernels.kernels.gpu.law import (
+    TRAILING,
     accepts,
     excess_of,
     load_seed,
     natural_log,
+    philox_words,
     rounded,
     row_id_of,
-    uniform,
+    row_word,
+    word_uniform,
 )
+
+WORD_UNIT = tl.constexpr(2.0**-32)
+OPEN = tl.constexpr(2.0**-22)
 
 
 @triton.jit(do_not_specialize=["seed", "row_offset", "stream_id"])
@@ -37,9 +43,17 @@ def bernoulli_kernel(
     else:
         log_m = tl.full([BLOCK], log_M, tl.float64)
     seed = load_seed(seed_ptr, seed, HAS_SEED)
-    u = uniform(row_id_of(row_offset, rows), (rows * 0).to(tl.int32), stream_id, seed)
+    row_id, log_r = row_id_of(row_offset, rows), log_w - log_m
     valid = (log_w < float("inf")) & (log_m > float("-inf"))
-    accepted = valid & accepts(log_w - log_m, u)
+    lead = row_word(row_id, stream_id, seed)
+    middle = lead.to(tl.float64) + 0.5
+    gap = log_r - tl.log(middle * WORD_UNIT)
+    accepted = valid & (gap >= 0.0)
+    # What the trailing word and the rounding of u may add.
+    is_open = valid & (tl.abs(gap) * middle <= 1.0 + middle * OPEN)
+    if tl.max(is_open.to(tl.int32), 0) > 0:
+        u = word_uniform(lead, row_word(row_id, stream_id.to(tl.int64) + TRAILING, seed))
+        accepted = valid & accepts(log_r, u)
     tl.store(mask_ptr + rows, accepted, mask=present)
     if HAS_OUTPUTS:
         tl.store(valid_ratio_ptr + rows, tl.where(valid, log_w, float("nan")), mask=present)
@@ -73,7 +87,7 @@ def philox_kernel(
     c1 = tl.load(counter_ptr + rows * 4 + 1, mask=present, other=0).to(tl.uint32)
     c2 = tl.load(counter_ptr + rows * 4 + 2, mask=present, other=0).to(tl.uint32)
     c3 = tl.load(counter_ptr + rows * 4 + 3, mask=present, other=0).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox(low | (high << 32), c0, c1, c2, c3)
+    w0, w1, w2, w3 = philox_words(c0, c1, c2, c3, low | (high << 32))
     tl.store(words_ptr + rows * 4, w0.to(tl.int64), mask=present)
     tl.store(words_ptr + rows * 4 + 1, w1.to(tl.int64), mask=present)
     tl.store(words_ptr + rows * 4 + 2, w2.to(tl.int64), mask=present)

@@ -70,7 +70,7 @@ def enough_total(
     whole = V // PART * PART
     is_enough = V < 0
     start = whole * 0
-    while start < whole:
+    while (start < whole) & (is_enough == 0):
         lanes += part_lanes(
             row_ptr, order_ptr, start, stride, V, scale, against, shift,
             LANES, STEPS, WIDE, True, HAS_ORDER,
@@ -78,7 +78,7 @@ def enough_total(
         # A NaN fails, and the row is read to its end.
         neighbours = tl.sum(tl.reshape(lanes, [LANES // 4, 4]), 1)
         is_enough = tl.sum(neighbours, 0) > least
-        start = tl.where(is_enough, whole, start + PART)
+        start += PART
     top, total = reference, reference
     if is_enough == 0:
         if whole < V:

@@ -8,7 +8,6 @@ from rskernels.kernels.gpu.softmax import (
     fixed_shift,
     load_step,
     octaves,
-    reference_of,
     row_offset_of,
     row_total,
 )
@@ -24,33 +23,28 @@ def log_prob_kernel(
     totals_ptr,  # [N, 2]
     LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
     HAS_PARTIALS: tl.constexpr,
-    HAS_TARGETS: tl.constexpr, HAS_TEMPERATURE: tl.constexpr,
+    HAS_TEMPERATURE: tl.constexpr,
 ):  # fmt: skip
-    """Write a row's (top, total) and, where there are targets, log q of its target."""
+    """Write a row's (top, total) and log q of its target."""
     row = tl.program_id(0)
     T, scale = temperature_of(
         temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE
     )
     row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
-    length = V
-    if HAS_TARGETS:
-        target = tl.load(targets_ptr + row).to(tl.int64)
-        ignored = target == ignore_index
-        inside = (target >= 0) & (target < V) & (ignored == 0)
-        length = tl.where(inside, V, 0)
-        reference = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
-    else:
-        reference = reference_of(row_ptr, stride, V, LANES, WIDE)
+    target = tl.load(targets_ptr + row).to(tl.int64)
+    ignored = target == ignore_index
+    inside = (target >= 0) & (target < V) & (ignored == 0)
+    length = tl.where(inside, V, 0)
+    z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
     top, total = row_total(
         row_ptr, partials_ptr, totals_ptr, row, stride, length, scale,
-        reference, LANES, STEPS, WIDE, False, HAS_PARTIALS,
+        z, LANES, STEPS, WIDE, False, HAS_PARTIALS,
     )  # fmt: skip
     totals_ptr += row.to(tl.int64) * 2
     tl.store(totals_ptr, top)
     tl.store(totals_ptr + 1, total)
-    if HAS_TARGETS:
-        log_q = log_prob_of(reference, top, total, T)
-        tl.store(log_prob_ptr + row, tl.where(ignored, 0.0, log_q))
+    log_q = log_prob_of(z, top, total, T)
+    tl.store(log_prob_ptr + row, tl.where(ignored, 0.0, log_q))
 
 
 @triton.jit(do_not_specialize=["ignore_index"])

@@ -34,7 +34,8 @@ from rskernels.law.numbers import SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 LANES = 1024  # sums that a row's logits are added to in turns, so that launches give the same bits
 STEPS = 8  # times that a program takes so many logits before it looks up: a part of the row
 FEW_ROWS = 256  # below this, a program a part fills the device better than a program a row
-CHUNK = 4096  # entries of a dense program
+# In the dense form a large program takes a row, so that few rows wait in the cache at once.
+DENSE_LANES, DENSE_STEPS = 2048, 4
 BLOCK = 1024
 WARP = 64 if torch.version.hip else 32  # threads of a warp
 
@@ -79,7 +80,18 @@ def target_log_prob(
     rows = as_rows(logits)
     log_prob = torch.empty(targets.shape, dtype=wide_dtype(logits), device=logits.device)
     totals = torch.empty((*targets.shape, 2), dtype=torch.float64, device=logits.device)
-    _row_totals(rows, targets, temperature, ignore_index, log_prob, totals)
+    if rows.length == 0:
+        return log_prob, totals
+    meta = _meta(logits)
+    partials, has_partials = _partials(rows, targets, temperature, meta)
+    with _on(logits.device):
+        log_prob_kernel[(rows.length,)](
+            **_logits_arguments(rows),
+            partials_ptr=partials, targets_ptr=targets.contiguous(),
+            **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
+            log_prob_ptr=log_prob, totals_ptr=totals,
+            HAS_PARTIALS=has_partials, **meta,
+        )  # fmt: skip
     return log_prob, totals
 
 
@@ -134,11 +146,13 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
     if N == 0:
         return mask, log_prob, log_ratio, summary
     has_order = order is not None and logits.shape[-1] > ORDER_BLOCK
-    partials, has_partials = _partials(rows, targets, temperature, order if has_order else None)
+    meta = _meta(logits)
+    order = order if has_order else None
+    partials, has_partials = _partials(rows, targets, temperature, meta, order)
     with _on(device):
         target_kernel[(N,)](
             **_logits_arguments(rows),
-            partials_ptr=partials, order_ptr=order if has_order else targets,
+            partials_ptr=partials, order_ptr=targets if order is None else order,
             targets_ptr=targets.contiguous(),
             **_row_arguments("density", row_scalar(density, targets.shape), log_space, logits),
             **_row_arguments("M", row_scalar(M, targets.shape), log_space, logits),
@@ -147,8 +161,7 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
             mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
             HAS_ORDER=has_order, HAS_PARTIALS=has_partials,
             IS_LAZY=is_lazy and not has_partials,
-            LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs,
-            **_meta(logits),
+            LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs, **meta,
         )  # fmt: skip
     return mask, log_prob, log_ratio, summary
 
@@ -160,50 +173,34 @@ def _decide_entries(logits, law, has_outputs):
         *(v.expand(logits.shape) if isinstance(v, torch.Tensor) else v for v in (density, M)),
     )
     logits = rows.tensors[0]
-    N, device = rows.length, logits.device
+    N, V, device = rows.length, logits.shape[-1], logits.device
     mask = torch.empty(logits.shape, dtype=torch.bool, device=device)
-    chunk, meta = _dense_meta(logits)
-    programs = N * triton.cdiv(logits.shape[-1], chunk)
-    log_prob, log_ratio, summary = _outputs(logits, logits.shape, programs, has_outputs)
+    meta = _meta(logits, DENSE_LANES, DENSE_STEPS)
+    part = meta["LANES"] * meta["STEPS"]
+    spans = triton.cdiv(V, part) if N < FEW_ROWS else 1
+    log_prob, log_ratio, summary = _outputs(logits, logits.shape, N * spans, has_outputs)
     if N == 0:
         return mask, log_prob, log_ratio, summary
-    totals = torch.empty((N, 2), dtype=torch.float64, device=device)
-    _row_totals(rows, None, temperature, 0, None, totals)
+    partials, has_partials = _partials(rows, None, temperature, meta)
     with _on(device):
-        dense_kernel[(programs,)](
+        dense_kernel[(N, spans)](
             **_logits_arguments(rows),
-            totals_ptr=totals,
+            partials_ptr=partials,
             **_entry_arguments("density", density, log_space, logits),
             **_entry_arguments("M", M, log_space, logits),
             **_seed_arguments(seed, logits), row_offset=row_offset,
             **_temperature_arguments(temperature, logits),
+            span=V if spans == 1 else part,
             mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
+            HAS_PARTIALS=has_partials,
             LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs, **meta,
         )  # fmt: skip
     return mask, log_prob, log_ratio, summary
 
 
-def _row_totals(rows, targets, temperature, ignore_index, log_prob, totals):
-    """Write (top, total) of every row, and log q of its target where there are targets."""
-    if rows.length == 0:
-        return
-    logits = rows.tensors[0]
-    partials, has_partials = _partials(rows, targets, temperature)
-    with _on(logits.device):
-        log_prob_kernel[(rows.length,)](
-            **_logits_arguments(rows),
-            partials_ptr=partials,
-            targets_ptr=totals if targets is None else targets.contiguous(),
-            **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
-            log_prob_ptr=totals if log_prob is None else log_prob, totals_ptr=totals,
-            HAS_PARTIALS=has_partials, HAS_TARGETS=targets is not None, **_meta(logits),
-        )  # fmt: skip
-
-
-def _partials(rows, targets, temperature, order=None):
+def _partials(rows, targets, temperature, meta, order=None):
     """Return the lanes of rows' parts where few long rows would leave the device idle."""
     logits = rows.tensors[0]
-    meta = _meta(logits)
     parts = triton.cdiv(logits.shape[-1], meta["LANES"] * meta["STEPS"])
     if rows.length >= FEW_ROWS or parts == 1:
         return logits, False
@@ -229,27 +226,19 @@ def _outputs(logits, shape, programs, has_outputs):
     return log_prob, torch.empty_like(log_prob), summary
 
 
-def _meta(logits):
+def _meta(logits, most_lanes=LANES, most_steps=STEPS):
     """Return a row's partition, a function of V and dtype alone, and the launch's constants."""
-    # A part of doubles as large as one of floats would not fit the registers.
-    is_wide = logits.dtype == torch.float64
-    lanes = min(1024 if is_wide else LANES, max(16, triton.next_power_of_2(logits.shape[-1])))
-    most = 2 if is_wide else STEPS
-    steps = min(most, triton.next_power_of_2(triton.cdiv(logits.shape[-1], lanes)))
-    return {"LANES": lanes, "STEPS": steps, **_constants(logits, lanes, 4)}
-
-
-def _dense_meta(logits):
-    """Return the entries of a program, a function of V alone, and the launch's constants."""
-    chunk = min(CHUNK, max(16, triton.next_power_of_2(logits.shape[-1])))
-    return chunk, {"CHUNK": chunk, **_constants(logits, chunk, 8)}
-
-
-def _constants(logits, tile, most_warps):
+    V, is_wide = logits.shape[-1], logits.dtype == torch.float64
+    if is_wide:
+        # A part of doubles as large as one of floats would not fit the registers.
+        most_lanes, most_steps = min(most_lanes, LANES) // 2, max(1, most_steps // 2)
+    lanes = min(most_lanes, max(16, triton.next_power_of_2(V)))
     return {
+        "LANES": lanes,
+        "STEPS": min(most_steps, triton.next_power_of_2(triton.cdiv(V, lanes))),
         "WIDE": _wide(logits),
         # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
-        "num_warps": max(1, min(most_warps, tile // (8 * WARP))),
+        "num_warps": max(1, lanes // (8 * WARP)),
         # Fused, a product's rounding would depend on what else a kernel does with it.
         "enable_fp_fusion": False,
     }

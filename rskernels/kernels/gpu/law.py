@@ -11,6 +11,10 @@ from rskernels.law import numbers, philox
 from rskernels.law.streams import Stream
 
 SMALL_WORD = tl.constexpr(philox.SMALL_WORD)
+COLUMNS, TRAILING = tl.constexpr(philox.COLUMNS), tl.constexpr(philox.TRAILING)
+ROUNDS, WORD = tl.constexpr(philox.ROUNDS), tl.constexpr(philox.WORD)
+MULTIPLIER_0, MULTIPLIER_1 = (tl.constexpr(m) for m in (philox.MULTIPLIER_0, philox.MULTIPLIER_1))
+WEYL_0, WEYL_1 = tl.constexpr(philox.WEYL_0), tl.constexpr(philox.WEYL_1)
 SMALL_UNIT = tl.constexpr(2.0**-65)
 LARGE_UNIT = tl.constexpr(2.0**-32)
 ACCEPT = tl.constexpr(int(Stream.ACCEPT))
@@ -112,28 +116,67 @@ def row_id_of(row_offset, row):
 
 
 @triton.jit
-def word_uniform(w0, w1):
+def word_uniform(lead, trail):
     """Return the uniform of two words, as ``philox.word_uniform`` does: rounded once."""
-    small = w0 < SMALL_WORD
-    numerator = (w0.to(tl.int64) << 33) + (w1.to(tl.int64) << 1) + 1
+    small = lead < SMALL_WORD
+    numerator = (lead.to(tl.int64) << 33) + (trail.to(tl.int64) << 1) + 1
     u_small = tl.where(small, numerator, 0).to(tl.float32) * SMALL_UNIT
-    u_large = (w0 | 1).to(tl.float32) * LARGE_UNIT
+    u_large = (lead | 1).to(tl.float32) * LARGE_UNIT
     return tl.where(small, u_small, u_large)
 
 
 @triton.jit
-def uniform(row_id, column, stream, seed):
-    """Return the uniform of (seed, row id, column, stream), float32 in (0, 1]."""
+def philox_words(c0, c1, c2, c3, seed):
+    """Return the four words of counters; a product gives both its halves at once."""
+    seed = seed.to(tl.uint64)
+    k0, k1 = (seed & WORD).to(tl.uint32), (seed >> 32).to(tl.uint32)
+    for _ in tl.static_range(ROUNDS):
+        product_0 = c0.to(tl.uint64) * MULTIPLIER_0
+        product_1 = c2.to(tl.uint64) * MULTIPLIER_1
+        c0, c2 = (
+            (product_1 >> 32).to(tl.uint32) ^ c1 ^ k0,
+            (product_0 >> 32).to(tl.uint32) ^ c3 ^ k1,
+        )
+        c1, c3 = product_1.to(tl.uint32), product_0.to(tl.uint32)
+        k0, k1 = k0 + WEYL_0, k1 + WEYL_1
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def row_counter(row_id, stream):
+    """Return the words of a counter that a row and a stream decide."""
     row_id = row_id.to(tl.uint64)
-    low = (row_id & 0xFFFFFFFF).to(tl.uint32)
-    high = (row_id >> 32).to(tl.uint32)
-    w0, w1, _, _ = tl.philox(seed, low, high, column.to(tl.uint32), stream.to(tl.uint32))
-    return word_uniform(w0, w1)
+    return (row_id & WORD).to(tl.uint32), (row_id >> 32).to(tl.uint32), stream.to(tl.uint32)
+
+
+@triton.jit
+def row_word(row_id, stream, seed):
+    """Return the leading word of rows' one decision, or the trailing one of stream + TRAILING."""
+    low, high, use = row_counter(row_id, stream)
+    word, _, _, _ = philox_words(low, high, low * 0, use, seed)
+    return word
+
+
+@triton.jit
+def column_words(row_id, start, stream, seed, TILE: tl.constexpr):
+    """Return the leading words of TILE columns of a row, four of every counter."""
+    low, high, use = row_counter(row_id, stream)
+    # Two counters a thread: their words are the eight columns whose logits it has loaded.
+    even = (tl.arange(0, TILE // (2 * COLUMNS)) * 2 + start // COLUMNS).to(tl.uint32)
+    e0, e1, e2, e3 = philox_words(low, high, even, use, seed)
+    o0, o1, o2, o3 = philox_words(low, high, even + 1, use, seed)
+    words = tl.join(
+        tl.join(tl.join(e0, o0), tl.join(e2, o2)), tl.join(tl.join(e1, o1), tl.join(e3, o3))
+    )
+    return tl.reshape(words, [TILE])
 
 
 @triton.jit
 def log_uniform(row_id, seed):
     """Return log u of a row's one decision, float64."""
-    column = (row_id * 0).to(tl.int32)
-    stream = tl.full([], ACCEPT, tl.int32)
-    return tl.log(uniform(row_id, column, stream, seed).to(tl.float64))
+    stream = tl.full([], ACCEPT, tl.int64)
+    lead = row_word(row_id, stream, seed)
+    trail = lead * 0
+    if lead < SMALL_WORD:
+        trail = row_word(row_id, stream + TRAILING, seed)
+    return tl.log(word_uniform(lead, trail).to(tl.float64))

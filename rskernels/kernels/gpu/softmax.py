@@ -153,8 +153,9 @@ def row_total(
     if HAS_PARTIALS:
         parts = tl.cdiv(V, PART)
         place = partials_ptr + row.to(tl.int64) * parts * LANES + tl.arange(0, LANES)
-        for part in range(0, parts):
-            lanes += tl.load(place + part * LANES)
+        for _ in range(0, parts):
+            lanes += tl.load(place)
+            place += LANES
     else:
         whole = V // PART * PART
         for start in range(0, whole, PART):

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import io
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from unittest import mock
 
 import torch
 import triton
-from machine_code import main_loop
+from machine_code import Loop, main_loop, reading_loop, writing_loop
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
@@ -174,7 +173,7 @@ def calls(dtype: str, target: str) -> Iterator[tuple[str, int, Callable[[], Any]
     for name, call in of_logits(empty(MANY, EVEN)).items():
         yield name, EVEN, call
     few = of_logits(empty(FEW, EVEN))
-    for name in ("mask", "lazy mask in order"):
+    for name in ("mask", "lazy mask in order", "dense mask"):
         yield f"{name}, few rows", EVEN, few[name]
     if dtype in ("float32", "float64"):
         for name, call in of_ratios(empty(MANY)).items():
@@ -201,7 +200,6 @@ def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]
     threads = result.metadata.num_warps * target.warp_size
     logits = _logits_a_trip(launch)
     needed = _bytes_a_trip(launch, logits, itemsize) / threads
-    loop = main_loop(result.asm) if logits else None
     return {
         "kernel": kernel.__name__.removesuffix("_kernel"),
         **facts,
@@ -210,11 +208,27 @@ def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]
         "load_bits": _load_bits(loads, needed) if needed else None,
         "other_loads": sum(count for bits, count in loads.items() if bits < 128),
         "sums": _sums(result.asm["ttgir"]),
-        "loop": loop and loop._asdict(),
-        "logits_a_thread": logits / threads,
+        "loops": [
+            {**loop._asdict(), "logits": logits / threads}
+            for loop, logits in _row_loops(launch, logits)
+        ],
         "is_fused": result.metadata.enable_fp_fusion,
         "flags": flags,
     }
+
+
+def _row_loops(launch: Launch, logits: int) -> list[tuple[Loop, int]]:
+    """Return the loops over a row, and the logits that a program takes in a trip of each."""
+    if not logits:
+        return []
+    if "mask_ptr" in launch.kernel.arg_names and "M_inner" in launch.kernel.arg_names:
+        # It reads a row in parts, and decides it a sum of each lane at a time.
+        return [
+            (reading_loop(launch.result.asm), logits),
+            (writing_loop(launch.result.asm), logits // _constant(launch, "STEPS")),
+        ]
+    loop = main_loop(launch.result.asm)
+    return [(loop, logits)] if loop else []
 
 
 def _nvidia(result: Any, log: str) -> tuple[Counter[int], dict[str, int]]:
@@ -245,11 +259,13 @@ def _amd(result: Any, log: str) -> tuple[Counter[int], dict[str, int]]:
 
 def _logits_a_trip(launch: Launch) -> int:
     """Return how many logits a program takes at once, 0 where it reads none."""
-    names, constants = launch.kernel.arg_names, launch.result.src.constants
-    if "logits_ptr" not in names or launch.flags.get("HAS_PARTIALS"):
+    if "logits_ptr" not in launch.kernel.arg_names or launch.flags.get("HAS_PARTIALS"):
         return 0
-    sizes = [constants[(names.index(n),)] for n in ("LANES", "STEPS", "CHUNK") if n in names]
-    return math.prod(sizes)
+    return _constant(launch, "LANES") * _constant(launch, "STEPS")
+
+
+def _constant(launch: Launch, name: str) -> int:
+    return launch.result.src.constants[(launch.kernel.arg_names.index(name),)]
 
 
 def _bytes_a_trip(launch: Launch, logits: int, itemsize: int) -> int:

@@ -20,10 +20,11 @@ AMD_BRANCH = re.compile(r"s_c?branch\w*\s+(\.LBB\d+_\d+)")
 
 
 class Loop(NamedTuple):
-    """One trip round the loop that reads most: how many instructions, and of which kinds."""
+    """One trip round a loop: how many instructions, and of which kinds."""
 
     instructions: int
     loads: int  # of global memory
+    stores: int
     barriers: int
     exchanges: int  # between the threads of a warp
     doubles: int  # of float64 arithmetic
@@ -31,19 +32,29 @@ class Loop(NamedTuple):
 
 def main_loop(asm: dict) -> Loop | None:
     """Return the loop with the most loads of a compiled kernel, None where none loads."""
+    reading = [loop for loop in _loops(asm) if loop.loads]
+    return max(reading, key=lambda loop: (loop.loads, loop.instructions), default=None)
+
+
+def writing_loop(asm: dict) -> Loop:
+    """Return the shortest loop that reads and writes: the one that rows with care to take leave."""
+    return min(loop for loop in _loops(asm) if loop.loads and loop.stores)
+
+
+def reading_loop(asm: dict) -> Loop:
+    """Return the loop with the most loads of those that write nothing."""
+    reading = [loop for loop in _loops(asm) if not loop.stores]
+    return max(reading, key=lambda loop: loop.loads)
+
+
+def _loops(asm: dict) -> list[Loop]:
+    """Return the innermost loops of a compiled kernel."""
     code, ends = _nvidia(asm["cubin"]) if "cubin" in asm else _amd(asm["amdgcn"])
     # A block that the compiler has moved up makes a jump back to it look like a loop round others.
     innermost = [
         (begin, end) for begin, end in ends if not any(begin < head < end for head, _ in ends)
     ]
-    loops = [_count(code[begin : end + 1]) for begin, end in innermost]
-    reading = [loop for loop in loops if loop.loads]
-    return max(reading, key=lambda loop: (loop.loads, loop.instructions), default=None)
-
-
-def instructions(asm: dict) -> int:
-    """Return the instructions of a whole kernel."""
-    return len(_nvidia(asm["cubin"])[0] if "cubin" in asm else _amd(asm["amdgcn"])[0])
+    return [_count(code[begin : end + 1]) for begin, end in innermost]
 
 
 def _nvidia(cubin: bytes) -> tuple[list[str], list[tuple[int, int]]]:
@@ -83,6 +94,7 @@ def _count(body: list[str]) -> Loop:
     return Loop(
         instructions=len(body),
         loads=matching(r"LDG|global_load|buffer_load"),
+        stores=matching(r"STG|global_store|buffer_store"),
         barriers=matching(r"BAR\b|s_barrier"),
         exchanges=matching(r"SHFL|ds_bpermute|ds_swizzle|v_permlane"),
         doubles=matching(r"D(ADD|MUL|FMA|SETP|MNMX)|v_\w+_f64"),

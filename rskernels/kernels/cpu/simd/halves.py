@@ -2,9 +2,7 @@
 
 from functools import cache
 
-import llvmlite.binding as llvm
-from numba.core.registry import cpu_target
-
+from rskernels.kernels.cpu.simd.target import assembly_of
 from rskernels.kernels.cpu.simd.vectors import FLOAT, HALF, I16, I32, constant, wide
 
 # What LLVM calls where the processor has no instruction; no process has it.
@@ -22,10 +20,7 @@ SMALLEST_NORMAL = 2.0**-14
 @cache
 def converts_float16():
     """Say whether the processor that is compiled for has instructions for float16."""
-    triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
-    target = llvm.Target.from_triple(triple)
-    machine = target.create_target_machine(cpu=processor, features=features)
-    return MISSING not in machine.emit_assembly(llvm.parse_assembly(WIDEN))
+    return MISSING not in assembly_of(WIDEN)
 
 
 def bf16_to_f32(builder, bits):
