@@ -62,7 +62,9 @@ def _nvidia(cubin: bytes) -> tuple[list[str], list[tuple[int, int]]]:
     with tempfile.NamedTemporaryFile("w+b", suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        done = subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [tool, "-c", file.name], capture_output=True, encoding="utf-8", check=True
+        )
     return _parse(done.stdout, NVIDIA_LABEL, NVIDIA_INSTRUCTION, NVIDIA_BRANCH)
 
 

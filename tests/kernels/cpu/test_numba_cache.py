@@ -12,7 +12,7 @@ import pytest
 
 from rskernels import kernels
 
-from ..support.processes import run_python
+from ...support.processes import run_python
 
 OPERATIONS = ("target", "dense", "log_prob", "gradient")
 QUICK = ("log_prob", "gradient")  # to compile
