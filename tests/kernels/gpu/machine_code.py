@@ -59,12 +59,11 @@ def _loops(asm: dict) -> list[Loop]:
 
 def _nvidia(cubin: bytes) -> tuple[list[str], list[tuple[int, int]]]:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
-    with tempfile.NamedTemporaryFile("w+b", suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        done = subprocess.run(
-            [tool, "-c", file.name], capture_output=True, encoding="utf-8", check=True
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.cubin")
+        file.write_bytes(cubin)
+        command = [tool, "-c", file]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
     return _parse(done.stdout, NVIDIA_LABEL, NVIDIA_INSTRUCTION, NVIDIA_BRANCH)
 
 
