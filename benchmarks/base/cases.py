@@ -68,10 +68,15 @@ def _bind(pool: Pool, case: Case) -> Call:
 
 
 def _ratios() -> dict[str, Callable[[], Call]]:
-    def bind(rows: int) -> Call:
-        return functools.partial(rskernels.bernoulli_mask, _log_ratio(rows), 1.0, log_space=True)
+    def bind(name: str, rows: int) -> Call:
+        call = getattr(rskernels, name)
+        return functools.partial(call, _log_ratio(rows), 1.0, log_space=True)
 
-    return {f"bernoulli_mask [{rows}]": functools.partial(bind, rows) for rows in (4, 1 << 20)}
+    return {
+        f"{name} [{rows}]": functools.partial(bind, name, rows)
+        for name in ("bernoulli_mask", "bernoulli")
+        for rows in (4, 1 << 20)
+    }
 
 
 def _envelopes(sizes: tuple[int, ...]) -> dict[str, Callable[[], Call]]:

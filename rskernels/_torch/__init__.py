@@ -10,6 +10,7 @@ from rskernels._torch import autograd, devices, fakes, transforms
 from rskernels._torch.operations import (
     BERNOULLI,
     DECIDE,
+    DECIDE_RATIOS,
     LOG_PROB,
     MASK,
     Call,
@@ -20,6 +21,7 @@ from rskernels._torch.operations import (
 __all__ = [
     "BERNOULLI",
     "DECIDE",
+    "DECIDE_RATIOS",
     "LOG_PROB",
     "MASK",
     "Call",

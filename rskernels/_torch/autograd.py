@@ -15,8 +15,8 @@ _dynamic_gradient = operator("dynamic_target_log_prob_backward")
 
 def keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     """Keep what the gradient of ``target_log_prob`` needs."""
-    logits, targets, ctx.temperature, ctx.ignore_index = inputs
-    ctx.save_for_backward(logits, targets, output[1])
+    logits, targets, temperature, *ctx.numbers = inputs
+    ctx.save_for_backward(logits, targets, output[1], temperature)
     ctx.mark_non_differentiable(output[1])
 
 
@@ -28,21 +28,20 @@ def no_second_derivative(ctx: Any, *upstream: Tensor) -> NoReturn:
 
 
 def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    logits, targets, totals = ctx.saved_tensors
-    gradient = _gradient(upstream, logits, targets, totals, ctx.temperature, ctx.ignore_index)
-    return gradient, None, None, None
+    gradient = _gradient(upstream, *ctx.saved_tensors, *ctx.numbers)
+    return gradient, None, None, None, None
 
 
 def _keep_dynamic(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    numbers, logits, targets, _, ctx.ignore_index = inputs
-    ctx.save_for_backward(numbers, logits, targets, output[1])
+    numbers, logits, targets, temperature, *ctx.numbers = inputs
+    ctx.save_for_backward(numbers, logits, targets, output[1], temperature)
     ctx.mark_non_differentiable(output[1])
 
 
 def _dynamic_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     numbers, *kept = ctx.saved_tensors
-    gradient = _dynamic_gradient(numbers, upstream, *kept, 1.0, ctx.ignore_index)
-    return None, gradient, None, None, None
+    gradient = _dynamic_gradient(numbers, upstream, *kept, *ctx.numbers)
+    return None, gradient, None, None, None, None
 
 
 for _prefix, _derive, _keep in (

@@ -57,7 +57,8 @@ def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
         seed: Tensor | None = None,
         seed_value: int = 0,
         row_offset: int = 0,
-        temperature: float = 1.0,
+        temperature: Tensor | None = None,
+        temperature_value: float = 1.0,
         log_space: bool = False,
         model_is_target: bool = False,
         ignore_index: int = -100,
@@ -68,7 +69,7 @@ def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
             M_value if M is None else M,
             seed_value if seed is None else seed,
             row_offset,
-            temperature,
+            temperature_value if temperature is None else temperature,
             log_space,
             model_is_target,
             ignore_index,
@@ -78,8 +79,8 @@ def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
     return decision
 
 
-def _bernoulli_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
-    def bernoulli(
+def _ratio_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
+    def decision(
         log_ratio: Tensor,
         M: Tensor | None,
         M_value: float,
@@ -87,20 +88,47 @@ def _bernoulli_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
         seed_value: int,
         *rest: Any,
     ) -> Any:
-        return kernels().bernoulli(
-            log_ratio, M_value if M is None else M, seed_value if seed is None else seed, *rest
-        )
+        values = M_value if M is None else M, seed_value if seed is None else seed
+        return getattr(kernels(), name)(log_ratio, *values, *rest)
 
-    return bernoulli
+    return decision
 
 
-def _log_prob_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
-    return lambda *arguments: getattr(kernels(), name)(*arguments)
+def _log_prob_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
+    def log_prob(
+        logits: Tensor,
+        targets: Tensor,
+        temperature: Tensor | None = None,
+        temperature_value: float = 1.0,
+        ignore_index: int = -100,
+    ) -> Any:
+        T = temperature_value if temperature is None else temperature
+        return kernels().target_log_prob(logits, targets, T, ignore_index)
+
+    return log_prob
+
+
+def _gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
+    def gradient(
+        upstream: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        totals: Tensor,
+        temperature: Tensor | None = None,
+        temperature_value: float = 1.0,
+        ignore_index: int = -100,
+    ) -> Any:
+        T = temperature_value if temperature is None else temperature
+        given = (upstream, logits, targets, totals)
+        return kernels().target_log_prob_backward(*given, T, ignore_index)
+
+    return gradient
 
 
 for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
     LIBRARY.impl("mask", _decision_kernel("mask", _kernels), _device)
     LIBRARY.impl("decide", _decision_kernel("decide", _kernels), _device)
-    LIBRARY.impl("bernoulli", _bernoulli_kernel(_kernels), _device)
-    for _name in ("target_log_prob", "target_log_prob_backward"):
-        LIBRARY.impl(_name, _log_prob_kernel(_name, _kernels), _device)
+    for _name in ("bernoulli", "decide_ratios"):
+        LIBRARY.impl(_name, _ratio_kernel(_name, _kernels), _device)
+    LIBRARY.impl("target_log_prob", _log_prob_kernel(_kernels), _device)
+    LIBRARY.impl("target_log_prob_backward", _gradient_kernel(_kernels), _device)

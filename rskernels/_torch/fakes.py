@@ -18,20 +18,18 @@ def _(logits: Tensor, targets: Tensor | None, *rest: Any) -> Tensor:
 
 @torch.library.register_fake("rskernels::decide", lib=LIBRARY)
 def _(logits: Tensor, targets: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    shape = _decisions(logits, targets)
-    dtype = wide_dtype(logits)
-    return (
-        logits.new_empty(shape, dtype=torch.bool),
-        logits.new_empty(shape, dtype=dtype),
-        logits.new_empty(shape, dtype=dtype),
-        logits.new_empty(4, dtype=torch.int64),
-        logits.new_empty(2, dtype=torch.float64),
-    )
+    return _decided(logits, _decisions(logits, targets))
 
 
 @torch.library.register_fake("rskernels::bernoulli", lib=LIBRARY)
 def _(log_ratio: Tensor, *rest: Any) -> Tensor:
     return log_ratio.new_empty(log_ratio.shape, dtype=torch.bool)
+
+
+@torch.library.register_fake("rskernels::decide_ratios", lib=LIBRARY)
+def _(log_ratio: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    mask, _, log_w, counts, excess = _decided(log_ratio, log_ratio.shape)
+    return mask, log_w, counts, excess
 
 
 @torch.library.register_fake("rskernels::target_log_prob", lib=LIBRARY)
@@ -46,6 +44,17 @@ def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 @torch.library.register_fake("rskernels::target_log_prob_backward", lib=LIBRARY)
 def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
+
+
+def _decided(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
+    dtype = wide_dtype(values)
+    return (
+        values.new_empty(shape, dtype=torch.bool),
+        values.new_empty(shape, dtype=dtype),
+        values.new_empty(shape, dtype=dtype),
+        values.new_empty(4, dtype=torch.int64),
+        values.new_empty(2, dtype=torch.float64),
+    )
 
 
 def _decisions(logits: Tensor, targets: Tensor | None) -> torch.Size:

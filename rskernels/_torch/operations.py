@@ -64,19 +64,20 @@ class DecisionOperation(Operation):
 
 def _row_fields(logits: Tensor, targets: Tensor | None, law: Law, *reading: Any) -> tuple[Any, ...]:
     # `split` written out, which halves the time.
-    density, M, seed = law[:3]
+    density, M, seed, row_offset, temperature = law[:5]
     is_number, M_is_number = isinstance(density, NUMBER), isinstance(M, NUMBER)
-    seed_is_number = isinstance(seed, NUMBER)
+    seed_is_number, T_is_number = isinstance(seed, NUMBER), isinstance(temperature, NUMBER)
     return (
         logits.detach() if logits.requires_grad else logits, targets,
         None if is_number else density, density if is_number else 1.0,
         None if M_is_number else M, M if M_is_number else 1.0,
-        None if seed_is_number else seed, seed if seed_is_number else 0,
-        *law[3:], *reading,
+        None if seed_is_number else seed, seed if seed_is_number else 0, row_offset,
+        None if T_is_number else temperature, temperature if T_is_number else 1.0,
+        *law[5:], *reading,
     )  # fmt: skip
 
 
-def _bernoulli_fields(
+def _ratio_fields(
     log_ratio: Tensor, M: Tensor | float, seed: Tensor | int, *rest: Any
 ) -> tuple[Any, ...]:
     return (log_ratio.detach(), *split(M, 1.0), *split(seed, 0), *rest)
@@ -89,5 +90,6 @@ def _operation(name: str, fields: Callable[..., tuple[Any, ...]]) -> DecisionOpe
 
 MASK = _operation("mask", _row_fields)
 DECIDE = _operation("decide", _row_fields)
-BERNOULLI = _operation("bernoulli", _bernoulli_fields)
+BERNOULLI = _operation("bernoulli", _ratio_fields)
+DECIDE_RATIOS = _operation("decide_ratios", _ratio_fields)
 LOG_PROB = Operation(operator("target_log_prob"), DYNAMIC["target_log_prob"])

@@ -53,7 +53,8 @@ _LAW = (
     Field("Tensor?", "seed", None),
     Field("SymInt", "seed_value", 0),
     Field("SymInt", "row_offset", 0),
-    Field("float", "temperature", 1.0),
+    Field("Tensor?", "temperature", None),
+    Field("float", "temperature_value", 1.0),
     Field("bool", "log_space", False),
     Field("bool", "model_is_target", False),
     Field("int", "ignore_index", -100),
@@ -70,13 +71,18 @@ _RATIOS = (
     Field("bool", "log_space"),
 )
 _TARGETS = (Field("Tensor", "logits"), Field("Tensor", "targets"))
-_SOFTMAX = (Field("float", "temperature"), Field("int", "ignore_index"))
+_SOFTMAX = (
+    Field("Tensor?", "temperature", None),
+    Field("float", "temperature_value", 1.0),
+    Field("int", "ignore_index", -100),
+)
 _GRADIENT = (Field("Tensor", "upstream"), *_TARGETS, Field("Tensor", "totals"), *_SOFTMAX)
 
 SCHEMAS = {
     "mask": Schema((*_ROWS, *_LAW, *_READING), "Tensor"),
     "decide": Schema((*_ROWS, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor)"),
     "bernoulli": Schema(_RATIOS, "Tensor"),
+    "decide_ratios": Schema(_RATIOS, "(Tensor, Tensor, Tensor, Tensor)"),
     "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),
     "target_log_prob_backward": Schema(_GRADIENT, "Tensor"),
 }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 # What is cut as the rows are; other tensors are the same for every row.
-_BY_ROW = frozenset(("targets", "density", "M"))
+_BY_ROW = frozenset(("targets", "density", "M", "temperature"))
 _ORDINARY = frozenset((Tensor, torch.nn.Parameter, float, int, type(None)))
 _REMEDY = "logits.redistribute(placements=[Shard(0)]) of torch.distributed.tensor shards by rows"
 
@@ -63,6 +63,13 @@ class Layout(NamedTuple):
     """How many of them count rows: all, but for the classes of a dense decision."""
     cut_rows: int
     """How many of them reach to the last one that is cut."""
+
+    def of_rows(self) -> Layout:
+        """Return how rows lie: as the decisions, but for the classes of a dense one."""
+        kept = slice(self.rows)
+        return self._replace(
+            shape=self.shape[kept], starts=self.starts[kept], sizes=self.sizes[kept]
+        )
 
     def aligned(self, value: Tensor) -> Iterator[tuple[int, int]]:
         """Return the dimensions of the decisions that a value has, and its own for each."""
@@ -155,7 +162,8 @@ def check_sharded(
     layout = _layout(name, rows, decisions)
     for other, value in others.items():
         if isinstance(value, Tensor):
-            _check_other(other, value, name, layout, other in ("seed", "order"))
+            of = layout.of_rows() if other == "temperature" else layout
+            _check_other(other, value, name, of, other in ("seed", "order"))
     if is_drawn and any(_is_copied(layout.mesh, layout.placements)):
         raise ValueError(
             f"{name} is replicated over ranks, each of which would draw a seed of its own and "
@@ -167,24 +175,28 @@ def check_sharded(
 def decide_part(layout: Layout, operator: Callable[..., Any], fields: dict[str, Any]) -> Any:
     """Call the operator of a decision on this rank's rows, and put the results together."""
     rows = next(iter(fields))
+    by_row = {
+        key: layout.of_rows() if key == "temperature" else layout
+        for key in _BY_ROW & fields.keys()
+        if isinstance(fields[key], Tensor)
+    }
     local = {
-        key: layout.cut(value) if key in _BY_ROW and isinstance(value, Tensor) else own_part(value)
+        key: by_row[key].cut(value) if key in by_row else own_part(value)
         for key, value in fields.items()
     }
     results = []
     for index, place in layout.blocks():
         part = dict(local, row_offset=local["row_offset"] + place)
         if index:
-            for key in _BY_ROW & part.keys():
-                if isinstance(part[key], Tensor):
-                    part[key] = part[key].expand(layout.sizes)[index]
+            for key, of in by_row.items():
+                part[key] = part[key].expand(of.sizes)[index]
             part[rows] = part[rows][index]
         results.append(operator(*part.values()))
     if isinstance(results[0], Tensor):
         return layout.whole(_join(results, layout.sizes))
-    mask, log_prob, log_ratio, counts, excess = zip(*results, strict=True)
+    *decisions, counts, excess = zip(*results, strict=True)
     return (
-        *(layout.whole(_join(parts, layout.sizes)) for parts in (mask, log_prob, log_ratio)),
+        *(layout.whole(_join(parts, layout.sizes)) for parts in decisions),
         *layout.total(sum(counts), sum(excess)),
     )
 

@@ -36,9 +36,9 @@ def target_log_prob(*arguments: Any) -> Tensor:
     return outputs[0]
 
 
-def refuse_tangent(logits: Tensor) -> None:
-    """Raise if logits carry a tangent, outside of torch.func too."""
-    if unpack_dual(logits).tangent is not None:
+def refuse_tangent(value: Tensor) -> None:
+    """Raise if a tensor carries a tangent, outside of torch.func too."""
+    if unpack_dual(value).tangent is not None:
         _no_forward_derivative()
 
 
@@ -73,12 +73,11 @@ class _LogProb(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, targets, totals = ctx.saved_tensors
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         gradient: Tensor = _Gradient.apply(  # type: ignore[no-untyped-call]
-            upstream[0], logits, targets, totals, ctx.temperature, ctx.ignore_index
+            upstream[0], *ctx.saved_tensors, *ctx.numbers
         )
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
 class _Gradient(torch.autograd.Function):

@@ -43,7 +43,7 @@ def estimate_M(
     targets: Tensor | None = None,
     method: str = "max",
     level: float | None = None,
-    temperature: float = 1.0,
+    temperature: Tensor | float = 1.0,
     log_space: bool = False,
     ignore_index: int = -100,
 ) -> float:
@@ -51,8 +51,8 @@ def estimate_M(
 
     M is the maximum, or a quantile, of ``p_hat / q`` over the valid rows (with ``targets``) or
     entries (without), where ``log q = z / T - logsumexp(z / T)``. CPU tensors are read once, with
-    ``torch.get_num_threads()`` threads and no temporary of the size of the logits; the result does
-    not depend on the number of threads.
+    ``torch.get_num_threads()`` threads and, but for entries at a temperature of each row, no
+    temporary of the size of the logits; the result does not depend on the number of threads.
 
     The maximum over a sample is the empirical supremum of Caffo, Booth & Davison (2002): a fresh
     ratio of the same continuous law exceeds the largest of n with probability 1 / (n + 1). Do not
@@ -74,8 +74,9 @@ def estimate_M(
         then violates the envelope.
     level : float, optional
         In (0, 1]; required by, and only for, "quantile".
-    temperature : float
-        T in [1e-30, 1e30].
+    temperature : Tensor or float
+        T in [1e-30, 1e30]. A tensor broadcasts to ``logits.shape[:-1]``; a row whose temperature is
+        NaN or out of range is invalid.
     log_space : bool
         ``p_hat`` and the result are natural logarithms.
     ignore_index : int
@@ -116,22 +117,26 @@ def estimate_M(
     if method not in ("max", "quantile"):
         raise ValueError(f"method must be 'max' or 'quantile', got {method!r}")
     level = make_policy(method, level=level).numbers.get("level")
-    for name, rows in (("logits", logits), ("targets", targets), ("p_hat", p_hat)):
+    given = {"logits": logits, "targets": targets, "p_hat": p_hat, "temperature": temperature}
+    for name, rows in given.items():
         refuse_sharded(name, rows, "M of all ranks is their largest, by all_reduce with MAX")
-    shape = check_logits(logits)
+    leading = check_logits(logits)[:-1]
     check_values("logits hold", logits)
     if targets is not None:
-        check_targets(targets, shape[:-1], logits.device)
+        check_targets(targets, leading, logits.device)
         check_values("targets hold", targets)
     shape = logits.shape if targets is None else targets.shape
     density = density_argument("p_hat", p_hat, logits.device, shape, log_space)
     if not isinstance(density, Tensor):
         density = torch.tensor(density, dtype=torch.float64, device=logits.device)
     check_values("p_hat holds", density)
-    temperature, log_space = temperature_argument(temperature), bool(log_space)
+    temperature = temperature_argument(temperature, logits.device, leading)
+    if isinstance(temperature, Tensor):
+        check_values("temperature holds", temperature)
+    log_space = bool(log_space)
     ignore_index = integer_argument("ignore_index", ignore_index)
     logits, density = logits.detach().resolve_neg(), density.resolve_neg()
-    if logits.is_cpu and targets is None:
+    if logits.is_cpu and targets is None and not isinstance(temperature, Tensor):
         # Twice as fast as decisions, which draw for every entry.
         estimate = _estimate_dense_on_cpu(logits, density, level, temperature, log_space)
     else:
@@ -182,7 +187,7 @@ def _estimate_by_deciding(
     p_hat: Tensor,
     targets: Tensor | None,
     level: float | None,
-    temperature: float,
+    temperature: Tensor | float,
     log_space: bool,
     ignore_index: int,
 ) -> Estimate:

@@ -59,6 +59,9 @@ FORMS: dict[str, Callable[[Any, Tensor, Tensor], object]] = {
     "bernoulli": lambda kernels, logits, targets: kernels.bernoulli(
         logits[:, 0].contiguous(), 1.0, 1, 0, 0, False
     ),
+    "ratios": lambda kernels, logits, targets: kernels.decide_ratios(
+        logits[:, 0].contiguous(), 1.0, 1, 0, 0, False
+    ),
 }
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 Decided = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """(mask, log_prob, log_ratio, counts, excess) of a batch of decisions, as backends return them."""
+DecidedRatios = tuple[Tensor, Tensor, Tensor, Tensor]
+"""(mask, log_ratio, counts, excess) of decisions about ratios, which have no model."""
 
 
 class Law(NamedTuple):
@@ -25,8 +27,8 @@ class Law(NamedTuple):
     """64 bits, or an int64 tensor of one element on the logits' device."""
     row_offset: int = 0
     """Id of the first row."""
-    temperature: float = 1.0
-    """T: the model is softmax(logits / T)."""
+    temperature: Tensor | float = 1.0
+    """T: the model is softmax(logits / T). Broadcasts to ``logits.shape[:-1]``."""
     log_space: bool = False
     """Whether ``density`` and ``M`` are natural logarithms."""
     model_is_target: bool = False

@@ -15,6 +15,8 @@ FLOAT32_MOST = 2.0**128 - 2.0**104
 """The largest float32."""
 LARGEST_SCALE = 3.0e38
 """The largest inverse temperature: finite in float32."""
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-30, 1e30
+"""Beyond, the scale 1/T of a float32 logit overflows or vanishes."""
 
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
 """The order of what is summed of decisions, four counts and two sums, and how many there are."""

@@ -1,4 +1,4 @@
-"""What ``accept`` and ``verify`` return."""
+"""What ``accept``, ``verify`` and ``bernoulli`` return."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ class Acceptance(NamedTuple):
     """What was decided and seen; nothing in it carries a gradient (see ``target_log_prob``).
 
     ``...`` is the shape of the decisions: ``logits.shape[:-1]`` with targets, else
-    ``logits.shape``.
+    ``logits.shape``; that of the ratios where ``bernoulli`` took them.
     """
 
     mask: Tensor
     """bool ``[...]``: which were accepted."""
     log_prob: Tensor
-    """``[...]``: log q of the model, at most 0; NaN where the row has no softmax or is ignored.
-    float64 for float64 logits, else float32."""
+    """``[...]``: log q of the model, at most 0; NaN where the row has no softmax or is ignored, and
+    where there is no model: of ratios that are given. float64 for float64 logits or ratios, else
+    float32."""
     log_ratio: Tensor
     """``[...]``: log p - log q, before M; NaN where invalid or ignored. dtype as ``log_prob``, to
     which log M is rounded too before the two are compared."""

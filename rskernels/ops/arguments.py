@@ -179,14 +179,18 @@ def layout_argument(
     return check_sharded(name, rows, decisions, is_drawn, others)
 
 
-def temperature_argument(temperature: float) -> float:
-    """Return the temperature as a float in [1e-30, 1e30]."""
-    if type(temperature) is not float:
-        temperature = _number("temperature", temperature, "a number")
-    # Beyond, the scale 1/T of a float32 logit overflows or vanishes.
-    if not 1e-30 <= temperature <= 1e30:
-        raise ValueError(f"temperature must be in [1e-30, 1e30], got {temperature}")
-    return temperature
+def temperature_argument(
+    value: Tensor | float, device: torch.device | None, leading: torch.Size
+) -> Tensor | float:
+    """Return a temperature: a float in range, or a tensor that broadcasts to the rows."""
+    if type(value) is not float:
+        if isinstance(value, Tensor):
+            return _tensor("temperature", value, device, leading, "the logits' leading shape")
+        value = _number("temperature", value)
+    # Not by their names: torch.compile takes a module's floats for numbers that change.
+    if not 1e-30 <= value <= 1e30:
+        raise ValueError(f"temperature must be in [1e-30, 1e30], got {value}")
+    return value
 
 
 def integer_argument(name: str, value: int) -> int:
@@ -211,7 +215,13 @@ def _number(name: str, value: object, accepted: str = "a number or a tensor") ->
         raise ValueError(f"{name} must fit a float64, got {kind}") from None
 
 
-def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.Size) -> Tensor:
+def _tensor(
+    name: str,
+    value: Tensor,
+    device: torch.device | None,
+    shape: torch.Size,
+    of: str = "the decisions' shape",
+) -> Tensor:
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}")
     if device is not None:
@@ -229,8 +239,7 @@ def _tensor(name: str, value: Tensor, device: torch.device | None, shape: torch.
             size not in (1, shape[missing + axis]) for axis, size in enumerate(value.shape)
         ):
             raise ValueError(
-                f"{name} must broadcast to the decisions' shape {list(shape)}, "
-                f"got {list(value.shape)}"
+                f"{name} must broadcast to {of} {list(shape)}, got {list(value.shape)}"
             )
     return value.detach() if value.requires_grad else value
 

@@ -37,7 +37,7 @@ def bind(
     M: Tensor | float | None,
     *,
     targets: Tensor | None,
-    temperature: float,
+    temperature: Tensor | float,
     log_space: bool,
     seed: int | Tensor | None,
     generator: torch.Generator | None,
@@ -54,23 +54,28 @@ def bind(
     take.
     """
     shape = check_logits(logits)
+    leading = shape[:-1]
     blocks = order_argument(order, logits, targets)
     idle = is_idle()
-    is_direct = idle and is_plain(logits, targets, density, M, seed, blocks)
+    is_direct = idle and is_plain(logits, targets, density, M, seed, blocks, temperature)
     device = None if is_direct else logits.device
     if targets is not None:
-        shape = shape[:-1]
+        shape = leading
         check_targets(targets, shape, device)
     density = density_argument(name, density, device, shape, log_space)
     M = M_argument(M, device, shape, log_space)
     key = seed_argument(seed, generator, device or CPU, idle)
+    temperature = temperature_argument(temperature, device, leading)
     law = _record(Law, (
-        density, M, key, check_row_offset(row_offset), temperature_argument(temperature),
+        density, M, key, check_row_offset(row_offset), temperature,
         bool(log_space), model_is_target, integer_argument("ignore_index", ignore_index),
     ))  # fmt: skip
     layout = None
-    if not is_direct and may_be_odd(logits, targets, density, M, key, blocks):
-        others = {"targets": targets, name: density, "M": M, "seed": key, "order": blocks}
+    if not is_direct and may_be_odd(logits, targets, density, M, key, blocks, temperature):
+        others = {
+            "targets": targets, name: density, "M": M, "seed": key, "order": blocks,
+            "temperature": temperature,
+        }  # fmt: skip
         layout = layout_argument("logits", logits, shape, seed is None, others)
     has_reading = is_lazy or blocks is not None
     arguments = (logits, targets, law, is_lazy, blocks) if has_reading else (logits, targets, law)
@@ -83,7 +88,7 @@ def plain_law(
     M: Tensor | float | None,
     seed: int | Tensor | None,
     row_offset: int,
-    temperature: float,
+    temperature: Tensor | float,
     log_space: bool,
     model_is_target: bool,
 ) -> Law | None:

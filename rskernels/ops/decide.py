@@ -26,7 +26,7 @@ def accept_mask(
     M: Tensor | float | None,
     *,
     targets: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: Tensor | float = 1.0,
     log_space: bool = False,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -51,8 +51,8 @@ def accept_mask(
     targets : Tensor, optional
         int64 or int32 ``logits.shape[:-1]``: decide that entry of each row. None, the dense form,
         decides every entry.
-    temperature : float
-        T in [1e-30, 1e30].
+    temperature : Tensor or float
+        T in [1e-30, 1e30]. A tensor broadcasts to ``logits.shape[:-1]``: each row has its own.
     log_space : bool
         Whether ``p_hat`` and ``M`` are natural logarithms.
     seed : int or Tensor, optional
@@ -81,8 +81,9 @@ def accept_mask(
     Tensor
         bool of the decisions' shape, without gradient: ``logits.shape[:-1]`` with targets, else
         ``logits.shape``. A row is rejected that has a NaN or +inf logit or only -inf, a density
-        that is NaN, negative or infinite, an M that is NaN or not above 0, a target of model
-        probability 0 where p_hat > 0, or (on CUDA) a target outside ``[0, V)``.
+        that is NaN, negative or infinite, an M that is NaN or not above 0, a tensor's temperature
+        that is NaN or out of range, a target of model probability 0 where p_hat > 0, or (on CUDA) a
+        target outside ``[0, V)``.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def verify_mask(
     M: Tensor | float | None = None,
     *,
     targets: Tensor | None,
-    temperature: float = 1.0,
+    temperature: Tensor | float = 1.0,
     log_space: bool = False,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -160,7 +161,7 @@ def accept(
     M: Tensor | float | None,
     *,
     targets: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: Tensor | float = 1.0,
     log_space: bool = False,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -187,7 +188,7 @@ def verify(
     M: Tensor | float | None = None,
     *,
     targets: Tensor | None,
-    temperature: float = 1.0,
+    temperature: Tensor | float = 1.0,
     log_space: bool = False,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from rskernels._torch import LOG_PROB, transforms
 from rskernels._torch.fast_path import is_compiling, is_transforming
+from rskernels._torch.schemas import split
 from rskernels._torch.sharded import own_part
+from rskernels._torch.transforms import refuse_tangent
 from rskernels.ops.arguments import (
     check_logits,
     check_targets,
@@ -18,7 +21,7 @@ from rskernels.ops.arguments import (
 
 
 def target_log_prob(
-    logits: Tensor, targets: Tensor, *, temperature: float = 1.0, ignore_index: int = -100
+    logits: Tensor, targets: Tensor, *, temperature: Tensor | float = 1.0, ignore_index: int = -100
 ) -> Tensor:
     """Return log softmax(logits/T) at the targets, differentiable with respect to the logits.
 
@@ -32,8 +35,8 @@ def target_log_prob(
         ``accept_mask``.
     targets : Tensor
         int64 or int32 ``logits.shape[:-1]``.
-    temperature : float
-        T in [1e-30, 1e30].
+    temperature : Tensor or float
+        T in [1e-30, 1e30]. A tensor broadcasts to ``targets`` and gets no gradient.
     ignore_index : int
         Rows with this target give 0 and no gradient.
 
@@ -41,7 +44,8 @@ def target_log_prob(
     -------
     Tensor
         ``logits.shape[:-1]``, at most 0; float64 for float64 logits, else float32. NaN where the
-        row has a NaN or +inf logit or only -inf.
+        row has a NaN or +inf logit or only -inf, or a temperature in a tensor that is NaN or out of
+        range.
 
     Raises
     ------
@@ -50,28 +54,52 @@ def target_log_prob(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     NotImplementedError
-        For a second or a forward-mode derivative, under torch.func.vmap, and for torch.func's
-        transforms inside torch.compile or of a DTensor.
+        For a temperature that requires grad, while gradients are recorded; for a second or a
+        forward-mode derivative, under torch.func.vmap, and for torch.func's transforms inside
+        torch.compile or of a DTensor.
     """
-    check_targets(targets, check_logits(logits)[:-1], logits.device, "a torch.Tensor")
-    temperature = temperature_argument(temperature)
+    leading = check_logits(logits)[:-1]
+    check_targets(targets, leading, logits.device, "a torch.Tensor")
+    if type(temperature) is not float:
+        _refuse_gradient(temperature)
+    temperature = temperature_argument(temperature, logits.device, leading)
     ignore_index = integer_argument("ignore_index", ignore_index)
     layout = None
-    if may_be_odd(logits, targets):
-        layout = layout_argument("logits", logits, targets.shape, False, {"targets": targets})
+    if may_be_odd(logits, targets, temperature):
+        others = {"targets": targets, "temperature": temperature}
+        layout = layout_argument("logits", logits, leading, False, others)
     if layout is None:
         return _target_log_prob(logits, targets, temperature, ignore_index)
+    if isinstance(temperature, Tensor):
+        temperature = layout.cut(temperature)
     part = _target_log_prob(own_part(logits), layout.cut(targets), temperature, ignore_index)
     return layout.whole(part)
 
 
+def _refuse_gradient(temperature: object) -> None:
+    """Raise rather than leave out a gradient that is asked for."""
+    if not isinstance(temperature, Tensor):
+        return
+    if temperature.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            "target_log_prob has no gradient with respect to temperature; give "
+            "temperature.detach(), or use torch.log_softmax(logits / temperature[..., None], -1)"
+            ".gather(...) for it"
+        )
+    refuse_tangent(temperature)
+
+
 def _target_log_prob(
-    logits: Tensor, targets: Tensor, temperature: float, ignore_index: int
+    logits: Tensor, targets: Tensor, temperature: Tensor | float, ignore_index: int
 ) -> Tensor:
-    arguments = (logits, targets, temperature, ignore_index)
+    arguments = (
+        (logits, targets, None, temperature, ignore_index)
+        if type(temperature) is float
+        else (logits, targets, *split(temperature, 1.0), ignore_index)
+    )
     if is_transforming():
         return transforms.target_log_prob(*arguments)
     if is_compiling():
         return LOG_PROB.traced(*arguments)[0]
-    transforms.refuse_tangent(logits)
+    refuse_tangent(logits)
     return LOG_PROB.eager(*arguments)[0]

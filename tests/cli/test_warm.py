@@ -73,7 +73,10 @@ for logits in (torch.randn(6, 700), torch.randn(700, 6).T, torch.randn(2, 3, 200
         (0.1, 2), (tenth, torch.tensor(2.0)), (tenth.double(), torch.full(shape, 2.0))
     ):
         for seed in (1, torch.tensor([1]), -(2**62)):
-            for more in ({}, {"log_space": True}, {"temperature": 2, "row_offset": 1 << 40}):
+            for more in (
+                {}, {"log_space": True}, {"temperature": 2, "row_offset": 1 << 40},
+                {"temperature": tenth}, {"temperature": tenth.double()},
+            ):
                 more = {**more, "seed": seed, "targets": targets}
                 rskernels.accept_mask(logits, p, M, **more)
                 rskernels.accept_mask(logits, p, M, assume_finite=True, **more)
@@ -88,8 +91,10 @@ for logits in (torch.randn(6, 700), torch.randn(700, 6).T, torch.randn(2, 3, 200
     rskernels.verify_mask(logits, 0.1, 2.0, targets=targets, order=order, seed=1)
     leaf = logits.clone().requires_grad_()
     rskernels.target_log_prob(leaf, targets).sum().backward()
+    rskernels.target_log_prob(leaf, targets, temperature=tenth).sum().backward()
     for ratios in (logits[..., 0], logits[..., 0].double(), logits[..., 0].bfloat16()):
         rskernels.bernoulli_mask(ratios, M, seed=1)
+        rskernels.bernoulli(ratios, M, seed=1)
 print([kernel.__name__ for kernel in made() if sum(kernel.stats.cache_misses.values())])
 """
 

@@ -81,12 +81,40 @@ def check_decisions(mesh, placements, logits, targets, density):
         got = rskernels.verify_mask(rows, p_hat, M, targets=index, **LAW)
         want = rskernels.verify_mask(logits, plain, 1.5, targets=targets, **LAW)
         assert_whole(got, want, placements)
+    check_temperatures(mesh, placements, logits, targets, density)
     columns = torch.rand(logits.shape[-1], generator=torch.Generator().manual_seed(5))
     got = rskernels.accept_mask(rows, place(columns, copied), 1.5, **LAW)
     assert_whole(got, rskernels.accept_mask(logits, columns, 1.5, **LAW), placements)
     got = rskernels.bernoulli_mask(rows, place(logits.exp()), seed=torch.tensor([3]), row_offset=7)
     want = rskernels.bernoulli_mask(logits, logits.exp(), seed=3, row_offset=7)
     assert_whole(got, want, placements)
+    got = rskernels.bernoulli(rows, place(logits.exp()), seed=torch.tensor([3]), row_offset=7)
+    want = rskernels.bernoulli(logits, logits.exp(), seed=3, row_offset=7)
+    for part, whole in zip(got[:3], want[:3], strict=True):
+        assert_whole(part, whole, placements)
+    assert_whole(got.counts, want.counts, copied)
+    torch.testing.assert_close(got.excess.to_local(), want.excess)
+
+
+def check_temperatures(mesh, placements, logits, targets, density):
+    """Compare rows at temperatures of their own: cut as they are, replicated, and broadcast."""
+    copied, rows = [Replicate()] * mesh.ndim, distribute(logits, mesh, placements)
+    index = distribute(targets, mesh, placements)
+    each = 0.2 + 2 * density
+    each.view(-1)[1:2] = torch.nan
+    for plain, how in ((each, placements), (each, copied), (each[..., :1], copied)):
+        if not plain.numel():
+            continue
+        temperature, law = distribute(plain, mesh, how), {"seed": 3, "row_offset": 5}
+        for form, cut in ((targets, index), (None, None)):
+            got = rskernels.accept(rows, 0.2, 1.5, targets=cut, temperature=temperature, **law)
+            want = rskernels.accept(logits, 0.2, 1.5, targets=form, temperature=plain, **law)
+            for part, whole in zip(got[:3], want[:3], strict=True):
+                assert_whole(part, whole, placements)
+            assert_whole(got.counts, want.counts, copied)
+        got = rskernels.target_log_prob(rows, index, temperature=temperature)
+        want = rskernels.target_log_prob(logits, targets, temperature=plain)
+        assert_whole(got, want, placements)
 
 
 def check_gradient(mesh, placements, logits, targets, density):
@@ -167,6 +195,11 @@ def check_refusals(mesh):
     refuse(TypeError, "targets is a DTensor, logits is not", logits, targets=place(targets), seed=0)
     with pytest.raises(TypeError, match="targets is a DTensor, logits is not"):
         rskernels.target_log_prob(logits, place(targets))
+    refuse(TypeError, "temperature is a plain tensor", p_hat=0.2, temperature=density, seed=0)
+    refuse(
+        ValueError, r"temperature must be placed \[Shard\(dim=0\)\], as logits, or replicated",
+        temperature=place(density, by_next), seed=0,
+    )  # fmt: skip
     one = place(logits[:1, 0])
     refuse(TypeError, "targets is a plain tensor", one, targets=targets[:1, 0], seed=0)
     refuse(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rskernels.envelope import Envelope
+from rskernels.ops import bernoulli
 
 from ..support.states import columns
 
@@ -257,3 +258,18 @@ def test_fork():
         os._exit(0 if envelope.seen.sum() == 501 else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert envelope.seen.sum() == 500
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_report_agrees_with_what_was_decided_of_ratios(dtype):
+    log_ratio = torch.randn(2000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    log_ratio[::50] = math.nan
+    envelope = Envelope("fixed", M=1.7)
+    seen = bernoulli(log_ratio, envelope.M(), seed=4)
+    envelope.update(seen.log_ratio, accepted=seen.mask)
+    report = envelope.report().overall
+    accepted, violations, invalid, _ = seen.counts.tolist()
+    assert (report["seen"], report["invalid"]) == (2000, invalid)
+    assert report["violations"] == violations > 0
+    assert report["observed_acceptance"] == pytest.approx(accepted / 2000)
+    assert report["delta"] == pytest.approx((seen.excess[0] / seen.excess[1]).item(), rel=1e-6)

@@ -159,3 +159,14 @@ def test_bernoulli(backend, N):
     for n in range(0, N, N // 8):
         alone = backend.bernoulli(log_ratio[n:], seed=2, row_offset=5 + n, stream=3)
         assert torch.equal(alone, whole[n:])
+        seen = backend.decide_ratios(log_ratio[n:], seed=2, row_offset=5 + n, stream=3)
+        assert torch.equal(seen.mask, whole[n:])
+
+
+def test_the_accounts_of_ratios_do_not_depend_on_threads(cpu, threads):
+    log_ratio = torch.randn(300_000, generator=torch.Generator().manual_seed(0))
+    seen = []
+    for count in (1, 2, 5):
+        threads(count)
+        seen.append(cpu.decide_ratios(log_ratio, 1.5, seed=2))
+    assert all(same_bits(one, seen[0]) for one in seen)

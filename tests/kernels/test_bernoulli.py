@@ -1,4 +1,4 @@
-"""``bernoulli_mask``: the decision alone, for ratios that the caller has."""
+"""``bernoulli_mask`` and ``bernoulli``: decisions about ratios that the caller has."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 
 import rskernels
 
+from ..support.bits import same_bits
 from ..support.cases import draw_case
 from ..support.layouts import layouts
 
@@ -15,6 +16,67 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 def unit_spread(shape, dtype=torch.float32, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def assert_accounted(backend, log_ratio, M=1.0, **law):
+    """Compare what is counted and summed with float64 sums, and return it."""
+    got = backend.decide_ratios(log_ratio, M, **law)
+    dtype = torch.float64 if log_ratio.dtype == torch.float64 else torch.float32
+    log_M = torch.as_tensor(M, dtype=torch.float64)
+    log_M = (log_M if law.get("log_space") else log_M.log()).expand(log_ratio.shape)
+    given = log_ratio.to(dtype)
+    valid = (given < math.inf) & (log_M > -math.inf)
+    assert torch.equal(got.mask, backend.bernoulli(log_ratio, M, **law))
+    assert same_bits(got.log_ratio, torch.where(valid, given, math.nan))
+    log_r = torch.where(valid, given.double() - log_M.to(dtype).double(), -math.inf)
+    counts = [got.mask.sum(), (log_r > 0).sum(), (~valid).sum(), 0]
+    assert got.counts.tolist() == list(map(int, counts))
+    assert got.counts.dtype == torch.int64
+    r = log_r.exp()
+    want = torch.stack([(r - 1).clamp(min=0).sum(), r.sum()])
+    torch.testing.assert_close(got.excess, want, rtol=1e-12, atol=1e-300)
+    return got
+
+
+@pytest.mark.parametrize("N", [0, 1, 15, 16, 17, 1023, 1024, 1025, 5000])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_counts_and_excess(backend, N, dtype):
+    log_ratio = unit_spread(N, dtype)
+    log_ratio[3::97] = math.nan
+    log_ratio[5::97] = math.inf
+    log_ratio[6::97] = -math.inf
+    seen = assert_accounted(backend, log_ratio, 1.3, seed=4, row_offset=9, stream=2)
+    assert N < 1000 or (seen.counts[:3] > 0).all()
+
+
+@pytest.mark.parametrize("log_space", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_counts_against_an_M_of_each_row(backend, dtype, log_space):
+    M = torch.tensor([math.nan, -math.inf, math.inf, 0.0, -1.0, 0.5, 2.0], dtype=dtype)
+    log_ratio = unit_spread((300, 7))
+    seen = assert_accounted(backend, log_ratio, M, seed=4, log_space=log_space)
+    assert seen.counts[2] == 300 * (2 if log_space else 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_M_that_equals_the_largest_ratio_is_not_violated(backend, dtype):
+    log_ratio = unit_spread(200, dtype, seed=2)
+    M = log_ratio.double().max().exp().item()
+    seen = assert_accounted(backend, log_ratio, M, seed=0)
+    if dtype != torch.float64:
+        # As float64 the logarithm of M may be less, by the rounding of exp and log.
+        assert seen.counts[1] == 0
+        assert seen.excess[0] == 0
+
+
+@pytest.mark.parametrize("log_M", [0.0, 1e300, -1e300, math.inf])
+def test_ends_of_ratios_and_M(backend, log_M):
+    log_ratio = torch.tensor([800.0, 3e38, -3e38, -math.inf, 0.0])
+    seen = backend.decide_ratios(log_ratio, log_M, log_space=True, seed=0)
+    log_r = log_ratio.double() - log_M
+    assert torch.equal(seen.mask, log_r >= 0)
+    assert seen.counts.tolist() == [seen.mask.sum(), (log_r > 0).sum(), 0, 0]
+    assert seen.excess.tolist() == [(log_r.exp() - 1).clamp(min=0).sum(), log_r.exp().sum()]
 
 
 # A unit of the CPU kernel is 1024 rows, and so is a program of the Triton kernel.
@@ -99,6 +161,33 @@ def test_streams_seeds_and_rows_are_separate(backend):
         for other in masks[:i]:
             # 512 expected; 7 standard deviations.
             assert 400 < (one ^ other).sum() < 624
+
+
+def test_the_public_record():
+    log_ratio = unit_spread((30, 4)).requires_grad_()
+    law = {"seed": 3, "row_offset": 2, "stream": 1}
+    seen = rskernels.bernoulli(log_ratio, 1.5, **law)
+    assert isinstance(seen, rskernels.Acceptance)
+    assert torch.equal(seen.mask, rskernels.bernoulli_mask(log_ratio, 1.5, **law))
+    assert torch.equal(seen.log_ratio, log_ratio.detach())
+    assert same_bits(seen.log_prob, torch.full((30, 4), math.nan))
+    assert not any(part.requires_grad for part in seen)
+    in_log_space = rskernels.bernoulli(log_ratio, math.log(1.5), log_space=True, **law)
+    assert same_bits(seen, in_log_space)
+    plain = rskernels.bernoulli(log_ratio, seed=3)
+    assert same_bits(plain, rskernels.bernoulli(log_ratio, 1.0, seed=3))
+
+
+def test_ratios_of_a_model_are_counted_as_accept_counts_them():
+    logits, targets, log_p = draw_case((50, 9))
+    logits[3, 2] = math.nan
+    law = {"log_space": True, "seed": 6}
+    seen = rskernels.accept(logits, log_p, 0.2, targets=targets, **law)
+    alone = rskernels.bernoulli(seen.log_ratio, 0.2, **law)
+    assert same_bits(alone.log_ratio, seen.log_ratio)
+    assert torch.equal(alone.mask, seen.mask)
+    assert torch.equal(alone.counts, seen.counts)
+    torch.testing.assert_close(alone.excess, seen.excess, rtol=1e-12, atol=0)
 
 
 def test_public_function():

@@ -49,10 +49,10 @@ TEMPERATURE_CASES = [
     (ValueError, r"in \[1e-30, 1e30\], got 1e-31", 1e-31),
     (ValueError, r"in \[1e-30, 1e30\], got 1e\+31", 1e31),
     (ValueError, r"temperature must fit a float64, got an int of 2001 bits", 2**2000),
-    (TypeError, r"temperature must be a number, got str", "1"),
-    (TypeError, r"temperature must be a number, got bool", True),
-    (TypeError, r"temperature must be a number, got Tensor", torch.tensor(1.0)),
-    (TypeError, r"temperature must be a number, got NoneType", None),
+    (TypeError, r"temperature must be a number or a tensor, got str", "1"),
+    (TypeError, r"temperature must be a number or a tensor, got bool", True),
+    (TypeError, r"temperature must be float32, .*, got torch.int64", TARGETS),
+    (TypeError, r"temperature must be a number or a tensor, got NoneType", None),
 ]
 # (argument, error, message, value) for the functions that decide with targets.
 LAW_CASES = [

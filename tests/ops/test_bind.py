@@ -45,12 +45,15 @@ def test_records_have_all_their_fields(targets):
 
 def test_tensors_stay_and_are_detached():
     density = torch.rand(4, requires_grad=True)
-    M, seed = torch.tensor(2.0), torch.tensor([3])
-    law = call(density, M, seed=seed).arguments[2]
+    M, seed, temperature = torch.tensor(2.0), torch.tensor([3]), torch.rand(4)
+    law = call(density, M, seed=seed, temperature=temperature).arguments[2]
     assert law.density.data_ptr() == density.data_ptr()
     assert not law.density.requires_grad
     assert law.M is M
     assert law.seed is seed
+    assert law.temperature is temperature
+    temperature.requires_grad_()
+    assert not call(temperature=temperature).arguments[2].temperature.requires_grad
 
 
 def test_a_seed_is_drawn_where_none_is_given():
@@ -77,6 +80,7 @@ def test_how_a_row_is_read_is_left_out_where_it_is_read_whole():
         {"density": torch.nn.Parameter(torch.rand(4))},
         {"M": torch.nn.Parameter(torch.tensor(2.0))},
         {"seed": torch.nn.Parameter(torch.tensor(3), requires_grad=False)},
+        {"temperature": torch.nn.Parameter(torch.ones(4))},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -99,6 +103,8 @@ ELSEWHERE = torch.empty(4, device="meta")
     [
         ({"density": SPARSE}, TypeError, "p_hat must be a strided tensor"),
         ({"M": SPARSE}, TypeError, "M must be a strided tensor"),
+        ({"temperature": SPARSE}, TypeError, "temperature must be a strided tensor"),
+        ({"temperature": ELSEWHERE}, ValueError, "temperature is on meta, the decisions on cpu"),
         ({"density": ELSEWHERE}, ValueError, "p_hat is on meta, the decisions on cpu"),
         ({"M": ELSEWHERE}, ValueError, "M is on meta, the decisions on cpu"),
         ({"targets": ELSEWHERE.long()}, ValueError, "targets are on meta, logits on cpu"),

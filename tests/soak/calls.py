@@ -92,6 +92,7 @@ def masks(rng, name="accept_mask"):
             cut = len(rows.logits) // 2
             law = more | {"targets": rows.targets[cut:], "M": _part(more["M"], cut)}
             law["row_offset"] += cut
+            law["temperature"] = _part(law["temperature"], cut)
             part = mask(rows.logits[cut:], _part(rows.density, cut), **law)
             assert torch.equal(part, whole[cut:])
 
@@ -149,9 +150,14 @@ def bernoulli(rng):
     M = 0.3 if law["log_space"] else 1.3
 
     def call():
-        return rskernels.bernoulli_mask(log_ratio, M, stream=stream, **law)
+        seen = rskernels.bernoulli(log_ratio, M, stream=stream, **law)
+        return rskernels.bernoulli_mask(log_ratio, M, stream=stream, **law), *seen
 
-    def check(result):
+    def check(results):
+        result, mask, _, kept, counts, _ = results
+        assert torch.equal(mask, result)
+        assert counts[0] == mask.sum()
+        assert counts[2] == kept.isnan().sum()
         if rows.is_compared:
             log_u = rskernels.uniforms(
                 log_ratio.shape, seed=law["seed"], row_offset=law["row_offset"], stream=stream
@@ -317,7 +323,7 @@ def sampling(rng):
 CASES = {
     "accept": accept,
     "accept_mask": masks,
-    "bernoulli_mask": bernoulli,
+    "bernoulli": bernoulli,
     "dense": dense,
     "dense_mask": dense_mask,
     "envelope": envelope,

@@ -57,7 +57,7 @@ def draw_rows(rng, dense=False):
         "M": M,
         "seed": int(rng.integers(-(2**63), 2**63 - 1)),
         "row_offset": int(rng.integers(2**40)),
-        "temperature": float(rng.choice([0.5, 1.0, 2.0])),
+        "temperature": draw_temperature(rng, leading),
         "log_space": log_space,
     }
     return Rows(logits, targets, density, law)
@@ -73,6 +73,16 @@ def draw_density(rng, shape, scale, log_space, least=0.0):
     values = scale * (least + rng.random(shape))
     with np.errstate(divide="ignore"):
         values = np.log(values) if log_space else values
+    return torch.from_numpy(values.astype(rng.choice(["float32", "float64"])))
+
+
+def draw_temperature(rng, rows):
+    """Return a number or one number a row, of which now and then one is none."""
+    if rng.random() < 0.6:
+        return float(rng.choice([0.5, 1.0, 2.0]))
+    values = 0.3 + 2.0 * rng.random(rows)
+    if rng.random() < 0.2 and values.size > 0:
+        values.reshape(-1)[rng.integers(values.size)] = rng.choice([np.nan, 0.0, np.inf])
     return torch.from_numpy(values.astype(rng.choice(["float32", "float64"])))
 
 

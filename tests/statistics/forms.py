@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 TEMPERATURE = 0.6
+TEMPERATURES = torch.tensor([TEMPERATURE, 2.5])  # of rows in turns
 ROW = torch.tensor([0.0, 1.0, -0.5])
 # Long enough to be decided before its end.
 LONG_ROW = torch.sin(torch.arange(float(1 << 14)))
@@ -44,6 +45,15 @@ def target(subject, rows, ratio, M, *, logits=ROW, model_is_target=False, **law)
     )  # fmt: skip
 
 
+def target_each(subject, rows, ratio, M, **law):
+    temperature = TEMPERATURES.repeat(-(-rows // 2))[:rows]
+    q = (ROW / temperature[:, None]).softmax(-1)[:, TARGET]
+    return subject.mask(
+        ROW.expand(rows, -1), torch.full((rows,), TARGET), ratio * M * q, M,
+        temperature=temperature, is_lazy=True, **law,
+    )  # fmt: skip
+
+
 def verify(subject, rows, ratio, M, **law):
     return target(subject, rows, ratio, M, model_is_target=True, **law)
 
@@ -55,6 +65,14 @@ def dense(subject, rows, ratio, M, *, model_is_target=False, **law):
         ENTRIES.expand(rows, -1), None, density, M,
         temperature=TEMPERATURE, model_is_target=model_is_target, **law,
     ).flatten()  # fmt: skip
+
+
+def dense_each(subject, rows, ratio, M, **law):
+    temperature = TEMPERATURES.repeat(-(-rows // 2))[:rows]
+    density = ratio * M * (ENTRIES / temperature[:, None]).softmax(-1)
+    return subject.mask(
+        ENTRIES.expand(rows, -1), None, density, M, temperature=temperature, **law
+    ).flatten()
 
 
 def dense_verify(subject, rows, ratio, M, **law):
@@ -71,6 +89,11 @@ FORMS = {
     "dense": Form(dense, len(ENTRIES), 1 << 17),
     "dense_verify": Form(dense_verify, len(ENTRIES), 1 << 17),
     "bernoulli": Form(bernoulli, 1, 1 << 16),
+}
+# With a temperature of each row.
+EACH_FORMS = {
+    "target_each": Form(target_each, 1, 1 << 6),
+    "dense_each": Form(dense_each, len(ENTRIES), 1 << 17),
 }
 # What lazy decisions read in part.
 LONG_FORMS = {

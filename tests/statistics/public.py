@@ -11,6 +11,7 @@ class Public:
 
     def mask(self, logits, targets, density, M=1.0, *, model_is_target=False, is_lazy=False, **law):
         logits, targets, density, M = map(self._place, (logits, targets, density, M))
+        law = {name: self._place(value) for name, value in law.items()}
         if model_is_target:
             # It always stops reading a row that is decided.
             return rskernels.verify_mask(logits, density, M, targets=targets, **law).cpu()
@@ -20,8 +21,13 @@ class Public:
     def decide(self, logits, targets, density, M=1.0, *, model_is_target=False, **law):
         call = rskernels.verify if model_is_target else rskernels.accept
         logits, targets, density, M = map(self._place, (logits, targets, density, M))
+        law = {name: self._place(value) for name, value in law.items()}
         seen = call(logits, density, M, targets=targets, **law)
         return rskernels.Acceptance(*(part.cpu() for part in seen))
 
     def bernoulli(self, log_ratio, M=1.0, **law):
         return rskernels.bernoulli_mask(*map(self._place, (log_ratio, M)), **law).cpu()
+
+    def decide_ratios(self, log_ratio, M=1.0, **law):
+        seen = rskernels.bernoulli(*map(self._place, (log_ratio, M)), **law)
+        return rskernels.Acceptance(*(part.cpu() for part in seen))

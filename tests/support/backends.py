@@ -49,6 +49,12 @@ class Backend:
         log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))
         return self.kernels.bernoulli(log_ratio, M, seed, row_offset, stream, log_space).cpu()
 
+    def decide_ratios(self, log_ratio, M=1.0, *, seed=0, row_offset=0, stream=0, log_space=False):
+        log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))
+        seen = self.kernels.decide_ratios(log_ratio, M, seed, row_offset, stream, log_space)
+        mask, log_ratio, counts, excess = (part.cpu() for part in seen)
+        return Acceptance(mask, torch.full_like(log_ratio, torch.nan), log_ratio, counts, excess)
+
     def log_prob(self, logits, targets, temperature=1.0, ignore_index=-100):
         result = self._totals(logits, targets, temperature, ignore_index)
         return (result if self.name == "reference" else result[0]).cpu()
@@ -61,7 +67,7 @@ class Backend:
         _, totals = self._totals(logits, targets, temperature, ignore_index)
         upstream, logits, targets = (self.place(t) for t in (upstream, logits, targets))
         return self.kernels.target_log_prob_backward(
-            upstream, logits, targets, totals, temperature, ignore_index
+            upstream, logits, targets, totals, self.place(temperature), ignore_index
         ).cpu()
 
     def philox(self, counter, key):
@@ -71,11 +77,12 @@ class Backend:
 
     def _law(self, logits, targets, density, M=1.0, *, seed=0, **law):
         logits, targets, density, M, seed = map(self.place, (logits, targets, density, M, seed))
+        law = {name: self.place(value) for name, value in law.items()}
         return logits, targets, Law(density, M, seed, **law)
 
     def _totals(self, logits, targets, temperature, ignore_index):
         return self.kernels.target_log_prob(
-            self.place(logits), self.place(targets), temperature, ignore_index
+            self.place(logits), self.place(targets), self.place(temperature), ignore_index
         )
 
 

@@ -31,7 +31,7 @@ def decide(logits, targets):
         *rskernels.accept(logits, 0.02, 1.5, targets=targets, seed=4),
         *rskernels.verify(logits, 0.02, targets=None, seed=4),
         rskernels.accept_mask(logits, 0.02, 1.5, targets=targets, seed=4),
-        rskernels.bernoulli_mask(logits, 2.0, seed=4),
+        *rskernels.bernoulli(logits, 2.0, seed=4),
         rskernels.target_log_prob(logits, targets),
     )
 

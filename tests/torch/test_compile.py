@@ -34,7 +34,8 @@ def test_layouts(compiled, draw_inputs, layout):
     def decide(logits, targets):
         seen = rskernels.accept(logits, 0.2, 1.5, targets=targets, seed=9)
         dense = rskernels.accept(logits, 0.2, 1.5, seed=9)
-        return (*seen, *dense, rskernels.bernoulli_mask(logits, seed=9))
+        ratios = rskernels.bernoulli(logits, seed=9)
+        return (*seen, *dense, rskernels.bernoulli_mask(logits, seed=9), *ratios)
 
     arguments = draw_inputs(layout)
     assert same_bits(compiled(decide)(*arguments), decide(*arguments))
@@ -191,6 +192,29 @@ def test_gradient_with_changing_temperature(counted, draw_inputs):
         (got, got_gradient), (want, want_gradient) = seen
         torch.testing.assert_close(got, want)
         torch.testing.assert_close(got_gradient, want_gradient)
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_a_temperature_of_each_row(counted, draw_inputs, dynamic):
+    def step(logits, targets, temperature, M):
+        law = {"temperature": temperature, "seed": 9}
+        seen = rskernels.accept(logits, 0.2, M, targets=targets, **law)
+        dense = rskernels.accept(logits, 0.2, M, **law)
+        log_prob = rskernels.target_log_prob(logits, targets, temperature=temperature)
+        return log_prob, *seen, *dense
+
+    logits, targets = draw_inputs()
+    fast, counter = counted(step, dynamic=dynamic)
+    for at, M in enumerate((1.5, 1.7, 1.9)):
+        temperature = torch.linspace(0.3, 2.0 + at, targets.numel()).view(targets.shape)
+        results = []
+        for function in (fast, step):
+            leaf = logits.clone().requires_grad_()
+            log_prob, *decided = function(leaf, targets, temperature, M)
+            log_prob.square().sum().backward()
+            results.append((log_prob.detach(), *decided, leaf.grad))
+        assert same_bits(*results)
     assert counter.frame_count <= 2
 
 

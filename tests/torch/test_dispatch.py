@@ -12,16 +12,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import rskernels
 from rskernels._torch import devices
 from rskernels._torch.fast_path import is_idle, is_plain
-from rskernels.ops import bernoulli, decide
+from rskernels.ops import decide, ratios
 
 N, V = 64, 5
 CALLS = {
     "mask": lambda z, targets: rskernels.accept_mask(z, 0.2, 1.5, targets=targets, seed=3),
     "decide": lambda z, targets: rskernels.accept(z, 0.2, 1.5, targets=targets, seed=3).mask,
     "bernoulli": lambda z, targets: rskernels.bernoulli_mask(z, 1.5, seed=3),
+    "decide_ratios": lambda z, targets: rskernels.bernoulli(z, 1.5, seed=3).mask,
 }
 # Where the record of each operation is looked up.
-MODULES = {"mask": decide, "decide": decide, "bernoulli": bernoulli}
+MODULES = {"mask": decide, "decide": decide, "bernoulli": ratios, "decide_ratios": ratios}
 
 
 class DispatchMode(TorchDispatchMode):

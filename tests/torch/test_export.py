@@ -28,7 +28,8 @@ class Step(torch.nn.Module):
         seen = rskernels.verify(logits, 0.2, targets=targets, **law)
         log_prob = rskernels.target_log_prob(logits, targets)
         bernoulli = rskernels.bernoulli_mask(log_prob, 0.3, seed=self.seed)
-        return mask, dense, seen.mask, seen.log_ratio, seen.counts, log_prob, bernoulli
+        counts = rskernels.bernoulli(log_prob, 0.3, seed=self.seed).counts
+        return mask, dense, seen.mask, seen.log_ratio, seen.counts, log_prob, bernoulli, counts
 
 
 class SeededStep(torch.nn.Module):
@@ -94,9 +95,15 @@ def test_a_program_saved_loaded_and_lowered(strict):
 @pytest.mark.parametrize("strict", [False, True])
 def test_the_graph_holds_the_operators(strict):
     calls = [str(node.target) for node in export(Step(None), batch(16), strict).graph.nodes]
-    for name, count in (("mask", 2), ("decide", 1), ("target_log_prob", 1), ("bernoulli", 1)):
+    for name, count in (
+        ("mask", 2),
+        ("decide", 1),
+        ("target_log_prob", 1),
+        ("bernoulli", 1),
+        ("decide_ratios", 1),
+    ):
         assert calls.count(f"rskernels.{name}.default") == count
-    assert calls.count("aten.randint.default") == 4
+    assert calls.count("aten.randint.default") == 5
     assert not any("functorch" in call for call in calls)
 
 

@@ -25,18 +25,20 @@ def test_decisions(draw_inputs, op, form, kind, layout, dtype):
     head = (logits, targets if form == "target" else None)
     if kind == "numbers":
         values = (None, -2.0, None, -1.0, None, 3)
-        check(op, *head, *values, 5, 0.7, True, False, -1)
+        check(op, *head, *values, *(5, None, 0.7, True, False, -1))
     elif kind == "tensors":
         M, seed = torch.tensor(2.0), torch.tensor([3])
         lazy = (-100, True, torch.tensor([0])) if (op, form) == ("mask", "target") else ()
         values = (density, 0.0, M, 0.0, seed, 0)
-        check(op, *head, *values, 5, 0.7, False, True, *lazy)
+        temperature = torch.full(targets.shape, 0.7)
+        check(op, *head, *values, *(5, temperature, 1.0, False, True), *lazy)
     else:
         check(op, *head, density)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), KINDS)
-def test_bernoulli(draw_inputs, kind, layout, dtype):
+@pytest.mark.parametrize("op", ["bernoulli", "decide_ratios"])
+def test_ratios(draw_inputs, op, kind, layout, dtype):
     log_ratio, _ = draw_inputs(layout, DTYPES[dtype])
     if kind == "numbers":
         arguments = (None, 2.0, None, 3, 5, 1, False)
@@ -45,18 +47,19 @@ def test_bernoulli(draw_inputs, kind, layout, dtype):
     else:
         M = torch.full(log_ratio.shape, 0.5)
         arguments = (M, 0.0, torch.tensor([3]), 0, 5, 1, True)
-    check("bernoulli", log_ratio, *arguments)
+    check(op, log_ratio, *arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_target_log_prob(draw_inputs, layout, dtype):
     logits, targets = draw_inputs(layout, DTYPES[dtype])
     targets = targets.int() if dtype == "bfloat16" else targets
-    check("target_log_prob", logits.detach().requires_grad_(), targets, 0.7, -100)
+    each = torch.full(targets.shape, 0.7) if dtype == "float32" else None
+    check("target_log_prob", logits.detach().requires_grad_(), targets, each, 0.7, -100)
     with torch.no_grad():
-        log_prob, totals = OPS.target_log_prob(logits, targets, 0.7, -100)
+        log_prob, totals = OPS.target_log_prob(logits, targets, each, 0.7, -100)
     upstream = torch.ones_like(log_prob)
-    check("target_log_prob_backward", upstream, logits, targets, totals, 0.7, -100)
+    check("target_log_prob_backward", upstream, logits, targets, totals, each, 0.7, -100)
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
@@ -66,16 +69,17 @@ def test_decisions_of_dynamic_numbers(draw_inputs, op, form, where):
     logits, targets = draw_inputs(where)
     numbers = torch.tensor([0.2, 2.0, 0.7], dtype=torch.float64)
     targets = targets if form == "target" else None
-    rest = (None, 1.0, None, 1.0, None, 3, 5, 1.0, False, False, -100)
+    rest = (None, 1.0, None, 1.0, None, 3, 5, None, 1.0, False, False, -100)
     lazy = (False, None) if op == "dynamic_mask" else ()
     check(op, numbers, logits, targets, *rest, *lazy)
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
-def test_bernoulli_of_a_dynamic_number(draw_inputs, where):
+@pytest.mark.parametrize("op", ["bernoulli", "decide_ratios"])
+def test_ratios_to_a_dynamic_number(draw_inputs, op, where):
     numbers = torch.tensor([0.7], dtype=torch.float64)
     rest = (None, 1.0, None, 3, 5, 1, False)
-    check("dynamic_bernoulli", numbers, draw_inputs(where)[0], *rest)
+    check(f"dynamic_{op}", numbers, draw_inputs(where)[0], *rest)
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
@@ -83,8 +87,8 @@ def test_target_log_prob_of_dynamic_numbers(draw_inputs, where):
     logits, targets = draw_inputs(where)
     numbers = torch.tensor([0.7], dtype=torch.float64)
     leaf = logits.detach().requires_grad_()
-    check("dynamic_target_log_prob", numbers, leaf, targets, 1.0, -100)
+    check("dynamic_target_log_prob", numbers, leaf, targets, None, 1.0, -100)
     with torch.no_grad():
-        log_prob, totals = OPS.target_log_prob(logits, targets, 0.7, -100)
-    arguments = (numbers, torch.ones_like(log_prob), logits, targets, totals, 1.0, -100)
+        log_prob, totals = OPS.target_log_prob(logits, targets, None, 0.7, -100)
+    arguments = (numbers, torch.ones_like(log_prob), logits, targets, totals, None, 1.0, -100)
     check("dynamic_target_log_prob_backward", *arguments)

@@ -11,27 +11,32 @@ DECLARED = {
     "mask": (
         "(Tensor logits, Tensor? targets, Tensor? density, float density_value=1., "
         "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "
-        "SymInt row_offset=0, float temperature=1., bool log_space=False, "
-        "bool model_is_target=False, int ignore_index=-100, bool is_lazy=False, "
-        "Tensor? order=None) -> Tensor"
+        "SymInt row_offset=0, Tensor? temperature=None, float temperature_value=1., "
+        "bool log_space=False, bool model_is_target=False, int ignore_index=-100, "
+        "bool is_lazy=False, Tensor? order=None) -> Tensor"
     ),
     "decide": (
         "(Tensor logits, Tensor? targets, Tensor? density, float density_value=1., "
         "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "
-        "SymInt row_offset=0, float temperature=1., bool log_space=False, "
-        "bool model_is_target=False, int ignore_index=-100) "
+        "SymInt row_offset=0, Tensor? temperature=None, float temperature_value=1., "
+        "bool log_space=False, bool model_is_target=False, int ignore_index=-100) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
     "bernoulli": (
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
         "SymInt row_offset, int stream, bool log_space) -> Tensor"
     ),
+    "decide_ratios": (
+        "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
+        "SymInt row_offset, int stream, bool log_space) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
     "target_log_prob": (
-        "(Tensor logits, Tensor targets, float temperature, int ignore_index) -> (Tensor, Tensor)"
+        "(Tensor logits, Tensor targets, Tensor? temperature=None, float temperature_value=1., "
+        "int ignore_index=-100) -> (Tensor, Tensor)"
     ),
     "target_log_prob_backward": (
-        "(Tensor upstream, Tensor logits, Tensor targets, Tensor totals, float temperature, "
-        "int ignore_index) -> Tensor"
+        "(Tensor upstream, Tensor logits, Tensor targets, Tensor totals, "
+        "Tensor? temperature=None, float temperature_value=1., int ignore_index=-100) -> Tensor"
     ),
 }
 
@@ -62,7 +67,9 @@ def test_the_dynamic_operator_takes_the_same_after_its_numbers(name):
 def test_what_may_be_dynamic_is_every_float(name):
     names = [SCHEMAS[name].fields[place].name for place in SCHEMAS[name].number_places]
     floats = [one.name for one in getattr(OPS, name).default._schema.arguments]
-    assert names == [one for one in floats if one in ("density_value", "M_value", "temperature")]
+    assert names == [
+        one for one in floats if one in ("density_value", "M_value", "temperature_value")
+    ]
 
 
 def test_a_number_and_a_tensor_have_fields_of_their_own():

@@ -26,6 +26,7 @@ def call_all(logits, targets=TARGETS, p_hat=0.2, M=1.5, seed=3):
         rskernels.accept_mask(logits, p_hat, M, targets=targets, **law),
         rskernels.verify_mask(logits, p_hat, M, targets=None, **law),
         rskernels.bernoulli_mask(logits, M, seed=seed),
+        *rskernels.bernoulli(logits, M, seed=seed),
         rskernels.target_log_prob(logits, targets),
     )
 
@@ -85,7 +86,7 @@ def test_parameters():
     parameter = torch.nn.Parameter(draw_logits())
     seen = call_all(parameter)
     assert same_bits(seen, call_all(draw_logits()))
-    assert [part.requires_grad for part in seen] == [False] * 13 + [True]
+    assert [part.requires_grad for part in seen] == [False] * 18 + [True]
     assert not any(isinstance(part, torch.nn.Parameter) for part in seen)
     buffer = torch.nn.Buffer(draw_logits())
     assert same_bits(call_all(buffer), call_all(draw_logits()))
@@ -108,7 +109,7 @@ def test_subclasses_that_keep_memory(kind):
 def test_torch_function_sees_the_operators():
     Logged.calls = ()
     call_all(draw_logits().as_subclass(Logged))
-    for name in ("mask", "decide", "bernoulli", "target_log_prob"):
+    for name in ("mask", "decide", "bernoulli", "decide_ratios", "target_log_prob"):
         assert f"rskernels.{name}.default" in Logged.calls
 
 
@@ -117,11 +118,11 @@ def test_torch_dispatch_sees_the_operators():
     seen = call_all(Wrapped(draw_logits()))
     assert all(type(part) is Wrapped for part in seen)
     assert same_bits(unwrapped(seen), call_all(draw_logits()))
-    for name in ("mask", "decide", "bernoulli", "target_log_prob"):
+    for name in ("mask", "decide", "bernoulli", "decide_ratios", "target_log_prob"):
         assert f"rskernels.{name}.default" in Wrapped.calls
 
 
-@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed"])
+@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed", "temperature"])
 def test_a_wrapper_among_the_other_arguments(name):
     value = {"targets": TARGETS, "seed": torch.tensor(3)}.get(name, torch.tensor(0.3))
     law = {"p_hat": 0.2, "M": 1.5, "seed": 3, "targets": TARGETS}
@@ -157,7 +158,7 @@ def test_ragged_tensors_are_refused():
     assert rskernels.accept_mask(ragged.values(), 0.2, 1.0, seed=0).shape == (6, 7)
 
 
-@pytest.mark.parametrize("name", ["logits", "targets", "p_hat", "M", "seed"])
+@pytest.mark.parametrize("name", ["logits", "targets", "p_hat", "M", "seed", "temperature"])
 def test_a_mask_is_not_lost(name):
     value = {"logits": draw_logits(), "targets": TARGETS, "seed": torch.tensor([3])}
     value = value.get(name, torch.full((4,), 0.3))
@@ -174,7 +175,7 @@ def test_a_mask_is_not_lost(name):
             rskernels.bernoulli_mask(draw_logits()[:, 0], law["M"], seed=0)
 
 
-@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed"])
+@pytest.mark.parametrize("name", ["targets", "p_hat", "M", "seed", "temperature"])
 @pytest.mark.parametrize("kind", ["sparse", "nested"])
 def test_other_arguments_without_strides_are_refused(name, kind):
     value = {"targets": TARGETS, "seed": torch.tensor([3])}.get(name, torch.full((4,), 0.3))

@@ -20,6 +20,7 @@ def call_all(logits, targets, p_hat=0.2, M=1.5, seed=0):
         rskernels.accept_mask(logits, p_hat, M, targets=targets, **law),
         rskernels.verify_mask(logits, p_hat, M, targets=None, **law),
         rskernels.bernoulli_mask(logits, M, seed=seed),
+        *rskernels.bernoulli(logits, M, seed=seed),
         rskernels.target_log_prob(logits, targets),
     )
 

@@ -32,6 +32,21 @@ def test_grad_is_that_of_backward(dtype):
     assert torch.equal(value, loss(logits))
 
 
+def test_grad_at_a_temperature_of_each_row():
+    logits, temperature = draw_logits(), torch.tensor([0.3, 0.7, 1.0, 4.0])
+
+    def loss(z, temperature):
+        return rskernels.target_log_prob(z, TARGETS, temperature=temperature).square().sum()
+
+    leaf = logits.clone().requires_grad_()
+    loss(leaf, temperature).backward()
+    assert torch.equal(torch.func.grad(loss)(logits, temperature), leaf.grad)
+    with pytest.raises(NotImplementedError, match="no gradient with respect to temperature"):
+        torch.func.grad(loss, argnums=1)(logits, temperature)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda T: loss(logits, T), (temperature,), (temperature,))
+
+
 def test_vjp_and_jacrev():
     logits, upstream = draw_logits(), torch.linspace(-1, 1, 4, dtype=torch.float64)
     value, pull = torch.func.vjp(log_prob, logits)
@@ -85,7 +100,11 @@ VMAPPED = {
     ),
     "accept": lambda z: rskernels.accept(z, 0.2, 1.0, seed=0).mask,
     "bernoulli_mask": lambda z: rskernels.bernoulli_mask(z, seed=0),
+    "bernoulli": lambda z: rskernels.bernoulli(z, seed=0).mask,
     "target_log_prob": log_prob,
+    "a batched temperature": lambda z: rskernels.target_log_prob(
+        torch.zeros(4, 7), TARGETS, temperature=z[:, 0].abs()
+    ),
     "grad": torch.func.grad(lambda z: log_prob(z).sum()),
     "vjp": lambda z: torch.func.vjp(log_prob, z)[1](torch.ones(4, dtype=torch.float64))[0],
 }

@@ -1,23 +1,24 @@
 """The Numba backend: every operation of ``kernels.reference`` for CPU tensors.
 
-``launch`` lays tensors out and runs the loops over rows of ``decide``, ``dense``, ``gradient`` and
-``bernoulli``; ``softmax`` is their pass over logits, ``early_exit`` says when it may end, ``law``
-decides. ``threads`` share out rows, ``turns`` takes them in turns, ``parts`` shares a row's bounds
-by quarters; ``simd`` has the vectors, ``dtypes`` the loads.
+``launch`` lays tensors out and runs the loops over rows of ``decide``, ``dense`` and ``gradient``,
+``ratios`` those of ``bernoulli``; ``softmax`` is their pass over logits, ``early_exit`` says when
+it may end, ``law`` decides. ``threads`` share out rows, ``turns`` takes them in turns, ``parts``
+shares a row's bounds by quarters; ``simd`` has the vectors, ``dtypes`` the loads.
 """
 
 from rskernels.kernels.cpu.launch import (
-    bernoulli,
     decide,
     mask,
     philox,
     target_log_prob,
     target_log_prob_backward,
 )
+from rskernels.kernels.cpu.ratios import bernoulli, decide_ratios
 
 __all__ = [
     "bernoulli",
     "decide",
+    "decide_ratios",
     "mask",
     "philox",
     "target_log_prob",

@@ -3,17 +3,45 @@
 import numpy as np
 from numba import carray, njit
 
-from rskernels.kernels.cpu.cache import cached
+from rskernels.kernels.cpu.cache import cached, inner
+from rskernels.kernels.cpu.decide import store_rows, tally
 from rskernels.kernels.cpu.dtypes import F64, as_i64
 from rskernels.kernels.cpu.law import decide_rows, natural_logs, row_logs, seed_of
+from rskernels.kernels.cpu.simd.functions import exp2
 from rskernels.kernels.cpu.simd.memory import part_loader, store_mask
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import philox_words
-from rskernels.kernels.cpu.simd.vectors import LANES, first_lanes, splat, widen
+from rskernels.kernels.cpu.simd.vectors import (
+    LANES,
+    count,
+    first_lanes,
+    reduce_add,
+    round_to_float32,
+    select,
+    splat,
+    widen,
+)
 from rskernels.kernels.cpu.threads import next_share
+from rskernels.law.numbers import ACCEPTED, EXCESS, INVALID, LOG2_E, MASS, SUMMARY, VIOLATIONS
 
 _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 _word0, _word1, _word2, _word3 = philox_words
+LEAST_OCTAVES, MOST_OCTAVES = -1021.0, 1024.0  # of a normal float64
+
+
+@inner
+def decide_sixteen(log_ratio, M, shared_M, log_space, draw, n, inside):
+    """Return (log ratio, log M, valid, accepted) of sixteen rows, from row ``n`` on."""
+    address, code = log_ratio
+    seed, row_offset, stream = draw
+    log_M = row_logs(M, shared_M, n, inside, log_space)
+    if code == F64:
+        values = _load_f64(address + n * 8, inside)
+    else:
+        values = widen(_load_f32(address + n * 4, inside))
+    valid = (values < splat(np.inf)) & (log_M > splat(-np.inf))
+    chosen = decide_rows(values - log_M, valid, row_offset, n, stream, seed)
+    return values, log_M, valid, chosen
 
 
 @cached
@@ -23,23 +51,65 @@ def bernoulli_rows(share, arguments):
     mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     log_ratio, M, draw, log_space, mask = arguments
-    address, code = log_ratio
     seed_address, seed, row_offset, stream = draw
-    seed, shared_M = seed_of(seed_address, seed), natural_logs(splat(M[3]), log_space)
-    low, top = splat(-np.inf), splat(np.inf)
+    draw = seed_of(seed_address, seed), row_offset, stream
+    shared_M = natural_logs(splat(M[3]), log_space)
     begin = next_share(counter, -grab, grab)
     while begin < units:
         end = min(N, (begin + grab) * unit_rows)
         for n in range(begin * unit_rows, end, LANES):
             inside = first_lanes(end - n)
-            log_M = row_logs(M, shared_M, n, inside, log_space)
-            if code == F64:
-                values = _load_f64(address + n * 8, inside)
-            else:
-                values = widen(_load_f32(address + n * 4, inside))
-            valid = (values < top) & (log_M > low)
-            accepted = decide_rows(values - log_M, valid, row_offset, n, stream, seed)
-            store_mask(mask + n, inside, accepted)
+            _, _, _, chosen = decide_sixteen(log_ratio, M, shared_M, log_space, draw, n, inside)
+            store_mask(mask + n, inside, chosen)
+        begin = next_share(counter, begin, grab)
+    restore(mode)
+
+
+@cached
+@njit(nogil=True)
+def decide_ratio_rows(share, arguments):
+    """Decide as ``bernoulli_rows``, write the valid log ratios, and sum what happened by units."""
+    mode = keep_subnormals(0)
+    counter, grab, units, unit_rows, N = share
+    log_ratio, M, draw, log_space, outputs = arguments
+    seed_address, seed, row_offset, stream = draw
+    mask, ratios, summaries = outputs
+    _, code = log_ratio
+    draw = seed_of(seed_address, seed), row_offset, stream
+    shared_M = natural_logs(splat(M[3]), log_space)
+    zero, none, top = splat(0.0), splat(np.nan), splat(np.inf)
+    begin = next_share(counter, -grab, grab)
+    while begin < units:
+        for unit in range(begin, min(units, begin + grab)):
+            start, end = unit * unit_rows, min(N, (unit + 1) * unit_rows)
+            accepted, violations, valid_rows = 0, 0, 0
+            excess, mass = splat(0.0), splat(0.0)
+            for n in range(start, end, LANES):
+                inside = first_lanes(end - n)
+                log_w, log_M, valid, chosen = decide_sixteen(
+                    log_ratio, M, shared_M, log_space, draw, n, inside
+                )
+                store_mask(mask + n, inside, chosen)
+                store_rows(ratios, code, n, inside, select(valid, log_w, none))
+                valid = valid & inside
+                if code != F64:
+                    log_M = round_to_float32(log_M)
+                log_r = log_w - log_M
+                octaves = log_r * splat(LOG2_E)
+                r = select(octaves < splat(MOST_OCTAVES), exp2(octaves), top)
+                r = select(valid & (octaves > splat(LEAST_OCTAVES)), r, zero)
+                over = valid & (log_r > zero)
+                excess = excess + select(over, r - splat(1.0), zero)
+                mass = mass + r
+                accepted += count(chosen & inside)
+                violations += count(over)
+                valid_rows += count(valid)
+            summary = summaries + unit * (SUMMARY * 8)
+            tally(summary, ACCEPTED, accepted)
+            tally(summary, VIOLATIONS, violations)
+            tally(summary, INVALID, end - start - valid_rows)
+            tally(summary, EXCESS, reduce_add(excess))
+            tally(summary, MASS, reduce_add(mass))
         begin = next_share(counter, begin, grab)
     restore(mode)
 

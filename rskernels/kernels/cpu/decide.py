@@ -1,9 +1,9 @@
 """The Numba decisions: sixteen rows at a time accepted or rejected, and what happened counted.
 
-Kernels take a tuple of tuples, which their first lines name; a density or M is (address, code,
-step, number), where the code NONE says that it is the number. Rows are worked in units of
-``unit_rows``; what happened in a unit is added up in its own row of ``summaries``, so that sums do
-not depend on threads. All loops release the GIL and touch their own rows only.
+Kernels take a tuple of tuples, which their first lines name; a density, M or temperature is
+(address, code, step, number), where the code NONE says that it is the number. Rows are worked in
+units of ``unit_rows``; what happened in a unit is added up in its own row of ``summaries``, so that
+sums do not depend on threads. All loops release the GIL and touch their own rows only.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from rskernels.kernels.cpu.cache import cached, inner
-from rskernels.kernels.cpu.dtypes import F64, Kernels
+from rskernels.kernels.cpu.dtypes import F64, NONE, Kernels
 from rskernels.kernels.cpu.early_exit import decide_unread
 from rskernels.kernels.cpu.law import (
     decide,
@@ -22,7 +22,8 @@ from rskernels.kernels.cpu.law import (
     log_probs,
     natural_logs,
     row_logs,
-    scale_of,
+    row_temperatures,
+    scales_of,
     seed_of,
 )
 from rskernels.kernels.cpu.parts import scratch_memory
@@ -47,6 +48,7 @@ from rskernels.kernels.cpu.turns import (
     LOG_R,
     LOGIT,
     REFERENCE,
+    SCALE,
     TOTAL,
     is_majority,
     known_memory,
@@ -106,10 +108,10 @@ def settle_rows(
     """
     ignored, read = rows
     log_density, log_M, log_u = logs
-    temperature, _, model_is_target, _ = law
+    temperatures, model_is_target = law
     mask, log_prob, log_ratio, summaries = outputs
     references, totals = _load_f64(known + REFERENCE), _load_f64(known + TOTAL)
-    log_q = log_probs(_load_f64(known + LOGIT), references, totals, temperature)
+    log_q = log_probs(_load_f64(known + LOGIT), references, totals, temperatures)
     accepted, valid, log_w, log_r = decide(
         log_q, log_density, log_M, log_u, model_is_target, code != F64
     )
@@ -150,7 +152,8 @@ def target_rows_of(element, form):
         seed_address, seed, row_offset = draw
         temperature, log_space, model_is_target, ignore_index = law
         known, scratch, whole = known_memory(), scratch_memory(), first_lanes(LANES)
-        scale, seed = scale_of(temperature), seed_of(seed_address, seed)
+        seed, temperatures = seed_of(seed_address, seed), splat(temperature[3])
+        _store_f64(known + SCALE, whole, scales_of(temperatures))
         shared_density = natural_logs(splat(density[3]), log_space)
         shared_M = natural_logs(splat(M[3]), log_space)
         outside, is_long = 0, False
@@ -169,6 +172,11 @@ def target_rows_of(element, form):
                 )
                 outside += count(mask_of(misplaced))
 
+                readable = read
+                if temperature[1] != NONE:
+                    temperatures = row_temperatures(temperature, start, inside)
+                    _store_f64(known + SCALE, whole, scales_of(temperatures))
+                    readable = read & bits_of(temperatures > splat(0.0))
                 log_density = row_logs(density, shared_density, start, inside, log_space)
                 log_M = row_logs(M, shared_M, start, inside, log_space)
                 log_u = log_of_normal(widen(draw_uniforms(row_offset, start, ACCEPT, seed)))
@@ -179,18 +187,19 @@ def target_rows_of(element, form):
                         _load_f64(known + LOGIT), log_density, log_M, log_u,
                         model_is_target, is_lazy, code != F64,
                     )  # fmt: skip
-                    accepted, read = read & bits_of(is_certain), read & bits_of(is_open)
+                    accepted, read = readable & bits_of(is_certain), readable & bits_of(is_open)
+                    readable = read
                 _store_f64(known + HEADROOM, whole, headrooms)
                 long_rows = read_rows(
-                    known, read, logits, scale, scratch, order, is_long, start + LANES, end
+                    known, readable, logits, scratch, order, is_long, start + LANES, end
                 )
                 if is_lazy:
                     # As these rows, so the next.
-                    is_long = long_rows != 0 and is_majority(long_rows, read)
+                    is_long = long_rows != 0 and is_majority(long_rows, readable)
 
                 settle_rows(
                     known, start, inside, (ignored, read), (log_density, log_M, log_u), accepted,
-                    law, code, is_mask_only, unit_rows, outputs,
+                    (temperatures, model_is_target), code, is_mask_only, unit_rows, outputs,
                 )  # fmt: skip
             begin = next_share(counter, begin, grab)
         restore(mode)

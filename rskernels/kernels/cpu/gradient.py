@@ -5,6 +5,7 @@ from numba import njit
 
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dtypes import (
+    NONE,
     Kernels,
     load_float,
     logit_of,
@@ -12,7 +13,7 @@ from rskernels.kernels.cpu.dtypes import (
     store_float,
     target_at,
 )
-from rskernels.kernels.cpu.law import log_prob_of, scale_of
+from rskernels.kernels.cpu.law import log_prob_of, scale_of, temperature_of
 from rskernels.kernels.cpu.parts import BLOCK, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import exp2
 from rskernels.kernels.cpu.simd.memory import part_loader, read_f64, storer, write_f64, write_i8
@@ -38,10 +39,10 @@ def log_prob_rows_of(element):
         counter, grab, units, unit_rows, N = share
         logits, targets, law, outputs = arguments
         _, _, _, _, _, stride, V = logits
-        temperature, ignore_index = law
+        temperatures, ignore_index = law
         log_prob, totals = outputs
-        scratch, scale = scratch_memory(), scale_of(temperature)
-        outside = 0
+        scratch, outside = scratch_memory(), 0
+        temperature, scale = temperatures[3], scale_of(temperatures[3])
         begin = next_share(counter, -grab, grab)
         while begin < units:
             for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
@@ -49,9 +50,12 @@ def log_prob_rows_of(element):
                 log_q, reference, total = 0.0, np.nan, np.nan
                 if target != ignore_index:
                     log_q = np.nan
+                    if temperatures[1] != NONE:
+                        temperature = temperature_of(temperatures, n)
+                        scale = scale_of(temperature)
                     if target < 0 or target >= V:
                         outside += 1
-                    else:
+                    elif temperature > 0.0:
                         row = row_address(logits[:5], n)
                         reference, total, _ = row_total(
                             row, stride * size, V, scale, scratch, 0, NEVER
@@ -113,15 +117,20 @@ def gradient_rows_of(element):
         logits, targets, inputs, law, gradient = arguments
         _, _, _, _, _, stride, V = logits
         upstream, totals = inputs
-        temperature, ignore_index = law
-        scratch, scale = scratch_memory(), scale_of(temperature)
+        temperatures, ignore_index = law
+        scratch = scratch_memory()
+        temperature, scale = temperatures[3], scale_of(temperatures[3])
         begin = next_share(counter, -grab, grab)
         while begin < units:
             for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
                 target = target_at(targets, n)
                 row, gradient_at = row_address(logits[:5], n), gradient + n * V * size
-                slope = load_float(upstream + n * out_size, code) / temperature
-                if target == ignore_index or slope == 0.0:
+                if temperatures[1] != NONE:
+                    temperature = temperature_of(temperatures, n)
+                    scale = scale_of(temperature)
+                height = load_float(upstream + n * out_size, code)
+                slope = height / temperature
+                if target == ignore_index or height == 0.0 or slope == 0.0:
                     # A rejected row leaves no trace, not even of a NaN, and is not read.
                     for i in range(V * size):
                         write_i8(gradient_at, i, 0)

@@ -1,16 +1,16 @@
 """The Numba backend: every operation of ``kernels.reference`` for CPU tensors.
 
 The row loops live in ``softmax.py`` (one pass over the logits), ``early_exit.py`` (when it may
-end), ``turns.py`` (rows in turns, and what is fetched ahead), ``decide.py``, ``dense``,
-``gradient.py`` and ``bernoulli.py``; this file lays tensors out for them, as a plain tuple
-of tuples: it costs a call 0.1 microseconds more than its 35 numbers would, and named ones 4 more.
+end), ``turns.py`` (rows in turns, and what is fetched ahead), ``decide.py``, ``dense`` and
+``gradient.py``; this file lays tensors out for them, as a plain tuple of tuples: it costs a call
+0.1 microseconds more than its 35 numbers would, and named ones 4 more.
 """
 
 from __future__ import annotations
 
 import torch
 
-from rskernels.kernels.cpu.bernoulli import bernoulli_rows, philox_rows
+from rskernels.kernels.cpu.bernoulli import philox_rows
 from rskernels.kernels.cpu.decide import lazy_mask_rows, mask_rows, outcome_rows
 from rskernels.kernels.cpu.dense import dense_rows, entry_values, plain_entries
 from rskernels.kernels.cpu.dtypes import BF16, F16, F32, F64, I32, I64, NONE
@@ -38,7 +38,6 @@ NO_MASK = torch.empty(0, dtype=torch.bool, device="cpu")  # a mask is made of it
 UNIT_WORK = 1 << 16  # logits; a unit is the grain of threads and of the sums
 SCALAR_UNIT = 1024  # rows a unit where a row is a single number
 ROW_WORK = 64  # a row's decision costs about as much as this many logits
-SCALAR_WORK = 16  # where nothing is read but its ratio
 ENTRY_WORK = 8  # logits that an entry's decision costs
 
 
@@ -57,8 +56,7 @@ def decide(
         mask, summaries = _run_targets(
             outcome_rows, logits, targets, law, log_prob=log_prob, log_ratio=log_ratio
         )
-    summary = summaries.sum(0)
-    return mask, log_prob, log_ratio, summary[SUMMARY_COUNTS].long(), summary[SUMMARY_SUMS].clone()
+    return mask, log_prob, log_ratio, *sums_of(summaries)
 
 
 def mask(
@@ -79,40 +77,20 @@ def mask(
     return _run_targets(kernels, logits, targets, law, 0 if order is None else order.data_ptr())[0]
 
 
-def bernoulli(
-    log_ratio: torch.Tensor,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int,
-    stream: int,
-    log_space: bool,
-) -> torch.Tensor:
-    """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
-    values = log_ratio.to(wide_dtype(log_ratio)).contiguous()
-    mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")
-    N = values.numel()
-    M, M_numbers = _row_numbers(M, log_ratio)
-    run_units(
-        bernoulli_rows,
-        (-(-N // SCALAR_UNIT), SCALAR_UNIT, N),
-        N * SCALAR_WORK,
-        (values.data_ptr(), CODE[values.dtype]),
-        M_numbers,
-        (*_draw_numbers(seed, row_offset), stream),
-        log_space,
-        mask.data_ptr(),
-    )
-    return mask
-
-
 def target_log_prob(
-    logits: torch.Tensor, targets: torch.Tensor, temperature: float, ignore_index: int
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: torch.Tensor | float,
+    ignore_index: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log q of the target [...], and what the gradient needs of each row [..., 2]."""
     logits, N, V, logits_numbers = _rows_of(logits)
     log_prob = torch.empty(logits.shape[:-1], dtype=wide_dtype(logits), device="cpu")
     totals = torch.empty((*logits.shape[:-1], 2), dtype=torch.float64, device="cpu")
     targets = targets.contiguous()
+    temperature_numbers = (0, NONE, 0, temperature)
+    if type(temperature) is not float:
+        temperature, temperature_numbers = row_numbers(temperature, targets)
     units, unit_rows = _units(N, V)
     outside = run_units(
         log_prob_rows[logits_numbers[1]],
@@ -120,7 +98,7 @@ def target_log_prob(
         N * (V + ROW_WORK),
         logits_numbers,
         (targets.data_ptr(), CODE[targets.dtype]),
-        (float(temperature), ignore_index),
+        (temperature_numbers, ignore_index),
         (log_prob.data_ptr(), totals.data_ptr()),
     )
     if outside:
@@ -133,13 +111,14 @@ def target_log_prob_backward(
     logits: torch.Tensor,
     targets: torch.Tensor,
     totals: torch.Tensor,
-    temperature: float,
+    temperature: torch.Tensor | float,
     ignore_index: int,
 ) -> torch.Tensor:
     """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
     logits, N, V, logits_numbers = _rows_of(logits)
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device="cpu")
     targets, upstream = targets.contiguous(), upstream.contiguous()
+    temperature, temperature_numbers = row_numbers(temperature, targets)
     units, unit_rows = _units(N, V)
     run_units(
         gradient_rows[logits_numbers[1]],
@@ -148,7 +127,7 @@ def target_log_prob_backward(
         logits_numbers,
         (targets.data_ptr(), CODE[targets.dtype]),
         (upstream.data_ptr(), totals.data_ptr()),
-        (float(temperature), ignore_index),
+        (temperature_numbers, ignore_index),
         gradient.data_ptr(),
     )
     return gradient
@@ -173,14 +152,23 @@ def raise_outside(targets: torch.Tensor, V: int, ignore_index: int) -> None:
     )
 
 
+def sums_of(summaries):
+    """Return the counts and the excess of all units."""
+    summary = summaries.sum(0)
+    return summary[SUMMARY_COUNTS].long(), summary[SUMMARY_SUMS].clone()
+
+
 def _run_targets(kernels, logits, targets, law, order=0, *, log_prob=None, log_ratio=None):
     density, M, seed, row_offset, temperature, log_space, model_is_target, ignore_index = law
     targets = targets.contiguous()
     mask = torch.empty_like(targets, dtype=torch.bool)
     # Copies are named, so that they live until the kernel returns.
     logits, N, V, logits_numbers = _rows_of(logits)
-    density, density_numbers = _row_numbers(density, targets)
-    M, M_numbers = _row_numbers(M, targets)
+    density, density_numbers = row_numbers(density, targets)
+    M, M_numbers = row_numbers(M, targets)
+    temperature_numbers = (0, NONE, 0, temperature)
+    if type(temperature) is not float:
+        temperature, temperature_numbers = row_numbers(temperature, targets)
     unit_rows = UNIT_WORK // (V + ROW_WORK) or 1
     units = -(-N // unit_rows)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
@@ -194,8 +182,8 @@ def _run_targets(kernels, logits, targets, law, order=0, *, log_prob=None, log_r
         (targets.data_ptr(), CODE[targets.dtype]),
         density_numbers,
         M_numbers,
-        _draw_numbers(seed, row_offset),
-        (float(temperature), log_space, model_is_target, ignore_index),
+        draw_numbers(seed, row_offset),
+        (temperature_numbers, log_space, model_is_target, ignore_index),
         order,
         outputs,
     )
@@ -206,6 +194,12 @@ def _run_targets(kernels, logits, targets, law, order=0, *, log_prob=None, log_r
 
 def _run_entries(logits, law, log_prob=None, log_ratio=None):
     density, M, seed, row_offset, temperature, log_space, model_is_target, _ = law
+    temperature_numbers = (0, NONE, 0, temperature)
+    if type(temperature) is not float:
+        rows = logits.shape[:-1]
+        if isinstance(temperature, torch.Tensor):
+            temperature = temperature.expand(rows).contiguous()
+        temperature, temperature_numbers = row_numbers(temperature, temperature)
     plain, is_log = plain_entries(logits, density, M), (log_space, log_space)
     if plain is not None:
         N, V, logits_numbers, *numbers = plain
@@ -226,8 +220,8 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
         ENTRY_WORK * N * (V + ROW_WORK),
         logits_numbers,
         *numbers,
-        (0, seed, row_offset) if type(seed) is int else _draw_numbers(seed, row_offset),
-        (float(temperature), *is_log, model_is_target),
+        (0, seed, row_offset) if type(seed) is int else draw_numbers(seed, row_offset),
+        (temperature_numbers, *is_log, model_is_target),
         outputs,
     )
     return mask, summaries
@@ -265,7 +259,7 @@ def _rows_of(logits, layout: RowLayout | None = None):
     return logits, N, V, (address, code, inner, *steps, V)
 
 
-def _draw_numbers(seed, row_offset):
+def draw_numbers(seed, row_offset):
     """Return (address of the seed, seed, row offset); the address is 0 where the seed is given."""
     return (
         (seed.data_ptr(), 0, row_offset)
@@ -274,9 +268,12 @@ def _draw_numbers(seed, row_offset):
     )
 
 
-def _row_numbers(value, rows):
-    """Return what is addressed of a density or M of rows, and (address, code, step, number)."""
-    if not isinstance(value, torch.Tensor):
+def row_numbers(value, rows):
+    """Return what is addressed of rows' densities, Ms or temperatures, and their numbers.
+
+    The numbers are (address, code, step, number).
+    """
+    if type(value) is float or not isinstance(value, torch.Tensor):
         return value, (0, NONE, 0, float(value))
     code = CODE[value.dtype]
     if code != F32 and code != F64:
@@ -284,4 +281,4 @@ def _row_numbers(value, rows):
     step = 1
     if value.numel() != rows.numel() or not value.is_contiguous():
         value, (step,), _ = row_scalar(value, rows.shape)
-    return value, (value.data_ptr(), code, step, 0.0)
+    return value, (value.data_ptr(), code, step, 1.0)

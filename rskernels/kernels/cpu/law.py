@@ -27,7 +27,12 @@ from rskernels.kernels.cpu.simd.vectors import (
     widen,
     without,
 )
-from rskernels.law.numbers import LARGEST_SCALE, LOG2_E
+from rskernels.law.numbers import (
+    LARGEST_SCALE,
+    LEAST_TEMPERATURE,
+    LOG2_E,
+    MOST_TEMPERATURE,
+)
 from rskernels.law.philox import TRAILING
 
 ROUNDED = 2.0**-16  # octaves; more than float32 rounds log2 r by where u is not far below
@@ -37,8 +42,32 @@ _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 
 @inner
 def scale_of(temperature):
-    """Return log2(e)/T, kept finite in float32."""
-    return min(LOG2_E / temperature, LARGEST_SCALE)
+    """Return log2(e)/T, kept finite in float32; NaN of NaN."""
+    scale = LOG2_E / temperature
+    return LARGEST_SCALE if scale > LARGEST_SCALE else scale
+
+
+@inner
+def scales_of(temperatures):
+    """Return log2(e)/T of sixteen rows, as ``scale_of`` has it."""
+    scales, largest = splat(LOG2_E) / temperatures, splat(LARGEST_SCALE)
+    return select(scales > largest, largest, scales)
+
+
+@inner
+def temperature_of(values, n):
+    """Return the temperature in memory of row ``n``, NaN where it is none."""
+    address, code, step, _ = values
+    given = load_float(address + n * step * (8 if code == F64 else 4), code)
+    return given if LEAST_TEMPERATURE <= given <= MOST_TEMPERATURE else np.nan
+
+
+@inner
+def row_temperatures(values, n, inside):
+    """Return the temperatures in memory of sixteen rows, from row ``n`` on, NaN where none."""
+    given = row_values(values, n, inside)
+    is_one = (given >= splat(LEAST_TEMPERATURE)) & (given <= splat(MOST_TEMPERATURE))
+    return select(is_one, given, splat(np.nan))
 
 
 @inner
@@ -67,30 +96,31 @@ def row_logs(values, shared, n, inside, log_space):
     """
     if values[1] == NONE:
         return shared
-    return _row_logs(values, n, inside, log_space)
+    return natural_logs(row_values(values, n, inside), log_space)
 
 
 @inner
-def _row_logs(values, n, inside, log_space):
+def row_values(values, n, inside):
+    """Return what sixteen rows, from row ``n`` on, have in memory."""
     address, code, step, _ = values
     if step == 0:
-        return natural_logs(splat(load_float(address, code)), log_space)
+        return splat(load_float(address, code))
     if code == F64:
-        return natural_logs(_load_f64(address + n * 8, inside), log_space)
-    return natural_logs(widen(_load_f32(address + n * 4, inside)), log_space)
+        return _load_f64(address + n * 8, inside)
+    return widen(_load_f32(address + n * 4, inside))
 
 
 @inner
-def log_probs(z, references, totals, temperature):
-    """Return log q of logits, at most 0; NaN for rows without a softmax."""
-    log_q = (z - references) / splat(temperature) - log(totals)
+def log_probs(z, references, totals, temperatures):
+    """Return log q of logits, at most 0; NaN for rows without a softmax or a temperature."""
+    log_q = (z - references) / temperatures - log(totals)
     return select(log_q > splat(0.0), splat(0.0), log_q)
 
 
 @inner
 def log_prob_of(z, reference, total, temperature):
     """Return log q of one logit."""
-    return first(log_probs(splat(z), splat(reference), splat(total), temperature))
+    return first(log_probs(splat(z), splat(reference), splat(total), splat(temperature)))
 
 
 @inner

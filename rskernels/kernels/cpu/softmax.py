@@ -209,11 +209,11 @@ def row_total_of(element):
 
 @cache
 def short_totals_of(element):
-    """Return ``short_totals(rows, read, V, scale, scratch, references, totals)`` of an element.
+    """Return ``short_totals(rows, read, V, scales, scratch, references, totals)`` of an element.
 
-    It writes (reference, total) of those of sixteen short rows that are read. ``rows`` is the
-    address of their addresses, side by side; bit n of ``read`` is row n. The lanes of all rows are
-    reduced together, in the order of one.
+    It writes (reference, total) of those of sixteen short rows that are read. ``rows`` and
+    ``scales`` are the addresses of their addresses and scales, side by side; bit n of ``read`` is
+    row n. The lanes of all rows are reduced together, in the order of one.
     """
     block_sum, block_top, store = (
         _block_sum_of(element),
@@ -224,7 +224,7 @@ def short_totals_of(element):
 
     @inner
     @named(f"short_totals_{element.name}")
-    def short_totals(rows, read, V, scale, scratch, references, totals):
+    def short_totals(rows, read, V, scales, scratch, references, totals):
         whole = first_lanes(LANES)
         for lane in range(LANES):
             if read >> lane & 1:
@@ -235,6 +235,7 @@ def short_totals_of(element):
         for lane in range(LANES):
             if read >> lane & 1:
                 top = read_f64(references, lane)
+                scale = read_f64(scales, lane)
                 sums = block_sum(read_i64(rows, lane), V, top, scale, np.inf, int64(0))
                 store(scratch + lane * width, whole, sums)
         sums = widen(reduce_rows_add(scratch, splat(zero)))

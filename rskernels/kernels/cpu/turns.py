@@ -31,7 +31,9 @@ from rskernels.kernels.cpu.softmax import (
 )
 
 # What is known of each of sixteen rows, 8 bytes apiece.
-ROW, LOGIT, HEADROOM, REFERENCE, TOTAL, BOUND, LOG_R, KNOWN = (LANES * 8 * at for at in range(8))
+ROW, LOGIT, SCALE, HEADROOM, REFERENCE, TOTAL, BOUND, LOG_R, KNOWN = (
+    LANES * 8 * at for at in range(9)
+)
 known_memory = stack_memory(KNOWN)
 
 
@@ -77,7 +79,7 @@ def prefetch_rows(start, end, heads, logits, size, targets, order):
 
 @cache
 def read_rows_of(element, is_lazy):
-    """Return ``read_rows(known, read, logits, scale, scratch, order, is_long, following, end)``.
+    """Return ``read_rows(known, read, logits, scratch, order, is_long, following, end)``.
 
     It writes (reference, total) of those of sixteen rows that are read, whichever way is fastest.
     Where ``is_long``, as the rows before, a row is read at once and not in turns with the others.
@@ -88,21 +90,23 @@ def read_rows_of(element, is_lazy):
 
     @njit(inline="always")
     @named(f"read_rows_{element.name}_{is_lazy}")
-    def read_rows(known, read, logits, scale, scratch, order, is_long, following, end):
+    def read_rows(known, read, logits, scratch, order, is_long, following, end):
         _, _, _, _, _, stride, V = logits
         if is_short(V, stride, order):
-            short_totals(known + ROW, read, V, scale, scratch, known + REFERENCE, known + TOTAL)
+            short_totals(
+                known + ROW, read, V, known + SCALE, scratch, known + REFERENCE, known + TOTAL
+            )
             return 0
         if is_lazy and not is_long:
-            return in_turns(known, read, logits, scale, scratch, order, following, end)
-        return at_once(known, read, logits, scale, scratch, order, following, end)
+            return in_turns(known, read, logits, scratch, order, following, end)
+        return at_once(known, read, logits, scratch, order, following, end)
 
     return read_rows
 
 
 @cache
 def totals_in_turns_of(element):
-    """Return ``totals_in_turns(known, read, logits, scale, scratch, order, following, end)``.
+    """Return ``totals_in_turns(known, read, logits, scratch, order, following, end)``.
 
     It writes (reference, total) of sixteen rows, a part of each in turn.
     What is read of a row ends where its decision is certain; while the others have their turn, the
@@ -113,7 +117,7 @@ def totals_in_turns_of(element):
 
     @inner
     @named(f"totals_in_turns_{element.name}")
-    def totals_in_turns(known, read, logits, scale, scratch, order, following, end):
+    def totals_in_turns(known, read, logits, scratch, order, following, end):
         _, _, _, _, _, column_stride, V = logits
         parts, long_rows = count_parts(V, order), 0
         stride, turns = column_stride * size, min(FIRST_PARTS, parts)
@@ -131,7 +135,7 @@ def totals_in_turns_of(element):
                     continue
                 row = read_i64(known + ROW, lane)
                 state = parts_total(
-                    row, stride, V, scale, scratch, order,
+                    row, stride, V, read_f64(known + SCALE, lane), scratch, order,
                     (read_f64(known + LOGIT, lane), read_f64(known + HEADROOM, lane)),
                     (part, until, int64(AHEAD if part < turns else 0)),
                     (
@@ -163,7 +167,7 @@ def keep_state(known, lane, state):
 
 @cache
 def totals_at_once_of(element, is_lazy):
-    """Return ``totals_at_once(known, read, logits, scale, scratch, order, following, end)``.
+    """Return ``totals_at_once(known, read, logits, scratch, order, following, end)``.
 
     It writes (reference, total) of those of sixteen rows that are read, one after the other, and
     returns as bits which rows the first block did not decide.
@@ -172,7 +176,7 @@ def totals_at_once_of(element, is_lazy):
 
     @inner
     @named(f"totals_at_once_{element.name}_{is_lazy}")
-    def totals_at_once(known, read, logits, scale, scratch, order, following, end):
+    def totals_at_once(known, read, logits, scratch, order, following, end):
         _, _, _, _, _, column_stride, V = logits
         long_rows, stride = 0, column_stride * size
         for lane in range(LANES):
@@ -183,8 +187,8 @@ def totals_at_once_of(element, is_lazy):
                 if after < end:
                     prefetch_part(row_address(logits[:5], after), int64(0), size, stride, V, order)
             reference, total, parts = row_total(
-                read_i64(known + ROW, lane), stride, V, scale, scratch, order,
-                (read_f64(known + LOGIT, lane), read_f64(known + HEADROOM, lane)),
+                read_i64(known + ROW, lane), stride, V, read_f64(known + SCALE, lane), scratch,
+                order, (read_f64(known + LOGIT, lane), read_f64(known + HEADROOM, lane)),
             )  # fmt: skip
             write_f64(known + REFERENCE, lane, reference)
             write_f64(known + TOTAL, lane, total)

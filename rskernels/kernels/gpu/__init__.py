@@ -1,22 +1,23 @@
 """The Triton backend: every operation of ``kernels.reference`` for CUDA and ROCm tensors.
 
-``launch`` lays tensors out for the kernels of ``decide``, ``dense``, ``gradient`` and
-``bernoulli``; ``softmax`` is their pass over logits, ``early_exit`` says when it may end, ``law``
-decides.
+``launch`` lays tensors out for the kernels of ``decide``, ``dense`` and ``gradient``, ``ratios``
+for that of ``bernoulli``; ``softmax`` is their pass over logits, ``early_exit`` says when it may
+end, ``law`` decides.
 """
 
 from rskernels.kernels.gpu.launch import (
-    bernoulli,
     decide,
     mask,
     philox,
     target_log_prob,
     target_log_prob_backward,
 )
+from rskernels.kernels.gpu.ratios import bernoulli, decide_ratios
 
 __all__ = [
     "bernoulli",
     "decide",
+    "decide_ratios",
     "mask",
     "philox",
     "target_log_prob",

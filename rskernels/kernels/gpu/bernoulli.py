@@ -3,11 +3,14 @@
 import triton
 import triton.language as tl
 
+from rskernels.kernels.gpu.decide import SUMMARY, store_summary
 from rskernels.kernels.gpu.law import (
     accepts,
+    excess_of,
     load_seed,
     natural_log,
     philox_words,
+    rounded,
     row_id_of,
     uniform,
 )
@@ -19,10 +22,14 @@ def bernoulli_kernel(
     M_ptr, M_stride, log_M: tl.float64,
     seed_ptr, seed: tl.int64, row_offset: tl.int64, stream_id: tl.int64, N,
     mask_ptr,  # [N]
-    BLOCK: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr, LOG_SPACE: tl.constexpr,
+    valid_ratio_ptr,  # [N]
+    summary_ptr,  # [programs, SUMMARY]
+    BLOCK: tl.constexpr, WIDE: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
+    LOG_SPACE: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
 ):  # fmt: skip
     """Accept each log ratio where log r - log M >= log u, a block of rows a program."""
-    rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0)
+    rows = program.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     present = rows < N
     log_w = tl.load(log_ratio_ptr + rows, mask=present).to(tl.float64)
     if HAS_M:
@@ -35,6 +42,19 @@ def bernoulli_kernel(
     valid = (log_w < float("inf")) & (log_m > float("-inf"))
     accepted = valid & accepts(log_w - log_m, u)
     tl.store(mask_ptr + rows, accepted, mask=present)
+    if HAS_OUTPUTS:
+        tl.store(valid_ratio_ptr + rows, tl.where(valid, log_w, float("nan")), mask=present)
+        valid &= present
+        log_r = log_w - rounded(log_m, WIDE)
+        r = tl.where(valid, tl.exp(log_r), 0.0)
+        invalid = present & (valid == 0)
+        store_summary(
+            summary_ptr + program.to(tl.int64) * SUMMARY,
+            tl.sum((accepted & present).to(tl.int32), 0),
+            tl.sum((valid & (log_r > 0.0)).to(tl.int32), 0),
+            tl.sum(invalid.to(tl.int32), 0), program * 0,
+            tl.sum(excess_of(r), 0), tl.sum(r, 0),
+        )  # fmt: skip
 
 
 @triton.jit

@@ -18,6 +18,7 @@ from rskernels.kernels.gpu.law import (
     natural_log,
     rounded,
     row_id_of,
+    temperature_of,
 )
 from rskernels.kernels.gpu.softmax import row_offset_of, row_total
 from rskernels.law import numbers
@@ -48,7 +49,7 @@ def target_kernel(
     density_ptr, density_stride, log_density: tl.float64,
     M_ptr, M_stride, log_M: tl.float64,
     seed_ptr, seed: tl.int64, row_offset: tl.int64,
-    temperature: tl.float64, scale: tl.float64, ignore_index: tl.int64,
+    temperature_ptr, temperature_stride, temperature: tl.float64, ignore_index: tl.int64,
     mask_ptr,  # [N]
     log_prob_ptr,  # [N]
     log_ratio_ptr,  # [N]
@@ -56,6 +57,7 @@ def target_kernel(
     LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
     HAS_ORDER: tl.constexpr, HAS_PARTIALS: tl.constexpr, IS_LAZY: tl.constexpr,
     HAS_DENSITY: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
+    HAS_TEMPERATURE: tl.constexpr,
     LOG_SPACE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
 ):  # fmt: skip
     """Decide the target's entry of a row, a program a row."""
@@ -63,7 +65,12 @@ def target_kernel(
     row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
     target = tl.load(targets_ptr + row).to(tl.int64)
     ignored = target == ignore_index
+    T, scale = temperature_of(
+        temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE
+    )
     inside = (target >= 0) & (target < V) & (ignored == 0)
+    if HAS_TEMPERATURE:
+        inside &= T > 0.0
     if HAS_DENSITY:
         value = tl.load(density_ptr + row.to(tl.int64) * density_stride).to(tl.float64)
         log_d = natural_log(value, LOG_SPACE)
@@ -76,7 +83,6 @@ def target_kernel(
         log_m = tl.full([], log_M, tl.float64)
     row_id = row_id_of(row_offset, row)
     z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
-    scale = tl.full([], scale, tl.float64)
     # A row that is not decided is not read.
     length = tl.where(inside, V, 0)
     certain = tl.full([], 0, tl.int1)
@@ -103,7 +109,7 @@ def target_kernel(
             LANES, STEPS, WIDE, HAS_ORDER, HAS_PARTIALS,
         )  # fmt: skip
         log_u = log_uniform(row_id, load_seed(seed_ptr, seed, HAS_SEED))
-    log_q = log_prob_of(z, top, total, tl.full([], temperature, tl.float64))
+    log_q = log_prob_of(z, top, total, T)
     # What is compared is what is returned, so that an M that equals it is not violated.
     log_w = rounded(log_ratio_of(log_q, log_d, MODEL_IS_TARGET), WIDE)
     valid = inside & is_valid(log_q, log_d, log_w, log_m)

@@ -26,6 +26,7 @@ from rskernels.kernels.gpu.law import (
     log_difference,
     log_ratio_of,
     row_id_of,
+    temperature_of,
     wide_log,
     word_uniform,
 )
@@ -210,7 +211,7 @@ def dense_kernel(
     density_ptr, density_outer, density_inner, density_stride, log_density: tl.float64,
     M_ptr, M_outer, M_inner, M_stride, log_M: tl.float64,
     seed_ptr, seed: tl.int64, row_offset: tl.int64,
-    temperature: tl.float64, scale: tl.float64,
+    temperature_ptr, temperature_stride, temperature: tl.float64,
     span,  # entries a program
     mask_ptr,  # [N, V]
     log_prob_ptr,  # [N, V]
@@ -218,6 +219,7 @@ def dense_kernel(
     summary_ptr,  # [N, spans, SUMMARY]
     LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr, HAS_PARTIALS: tl.constexpr,
     HAS_DENSITY: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
+    HAS_TEMPERATURE: tl.constexpr,
     LOG_SPACE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
 ):  # fmt: skip
     """Decide every entry of a span of a row."""
@@ -231,17 +233,19 @@ def dense_kernel(
     if HAS_OUTPUTS:
         log_prob_ptr += row * V
         log_ratio_ptr += row * V
+    T, scale = temperature_of(
+        temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE
+    )
     top, total = row_total(
-        row_ptr, partials_ptr, row_ptr, row, stride, V, tl.full([], scale, tl.float64),
+        row_ptr, partials_ptr, row_ptr, row, stride, V, scale,
         reference_of(row_ptr, stride, V, LANES, WIDE),
         LANES, STEPS, WIDE, False, HAS_PARTIALS,
     )  # fmt: skip
     accepted, violations, valid = first * 0, first * 0, first * 0
     excess, mass = tl.full([], 0.0, WIDE), tl.full([], 0.0, WIDE)
-    if total > 0.0:
+    if (total > 0.0) & (T > 0.0):
         log_total = tl.log(total).to(WIDE)
-        inverse_temperature = 1.0 / tl.full([], temperature, tl.float64)
-        inverse_temperature = tl.minimum(inverse_temperature, LARGEST_SCALE).to(WIDE)
+        inverse_temperature = tl.minimum(1.0 / T, LARGEST_SCALE).to(WIDE)
         wide_top, row_id = top.to(WIDE), row_id_of(row_offset, row)
         log_d, log_m = tl.full([LANES], log_density, WIDE), tl.full([LANES], log_M, WIDE)
         key = load_seed(seed_ptr, seed, HAS_SEED)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.law import log_prob_of
+from rskernels.kernels.gpu.law import log_prob_of, temperature_of
 from rskernels.kernels.gpu.softmax import (
     fixed_shift,
     load_step,
@@ -18,14 +18,18 @@ def log_prob_kernel(
     logits_ptr, inner, outer_stride, inner_stride, stride, V,
     partials_ptr,
     targets_ptr,  # [N]
-    temperature: tl.float64, scale: tl.float64, ignore_index: tl.int64,
+    temperature_ptr, temperature_stride, temperature: tl.float64, ignore_index: tl.int64,
     log_prob_ptr,  # [N]
     totals_ptr,  # [N, 2]
     LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
     HAS_PARTIALS: tl.constexpr,
+    HAS_TEMPERATURE: tl.constexpr,
 ):  # fmt: skip
     """Write a row's (top, total) and log q of its target."""
     row = tl.program_id(0)
+    T, scale = temperature_of(
+        temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE
+    )
     row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
     target = tl.load(targets_ptr + row).to(tl.int64)
     ignored = target == ignore_index
@@ -33,13 +37,13 @@ def log_prob_kernel(
     length = tl.where(inside, V, 0)
     z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
     top, total = row_total(
-        row_ptr, partials_ptr, totals_ptr, row, stride, length, tl.full([], scale, tl.float64),
+        row_ptr, partials_ptr, totals_ptr, row, stride, length, scale,
         z, LANES, STEPS, WIDE, False, HAS_PARTIALS,
     )  # fmt: skip
     totals_ptr += row.to(tl.int64) * 2
     tl.store(totals_ptr, top)
     tl.store(totals_ptr + 1, total)
-    log_q = log_prob_of(z, top, total, tl.full([], temperature, tl.float64))
+    log_q = log_prob_of(z, top, total, T)
     tl.store(log_prob_ptr + row, tl.where(ignored, 0.0, log_q))
 
 
@@ -49,10 +53,11 @@ def gradient_kernel(
     targets_ptr,  # [N]
     upstream_ptr,  # [N]
     totals_ptr,  # [N, 2]
-    temperature: tl.float64, scale: tl.float64, ignore_index: tl.int64,
+    temperature_ptr, temperature_stride, temperature: tl.float64, ignore_index: tl.int64,
     span,  # logits a program
     gradient_ptr,  # [N, V]
     LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
+    HAS_TEMPERATURE: tl.constexpr,
 ):  # fmt: skip
     """Write slope * (1[v = target] - q_v) of a span of a row, 0 where it is not used."""
     PART: tl.constexpr = LANES * STEPS
@@ -63,10 +68,13 @@ def gradient_kernel(
     top = tl.load(totals_ptr + row * 2)
     total = tl.load(totals_ptr + row * 2 + 1)
     upstream = tl.load(upstream_ptr + row).to(tl.float64)
-    slope = upstream / tl.full([], temperature, tl.float64)
+    T, exact_scale = temperature_of(
+        temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE
+    )
+    slope = upstream / T
     gradient_ptr += row * V
     # A rejected row leaves no trace, not even of a NaN, and is not read.
-    if (target == ignore_index) | (slope == 0.0):
+    if (target == ignore_index) | (upstream == 0.0) | (slope == 0.0):
         for start in range(first, end, LANES):
             columns = start + tl.arange(0, LANES)
             zeros = tl.zeros([LANES], WIDE)
@@ -74,7 +82,6 @@ def gradient_kernel(
     else:
         row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
         log2_total = tl.log2(tl.where(total > 0.0, total, float("nan")))
-        exact_scale = tl.full([], scale, tl.float64)
         shift, rest = fixed_shift(top, exact_scale, log2_total, WIDE)
         column = tl.where((target >= 0) & (target < V), target, -1).to(tl.int32)
         wide_scale, wide_top = exact_scale.to(WIDE), top.to(WIDE)

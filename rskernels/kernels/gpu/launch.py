@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.bernoulli import bernoulli_kernel, philox_kernel
+from rskernels.kernels.gpu.bernoulli import philox_kernel
 from rskernels.kernels.gpu.decide import target_kernel
 from rskernels.kernels.gpu.dense import dense_kernel
 from rskernels.kernels.gpu.gradient import gradient_kernel, log_prob_kernel
@@ -29,7 +29,7 @@ from rskernels.kernels.layout import (
     wide_dtype,
 )
 from rskernels.law.decision import Decided, Law
-from rskernels.law.numbers import LARGEST_SCALE, LOG2_E, SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
+from rskernels.law.numbers import SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 
 LANES = 1024  # sums that a row's logits are added to in turns, so that launches give the same bits
 STEPS = 8  # times that a program takes so many logits before it looks up: a part of the row
@@ -50,8 +50,7 @@ def decide(
         mask, log_prob, log_ratio, summary = _decide_entries(logits, law, True)
     else:
         mask, log_prob, log_ratio, summary = _decide_targets(logits, targets, law, True)
-    sums = summary.sum(0)
-    return mask, log_prob, log_ratio, sums[SUMMARY_COUNTS].long(), sums[SUMMARY_SUMS].clone()
+    return mask, log_prob, log_ratio, *sums_of(summary)
 
 
 def mask(
@@ -71,34 +70,11 @@ def mask(
     return _decide_targets(logits, targets, law, False, is_lazy, order)[0]
 
 
-def bernoulli(
-    log_ratio: torch.Tensor,
-    M: torch.Tensor | float,
-    seed: torch.Tensor | int,
-    row_offset: int,
-    stream: int,
-    log_space: bool,
-) -> torch.Tensor:
-    """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
-    values = log_ratio.contiguous()
-    mask = torch.empty(log_ratio.shape, dtype=torch.bool, device=log_ratio.device)
-    N = values.numel()
-    if N == 0:
-        return mask
-    with _on(values.device):
-        bernoulli_kernel[(triton.cdiv(N, BLOCK),)](
-            log_ratio_ptr=values,
-            **_row_arguments("M", row_scalar(M, log_ratio.shape), log_space, values),
-            **_seed_arguments(seed, values),
-            row_offset=row_offset, stream_id=stream, N=N,  # Triton keeps ``stream`` for itself
-            mask_ptr=mask,
-            BLOCK=BLOCK, LOG_SPACE=log_space,
-        )  # fmt: skip
-    return mask
-
-
 def target_log_prob(
-    logits: torch.Tensor, targets: torch.Tensor, temperature: float, ignore_index: int
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: torch.Tensor | float,
+    ignore_index: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log q of the target [...], and what the gradient needs of each row [..., 2]."""
     rows = as_rows(logits)
@@ -108,11 +84,11 @@ def target_log_prob(
         return log_prob, totals
     meta = _meta(logits)
     partials, has_partials = _partials(rows, targets, temperature, meta)
-    with _on(logits.device):
+    with on_device(logits.device):
         log_prob_kernel[(rows.length,)](
             **_logits_arguments(rows),
             partials_ptr=partials, targets_ptr=targets.contiguous(),
-            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
             log_prob_ptr=log_prob, totals_ptr=totals,
             HAS_PARTIALS=has_partials, **meta,
         )  # fmt: skip
@@ -124,7 +100,7 @@ def target_log_prob_backward(
     logits: torch.Tensor,
     targets: torch.Tensor,
     totals: torch.Tensor,
-    temperature: float,
+    temperature: torch.Tensor | float,
     ignore_index: int,
 ) -> torch.Tensor:
     """Return the gradient of ``target_log_prob`` with respect to the logits [..., V]."""
@@ -135,12 +111,12 @@ def target_log_prob_backward(
     V, meta = logits.shape[-1], _meta(logits)
     part = meta["LANES"] * meta["STEPS"]
     spans = triton.cdiv(V, part) if rows.length < FEW_ROWS else 1
-    with _on(logits.device):
+    with on_device(logits.device):
         gradient_kernel[(rows.length, spans)](
             **_logits_arguments(rows),
             targets_ptr=targets.contiguous(), upstream_ptr=upstream.contiguous(),
             totals_ptr=totals,
-            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
             span=V if spans == 1 else part, gradient_ptr=gradient, **meta,
         )  # fmt: skip
     return gradient
@@ -150,9 +126,15 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     """Return the Philox4x32-10 words, int64 [N, 4], of counters [N, 4] and keys [N, 2]."""
     words = torch.empty_like(counter)
     N = counter.shape[0]
-    with _on(counter.device):
+    with on_device(counter.device):
         philox_kernel[(triton.cdiv(N, BLOCK),)](counter, key, words, N, BLOCK=BLOCK)
     return words
+
+
+def sums_of(summary):
+    """Return the counts and the excess of all programs."""
+    sums = summary.sum(0)
+    return sums[SUMMARY_COUNTS].long(), sums[SUMMARY_SUMS].clone()
 
 
 def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None):
@@ -160,22 +142,22 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
     rows = as_rows(logits)
     N, device = rows.length, logits.device
     mask = torch.empty(targets.shape, dtype=torch.bool, device=device)
-    log_prob, log_ratio, summary = _outputs(logits, targets.shape, N, has_outputs)
+    log_prob, log_ratio, summary = outputs_of(logits, targets.shape, N, has_outputs)
     if N == 0:
         return mask, log_prob, log_ratio, summary
     has_order = order is not None and logits.shape[-1] > ORDER_BLOCK
     meta = _meta(logits)
     order = order if has_order else None
     partials, has_partials = _partials(rows, targets, temperature, meta, order)
-    with _on(device):
+    with on_device(device):
         target_kernel[(N,)](
             **_logits_arguments(rows),
             partials_ptr=partials, order_ptr=targets if order is None else order,
             targets_ptr=targets.contiguous(),
-            **_row_arguments("density", row_scalar(density, targets.shape), log_space, logits),
-            **_row_arguments("M", row_scalar(M, targets.shape), log_space, logits),
-            **_seed_arguments(seed, logits), row_offset=row_offset,
-            temperature=temperature, scale=_scale(temperature), ignore_index=ignore_index,
+            **row_arguments("density", row_scalar(density, targets.shape), log_space, logits),
+            **row_arguments("M", row_scalar(M, targets.shape), log_space, logits),
+            **seed_arguments(seed, logits), row_offset=row_offset,
+            **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
             mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
             HAS_ORDER=has_order, HAS_PARTIALS=has_partials,
             IS_LAZY=is_lazy and not has_partials,
@@ -196,18 +178,18 @@ def _decide_entries(logits, law, has_outputs):
     meta = _meta(logits, DENSE_LANES, DENSE_STEPS)
     part = meta["LANES"] * meta["STEPS"]
     spans = triton.cdiv(V, part) if N < FEW_ROWS else 1
-    log_prob, log_ratio, summary = _outputs(logits, logits.shape, N * spans, has_outputs)
+    log_prob, log_ratio, summary = outputs_of(logits, logits.shape, N * spans, has_outputs)
     if N == 0:
         return mask, log_prob, log_ratio, summary
     partials, has_partials = _partials(rows, None, temperature, meta)
-    with _on(device):
+    with on_device(device):
         dense_kernel[(N, spans)](
             **_logits_arguments(rows),
             partials_ptr=partials,
             **_entry_arguments("density", density, log_space, logits),
             **_entry_arguments("M", M, log_space, logits),
-            **_seed_arguments(seed, logits), row_offset=row_offset,
-            temperature=temperature, scale=_scale(temperature),
+            **seed_arguments(seed, logits), row_offset=row_offset,
+            **_temperature_arguments(temperature, logits),
             span=V if spans == 1 else part,
             mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
             HAS_PARTIALS=has_partials,
@@ -224,18 +206,19 @@ def _partials(rows, targets, temperature, meta, order=None):
         return logits, False
     shape = (rows.length, parts, meta["LANES"])
     partials = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
-    with _on(logits.device):
+    with on_device(logits.device):
         partials_kernel[(rows.length * parts,)](
             **_logits_arguments(rows),
             partials_ptr=partials, order_ptr=logits if order is None else order,
             targets_ptr=logits if targets is None else targets.contiguous(),
-            scale=_scale(temperature),
+            **_temperature_arguments(temperature, logits),
             HAS_ORDER=order is not None, HAS_TARGETS=targets is not None, **meta,
         )  # fmt: skip
     return partials, True
 
 
-def _outputs(logits, shape, programs, has_outputs):
+def outputs_of(logits, shape, programs, has_outputs):
+    """Return (log_prob, log_ratio, summary) to write, or the logits where they are not wanted."""
     if not has_outputs:
         # Never written; the kernel only needs some address.
         return logits, logits, logits
@@ -254,7 +237,7 @@ def _meta(logits, most_lanes=LANES, most_steps=STEPS):
     return {
         "LANES": lanes,
         "STEPS": min(most_steps, triton.next_power_of_2(triton.cdiv(V, lanes))),
-        "WIDE": tl.float64 if is_wide else tl.float32,
+        "WIDE": wide_of(logits),
         # Eight logits a thread: sixteen bytes in bfloat16, the widest load there is.
         "num_warps": max(1, lanes // (8 * WARP)),
         # Fused, a product's rounding would depend on what else a kernel does with it.
@@ -262,8 +245,9 @@ def _meta(logits, most_lanes=LANES, most_steps=STEPS):
     }
 
 
-def _scale(temperature):
-    return min(LOG2_E / temperature, LARGEST_SCALE)
+def wide_of(values):
+    """Return the dtype of results, and of what is computed."""
+    return tl.float64 if values.dtype == torch.float64 else tl.float32
 
 
 def _logits_arguments(rows: RowLayout):
@@ -279,10 +263,21 @@ def _logits_arguments(rows: RowLayout):
     }
 
 
-def _row_arguments(name, scalar: Scalar, log_space, unused):
+def row_arguments(name, scalar: Scalar, log_space, unused):
     """Return the kernels' arguments that describe a density or M of each row."""
     (step,) = scalar.strides
     return {f"{name}_stride": step, **_value_arguments(name, scalar, log_space, unused)}
+
+
+def _temperature_arguments(temperature, logits):
+    """Return the kernels' arguments that describe the temperature of each row."""
+    tensor, (step,), number = row_scalar(temperature, logits.shape[:-1])
+    return {
+        "temperature_ptr": logits if tensor is None else tensor,
+        "temperature_stride": step,
+        "temperature": number,
+        "HAS_TEMPERATURE": tensor is not None,
+    }
 
 
 def _entry_arguments(name, scalar: Scalar, log_space, unused):
@@ -301,7 +296,8 @@ def _value_arguments(name, scalar, log_space, unused):
     }
 
 
-def _seed_arguments(seed, unused):
+def seed_arguments(seed, unused):
+    """Return the kernels' arguments that describe the seed."""
     if isinstance(seed, torch.Tensor):
         return {"seed_ptr": seed, "seed": 0, "HAS_SEED": True}
     return {"seed_ptr": unused, "seed": seed, "HAS_SEED": False}
@@ -313,6 +309,6 @@ def _natural_log(value, log_space):
     return math.log(value) if value > 0 else -math.inf
 
 
-def _on(device):
+def on_device(device):
     """Make a device current for a launch."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

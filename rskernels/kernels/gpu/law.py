@@ -19,6 +19,10 @@ SMALL_UNIT = tl.constexpr(2.0**-65)
 LARGE_UNIT = tl.constexpr(2.0**-32)
 ACCEPT = tl.constexpr(int(Stream.ACCEPT))
 FLOAT32_MOST = tl.constexpr(numbers.FLOAT32_MOST)
+LOG2_E = tl.constexpr(numbers.LOG2_E)
+LARGEST_SCALE = tl.constexpr(numbers.LARGEST_SCALE)
+LEAST_TEMPERATURE = tl.constexpr(numbers.LEAST_TEMPERATURE)
+MOST_TEMPERATURE = tl.constexpr(numbers.MOST_TEMPERATURE)
 
 
 @triton.jit
@@ -47,6 +51,20 @@ def rounded(value, WIDE: tl.constexpr):
         huge = (tl.abs(value) > FLOAT32_MOST) & (tl.abs(value) < float("inf"))
         value = tl.where(huge, tl.where(value > 0.0, FLOAT32_MOST, -FLOAT32_MOST), value)
     return value.to(WIDE).to(tl.float64)
+
+
+@triton.jit
+def temperature_of(
+    temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE: tl.constexpr
+):
+    """Return a row's T, NaN where it is none, and log2(e)/T, kept finite in float32."""
+    if HAS_TEMPERATURE:
+        given = tl.load(temperature_ptr + row.to(tl.int64) * temperature_stride).to(tl.float64)
+        is_one = (given >= LEAST_TEMPERATURE) & (given <= MOST_TEMPERATURE)
+        value = tl.where(is_one, given, float("nan"))
+    else:
+        value = tl.full([], temperature, tl.float64)
+    return value, tl.minimum(tl.full([], LOG2_E, tl.float64) / value, LARGEST_SCALE)
 
 
 @triton.jit

@@ -14,6 +14,7 @@ are int64. All steps are in elements.
 import triton
 import triton.language as tl
 
+from rskernels.kernels.gpu.law import temperature_of
 from rskernels.kernels.layout import ORDER_BLOCK as COLUMNS_MOVED_TOGETHER
 
 ORDER_BLOCK = tl.constexpr(COLUMNS_MOVED_TOGETHER)
@@ -176,9 +177,9 @@ def partials_kernel(
     partials_ptr,  # [N, parts, LANES]
     order_ptr,  # [blocks]
     targets_ptr,  # [N]
-    scale: tl.float64,
+    temperature_ptr, temperature_stride, temperature: tl.float64,
     LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
-    HAS_ORDER: tl.constexpr, HAS_TARGETS: tl.constexpr,
+    HAS_ORDER: tl.constexpr, HAS_TARGETS: tl.constexpr, HAS_TEMPERATURE: tl.constexpr,
 ):  # fmt: skip
     """Write the lanes of a part of a row."""
     PART: tl.constexpr = LANES * STEPS
@@ -192,7 +193,9 @@ def partials_kernel(
         reference = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
     else:
         reference = reference_of(row_ptr, stride, V, LANES, WIDE)
-    exact_scale = tl.full([], scale, tl.float64)
+    _, exact_scale = temperature_of(
+        temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE
+    )
     shift, _ = fixed_shift(reference, exact_scale, 0.0, WIDE)
     lanes = part_lanes(
         row_ptr, order_ptr, part * PART, stride, V, exact_scale.to(WIDE), reference.to(WIDE), shift,

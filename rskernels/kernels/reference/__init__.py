@@ -3,6 +3,7 @@
 from rskernels.kernels.reference.rows import (
     bernoulli,
     decide,
+    decide_ratios,
     log_softmax,
     mask,
     natural_log,
@@ -13,6 +14,7 @@ from rskernels.kernels.reference.rows import (
 __all__ = [
     "bernoulli",
     "decide",
+    "decide_ratios",
     "log_softmax",
     "mask",
     "natural_log",

@@ -11,7 +11,9 @@ import math
 
 import torch
 
-from rskernels.law.decision import Decided, Law
+from rskernels.kernels.layout import wide_dtype
+from rskernels.law.decision import Decided, DecidedRatios, Law
+from rskernels.law.numbers import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from rskernels.law.philox import philox4x32, row_uniforms
 from rskernels.law.streams import Stream
 
@@ -78,10 +80,36 @@ def bernoulli(
     return valid & accepts(log_ratio - log_M, u)
 
 
+def decide_ratios(
+    log_ratio: torch.Tensor,  # [...]
+    M: torch.Tensor | float,
+    seed: torch.Tensor | int,
+    row_offset: int,
+    stream: int,
+    log_space: bool,
+) -> DecidedRatios:
+    """Decide as ``bernoulli`` does, and return (mask, log_ratio, counts, excess).
+
+    Violations and excess are counted against log M rounded to the dtype of the ratios, so that an
+    M that equals the largest of them is not violated.
+    """
+    mask = bernoulli(log_ratio, M, seed, row_offset, stream, log_space)
+    dtype = wide_dtype(log_ratio)
+    log_ratio = log_ratio.double()
+    log_M = natural_log(M, log_space, log_ratio)
+    valid = (log_ratio < math.inf) & (log_M > -math.inf)
+    log_r = log_ratio - rounded(log_M, dtype)
+    r = torch.where(valid, log_r.exp(), 0.0)
+    counts = [mask.sum(), (valid & (log_r > 0)).sum(), (~valid).sum(), torch.zeros_like(mask).sum()]
+    excess = torch.stack([excess_of(r).sum(), r.sum()])
+    log_ratio = torch.where(valid, log_ratio, math.nan).to(dtype)
+    return mask, log_ratio, torch.stack(counts), excess
+
+
 def target_log_prob(
     logits: torch.Tensor,  # [..., V]
     targets: torch.Tensor,  # [...]
-    temperature: float,
+    temperature: torch.Tensor | float,  # broadcasts to [...]
     ignore_index: int,
 ) -> torch.Tensor:
     """Return log q of the target, [...]: 0 where ignored, NaN where undefined."""
@@ -96,13 +124,18 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return philox4x32(counter, key)
 
 
-def log_softmax(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def log_softmax(
+    logits: torch.Tensor, temperature: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log q [..., V] in float64 and which rows are no distribution [...]."""
     z = logits.double()
+    T = torch.as_tensor(temperature, dtype=torch.float64, device=z.device).expand(z.shape[:-1])
+    has_T = (T >= LEAST_TEMPERATURE) & (T <= MOST_TEMPERATURE)
     top = z.amax(-1, keepdim=True)
     row_is_bad = z.isnan().any(-1) | (top.squeeze(-1) == math.inf) | (top.squeeze(-1) == -math.inf)
     # The maximum leaves before the division, so that no temperature overflows.
-    return torch.log_softmax((z - top) / temperature, -1), row_is_bad
+    log_q = torch.log_softmax((z - top) / torch.where(has_T, T, math.nan)[..., None], -1)
+    return log_q, row_is_bad | ~has_T
 
 
 def of_targets(log_q: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,6 +166,13 @@ def ratios(
     valid = (log_density < math.inf) & (log_prob < math.inf)
     valid &= (log_ratio < math.inf) & (log_M > -math.inf)
     return valid, log_ratio, log_ratio - log_M
+
+
+def rounded(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return float64 rounded to a dtype; what is finite stays so."""
+    most = torch.finfo(dtype).max
+    finite = value.clamp(-most, most).to(dtype).double()
+    return torch.where(value.abs() < math.inf, finite, value)
 
 
 def row_ids(row_offset: int, rows: torch.Tensor) -> torch.Tensor:

@@ -113,9 +113,11 @@ def of_logits(logits: torch.Tensor) -> dict[str, Callable[[], Any]]:
     totals = torch.empty(N, 2, dtype=torch.float64)
     numbers, tensors = Law(0.5, 2.0, 7), Law(value, value, seed)
     verify = Law(value, value, seed, log_space=True, model_is_target=True)
-    verify_entries = Law(entry, entry, seed, log_space=True, model_is_target=True)
+    verify_entries = Law(
+        entry, entry, seed, temperature=value, log_space=True, model_is_target=True
+    )
     order = torch.empty(-(-V // ORDER_BLOCK), dtype=torch.int64)
-    in_order = tensors._replace(model_is_target=True)
+    in_order = tensors._replace(model_is_target=True, temperature=value)
     return {
         "mask": partial(gpu.mask, logits, targets, numbers),
         "lazy mask": partial(gpu.mask, logits, targets, tensors, is_lazy=True),
@@ -129,6 +131,9 @@ def of_logits(logits: torch.Tensor) -> dict[str, Callable[[], Any]]:
         "gradient": partial(
             gpu.target_log_prob_backward, value, logits, targets, totals, 1.0, -100
         ),
+        "gradient at temperatures": partial(
+            gpu.target_log_prob_backward, value, logits, targets, totals, value, -100
+        ),
     }
 
 
@@ -139,6 +144,9 @@ def of_ratios(log_ratio: torch.Tensor) -> dict[str, Callable[[], Any]]:
     return {
         "bernoulli": partial(gpu.bernoulli, log_ratio, 2.0, 7, 0, 0, False),
         "bernoulli of tensors": partial(gpu.bernoulli, log_ratio, log_ratio, seed, 0, 0, True),
+        "bernoulli with counts": partial(
+            gpu.decide_ratios, log_ratio, log_ratio, seed, 0, 0, False
+        ),
         "philox": partial(gpu.philox, words, words[:, :2]),
     }
 

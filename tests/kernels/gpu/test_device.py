@@ -130,6 +130,7 @@ def calls():
     """Return every decision by name, as a call that takes a seed or a generator."""
     logits, targets, log_p, log_q_hat = draw(300, 1000)
     law = {"targets": targets, "log_space": True}
+    each = torch.linspace(0.5, 2.0, 300, device="cuda")
     return {
         "accept_mask": lambda **draws: rskernels.accept_mask(logits, log_p, 0.7, **law, **draws),
         "verify_mask": lambda **draws: rskernels.verify_mask(
@@ -137,11 +138,21 @@ def calls():
         ),
         "accept": lambda **draws: rskernels.accept(logits, log_p, 0.7, **law, **draws).mask,
         "dense": lambda **draws: rskernels.accept_mask(logits, 5e-4, 1.0, **draws),
-        "bernoulli": lambda **draws: rskernels.bernoulli_mask(log_p - log_q_hat, **draws),
+        "temperatures": lambda **draws: (
+            rskernels.accept(logits, log_p, 0.7, temperature=each, **law, **draws).mask
+        ),
+        "dense temperatures": lambda **draws: rskernels.accept_mask(
+            logits, 5e-4, 1.0, temperature=each, **draws
+        ),
+        "bernoulli_mask": lambda **draws: rskernels.bernoulli_mask(log_p - log_q_hat, **draws),
+        "bernoulli": lambda **draws: rskernels.bernoulli(log_p - log_q_hat, **draws).mask,
     }
 
 
-NAMES = ["accept_mask", "verify_mask", "accept", "dense", "bernoulli"]
+NAMES = [
+    "accept_mask", "verify_mask", "accept", "dense", "temperatures", "dense temperatures",
+    "bernoulli_mask", "bernoulli",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,12 +18,15 @@ rate = partial(check_rate, form="bernoulli", draws=1 << 16)
 rate_of_targets = partial(check_rate, form="target", draws=1 << 15)
 rate_of_verified = partial(check_rate, form="verify", draws=1 << 15)
 rate_of_long_targets = partial(check_rate, form="long_verify", draws=1 << 14)
+rate_of_targets_each = partial(check_rate, form="target_each", draws=1 << 15)
+rate_of_entries_each = partial(check_rate, form="dense_each", draws=1 << 16)
 rate_of_entries = partial(check_rate, form="dense_verify", draws=1 << 16)
 cells = partial(check_cells, requested=1 << 13, cells=8)
 law = partial(check_law, requested=10_000)
 waiting = partial(check_waiting, requested=4_000)
 violated = partial(check_violated, draws=1 << 14)
 violated_entries = partial(check_violated, form="dense", draws=1 << 16)
+violated_ratios = partial(check_violated, form="ratios", draws=1 << 14)
 flips_of_targets = partial(check_flips, form="target", shape=(10_000, 50))
 upper_end_of_targets = partial(check_upper_end, form="target")
 upper_end_of_entries = partial(check_upper_end, form="dense")
@@ -130,7 +133,29 @@ DECISION = [
         "the temperature is ignored",
         rate_of_targets,
         reference={f"{ROWS}.log_softmax": in_reference.at_temperature_1},
-        cpu={f"{LAW}.scale_of": in_cpu.scale_at_1, f"{LAW}.log_probs": in_cpu.at_temperature_1},
+        cpu={f"{LAW}.scales_of": in_cpu.scales_at_1, f"{LAW}.log_probs": in_cpu.at_temperature_1},
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the temperature of a row is ignored",
+        rate_of_entries_each,
+        reference={f"{ROWS}.log_softmax": in_reference.at_temperature_1},
+        cpu={f"{LAW}.temperature_of": in_cpu.temperature_1},
+        gpu={f"{GPU}.temperature_of": in_gpu.temperature_1},
+        nightly=("cpu",),
+    ),
+    Fault(
+        "every row takes the first one's temperature",
+        rate_of_entries_each,
+        reference={f"{ROWS}.log_softmax": in_reference.at_first_temperature},
+        cpu={f"{LAW}.temperature_of": in_cpu.first_temperature},
+        gpu={f"{GPU}.temperature_of": in_gpu.first_temperature},
+        nightly=("cpu",),
+    ),
+    Fault(
+        "every target takes the first one's temperature",
+        rate_of_targets_each,
+        cpu={f"{LAW}.row_temperatures": in_cpu.first_temperatures},
         nightly=("cpu",),
     ),
     Fault(
@@ -205,6 +230,13 @@ DECISION = [
         reference={ACCEPTS: in_reference.never_above_M},
         cpu={f"{LAW}.decide": in_cpu.never_above_M},
         nightly=("cpu",),
+    ),
+    Fault(
+        "M is ignored in what is counted of ratios",
+        violated_ratios,
+        reference={f"{ROWS}.rounded": in_reference.of_no_M},
+        cpu={"kernels.cpu.bernoulli.round_to_float32": in_cpu.of_no_M},
+        gpu={"kernels.gpu.bernoulli.rounded": in_gpu.of_no_M},
     ),
     Fault(
         "the excess of ratios below M is subtracted",

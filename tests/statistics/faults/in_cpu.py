@@ -16,6 +16,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     broadcast,
     constant,
     filled,
+    first,
     select,
     splat,
     wide,
@@ -193,14 +194,33 @@ def rough_at_temperature_1(softmax, density, log_M, model_is_target):
     return original((reference, log_total, LOG2_E), density, log_M, model_is_target)
 
 
-# kernels.cpu.law.scale_of
-def scale_at_1(temperature):
-    return original(1.0)
+# kernels.cpu.law.scales_of
+def scales_at_1(temperatures):
+    return original(splat(1.0))
+
+
+# kernels.cpu.law.temperature_of
+def temperature_1(values, n):
+    return 1.0
+
+
+def first_temperature(values, n):
+    return original(values, 0)
+
+
+# kernels.cpu.law.row_temperatures
+def first_temperatures(values, n, inside):
+    return splat(first(original(values, 0, inside)))
 
 
 # kernels.cpu.law.log_probs
-def at_temperature_1(z, references, totals, temperature):
-    return original(z, references, totals, 1.0)
+def at_temperature_1(z, references, totals, temperatures):
+    return original(z, references, totals, splat(1.0))
+
+
+# kernels.cpu.bernoulli.round_to_float32
+def of_no_M(vector):
+    return filled(0.0, vector)
 
 
 # kernels.cpu.law.excess_of
@@ -264,7 +284,7 @@ def begun_anew(element):
 def without_last(element):
     short_totals = original(element)
     return njit(
-        lambda rows, read, V, scale, scratch, references, totals: short_totals(
-            rows, read, V - 1, scale, scratch, references, totals
+        lambda rows, read, V, scales, scratch, references, totals: short_totals(
+            rows, read, V - 1, scales, scratch, references, totals
         )
     )

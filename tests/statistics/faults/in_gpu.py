@@ -90,6 +90,24 @@ def small_rounded_up(log_r, u):
     return original(tl.maximum(log_r, -2.5), u)
 
 
+# kernels.gpu.bernoulli.rounded
+def of_no_M(value, WIDE: tl.constexpr):
+    return value * 0.0
+
+
+# kernels.gpu.law.temperature_of
+def temperature_1(
+    temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE: tl.constexpr
+):
+    return original(temperature_ptr, 0, 1.0, row, False)
+
+
+def first_temperature(
+    temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE: tl.constexpr
+):
+    return original(temperature_ptr, temperature_stride, temperature, row * 0, HAS_TEMPERATURE)
+
+
 # kernels.gpu.dense.decide_words
 def entries_above(log_r, row_id, start, seed, TILE: tl.constexpr, IS_EXACT: tl.constexpr):
     accepted, distance = original(log_r, row_id, start, seed, TILE, IS_EXACT)

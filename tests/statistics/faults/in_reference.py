@@ -131,6 +131,10 @@ def at_temperature_1(logits, temperature):
     return original(logits, 1.0)
 
 
+def at_first_temperature(logits, temperature):
+    return original(logits, temperature.flatten()[0])
+
+
 # kernels.reference.rows.of_targets
 def of_next_class(log_q, targets):
     return original(log_q.roll(-1, -1), targets)
@@ -139,6 +143,11 @@ def of_next_class(log_q, targets):
 def of_bfloat16(log_q, targets):
     log_prob, outside = original(log_q, targets)
     return log_prob.bfloat16().double(), outside
+
+
+# kernels.reference.rows.rounded
+def of_no_M(value, dtype):
+    return original(value, dtype) * 0.0
 
 
 # kernels.reference.rows.excess_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..forms import FORMS, LONG_FORMS, accepts
+from ..forms import EACH_FORMS, FORMS, LONG_FORMS, accepts
 from ..intervals import assert_inside, binomial
 
 RATIO = 5 / 16
@@ -10,7 +10,7 @@ RATIO = 5 / 16
 
 def check_rate(subject, seed, form="target", draws=1 << 18):
     """Sensitive to a wrong ratio, temperature, M or logarithm: at full size 0.1 % of the rate."""
-    form = {**FORMS, **LONG_FORMS}[form]
+    form = {**FORMS, **EACH_FORMS, **LONG_FORMS}[form]
     accepted = accepts(form, subject, draws, RATIO, seed=seed)
     assert_inside("T1", accepted, binomial(draws, RATIO))
 
@@ -18,6 +18,12 @@ def check_rate(subject, seed, form="target", draws=1 << 18):
 @pytest.mark.parametrize("form", FORMS)
 def test_t1_rate(subject, size, seed, form):
     draws = size(1 << 24, reference=1 << 18, interpreted=FORMS[form].interpreted)
+    check_rate(subject, seed, form, draws)
+
+
+@pytest.mark.parametrize("form", EACH_FORMS)
+def test_t1_rate_at_a_temperature_of_each_row(subject, size, seed, form):
+    draws = size(1 << 20, reference=1 << 18, interpreted=EACH_FORMS[form].interpreted)
     check_rate(subject, seed, form, draws)
 
 

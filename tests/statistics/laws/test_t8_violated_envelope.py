@@ -20,6 +20,10 @@ def check_violated(subject, seed, form="target", draws=1 << 18):
     cells = torch.randint(CELLS, (draws,), generator=generator)
     is_heavy = cells < CELLS // 4
     w = torch.where(is_heavy, HEAVY, LIGHT)
+    if form == "ratios":
+        seen = subject.decide_ratios(w.log(), M, seed=seed)
+        assert_violated(seen.mask, seen.counts, seen.excess, is_heavy)
+        return
     # In the dense form every entry is a proposal, and the cell that it stands for is drawn.
     width = CELLS if form == "target" else WIDTH
     targets = cells if form == "target" else None
@@ -36,7 +40,13 @@ def check_violated(subject, seed, form="target", draws=1 << 18):
         for rows in row_blocks(len(p_hat), width)
     ]
     mask = torch.cat([seen.mask.flatten() for seen in parts])
-    accepted, violations, invalid, ignored = sum(seen.counts for seen in parts).tolist()
+    counts, excess = (sum(getattr(seen, name) for seen in parts) for name in ("counts", "excess"))
+    assert_violated(mask, counts, excess, is_heavy)
+
+
+def assert_violated(mask, counts, excess, is_heavy):
+    draws = len(mask)
+    accepted, violations, invalid, ignored = counts.tolist()
     assert accepted == mask.sum(), f"T8: {accepted} counted, {mask.sum()} in the mask"
     assert violations == is_heavy.sum(), f"T8: {violations} counted of {is_heavy.sum()}"
     assert (invalid, ignored) == (0, 0), f"T8: {invalid} invalid, {ignored} ignored"
@@ -46,11 +56,11 @@ def check_violated(subject, seed, form="target", draws=1 << 18):
     assert_inside("T8 heavy", first.sum(), binomial(len(first), 4 / 7))
     # Of w/M: 1/4 above 1 for each heavy draw, of a sum that the light ones share.
     share = violations * 0.25 / (violations * 1.25 + (draws - violations) * 0.25)
-    excess, mass = sum(seen.excess for seen in parts).tolist()
+    excess, mass = excess.tolist()
     assert excess / mass == pytest.approx(share, rel=1e-5), f"T8: excess mass {excess / mass}"
 
 
-@pytest.mark.parametrize("form", ["target", "dense"])
+@pytest.mark.parametrize("form", ["target", "dense", "ratios"])
 def test_t8_violated_envelope(subject, size, seed, form):
-    slow = 1 << 7 if form == "target" else 1 << 18
+    slow = {"target": 1 << 7, "dense": 1 << 18, "ratios": 1 << 16}[form]
     check_violated(subject, seed, form, size(1 << 22, reference=1 << 18, interpreted=slow))

@@ -1,7 +1,8 @@
 """The loops over rows of the dense form, a kernel a dtype.
 
 Kernels take plain tuples, which their first lines name; a density or M of entries is (address,
-code, outer, inner and column stride, number), where the code NONE says that it is the number.
+code, outer, inner and column stride, number), and temperatures of rows are (address, code, step,
+number), where the code NONE says that it is the number.
 """
 
 import math
@@ -35,6 +36,7 @@ from rskernels.kernels.cpu.law import (
     natural_log_f32,
     scale_of,
     seed_of,
+    temperature_of,
 )
 from rskernels.kernels.cpu.parts import count_parts, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import log
@@ -111,7 +113,7 @@ def log_entries(values, code, V, logs):
 
 @inner
 def reject_row(outputs, code, V):
-    """Reject every entry of a row that has no softmax."""
+    """Reject every entry of a row that has no softmax or temperature."""
     mask, log_prob, log_ratio, summary = outputs
     size = 8 if code == F64 else 4
     for column in range(V):
@@ -208,10 +210,11 @@ def _rows_of(element):
         logits, density, M, draw, law, outputs = arguments
         _, _, inner, _, _, stride, V = logits
         seed_address, seed, row_offset = draw
-        temperature, density_is_log, M_is_log, model_is_target = law
+        temperatures, density_is_log, M_is_log, model_is_target = law
         memory = (
             scratch_memory(), leading_memory(), trailing_memory(), logs_memory(), logs_memory(),
         )  # fmt: skip
+        temperature = temperatures[3]
         scale, factor = scale_of(temperature), min(1.0 / temperature, LARGEST_SCALE)
         shared_density = natural_log(density[5], density_is_log)
         shared_M = natural_log(M[5], M_is_log)
@@ -231,11 +234,14 @@ def _rows_of(element):
                     drawn = memory[1] + place * 4 * LANES
                     if place == 0:
                         draw_short_rows(drawn, row_offset + n, seed)
+                if temperatures[1] != NONE:
+                    temperature = temperature_of(temperatures, n)
+                    scale, factor = scale_of(temperature), min(1.0 / temperature, LARGEST_SCALE)
                 reference, total, _, _ = parts_total(
                     row, stride * size, V, scale, memory[0], int64(0), NEVER, span, UNREAD
                 )
                 row_outputs = outputs_of_row(outputs, n, unit_rows, code, V)
-                if not (reference > -np.inf and total > 0.0):
+                if not (reference > -np.inf and total > 0.0 and temperature > 0.0):
                     reject_row(row_outputs, code, V)
                     continue
                 decide_row(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rskernels._torch import BERNOULLI, Call
+from rskernels._torch import BERNOULLI, DECIDE_RATIOS, Call
 from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels.law.seeds import CPU, check_row_offset, check_stream
 from rskernels.law.streams import Stream
+from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.arguments import (
     M_argument,
     check_floating,
@@ -54,6 +55,50 @@ def bernoulli_mask(
     TypeError, ValueError
         If an argument's type, dtype, shape, device or Python number is not as above.
     """
+    mask: Tensor = BERNOULLI(_bind(log_ratio, M, log_space, seed, generator, row_offset, stream))
+    return mask
+
+
+def bernoulli(
+    log_ratio: Tensor,
+    M: Tensor | float | None = None,
+    *,
+    log_space: bool = False,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    row_offset: int = 0,
+    stream: int = Stream.ACCEPT,
+) -> Acceptance:
+    """Decide as ``bernoulli_mask`` does, and return what the same pass saw as well.
+
+    For log-probabilities that something else computed, such as a fused loss or a server: counts of
+    violations and of invalid ratios, and the sums that estimate the bias. Parameters and errors are
+    those of ``bernoulli_mask``. In the result ``log_ratio`` is the one given, NaN where invalid,
+    and ``log_prob`` is NaN: no model was read. Nothing is ignored; a ratio of NaN leaves a row out,
+    and is counted as invalid. For a DTensor the counts and sums are those of all ranks, which takes
+    a collective.
+
+    Examples
+    --------
+    >>> seen = bernoulli(torch.tensor([0.0, 1.0, torch.nan]), 2.0, seed=0)
+    >>> seen.counts[1:3]  # one above log 2, one that is no ratio
+    tensor([1, 1])
+    """
+    call = _bind(log_ratio, M, log_space, seed, generator, row_offset, stream)
+    mask, valid, counts, excess = DECIDE_RATIOS(call)
+    return Acceptance(mask, torch.full_like(valid, torch.nan), valid, counts, excess)
+
+
+def _bind(
+    log_ratio: Tensor,
+    M: Tensor | float | None,
+    log_space: bool,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    row_offset: int,
+    stream: int,
+) -> Call:
+    """Return the call of a decision about ratios, its arguments checked."""
     check_floating("log_ratio", log_ratio)
     idle = is_idle()
     is_direct = idle and is_plain(log_ratio, M, seed)
@@ -65,5 +110,4 @@ def bernoulli_mask(
         others = {"M": M, "seed": key}
         layout = layout_argument("log_ratio", log_ratio, log_ratio.shape, seed is None, others)
     numbers = (check_row_offset(row_offset), check_stream(stream), bool(log_space))
-    mask: Tensor = BERNOULLI(Call((log_ratio, M, key, *numbers), is_direct, layout))
-    return mask
+    return Call((log_ratio, M, key, *numbers), is_direct, layout)
