@@ -120,4 +120,4 @@ def test_a_logit_costs_few_instructions(launches, request, dtype):
             assert loop["doubles"] == 0, launch
             assert loop["barriers"] == 0 or launch["flags"].get("IS_LAZY"), launch
         seen.add(name)
-    assert seen == set(MOST)
+    assert seen == set(MOST) - ({"decide"} if dtype == "float16" else set())
