@@ -12,7 +12,7 @@ import pytest
 
 from rskernels import kernels
 
-from ...support.processes import run_python
+from ...support.kernel_cache import run_with_cache
 
 OPERATIONS = ("target", "dense", "log_prob", "gradient")
 QUICK = ("log_prob", "gradient")  # to compile
@@ -62,7 +62,7 @@ for kernel in made():
 def test_kernels_of_other_processes_are_the_right_ones(tmp_path, operations):
     def compiled(pairs):
         code = RUN.replace("{order}", repr(list(pairs)))
-        return run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split()
+        return run_with_cache(tmp_path, code).split()
 
     # Each compiles alone, so that all number their functions alike.
     for operation in operations:

@@ -11,7 +11,7 @@ import torch
 from llvmlite import ir
 
 import rskernels
-from rskernels.kernels.cpu import launch
+from rskernels.kernels.cpu import launch, ratios
 from rskernels.kernels.cpu import threads as threads_module
 from rskernels.kernels.cpu.simd.subnormals import emit_keep, emit_restore
 
@@ -49,6 +49,7 @@ def decisions_on_subnormals(N):
         *rskernels.accept(logits, tiny[:, None], 1e-38, seed=1),
         *rskernels.accept(logits.double(), 1e-309, 3e-308, targets=targets, seed=1),
         rskernels.bernoulli_mask(logits[:, 0], M, seed=1),
+        *rskernels.bernoulli(logits[:, 0], M, seed=1),
     )
 
 
@@ -96,7 +97,8 @@ def test_subnormal_numbers_count_in_a_thread_that_flushes(flush, threads, monkey
 
     threads(2)
     monkeypatch.setattr(threads_module, "SERIAL_WORK", 0)
-    monkeypatch.setattr(launch, "run_units", run)
+    for module in (launch, ratios):
+        monkeypatch.setattr(module, "run_units", run)
     # A worker that is started by a thread that flushes does so too.
     monkeypatch.setattr(threads_module, "_jobs", SimpleQueue())
     monkeypatch.setattr(threads_module, "_workers", 0)
@@ -104,7 +106,7 @@ def test_subnormal_numbers_count_in_a_thread_that_flushes(flush, threads, monkey
     flush(True)
     got = decide()
     flush(False)
-    assert flushed == [True] * 4
+    assert flushed == [True] * 5
     assert same_bits(got, want)
 
 
