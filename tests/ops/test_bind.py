@@ -1,5 +1,6 @@
 """Binding: the arguments of a decision leave it checked, once, as every backend takes them."""
 
+import math
 import sys
 
 import pytest
@@ -131,3 +132,50 @@ def test_plain_numbers_are_not_looked_at_twice():
             sys.setprofile(None)
     assert {"accept_mask", "bernoulli_mask"} <= set(called)
     assert not {"as_integer", "__instancecheck__"} & set(called)
+
+
+@pytest.mark.parametrize("name", ["accept_mask", "verify_mask"])
+@pytest.mark.parametrize("log_space", [False, True])
+@pytest.mark.parametrize("kind", ["number", "vector", "float64 vector", "entries"])
+def test_the_short_way_of_dense_calls_decides_as_the_long_one(name, log_space, kind):
+    decide = getattr(rskernels, name)
+    logits = torch.randn(7, 10, generator=torch.Generator().manual_seed(0))
+    density = {
+        "number": 0.2,
+        "vector": torch.linspace(0.1, 0.3, 10),
+        "float64 vector": torch.linspace(0.1, 0.3, 10, dtype=torch.float64),
+        "entries": torch.rand(7, 10, generator=torch.Generator().manual_seed(1)),
+    }[kind]
+    law = {"targets": None, "temperature": 0.8, "log_space": log_space, "row_offset": 3}
+    short = decide(logits, density, 0.4, seed=5, **law)
+    # A tensor as M or as seed goes the long way.
+    assert torch.equal(short, decide(logits, density, torch.tensor(0.4), seed=5, **law))
+    assert torch.equal(short, decide(logits, density, 0.4, seed=torch.tensor(5), **law))
+    torch.manual_seed(1)
+    drawn = decide(logits, density, 0.4, **law)
+    torch.manual_seed(1)
+    assert torch.equal(drawn, decide(logits, density, torch.tensor(0.4), **law))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"p_hat": torch.ones(9)}, ValueError),
+        ({"p_hat": -1.0}, ValueError),
+        ({"p_hat": math.nan}, ValueError),
+        ({"p_hat": torch.ones(10, dtype=torch.int64)}, TypeError),
+        ({"M": 0.0}, ValueError),
+        ({"M": math.nan}, ValueError),
+        ({"temperature": math.nan}, ValueError),
+        ({"temperature": 0.0}, ValueError),
+        ({"row_offset": -1}, ValueError),
+        ({"seed": 2**64}, ValueError),
+        ({"ignore_index": 0.5}, TypeError),
+        ({"logits": torch.zeros(7, 0)}, ValueError),
+        ({"logits": torch.zeros(7, 10, dtype=torch.int64)}, TypeError),
+    ],
+)
+def test_the_short_way_of_dense_calls_lets_nothing_pass(arguments, error):
+    plain = {"logits": torch.zeros(7, 10), "p_hat": 0.2, "M": 0.4, "seed": 5}
+    with pytest.raises(error):
+        rskernels.accept_mask(**{**plain, **arguments})
