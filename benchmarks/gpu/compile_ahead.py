@@ -39,7 +39,7 @@ in the same machine code, not timed. The dense form reads a row twice, the secon
 cache, and both loops are counted. Behind the sign ≤ is the memory traffic, in TB/s, at which the
 GPU would issue them if nothing ever waited: below the memory's own rate, which stands in the head,
 instructions bind. A logit's traffic is what it is read as, and what is written for it: a byte of
-the dense mask, a gradient of the logit's size."""
+the dense mask, with two float32 where all is told, or a gradient of the logit's size."""
 
 
 class Card(NamedTuple):
@@ -61,7 +61,7 @@ CARDS = (
     Card("B200", "sm_100", 148, 1.85, 128, 8.0),
     Card("MI300X", "gfx942", 304, 2.1, 64, 5.3),
 )
-WRITTEN = {"dense mask": 1, "gradient": None}
+WRITTEN = {"dense mask": 1, "dense decide": 9, "gradient": None, "gradient at temperatures": None}
 """Bytes written a logit; None is the logit's own size."""
 SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
