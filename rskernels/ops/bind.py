@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from rskernels._torch import Call
+from rskernels._torch.devices import cpu_kernels
 from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels.law.decision import Law
+from rskernels.law.numbers import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from rskernels.law.seeds import CPU, check_row_offset, draw_number
 from rskernels.ops.arguments import (
     FLOAT_DTYPES,
@@ -101,11 +103,12 @@ def plain_law(
     if M is None:
         M = 0.0 if log_space else 1.0
     if not (
-        type(M) is type(temperature) is float
+        is_idle()
+        and type(M) is type(temperature) is float
         and type(row_offset) is int
         and type(log_space) is bool
         and (-math.inf if log_space else 0.0) < M
-        and 1e-30 <= temperature <= 1e30
+        and LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE
         and 0 <= row_offset < 1 << 63
         and type(logits) is Tensor
         and is_plain(logits, density)
@@ -132,3 +135,9 @@ def plain_law(
         return None
     fields = (density, M, seed, row_offset, temperature, log_space, model_is_target, -100)
     return _record(Law, fields)
+
+
+def plain_mask(logits: Tensor, law: Law) -> Tensor:
+    """Return the mask of a dense decision by a law that ``plain_law`` has found plain."""
+    mask: Tensor = cpu_kernels().mask(logits, None, law)
+    return mask

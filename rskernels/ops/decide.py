@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from rskernels._torch import DECIDE, MASK
-from rskernels._torch.devices import cpu_kernels
-from rskernels._torch.fast_path import is_idle
 from rskernels.ops.acceptance import Acceptance
-from rskernels.ops.bind import bind, plain_law
+from rskernels.ops.bind import bind, plain_law, plain_mask
 from rskernels.ops.columns import ColumnOrder
 
 
@@ -92,17 +90,10 @@ def accept_mask(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     """
-    if (
-        targets is None
-        and order is None
-        and generator is None
-        and ignore_index == -100
-        and is_idle()
-    ):
+    if targets is None and order is None and generator is None and ignore_index == -100:
         law = plain_law(logits, p_hat, M, seed, row_offset, temperature, log_space, False)
         if law is not None:
-            plain: Tensor = cpu_kernels().mask(logits, None, law)
-            return plain
+            return plain_mask(logits, law)
     call = bind(
         "p_hat", logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
@@ -135,17 +126,10 @@ def verify_mask(
     Early exit: the softmax's denominator can only grow while a row is read. With targets, the row
     is left as soon as that makes its rejection certain. The decision is that of a full pass.
     """
-    if (
-        targets is None
-        and order is None
-        and generator is None
-        and ignore_index == -100
-        and is_idle()
-    ):
+    if targets is None and order is None and generator is None and ignore_index == -100:
         law = plain_law(logits, q_hat, M, seed, row_offset, temperature, log_space, True)
         if law is not None:
-            plain: Tensor = cpu_kernels().mask(logits, None, law)
-            return plain
+            return plain_mask(logits, law)
     call = bind(
         "q_hat", logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,

@@ -82,13 +82,14 @@ def decide_tile(
     row_ptr, density_ptr, M_ptr, start, stride, density_stride, M_stride, V,
     log_density, log_M, top, inverse_temperature, log_total, row_id, seed,
     mask_ptr, log_prob_ptr, log_ratio_ptr,
+    nearest, accepted_count, violation_count, valid_count, excess, mass,
     TILE: tl.constexpr, WIDE: tl.constexpr, IS_WHOLE: tl.constexpr, IS_EXACT: tl.constexpr,
     HAS_DENSITY: tl.constexpr, HAS_M: tl.constexpr,
     LOG_SPACE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
 ):  # fmt: skip
-    """Decide a tile of a row's entries; return (distance, accepted, valid, violation, r).
+    """Decide a tile of a row's entries, and return the lanes' sums with what it adds.
 
-    The last three are meant only where there are outputs.
+    But for the nearest distance they change only where there are outputs.
     """
     z = load_step(row_ptr, row_ptr, start, stride, V, TILE, WIDE, IS_WHOLE, False)
     log_d = entry_log(
@@ -98,7 +99,7 @@ def decide_tile(
     log_m = entry_log(M_ptr, start, M_stride, V, log_M, TILE, WIDE, LOG_SPACE, HAS_M, IS_WHOLE)
     infinity = float("inf")
     columns = start + tl.arange(0, TILE)
-    present = columns < V
+    present = tl.full([TILE], True, tl.int1) if IS_WHOLE else columns < V
     has_mass = z > -infinity
     log_q = tl.minimum(tl.fma(z - top, inverse_temperature, -log_total), 0.0)
     if HAS_OUTPUTS:
@@ -109,23 +110,22 @@ def decide_tile(
     may_accept = has_mass & (tl.abs(log_d) < infinity) & (tl.abs(log_m) < infinity)
     log_r = log_difference(log_q, log_d, MODEL_IS_TARGET) - log_m
     accepted, distance = decide_words(log_r, row_id, start, seed, TILE, IS_EXACT)
-    accepted &= may_accept
-    if IS_WHOLE:
-        tl.store(mask_ptr + columns, accepted)
-    else:
-        tl.store(mask_ptr + columns, accepted, mask=present)
-        distance = tl.where(present, distance, 1)
-        accepted &= present
-    valid, violation, r = accepted, accepted, log_r
+    accepted &= may_accept & present
+    tl.store(mask_ptr + columns, accepted, mask=present)
+    nearest = tl.minimum(nearest, tl.where(present, distance, 1))
     if HAS_OUTPUTS:
         log_w = log_ratio_of(log_q, log_d, MODEL_IS_TARGET)
         log_w = tl.where(may_accept, tl.minimum(tl.maximum(log_w, -most), most), log_w)
         valid = present & is_valid(log_q, log_d, log_w, log_m)
-        violation = valid & (log_w > log_m)
         r = tl.where(valid, tl.exp(log_w - log_m), 0.0)
         tl.store(log_prob_ptr + columns, log_q, mask=present)
         tl.store(log_ratio_ptr + columns, tl.where(valid, log_w, float("nan")), mask=present)
-    return distance, accepted, valid, violation, r
+        accepted_count += accepted.to(tl.int32)
+        violation_count += (valid & (log_w > log_m)).to(tl.int32)
+        valid_count += valid.to(tl.int32)
+        excess += excess_of(r)
+        mass += r
+    return nearest, accepted_count, violation_count, valid_count, excess, mass
 
 
 @triton.jit
@@ -152,48 +152,31 @@ def decide_span(
     if not IS_EXACT:
         whole = first + (end - first) // LANES * LANES
         for start in range(first, whole, LANES):
-            distance, accepted, valid, violation, r = decide_tile(
+            nearest, accepted_count, violation_count, valid_count, excess, mass = decide_tile(
                 row_ptr, density_ptr, M_ptr, start, stride, density_stride, M_stride, V,
                 log_density, log_M, top, inverse_temperature, log_total, row_id, seed,
                 mask_ptr, log_prob_ptr, log_ratio_ptr,
+                nearest, accepted_count, violation_count, valid_count, excess, mass,
                 LANES, WIDE, True, IS_EXACT,
                 HAS_DENSITY, HAS_M, LOG_SPACE, MODEL_IS_TARGET, HAS_OUTPUTS,
             )  # fmt: skip
-            nearest = tl.minimum(nearest, distance)
-            if HAS_OUTPUTS:
-                accepted_count += accepted.to(tl.int32)
-                violation_count += violation.to(tl.int32)
-                valid_count += valid.to(tl.int32)
-                excess += excess_of(r)
-                mass += r
     for start in range(whole, end, LANES):
-        distance, accepted, valid, violation, r = decide_tile(
+        nearest, accepted_count, violation_count, valid_count, excess, mass = decide_tile(
             row_ptr, density_ptr, M_ptr, start, stride, density_stride, M_stride, V,
             log_density, log_M, top, inverse_temperature, log_total, row_id, seed,
             mask_ptr, log_prob_ptr, log_ratio_ptr,
+            nearest, accepted_count, violation_count, valid_count, excess, mass,
             LANES, WIDE, False, IS_EXACT,
             HAS_DENSITY, HAS_M, LOG_SPACE, MODEL_IS_TARGET, HAS_OUTPUTS,
         )  # fmt: skip
-        nearest = tl.minimum(nearest, distance)
-        if HAS_OUTPUTS:
-            accepted_count += accepted.to(tl.int32)
-            violation_count += violation.to(tl.int32)
-            valid_count += valid.to(tl.int32)
-            excess += excess_of(r)
-            mass += r
     return nearest, accepted_count, violation_count, valid_count, excess, mass
 
 
 @triton.jit
 def reject_span(
-    start,
-    end,
-    mask_ptr,
-    log_prob_ptr,
-    log_ratio_ptr,
-    LANES: tl.constexpr,
-    HAS_OUTPUTS: tl.constexpr,
-):
+    start, end, mask_ptr, log_prob_ptr, log_ratio_ptr,
+    LANES: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
+):  # fmt: skip
     """Reject the entries of a row that has no softmax."""
     nan = float("nan")
     for first in range(start, end, LANES):
