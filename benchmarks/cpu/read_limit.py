@@ -47,6 +47,7 @@ def _row_max_of(dtype: str, size: int) -> Callable[..., None]:
                     m0 = maximum(load_part(row + i * size, first_lanes(V - i)), m0)
                 top[n] = reduce_max(maximum(maximum(m0, m1), maximum(m2, m3)))
             begin = next_share(counter, begin, grab)
+        return 0
 
     return row_max
 

@@ -81,6 +81,8 @@ def warm(
                     logits = torch.zeros(rows, V, dtype=getattr(torch, dtype), device=device)
                     targets = torch.zeros(rows, dtype=torch.int64, device=device)
                     FORMS[form](kernels, logits, targets)
+                if device == "cpu":
+                    _prepare_teams()
                 if device == "cuda":
                     torch.cuda.synchronize()
                 seconds = time.perf_counter() - begin
@@ -107,6 +109,16 @@ def _backend(device: str) -> tuple[Any, Callable[[], set[Any]]]:
     from rskernels.kernels import cpu
 
     return cpu, _numba_kernels
+
+
+def _prepare_teams() -> None:
+    """Compile also what only large calls come to."""
+    from rskernels.kernels.cpu.cache import made
+    from rskernels.kernels.cpu.team import on_team, team_call
+
+    for kernel in made():
+        if kernel is not on_team:
+            team_call(kernel)
 
 
 def _numba_kernels() -> set[Any]:

@@ -1,4 +1,4 @@
-"""The CPU kernels under Python threads, after fork, and with any number of torch threads."""
+"""The CPU kernels on torch's team and on workers, after fork, and with any number of threads."""
 
 import signal
 import threading
@@ -6,8 +6,11 @@ import time
 
 import pytest
 import torch
+from numba import njit
 
 import rskernels
+from rskernels.kernels.cpu import team
+from rskernels.kernels.cpu import threads as threads_module
 from rskernels.kernels.cpu.threads import SERIAL_WORK, run_units
 
 from ..support.bits import same_bits
@@ -39,7 +42,13 @@ def all_results(logits, targets):
     )
 
 
-def test_one_thread_and_all_give_the_same_bits(threads):
+@pytest.fixture(params=[True, False], ids=["team", "workers"])
+def has_team(request, monkeypatch):
+    monkeypatch.setattr(threads_module, "_has_team", request.param)
+    return request.param
+
+
+def test_one_thread_and_all_give_the_same_bits(threads, has_team):
     arguments = batch()
     threads(1)
     alone = all_results(*arguments)
@@ -48,7 +57,7 @@ def test_one_thread_and_all_give_the_same_bits(threads):
         assert same_bits(all_results(*arguments), alone)
 
 
-def test_concurrent_callers(threads):
+def test_concurrent_callers(threads, has_team):
     threads(2)
     batches = [batch(seed) for seed in range(5)]
     want = [all_results(*arguments) for arguments in batches]
@@ -71,7 +80,65 @@ def test_concurrent_callers(threads):
         assert all(same_bits(one, want[n]) for one in results)
 
 
-def test_an_error_in_one_caller_is_its_own(threads):
+@njit(nogil=True)
+def one_a_thread(share, arguments):
+    return 1
+
+
+@njit(nogil=True)
+def failing(share, arguments):
+    if share[4] == 64:
+        raise ValueError
+    return 0
+
+
+def compiled(kernel):
+    kernel((0, 1, 1, 1, 1), (0,))
+    return kernel
+
+
+def test_a_team_is_all_threads_of_torch(threads):
+    assert team.parallel_address() != 0
+    kernel = compiled(one_a_thread)
+    for count in (2, 3, 2):
+        threads(count)
+        assert run_units(kernel, (64, 1, 64), SERIAL_WORK, 0) == count
+        # Little work, or a single unit, is done by the caller.
+        assert run_units(kernel, (64, 1, 64), SERIAL_WORK - 1, 0) == 1
+        assert run_units(kernel, (1, 64, 64), SERIAL_WORK, 0) == 1
+
+
+def test_a_team_makes_the_large_calls_of_every_kernel(threads, monkeypatch):
+    arguments = batch()
+    threads(2)
+    all_results(*arguments)
+
+    def refuse(kernel, *_):
+        raise AssertionError(f"{kernel} does not run on the team")
+
+    monkeypatch.setattr(threads_module, "_run_on_workers", refuse)
+    all_results(*arguments)
+
+
+def test_a_kernel_that_fails_on_a_team(threads):
+    threads(2)
+    kernel = compiled(failing)
+    with pytest.raises(RuntimeError, match="a CPU kernel failed"):
+        run_units(kernel, (64, 1, 64), SERIAL_WORK, 0)
+
+
+def test_without_openmp_there_is_no_team(monkeypatch):
+    monkeypatch.setattr(team, "REGION", "no_such_region")
+    team.parallel_address.cache_clear()
+    try:
+        assert team.parallel_address() == 0
+        monkeypatch.setattr(team, "_calls", {})
+        assert team.team_call(compiled(one_a_thread)) is None
+    finally:
+        team.parallel_address.cache_clear()
+
+
+def test_an_error_in_one_caller_is_its_own(threads, has_team):
     threads(2)
     logits, targets = batch()
     wrong = targets.clone()
@@ -199,14 +266,13 @@ class Lock:
         return False
 
 want, interrupts = mask(), 0
+threads._has_team = False
 threads.Lock, plain = Lock, threads.Lock
-for _ in range(1000):
+while interrupts < 3:
     try:
         mask()
     except KeyboardInterrupt:
         interrupts += 1
-    if interrupts == 3:
-        break
 threads.Lock = plain
 assert torch.equal(mask(), want)
 print(interrupts)

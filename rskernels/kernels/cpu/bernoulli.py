@@ -63,6 +63,7 @@ def bernoulli_rows(share, arguments):
             store_mask(mask + n, inside, chosen)
         begin = next_share(counter, begin, grab)
     restore(mode)
+    return 0
 
 
 @cached
@@ -112,6 +113,7 @@ def decide_ratio_rows(share, arguments):
             tally(summary, MASS, reduce_add(mass))
         begin = next_share(counter, begin, grab)
     restore(mode)
+    return 0
 
 
 @cached
@@ -133,3 +135,4 @@ def philox_rows(share, arguments):
             out[n, 2] = _word2(low, high, both)
             out[n, 3] = _word3(low, high, both)
         begin = next_share(next_unit, begin, grab)
+    return 0

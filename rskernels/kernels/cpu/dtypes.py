@@ -22,6 +22,7 @@ from rskernels.kernels.cpu.simd.memory import (
     write_f64,
 )
 from rskernels.kernels.cpu.simd.vectors import first, first_lanes, named
+from rskernels.kernels.cpu.team import entry_of
 
 NONE, F32, F64, BF16, F16, I64, I32 = range(7)
 
@@ -65,7 +66,7 @@ class Kernels(dict[int, Any]):
             # Of two threads' kernels, which would both be compiled, the first is kept.
             kernel = self._made.setdefault(code, self._make(element))
         for signature in kernel.signatures:
-            self[code] = kernel.overloads[signature].entry_point
+            self[code] = entry_of(kernel, signature)
             return self[code]
         return kernel
 

@@ -1,6 +1,9 @@
-"""How threads share a call: workers, as many as ``torch.get_num_threads`` allows, and a counter.
+"""How threads share a call: as many as ``torch.get_num_threads`` allows, and a counter.
 
-An executor's futures cost more than many a kernel; here a job is two locks and a queue.
+They are torch's OpenMP team. Where that is not to be had, they are workers of our own: in a child
+of fork, which has no more than the parent's memory of a team and would wait for it for ever, in a
+torch without OpenMP, and for kernels that are not compiled. An executor's futures cost more than
+many a kernel; here a job is two locks and a queue.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from rskernels._python.forks import hold_over_forks
 from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.simd.vectors import I64, lanes
+from rskernels.kernels.cpu.team import team_call
 
 # Work is counted in logits; below this, waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 20
@@ -31,10 +35,10 @@ class _Job:
     begins again: each step can be repeated.
     """
 
-    def __init__(self, kernel: Callable[..., int | None], arguments: tuple[object, ...]):
+    def __init__(self, kernel: Callable[..., int], arguments: tuple[object, ...]):
         self.kernel, self.arguments = kernel, arguments
         self.is_over = False
-        self.result: int | None = 0
+        self.result = 0
         self.error: BaseException | None = None
         self._owner: dict[None, str] = {}
         self._running = Lock()
@@ -61,11 +65,12 @@ class _Job:
 _jobs: SimpleQueue[_Job] = SimpleQueue()
 _workers = 0
 _growing = Lock()
+_has_team = True
 
 
 def _forget_workers() -> None:
-    global _jobs, _workers, _growing
-    _jobs, _workers, _growing = SimpleQueue(), 0, Lock()
+    global _jobs, _workers, _growing, _has_team
+    _jobs, _workers, _growing, _has_team = SimpleQueue(), 0, Lock(), False
 
 
 # A child of fork inherits the queue but none of the threads.
@@ -102,7 +107,7 @@ def next_share(counter, begin, grab):
 
 
 def run_units(
-    kernel: Callable[..., int | None], rows: tuple[int, int, int], work: int, *arguments: object
+    kernel: Callable[..., int], rows: tuple[int, int, int], work: int, *arguments: object
 ) -> int:
     """Call ``kernel(share, arguments)`` on every thread and add up the results.
 
@@ -113,18 +118,26 @@ def run_units(
     results.
     """
     units, unit_rows, N = rows
-    if work < SERIAL_WORK or (threads := min(units, torch.get_num_threads())) <= 1:
-        return kernel((0, units, units, unit_rows, N), arguments) or 0
+    if work < SERIAL_WORK or units <= 1 or (threads := torch.get_num_threads()) <= 1:
+        return kernel((0, units, units, unit_rows, N), arguments)
+    counter = c_int64(0)
+    grab = units // (min(units, threads) * SHARES) or 1
+    share = (addressof(counter), grab, units, unit_rows, N)
+    if _has_team and (call := team_call(kernel)) is not None:
+        # Of all its threads, or OpenMP would end those that are left out.
+        return call(threads, share, arguments)
+    return _run_on_workers(kernel, min(units, threads), share, arguments)
+
+
+def _run_on_workers(kernel, threads, share, arguments):
     if _workers < threads - 1:
         _grow(threads - 1)
-    counter = c_int64(0)
-    share = (addressof(counter), units // (threads * SHARES) or 1, units, unit_rows, N)
     jobs = [_Job(kernel, (share, arguments)) for _ in range(threads - 1)]
     total = 0
     try:
         for job in jobs:
             _jobs.put(job)
-        total = kernel(share, arguments) or 0
+        total = kernel(share, arguments)
     finally:
         # Kernels hold raw addresses: whatever a signal's handler raises here, their memory must
         # outlive them.
@@ -139,4 +152,4 @@ def run_units(
     for error in (interrupted, *(job.error for job in jobs)):
         if error is not None:
             raise error
-    return total + sum(job.result or 0 for job in jobs)
+    return total + sum(job.result for job in jobs)

@@ -73,6 +73,18 @@ def test_subnormal_numbers_count_whatever_torch_flushes(flush):
     assert same_bits(got, want)
 
 
+def test_subnormal_numbers_count_on_a_team_that_flushes(flush, threads, monkeypatch):
+    decide = decisions_on_subnormals(4000)
+    want = decide()
+    monkeypatch.setattr(threads_module, "SERIAL_WORK", 0)
+    threads(2)
+    flush(True)
+    torch.ones(1 << 20).sum()  # torch hands the setting on to its threads
+    got = decide()
+    flush(False)
+    assert same_bits(got, want)
+
+
 class Flushing:
     """A kernel that is left out of the thread that calls: the other, which flushes, has all."""
 

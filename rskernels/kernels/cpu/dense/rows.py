@@ -256,6 +256,7 @@ def _rows_of(element):
                 )
             begin = next_share(counter, begin, grab)
         restore(mode)
+        return 0
 
     return dense_rows
 
