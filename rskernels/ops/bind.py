@@ -84,7 +84,7 @@ def bind(
     return _record(Call, (arguments, is_direct, layout))
 
 
-def plain_law(
+def plain_mask(
     logits: Tensor,
     density: Tensor | float,
     M: Tensor | float | None,
@@ -93,8 +93,8 @@ def plain_law(
     temperature: Tensor | float,
     log_space: bool,
     model_is_target: bool,
-) -> Law | None:
-    """Return the law of a dense decision that needs no more than a look, where torch is idle.
+) -> Tensor | None:
+    """Return the mask of a dense decision that needs no more than a look, where torch is idle.
 
     That is of logits ``[N, V]`` on the CPU and of a density that is a float or a tensor ``[V]`` or
     ``[N, V]``; all else is a float, an int or not given. Returns None of whatever else: ``bind``
@@ -118,26 +118,18 @@ def plain_law(
     ):
         return None
     shape = logits.shape
-    if shape[1] == 0:
+    V = shape[1]
+    if V == 0:
         return None
     if type(density) is float:
         if not (density < math.inf and (log_space or density >= 0.0)):
             return None
-    elif type(density) is not Tensor or density.dtype not in FLOAT_DTYPES or density.is_nested:
+    elif type(density) is not Tensor or density.dtype not in FLOAT_DTYPES or density.is_nested or (density.numel() != V if density.dim() == 1 else density.shape != shape):
         return None
-    else:
-        given = density.shape
-        if given != shape and (len(given) != 1 or given[0] != shape[1]):
-            return None
     if seed is None:
         seed = draw_number()
     elif type(seed) is not int or not -(1 << 63) <= seed < 1 << 63:
         return None
-    fields = (density, M, seed, row_offset, temperature, log_space, model_is_target, -100)
-    return _record(Law, fields)
-
-
-def plain_mask(logits: Tensor, law: Law) -> Tensor:
-    """Return the mask of a dense decision by a law that ``plain_law`` has found plain."""
-    mask: Tensor = cpu_kernels().mask(logits, None, law)
+    law = M, seed, row_offset, temperature, log_space, model_is_target, -100
+    mask: Tensor = cpu_kernels().plain_mask(logits, shape, density, law)
     return mask

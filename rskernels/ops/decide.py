@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rskernels._torch import DECIDE, MASK
 from rskernels.ops.acceptance import Acceptance
-from rskernels.ops.bind import bind, plain_law, plain_mask
+from rskernels.ops.bind import bind, plain_mask
 from rskernels.ops.columns import ColumnOrder
 
 
@@ -91,9 +91,9 @@ def accept_mask(
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     """
     if targets is None and order is None and generator is None and ignore_index == -100:
-        law = plain_law(logits, p_hat, M, seed, row_offset, temperature, log_space, False)
-        if law is not None:
-            return plain_mask(logits, law)
+        plain = plain_mask(logits, p_hat, M, seed, row_offset, temperature, log_space, False)
+        if plain is not None:
+            return plain
     call = bind(
         "p_hat", logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
@@ -127,9 +127,9 @@ def verify_mask(
     is left as soon as that makes its rejection certain. The decision is that of a full pass.
     """
     if targets is None and order is None and generator is None and ignore_index == -100:
-        law = plain_law(logits, q_hat, M, seed, row_offset, temperature, log_space, True)
-        if law is not None:
-            return plain_mask(logits, law)
+        plain = plain_mask(logits, q_hat, M, seed, row_offset, temperature, log_space, True)
+        if plain is not None:
+            return plain
     call = bind(
         "q_hat", logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,

@@ -10,6 +10,7 @@ from rskernels.kernels.cpu.launch import (
     decide,
     mask,
     philox,
+    plain_mask,
     target_log_prob,
     target_log_prob_backward,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "decide_ratios",
     "mask",
     "philox",
+    "plain_mask",
     "target_log_prob",
     "target_log_prob_backward",
 ]

@@ -12,7 +12,7 @@ import torch
 
 from rskernels.kernels.cpu.bernoulli import philox_rows
 from rskernels.kernels.cpu.decide import lazy_mask_rows, mask_rows, outcome_rows
-from rskernels.kernels.cpu.dense import dense_rows, entry_values, plain_entries
+from rskernels.kernels.cpu.dense import KINDS, dense_rows, entry_values, plain_values
 from rskernels.kernels.cpu.dtypes import BF16, F16, F32, F64, I32, I64, NONE
 from rskernels.kernels.cpu.gradient import gradient_rows, log_prob_rows
 from rskernels.kernels.cpu.threads import run_units
@@ -200,31 +200,61 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
         if isinstance(temperature, torch.Tensor):
             temperature = temperature.expand(rows).contiguous()
         temperature, temperature_numbers = row_numbers(temperature, temperature)
-    plain, is_log = plain_entries(logits, density, M), (log_space, log_space)
-    if plain is not None:
-        N, V, logits_numbers, *numbers = plain
-        mask = NO_MASK.new_empty(N, V)
-    else:
-        mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
-        # Copies are named, so that they live until the kernel returns.
-        layout, _named, numbers, is_log = entry_values(logits, density, M, log_space)
-        logits, N, V, logits_numbers = _rows_of(logits, layout)
-    unit_rows = UNIT_WORK // (ENTRY_WORK * V + ROW_WORK) or 1
-    units = -(-N // unit_rows)
+    mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
+    # Copies are named, so that they live until the kernel returns.
+    layout, _named, values, is_log = entry_values(logits, density, M, log_space)
+    logits, N, V, logits_numbers = _rows_of(logits, layout)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
     if log_prob is not None:
+        units, _ = _entry_units(N, V)
         summaries, outputs = _outputs(units, mask, log_prob, log_ratio)
+    draw, of_law = draw_numbers(seed, row_offset), (temperature_numbers, *is_log, model_is_target)
+    _decide_entries(N, logits_numbers, values, draw, of_law, outputs)
+    return mask, summaries
+
+
+def plain_mask(logits, shape, density, law):
+    """Return the mask of logits [N, V] and a density that is a float or a tensor [V] or [N, V].
+
+    ``law`` has the fields of ``Law`` after the density, all of them numbers: as ``mask`` of the
+    same, but felt less where entries are few.
+    """
+    M, seed, row_offset, temperature, log_space, model_is_target, _ = law
+    N, V = shape
+    code, wide, wide_code = KINDS[logits.dtype]
+    values = plain_values(density, V, wide, wide_code)
+    if values is None:
+        return mask(logits, None, Law(density, *law))
+    step, stride = logits.stride()
+    made = NO_MASK.new_empty(N, V)
+    _decide_entries(
+        N,
+        (logits.data_ptr(), code, N or 1, 0, step, stride if V > 1 else 1, V),
+        (values, (0, NONE, 0, 0, 0, M)),
+        (0, seed, row_offset),
+        ((0, NONE, 0, temperature), log_space, log_space, model_is_target),
+        (made.data_ptr(), 0, 0, 0),
+    )
+    return made
+
+
+def _decide_entries(N, logits, values, draw, law, outputs):
+    V = logits[6]
     run_units(
-        dense_rows[logits_numbers[1]],
-        (units, unit_rows, N),
+        dense_rows[logits[1]],
+        (*_entry_units(N, V), N),
         ENTRY_WORK * N * (V + ROW_WORK),
-        logits_numbers,
-        *numbers,
-        (0, seed, row_offset) if type(seed) is int else draw_numbers(seed, row_offset),
-        (temperature_numbers, *is_log, model_is_target),
+        logits,
+        *values,
+        draw,
+        law,
         outputs,
     )
-    return mask, summaries
+
+
+def _entry_units(N, V):
+    unit_rows = UNIT_WORK // (ENTRY_WORK * V + ROW_WORK) or 1
+    return -(-N // unit_rows), unit_rows
 
 
 def _units(N, V):

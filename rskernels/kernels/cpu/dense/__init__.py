@@ -5,6 +5,6 @@ after the other, which ``entries`` decides.
 """
 
 from rskernels.kernels.cpu.dense.rows import dense_rows, log_entries
-from rskernels.kernels.cpu.dense.values import entry_values, plain_entries
+from rskernels.kernels.cpu.dense.values import KINDS, entry_values, plain_values
 
-__all__ = ["dense_rows", "entry_values", "log_entries", "plain_entries"]
+__all__ = ["KINDS", "dense_rows", "entry_values", "log_entries", "plain_values"]

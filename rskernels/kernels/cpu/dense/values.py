@@ -19,39 +19,18 @@ KINDS = {
 }
 
 
-def plain_entries(logits, density, M):
-    """Return (N, V, the logits' numbers, density's and M's), where no layout has to be found.
+def plain_values(density, V, wide, wide_code):
+    """Return the numbers of a density that every entry shares or that is a tensor [V] or [N, V].
 
-    That is of logits [N, V] and of numbers, or tensors of the results' dtype, [N, V] or of few
-    columns [V], whose elements lie side by side; else None.
+    Returns None of a tensor that a kernel cannot read as it is.
     """
-    if logits.dim() != 2:
+    if type(density) is float:
+        return (0, NONE, 0, 0, 0, density)
+    if density.dtype is not wide or not density.is_contiguous():
         return None
-    shape = logits.shape
-    N, V = shape
-    code, wide, wide_code = KINDS[logits.dtype]
-    density = _plain_numbers(density, shape, wide, wide_code)
-    if density is None:
-        return None
-    M = (0, NONE, 0, 0, 0, M) if type(M) is float else _plain_numbers(M, shape, wide, wide_code)
-    if M is None:
-        return None
-    step, stride = logits.stride()
-    place = (logits.data_ptr(), code, N or 1, 0, step, stride if V > 1 else 1, V)
-    return N, V, place, density, M
-
-
-def _plain_numbers(value, shape, dtype, code):
-    if type(value) is float:
-        return (0, NONE, 0, 0, 0, value)
-    if not isinstance(value, Tensor) or value.dtype is not dtype or not value.is_contiguous():
-        return None
-    given, V = value.shape, shape[1]
-    if given == shape:
-        return (value.data_ptr(), code, 0, V, 1, 0.0)
-    if len(given) == 1 and given[0] == V <= CHUNK:
-        return (value.data_ptr(), code, 0, 0, 1, 0.0)
-    return None
+    if density.dim() == 2:
+        return (density.data_ptr(), wide_code, 0, V, 1, 0.0)
+    return (density.data_ptr(), wide_code, 0, 0, 1, 0.0) if V <= CHUNK else None
 
 
 def entry_values(logits, density, M, log_space):
