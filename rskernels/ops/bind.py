@@ -124,9 +124,10 @@ def plain_mask(
     if type(density) is float:
         if not (density < math.inf and (log_space or density >= 0.0)):
             return None
-    elif type(density) is not Tensor or density.dtype not in FLOAT_DTYPES or density.is_nested:
-        return None
-    elif density.numel() != V if density.dim() == 1 else density.shape != shape:  # noqa: SIM114
+    elif type(density) is Tensor and density.dtype in FLOAT_DTYPES and not density.is_nested:
+        if density.numel() != V if density.dim() == 1 else density.shape != shape:
+            return None
+    else:
         return None
     if seed is None:
         seed = draw_number()
