@@ -8,6 +8,7 @@ shares a row's bounds by quarters; ``simd`` has the vectors, ``dtypes`` the load
 
 from rskernels.kernels.cpu.launch import (
     decide,
+    decide_with_totals,
     mask,
     philox,
     target_log_prob,
@@ -19,6 +20,7 @@ __all__ = [
     "bernoulli",
     "decide",
     "decide_ratios",
+    "decide_with_totals",
     "mask",
     "philox",
     "target_log_prob",

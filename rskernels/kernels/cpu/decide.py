@@ -28,7 +28,14 @@ from rskernels.kernels.cpu.law import (
 )
 from rskernels.kernels.cpu.parts import scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
-from rskernels.kernels.cpu.simd.memory import add_f64, loader, read_f64, store_mask, storer
+from rskernels.kernels.cpu.simd.memory import (
+    add_f64,
+    loader,
+    read_f64,
+    store_mask,
+    storer,
+    write_f64,
+)
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
@@ -98,6 +105,18 @@ def store_rows(address, code, n, inside, values):
         _store_f32(address + n * 4, inside, narrow(values))
 
 
+@inner
+def store_totals(address, known, n, decided, numbers):
+    """Write (reference, total) of those of sixteen rows that are decided, NaN where no number."""
+    whole, none = first_lanes(LANES), splat(np.nan)
+    _store_f64(known + REFERENCE, whole, select(numbers, _load_f64(known + REFERENCE), none))
+    _store_f64(known + TOTAL, whole, select(numbers, _load_f64(known + TOTAL), none))
+    for lane in range(LANES):
+        if decided >> lane & 1:
+            write_f64(address, 2 * (n + lane), read_f64(known + REFERENCE, lane))
+            write_f64(address, 2 * (n + lane) + 1, read_f64(known + TOTAL, lane))
+
+
 @njit(inline="always")
 def settle_rows(
     known, n, inside, rows, logs, accepted_unread, law, code, is_mask_only, unit_rows, outputs
@@ -109,7 +128,7 @@ def settle_rows(
     ignored, read = rows
     log_density, log_M, log_u = logs
     temperatures, model_is_target = law
-    mask, log_prob, log_ratio, summaries = outputs
+    mask, log_prob, log_ratio, summaries, row_totals = outputs
     references, totals = _load_f64(known + REFERENCE), _load_f64(known + TOTAL)
     log_q = log_probs(_load_f64(known + LOGIT), references, totals, temperatures)
     accepted, valid, log_w, log_r = decide(
@@ -122,6 +141,8 @@ def settle_rows(
     is_read, none = mask_of(read), splat(np.nan)
     store_rows(log_prob, code, n, inside, select(is_read, log_q, none))
     store_rows(log_ratio, code, n, inside, select(is_read & valid, log_w, none))
+    if row_totals != 0:
+        store_totals(row_totals, known, n, ignored | read, is_read & (log_q <= splat(0.0)))
     _store_f64(known + LOG_R, first_lanes(LANES), log_r)
     decided = ignored, read, bits_of(valid)
     violations = bits_of(log_r > splat(0.0))
@@ -134,8 +155,9 @@ def target_rows_of(element, form):
     A ``MASK`` is returned alone. So is a ``LAZY_MASK``: a row is read only until its decision is
     certain. An ``OUTCOME`` also tells what happened. ``order`` is 0 or the address of a row's
     blocks, int64, in the order in which they are visited. ``outputs`` are the addresses of
-    (mask, log_prob, log_ratio, summaries), 0 but for the mask where it alone is returned. The
-    kernel returns how many targets lie outside ``[0, V)``.
+    (mask, log_prob, log_ratio, summaries, totals), 0 but for the mask where it alone is returned;
+    of the totals, (reference, total) of each row, where they are not wanted. The kernel returns how
+    many targets lie outside ``[0, V)``.
     """
     is_lazy, is_mask_only = form == LAZY_MASK, form != OUTCOME
     code, size = element.code, element.size
