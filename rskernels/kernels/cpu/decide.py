@@ -106,15 +106,13 @@ def store_rows(address, code, n, inside, values):
 
 
 @inner
-def store_totals(address, known, n, decided, numbers):
-    """Write (reference, total) of those of sixteen rows that are decided, NaN where no number."""
-    whole, none = first_lanes(LANES), splat(np.nan)
-    _store_f64(known + REFERENCE, whole, select(numbers, _load_f64(known + REFERENCE), none))
-    _store_f64(known + TOTAL, whole, select(numbers, _load_f64(known + TOTAL), none))
-    for lane in range(LANES):
-        if decided >> lane & 1:
-            write_f64(address, 2 * (n + lane), read_f64(known + REFERENCE, lane))
-            write_f64(address, 2 * (n + lane) + 1, read_f64(known + TOTAL, lane))
+def store_totals(address, known, n, end, read):
+    """Write (reference, total) of up to sixteen rows from row ``n`` on, NaN of those not read."""
+    for lane in range(min(LANES, end - n)):
+        is_read = read >> lane & 1
+        place = 2 * (n + lane)
+        write_f64(address, place, read_f64(known + REFERENCE, lane) if is_read else np.nan)
+        write_f64(address, place + 1, read_f64(known + TOTAL, lane) if is_read else np.nan)
 
 
 @njit(inline="always")
@@ -128,7 +126,7 @@ def settle_rows(
     ignored, read = rows
     log_density, log_M, log_u = logs
     temperatures, model_is_target = law
-    mask, log_prob, log_ratio, summaries, row_totals = outputs
+    mask, log_prob, log_ratio, summaries = outputs
     references, totals = _load_f64(known + REFERENCE), _load_f64(known + TOTAL)
     log_q = log_probs(_load_f64(known + LOGIT), references, totals, temperatures)
     accepted, valid, log_w, log_r = decide(
@@ -141,8 +139,6 @@ def settle_rows(
     is_read, none = mask_of(read), splat(np.nan)
     store_rows(log_prob, code, n, inside, select(is_read, log_q, none))
     store_rows(log_ratio, code, n, inside, select(is_read & valid, log_w, none))
-    if row_totals != 0:
-        store_totals(row_totals, known, n, ignored | read, is_read & (log_q <= splat(0.0)))
     _store_f64(known + LOG_R, first_lanes(LANES), log_r)
     decided = ignored, read, bits_of(valid)
     violations = bits_of(log_r > splat(0.0))
@@ -156,8 +152,8 @@ def target_rows_of(element, form):
     certain. An ``OUTCOME`` also tells what happened. ``order`` is 0 or the address of a row's
     blocks, int64, in the order in which they are visited. ``outputs`` are the addresses of
     (mask, log_prob, log_ratio, summaries, totals), 0 but for the mask where it alone is returned;
-    of the totals, (reference, total) of each row, where they are not wanted. The kernel returns how
-    many targets lie outside ``[0, V)``.
+    the totals, (reference, total) of each row, are 0 where they are not wanted. The kernel returns
+    how many targets lie outside ``[0, V)``.
     """
     is_lazy, is_mask_only = form == LAZY_MASK, form != OUTCOME
     code, size = element.code, element.size
@@ -221,8 +217,10 @@ def target_rows_of(element, form):
 
                 settle_rows(
                     known, start, inside, (ignored, read), (log_density, log_M, log_u), accepted,
-                    (temperatures, model_is_target), code, is_mask_only, unit_rows, outputs,
+                    (temperatures, model_is_target), code, is_mask_only, unit_rows, outputs[:4],
                 )  # fmt: skip
+                if not is_mask_only and outputs[4] != 0:
+                    store_totals(outputs[4], known, start, end, readable)
             begin = next_share(counter, begin, grab)
         restore(mode)
         return outside
