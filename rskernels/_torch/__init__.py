@@ -16,6 +16,7 @@ from rskernels._torch.operations import (
     Call,
     DecisionOperation,
     Operation,
+    decide,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "DecisionOperation",
     "Operation",
     "autograd",
+    "decide",
     "devices",
     "fakes",
     "transforms",

@@ -126,8 +126,8 @@ def _gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
 
 
 for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
-    LIBRARY.impl("mask", _decision_kernel("mask", _kernels), _device)
-    LIBRARY.impl("decide", _decision_kernel("decide", _kernels), _device)
+    for _name in ("mask", "decide", "decide_with_totals"):
+        LIBRARY.impl(_name, _decision_kernel(_name, _kernels), _device)
     for _name in ("bernoulli", "decide_ratios"):
         LIBRARY.impl(_name, _ratio_kernel(_name, _kernels), _device)
     LIBRARY.impl("target_log_prob", _log_prob_kernel(_kernels), _device)

@@ -21,6 +21,12 @@ def _(logits: Tensor, targets: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
     return _decided(logits, _decisions(logits, targets))
 
 
+@torch.library.register_fake("rskernels::decide_with_totals", lib=LIBRARY)
+def _(logits: Tensor, targets: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    mask, log_prob, *others = _decided(logits, targets.shape)
+    return log_prob, _totals(logits), mask, *others
+
+
 @torch.library.register_fake("rskernels::bernoulli", lib=LIBRARY)
 def _(log_ratio: Tensor, *rest: Any) -> Tensor:
     return log_ratio.new_empty(log_ratio.shape, dtype=torch.bool)
@@ -34,11 +40,7 @@ def _(log_ratio: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("rskernels::target_log_prob", lib=LIBRARY)
 def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    shape = logits.shape[:-1]
-    return (
-        logits.new_empty(shape, dtype=wide_dtype(logits)),
-        logits.new_empty((*shape, 2), dtype=torch.float64),
-    )
+    return logits.new_empty(logits.shape[:-1], dtype=wide_dtype(logits)), _totals(logits)
 
 
 @torch.library.register_fake("rskernels::target_log_prob_backward", lib=LIBRARY)
@@ -55,6 +57,10 @@ def _decided(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
         values.new_empty(4, dtype=torch.int64),
         values.new_empty(2, dtype=torch.float64),
     )
+
+
+def _totals(logits: Tensor) -> Tensor:
+    return logits.new_empty((*logits.shape[:-1], 2), dtype=torch.float64)
 
 
 def _decisions(logits: Tensor, targets: Tensor | None) -> torch.Size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 # Looked up once; a call decides in microseconds.
 is_compiling = torch.compiler.is_compiling
@@ -28,6 +29,16 @@ def is_idle() -> bool:
         or _is_tracing()
         or _is_profiling()
     )
+
+
+def is_recorded(value: Tensor) -> bool:
+    """Say whether gradients with respect to a tensor are recorded."""
+    return value.requires_grad and torch.is_grad_enabled()
+
+
+def has_tangents() -> bool:
+    """Say whether a tensor may carry a tangent of forward mode."""
+    return forward_ad._current_level >= 0
 
 
 def refuse_in_graph(what: str) -> None:

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from rskernels._torch import transforms
+from rskernels._torch.autograd import DECIDED_LOG_PROB
 from rskernels._torch.devices import cpu_kernels
 from rskernels._torch.dynamic import DYNAMIC, Dynamic
-from rskernels._torch.fast_path import is_compiling
+from rskernels._torch.fast_path import has_tangents, is_compiling, is_recorded, is_transforming
 from rskernels._torch.schemas import NUMBER, SCHEMAS, operator, split
 from rskernels._torch.sharded import Layout, decide_part
-from rskernels.law.decision import Law
+from rskernels.law.decision import Decided, Law
 
 
 class Call(NamedTuple):
@@ -62,13 +64,36 @@ class DecisionOperation(Operation):
         return decide_part(layout, operator, dict(zip(self.names, fields, strict=False)))
 
 
+def decide(call: Call) -> Decided:
+    """Decide rows or entries; log_prob of rows has a gradient where the logits' is recorded."""
+    logits, targets, *_ = call.arguments
+    if targets is None:
+        return DECIDE(call)
+    if not is_transforming():
+        if has_tangents() and not is_compiling():
+            transforms.refuse_tangent(logits)
+        if not is_recorded(logits):
+            return DECIDE(call)
+    fields = _live_fields(*call.arguments)
+    if call.layout is None:
+        return _decide_live(*fields)
+    named = dict(zip(_names(DECIDED_LOG_PROB.name), fields, strict=True))
+    return decide_part(call.layout, _decide_live, named)
+
+
 def _row_fields(logits: Tensor, targets: Tensor | None, law: Law, *reading: Any) -> tuple[Any, ...]:
+    return _live_fields(logits.detach() if logits.requires_grad else logits, targets, law, *reading)
+
+
+def _live_fields(
+    logits: Tensor, targets: Tensor | None, law: Law, *reading: Any
+) -> tuple[Any, ...]:
     # `split` written out, which halves the time.
     density, M, seed, row_offset, temperature = law[:5]
     is_number, M_is_number = isinstance(density, NUMBER), isinstance(M, NUMBER)
     seed_is_number, T_is_number = isinstance(seed, NUMBER), isinstance(temperature, NUMBER)
     return (
-        logits.detach() if logits.requires_grad else logits, targets,
+        logits, targets,
         None if is_number else density, density if is_number else 1.0,
         None if M_is_number else M, M if M_is_number else 1.0,
         None if seed_is_number else seed, seed if seed_is_number else 0, row_offset,
@@ -84,8 +109,23 @@ def _ratio_fields(
 
 
 def _operation(name: str, fields: Callable[..., tuple[Any, ...]]) -> DecisionOperation:
-    names = tuple(field.name for field in SCHEMAS[name].fields)
-    return DecisionOperation(operator(name), DYNAMIC[name], name, fields, names)
+    return DecisionOperation(operator(name), DYNAMIC[name], name, fields, _names(name))
+
+
+def _names(name: str) -> tuple[str, ...]:
+    return tuple(field.name for field in SCHEMAS[name].fields)
+
+
+def _decide_live(*fields: Any) -> Decided:
+    """Call the operator whose log_prob has a gradient."""
+    if is_transforming():
+        results = transforms.apply(DECIDED_LOG_PROB, *fields)
+    elif is_compiling():
+        results = DYNAMIC[DECIDED_LOG_PROB.name](*fields)
+    else:
+        results = operator(DECIDED_LOG_PROB.name)(*fields)
+    log_prob, _, mask, log_ratio, counts, excess = results
+    return mask, log_prob, log_ratio, counts, excess
 
 
 MASK = _operation("mask", _row_fields)

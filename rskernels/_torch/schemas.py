@@ -81,6 +81,9 @@ _GRADIENT = (Field("Tensor", "upstream"), *_TARGETS, Field("Tensor", "totals"), 
 SCHEMAS = {
     "mask": Schema((*_ROWS, *_LAW, *_READING), "Tensor"),
     "decide": Schema((*_ROWS, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor)"),
+    "decide_with_totals": Schema(
+        (*_TARGETS, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
     "bernoulli": Schema(_RATIOS, "Tensor"),
     "decide_ratios": Schema(_RATIOS, "(Tensor, Tensor, Tensor, Tensor)"),
     "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),

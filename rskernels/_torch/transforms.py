@@ -1,4 +1,4 @@
-"""The operations under torch.func's transforms: ``target_log_prob`` alone has derivatives.
+"""The operations under torch.func's transforms: the targets' log_prob alone has derivatives.
 
 ``register_autograd`` does not serve these transforms. Only a call under one comes here, since the
 operators' own autograd costs less.
@@ -12,28 +12,30 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from rskernels._torch.autograd import keep_for_backward, no_second_derivative
+from rskernels._torch.autograd import (
+    DECIDED_LOG_PROB,
+    TARGET_LOG_PROB,
+    DifferentiableLogProb,
+    no_second_derivative,
+)
 from rskernels._torch.fast_path import is_compiling
 from rskernels._torch.schemas import LIBRARY, SCHEMAS, operator
 
-_log_prob = operator("target_log_prob")
 _gradient = operator("target_log_prob_backward")
 _FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
 
 
-def target_log_prob(*arguments: Any) -> Tensor:
-    """Return log q of the target [...], differentiable by torch.func.grad, vjp and jacrev."""
+def apply(of: DifferentiableLogProb, *arguments: Any) -> tuple[Tensor, ...]:
+    """Call an operator, whose log q [...] is differentiable by torch.func.grad, vjp and jacrev."""
     if is_compiling():
         raise NotImplementedError(
-            "torch.compile does not trace torch.func's transforms of target_log_prob; "
-            "apply them outside of what is compiled"
+            "torch.compile does not trace torch.func's transforms of target_log_prob, accept and "
+            "verify; apply them outside of what is compiled"
         )
-    if torch._C._functorch.peek_interpreter_stack().key() == _FUNCTIONALIZE:
-        # Of a torch.autograd.Function torch has no such form, and the operator changes nothing.
-        outputs: tuple[Tensor, Tensor] = _log_prob(*arguments)
-    else:
-        outputs = _LogProb.apply(*arguments)  # type: ignore[no-untyped-call]
-    return outputs[0]
+    # Of a torch.autograd.Function torch has no such form, and the operator changes nothing.
+    is_eager = torch._C._functorch.peek_interpreter_stack().key() == _FUNCTIONALIZE
+    outputs: tuple[Tensor, ...] = (operator(of.name) if is_eager else _FUNCTIONS[of])(*arguments)
+    return outputs
 
 
 def refuse_tangent(value: Tensor) -> None:
@@ -62,22 +64,28 @@ for _name in SCHEMAS:
     torch.library.register_vmap(f"rskernels::dynamic_{_name}", _no_vmap, lib=LIBRARY)
 
 
-class _LogProb(torch.autograd.Function):
-    setup_context = staticmethod(keep_for_backward)
-    vmap = staticmethod(_no_vmap)
-    jvp = staticmethod(_no_forward_derivative)
+def _function_of(of: DifferentiableLogProb) -> Any:
+    """Return an operator as a function that torch.func's transforms can derive."""
+    call = operator(of.name)
 
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = _log_prob(*arguments)
-        return result
+    class Function(torch.autograd.Function):
+        setup_context = staticmethod(of.keep)
+        vmap = staticmethod(_no_vmap)
+        jvp = staticmethod(_no_forward_derivative)
 
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
-        gradient: Tensor = _Gradient.apply(  # type: ignore[no-untyped-call]
-            upstream[0], *ctx.saved_tensors, *ctx.numbers
-        )
-        return gradient, None, None, None, None
+        @staticmethod
+        def forward(*arguments: Any) -> tuple[Tensor, ...]:
+            result: tuple[Tensor, ...] = call(*arguments)
+            return result
+
+        @staticmethod
+        def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+            gradient: Tensor = _Gradient.apply(  # type: ignore[no-untyped-call]
+                upstream[0], *ctx.saved_tensors, *ctx.numbers
+            )
+            return gradient, *of.no_others()
+
+    return Function.apply
 
 
 class _Gradient(torch.autograd.Function):
@@ -93,3 +101,6 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep nothing: there is no second derivative."""
+
+
+_FUNCTIONS = {of: _function_of(of) for of in (TARGET_LOG_PROB, DECIDED_LOG_PROB)}

@@ -39,6 +39,11 @@ def _dense(kernels: Any, logits: Tensor, targets: Tensor) -> None:
     kernels.mask(logits, None, LAW._replace(density=torch.full_like(logits[0], 0.1)))
 
 
+def _outcome(kernels: Any, logits: Tensor, targets: Tensor) -> None:
+    kernels.decide(logits, targets, LAW)
+    kernels.decide_with_totals(logits, targets, LAW)
+
+
 def _gradient(kernels: Any, logits: Tensor, targets: Tensor) -> None:
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     upstream = torch.ones(targets.shape, dtype=wide, device=logits.device)
@@ -50,7 +55,7 @@ def _gradient(kernels: Any, logits: Tensor, targets: Tensor) -> None:
 FORMS: dict[str, Callable[[Any, Tensor, Tensor], object]] = {
     "mask": lambda kernels, logits, targets: kernels.mask(logits, targets, LAW),
     "lazy_mask": lambda kernels, logits, targets: kernels.mask(logits, targets, LAW, True),
-    "outcome": lambda kernels, logits, targets: kernels.decide(logits, targets, LAW),
+    "outcome": _outcome,
     "dense": _dense,
     "log_prob": lambda kernels, logits, targets: kernels.target_log_prob(
         logits, targets, 1.0, -100

@@ -8,6 +8,10 @@ from torch import Tensor
 
 Decided = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """(mask, log_prob, log_ratio, counts, excess) of a batch of decisions, as backends return them."""
+DecidedWithTotals = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""(log_prob, totals, mask, log_ratio, counts, excess), where the gradient of log_prob is wanted.
+
+It needs the totals, (reference, total) of each row ``[..., 2]``."""
 DecidedRatios = tuple[Tensor, Tensor, Tensor, Tensor]
 """(mask, log_ratio, counts, excess) of decisions about ratios, which have no model."""
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rskernels._torch import DECIDE, MASK
+from rskernels._torch import MASK, decide
+from rskernels._torch.fast_path import is_recorded
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.bind import bind, plain_mask
 from rskernels.ops.columns import ColumnOrder
+from rskernels.ops.log_prob import refuse_gradient
 
 
 def accept_mask(
@@ -155,15 +157,28 @@ def accept(
     """Decide as ``accept_mask`` does, and return what the same pass saw as well.
 
     That is each row's log-probability and log ratio, counts of violations and of invalid rows, and
-    the sums that estimate the bias. Parameters and errors are those of ``accept_mask``. For a
-    DTensor the counts and sums are those of all ranks, which takes a collective.
+    the sums that estimate the bias. For a DTensor the counts and sums are those of all ranks, which
+    takes a collective.
+
+    With targets, ``log_prob`` carries the gradient of ``target_log_prob`` where gradients with
+    respect to the logits are recorded, so that a training step reads its logits once:
+
+    >>> seen = rskernels.accept(logits, p_hat, M, targets=targets)
+    >>> loss = -seen.log_prob[seen.mask].mean()
+
+    The logits are then kept for the backward pass; under ``torch.no_grad()``, or of
+    ``logits.detach()``, nothing is. In the dense form no result carries a gradient.
+
+    Parameters and errors are those of ``accept_mask``. Where ``log_prob`` carries a gradient, or
+    a logit a tangent, the NotImplementedErrors of ``target_log_prob`` are raised as well.
     """
+    _check_temperature(logits, targets, temperature)
     call = bind(
         "p_hat", logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=False,
     )  # fmt: skip
-    return Acceptance(*DECIDE(call))
+    return Acceptance(*decide(call))
 
 
 def verify(
@@ -181,11 +196,19 @@ def verify(
 ) -> Acceptance:
     """Decide as ``verify_mask`` does, and return what the same pass saw as well.
 
-    Parameters and errors are those of ``verify_mask``; the result is explained by ``Acceptance``.
+    Parameters are those of ``verify_mask``; the result is explained by ``Acceptance``. As in
+    ``accept``, with targets ``log_prob`` carries a gradient; errors are those of both.
     """
+    _check_temperature(logits, targets, temperature)
     call = bind(
         "q_hat", logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=True,
     )  # fmt: skip
-    return Acceptance(*DECIDE(call))
+    return Acceptance(*decide(call))
+
+
+def _check_temperature(logits: Tensor, targets: Tensor | None, temperature: Tensor | float) -> None:
+    """Refuse a temperature whose gradient the log_prob would leave out."""
+    if type(temperature) is not float and targets is not None and is_recorded(logits):
+        refuse_gradient("log_prob", temperature)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from rskernels._torch import LOG_PROB, transforms
-from rskernels._torch.fast_path import is_compiling, is_transforming
+from rskernels._torch.autograd import TARGET_LOG_PROB
+from rskernels._torch.fast_path import is_compiling, is_recorded, is_transforming
 from rskernels._torch.schemas import split
 from rskernels._torch.sharded import own_part
 from rskernels._torch.transforms import refuse_tangent
@@ -61,7 +61,7 @@ def target_log_prob(
     leading = check_logits(logits)[:-1]
     check_targets(targets, leading, logits.device, "a torch.Tensor")
     if type(temperature) is not float:
-        _refuse_gradient(temperature)
+        refuse_gradient("target_log_prob", temperature)
     temperature = temperature_argument(temperature, logits.device, leading)
     ignore_index = integer_argument("ignore_index", ignore_index)
     layout = None
@@ -76,13 +76,13 @@ def target_log_prob(
     return layout.whole(part)
 
 
-def _refuse_gradient(temperature: object) -> None:
-    """Raise rather than leave out a gradient that is asked for."""
+def refuse_gradient(name: str, temperature: object) -> None:
+    """Raise rather than leave out a gradient of ``name`` that is asked for."""
     if not isinstance(temperature, Tensor):
         return
-    if temperature.requires_grad and torch.is_grad_enabled():
+    if is_recorded(temperature):
         raise NotImplementedError(
-            "target_log_prob has no gradient with respect to temperature; give "
+            f"{name} has no gradient with respect to temperature; give "
             "temperature.detach(), or use torch.log_softmax(logits / temperature[..., None], -1)"
             ".gather(...) for it"
         )
@@ -98,7 +98,7 @@ def _target_log_prob(
         else (logits, targets, *split(temperature, 1.0), ignore_index)
     )
     if is_transforming():
-        return transforms.target_log_prob(*arguments)
+        return transforms.apply(TARGET_LOG_PROB, *arguments)[0]
     if is_compiling():
         return LOG_PROB.traced(*arguments)[0]
     refuse_tangent(logits)

@@ -128,6 +128,23 @@ def check_gradient(mesh, placements, logits, targets, density):
     assert_whole(leaf.grad, plain.grad, placements)
 
 
+def check_decided_gradient(mesh, placements, logits, targets, density):
+    """Compare a pass that decides and carries the gradient, of rows with an upstream of 0 too."""
+    leaf = distribute(logits, mesh, placements).requires_grad_()
+    plain = logits.clone().requires_grad_()
+    index, weights = (distribute(part, mesh, placements) for part in (targets, density))
+    law = {"seed": 3, "row_offset": 5}
+    got = rskernels.accept(leaf, 0.2, 1.5, targets=index, **law)
+    want = rskernels.accept(plain, 0.2, 1.5, targets=targets, **law)
+    for part, whole in zip(got[:3], want[:3], strict=True):
+        assert_whole(part.detach(), whole.detach(), placements)
+    assert torch.equal(got.counts.to_local(), want.counts)
+    assert [part.requires_grad for part in got] == [False, True, False, False, False]
+    (got.log_prob.nan_to_num() * weights).sum().backward()
+    (want.log_prob.nan_to_num() * density).sum().backward()
+    assert_whole(leaf.grad, plain.grad, placements)
+
+
 def check_mean(mesh, placements, shape):
     """Compare value and gradient on every rank, of which some may have no row."""
     generator = torch.Generator().manual_seed(1)
@@ -286,6 +303,7 @@ def main():
                 case = draw(shape, dims)
                 check_decisions(mesh, placements, *case)
                 check_gradient(mesh, placements, *case)
+                check_decided_gradient(mesh, placements, *case)
                 check_mean(mesh, placements, shape[:-1])
     line = init_device_mesh("cpu", (dist.get_world_size(),))
     check_refusals(line)

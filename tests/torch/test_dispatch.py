@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rskernels
-from rskernels._torch import devices
+from rskernels._torch import devices, operations
 from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels.ops import decide, ratios
 
@@ -22,7 +22,7 @@ CALLS = {
     "decide_ratios": lambda z, targets: rskernels.bernoulli(z, 1.5, seed=3).mask,
 }
 # Where the record of each operation is looked up.
-MODULES = {"mask": decide, "decide": decide, "bernoulli": ratios, "decide_ratios": ratios}
+MODULES = {"mask": decide, "decide": operations, "bernoulli": ratios, "decide_ratios": ratios}
 
 
 class DispatchMode(TorchDispatchMode):

@@ -62,6 +62,22 @@ def test_target_log_prob(draw_inputs, layout, dtype):
     check("target_log_prob_backward", upstream, logits, targets, totals, each, 0.7, -100)
 
 
+@pytest.mark.parametrize(("dtype", "kind"), KINDS)
+def test_decisions_whose_log_prob_has_a_gradient(draw_inputs, kind, layout, dtype):
+    logits, targets = draw_inputs(layout, DTYPES[dtype])
+    leaf = logits.detach().requires_grad_()
+    if kind == "numbers":
+        values = (None, -2.0, None, -1.0, None, 3)
+        check("decide_with_totals", leaf, targets, *values, *(5, None, 0.7, True, False, -1))
+    elif kind == "tensors":
+        density, temperature = torch.full(targets.shape, 0.2), torch.full(targets.shape, 0.7)
+        values = (density, 0.0, torch.tensor(2.0), 0.0, torch.tensor([3]), 0)
+        check("decide_with_totals", leaf, targets, *values, 5, temperature, 1.0, False, True)
+    else:
+        density = torch.full(targets.shape, 0.2, dtype=logits.dtype)
+        check("decide_with_totals", leaf, targets, density)
+
+
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
 @pytest.mark.parametrize("form", ["target", "dense"])
 @pytest.mark.parametrize("op", ["dynamic_mask", "dynamic_decide"])
@@ -72,6 +88,15 @@ def test_decisions_of_dynamic_numbers(draw_inputs, op, form, where):
     rest = (None, 1.0, None, 1.0, None, 3, 5, None, 1.0, False, False, -100)
     lazy = (False, None) if op == "dynamic_mask" else ()
     check(op, numbers, logits, targets, *rest, *lazy)
+
+
+@pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])
+def test_a_log_prob_with_a_gradient_of_dynamic_numbers(draw_inputs, where):
+    logits, targets = draw_inputs(where)
+    numbers = torch.tensor([0.2, 2.0, 0.7], dtype=torch.float64)
+    rest = (None, 1.0, None, 1.0, None, 3, 5, None, 1.0, False, False, -100)
+    leaf = logits.detach().requires_grad_()
+    check("dynamic_decide_with_totals", numbers, leaf, targets, *rest)
 
 
 @pytest.mark.parametrize("where", ["contiguous", "transposed", "no-rows"])

@@ -22,6 +22,13 @@ DECLARED = {
         "bool log_space=False, bool model_is_target=False, int ignore_index=-100) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
+    "decide_with_totals": (
+        "(Tensor logits, Tensor targets, Tensor? density, float density_value=1., "
+        "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "
+        "SymInt row_offset=0, Tensor? temperature=None, float temperature_value=1., "
+        "bool log_space=False, bool model_is_target=False, int ignore_index=-100) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
     "bernoulli": (
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
         "SymInt row_offset, int stream, bool log_space) -> Tensor"

@@ -89,7 +89,8 @@ def test_masks_carry_no_gradient(draw_inputs):
     for form in (targets, None):
         density = p_hat if form is not None else p_hat[..., None]
         seen = rskernels.accept(logits, density, M, targets=form, seed=0)
-        assert not any(part.requires_grad for part in seen)
+        # With targets, log_prob has that of target_log_prob.
+        assert [part.requires_grad for part in seen] == [False, form is not None, *[False] * 3]
         assert not rskernels.verify_mask(logits, density, M, targets=form, seed=0).requires_grad
     assert not rskernels.bernoulli_mask(p_hat.log(), M, seed=0).requires_grad
     assert rskernels.target_log_prob(logits, targets).requires_grad

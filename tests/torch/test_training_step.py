@@ -133,6 +133,27 @@ def test_the_gradient_is_that_of_the_mask_which_was_returned(compiled):
     assert not torch.equal(seen[1], seen[2])
 
 
+def test_one_pass_decides_and_trains_in_one_graph(counted):
+    def loss_of_log_prob(model, inputs, targets, p_hat, M, seed, temperature=1.0):
+        law = {"targets": targets, "seed": seed, "temperature": temperature}
+        seen = rskernels.accept(model(inputs), p_hat, M, **law)
+        return -torch.where(seen.mask, seen.log_prob, 0.0).sum(), seen.mask
+
+    sizes = range(2, 26, 2)
+    laws = [
+        {"p_hat": 0.1 + i / 50, "M": 1.0 + i / 7, "seed": 7 * i + 3, "temperature": 1.0 + i / 9}
+        for i in range(12)
+    ]
+    fast, counter = counted(loss_of_log_prob, dynamic=True)
+    losses, masks, parameters = train(Trainer(fast), laws, sizes)
+    want_losses, want_masks, want_parameters = train(Trainer(loss_of_log_prob), laws, sizes)
+    assert all(map(torch.equal, masks, want_masks))
+    assert any(mask.any() and not mask.all() for mask in masks)
+    torch.testing.assert_close(losses, want_losses)
+    torch.testing.assert_close(parameters, want_parameters)
+    assert counter.frame_count == 1
+
+
 def test_the_gradient_of_target_log_prob(compiled):
     def loss_of_log_prob(model, inputs, targets, seed):
         logits = model(inputs)

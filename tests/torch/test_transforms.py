@@ -16,14 +16,25 @@ def log_prob(logits):
     return rskernels.target_log_prob(logits, TARGETS, temperature=0.7)
 
 
+def decided_log_prob(logits):
+    return rskernels.accept(
+        logits, 0.2, 1.0, targets=TARGETS, temperature=0.7, seed=torch.tensor(3)
+    ).log_prob
+
+
 def expected(logits):
     return (logits / 0.7).log_softmax(-1).gather(-1, TARGETS[:, None])[:, 0]
 
 
+@pytest.fixture(params=[log_prob, decided_log_prob])
+def function(request):
+    return request.param
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_grad_is_that_of_backward(dtype):
+def test_grad_is_that_of_backward(function, dtype):
     logits = draw_logits(dtype)
-    loss = lambda z: log_prob(z).square().sum()  # noqa: E731
+    loss = lambda z: function(z).square().sum()  # noqa: E731
     leaf = logits.clone().requires_grad_()
     loss(leaf).backward()
     got, value = torch.func.grad_and_value(loss)(logits)
@@ -47,14 +58,14 @@ def test_grad_at_a_temperature_of_each_row():
         torch.func.jvp(lambda T: loss(logits, T), (temperature,), (temperature,))
 
 
-def test_vjp_and_jacrev():
+def test_vjp_and_jacrev(function):
     logits, upstream = draw_logits(), torch.linspace(-1, 1, 4, dtype=torch.float64)
-    value, pull = torch.func.vjp(log_prob, logits)
+    value, pull = torch.func.vjp(function, logits)
     torch.testing.assert_close(value, expected(logits))
     want = torch.func.vjp(expected, logits)[1](upstream)[0]
     torch.testing.assert_close(pull(upstream)[0], want)
     # A chunk of one row needs no vmap.
-    jacobian = torch.func.jacrev(log_prob, chunk_size=1)(logits)
+    jacobian = torch.func.jacrev(function, chunk_size=1)(logits)
     torch.testing.assert_close(jacobian, torch.func.jacrev(expected)(logits))
 
 
@@ -89,7 +100,8 @@ def test_masks_are_constants_of_grad():
 
 def test_functionalize():
     call = lambda z: rskernels.accept_mask(z, 0.2, 1.0, targets=TARGETS, seed=0)  # noqa: E731
-    assert torch.equal(torch.func.functionalize(call)(draw_logits()), call(draw_logits()))
+    for one in (call, log_prob, decided_log_prob):
+        assert torch.equal(torch.func.functionalize(one)(draw_logits()), one(draw_logits()))
 
 
 VMAPPED = {
@@ -102,6 +114,7 @@ VMAPPED = {
     "bernoulli_mask": lambda z: rskernels.bernoulli_mask(z, seed=0),
     "bernoulli": lambda z: rskernels.bernoulli(z, seed=0).mask,
     "target_log_prob": log_prob,
+    "accept of targets": decided_log_prob,
     "a batched temperature": lambda z: rskernels.target_log_prob(
         torch.zeros(4, 7), TARGETS, temperature=z[:, 0].abs()
     ),
@@ -146,13 +159,13 @@ def test_vmap_of_what_is_not_batched():
         (lambda f: torch.func.grad(lambda z: torch.func.grad(f)(z).sum()), "no second derivative"),
     ],
 )
-def test_derivatives_that_do_not_exist_are_refused(derivative, message):
+def test_derivatives_that_do_not_exist_are_refused(function, derivative, message):
     with pytest.raises(NotImplementedError, match=message):
-        derivative(lambda z: log_prob(z).sum())(draw_logits())
+        derivative(lambda z: function(z).sum())(draw_logits())
 
 
-def test_transforms_inside_one_graph_are_refused(compiled):
-    gradient = torch.func.grad(lambda z: log_prob(z).sum())
+def test_transforms_inside_one_graph_are_refused(function, compiled):
+    gradient = torch.func.grad(lambda z: function(z).sum())
     with pytest.raises(torch._dynamo.exc.Unsupported, match="outside of what is compiled"):
         compiled(gradient, backend="eager")(draw_logits())
     # Where the graph may break, they run outside of it.

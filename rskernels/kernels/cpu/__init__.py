@@ -8,6 +8,7 @@ shares a row's bounds by quarters; ``simd`` has the vectors, ``dtypes`` the load
 
 from rskernels.kernels.cpu.launch import (
     decide,
+    decide_with_totals,
     mask,
     philox,
     plain_mask,
@@ -20,6 +21,7 @@ __all__ = [
     "bernoulli",
     "decide",
     "decide_ratios",
+    "decide_with_totals",
     "mask",
     "philox",
     "plain_mask",

@@ -28,7 +28,14 @@ from rskernels.kernels.cpu.law import (
 )
 from rskernels.kernels.cpu.parts import scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
-from rskernels.kernels.cpu.simd.memory import add_f64, loader, read_f64, store_mask, storer
+from rskernels.kernels.cpu.simd.memory import (
+    add_f64,
+    loader,
+    read_f64,
+    store_mask,
+    storer,
+    write_f64,
+)
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
@@ -98,6 +105,16 @@ def store_rows(address, code, n, inside, values):
         _store_f32(address + n * 4, inside, narrow(values))
 
 
+@inner
+def store_totals(address, known, n, end, read):
+    """Write (reference, total) of up to sixteen rows from row ``n`` on, NaN of those not read."""
+    for lane in range(min(LANES, end - n)):
+        is_read = read >> lane & 1
+        place = 2 * (n + lane)
+        write_f64(address, place, read_f64(known + REFERENCE, lane) if is_read else np.nan)
+        write_f64(address, place + 1, read_f64(known + TOTAL, lane) if is_read else np.nan)
+
+
 @njit(inline="always")
 def settle_rows(
     known, n, inside, rows, logs, accepted_unread, law, code, is_mask_only, unit_rows, outputs
@@ -134,8 +151,9 @@ def target_rows_of(element, form):
     A ``MASK`` is returned alone. So is a ``LAZY_MASK``: a row is read only until its decision is
     certain. An ``OUTCOME`` also tells what happened. ``order`` is 0 or the address of a row's
     blocks, int64, in the order in which they are visited. ``outputs`` are the addresses of
-    (mask, log_prob, log_ratio, summaries), 0 but for the mask where it alone is returned. The
-    kernel returns how many targets lie outside ``[0, V)``.
+    (mask, log_prob, log_ratio, summaries, totals), 0 but for the mask where it alone is returned;
+    the totals, (reference, total) of each row, are 0 where they are not wanted. The kernel returns
+    how many targets lie outside ``[0, V)``.
     """
     is_lazy, is_mask_only = form == LAZY_MASK, form != OUTCOME
     code, size = element.code, element.size
@@ -199,8 +217,10 @@ def target_rows_of(element, form):
 
                 settle_rows(
                     known, start, inside, (ignored, read), (log_density, log_M, log_u), accepted,
-                    (temperatures, model_is_target), code, is_mask_only, unit_rows, outputs,
+                    (temperatures, model_is_target), code, is_mask_only, unit_rows, outputs[:4],
                 )  # fmt: skip
+                if not is_mask_only and outputs[4] != 0:
+                    store_totals(outputs[4], known, start, end, readable)
             begin = next_share(counter, begin, grab)
         restore(mode)
         return outside

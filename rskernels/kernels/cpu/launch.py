@@ -23,7 +23,7 @@ from rskernels.kernels.layout import (
     row_scalar,
     wide_dtype,
 )
-from rskernels.law.decision import Decided, Law
+from rskernels.law.decision import Decided, DecidedWithTotals, Law
 from rskernels.law.numbers import SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 
 CODE = {
@@ -47,16 +47,19 @@ def decide(
     law: Law,
 ) -> Decided:
     """Decide every row, or every entry, and return (mask, log_prob, log_ratio, counts, excess)."""
-    shape = logits.shape if targets is None else targets.shape
-    log_prob = torch.empty(shape, dtype=wide_dtype(logits))
+    if targets is not None:
+        return _decide_targets(logits, targets, law)
+    log_prob = torch.empty(logits.shape, dtype=wide_dtype(logits))
     log_ratio = torch.empty_like(log_prob)
-    if targets is None:
-        mask, summaries = _run_entries(logits, law, log_prob, log_ratio)
-    else:
-        mask, summaries = _run_targets(
-            outcome_rows, logits, targets, law, log_prob=log_prob, log_ratio=log_ratio
-        )
+    mask, summaries = _run_entries(logits, law, log_prob, log_ratio)
     return mask, log_prob, log_ratio, *sums_of(summaries)
+
+
+def decide_with_totals(logits: torch.Tensor, targets: torch.Tensor, law: Law) -> DecidedWithTotals:
+    """Decide every row, and return as well what the gradient of log_prob needs of it [..., 2]."""
+    totals = torch.empty((*targets.shape, 2), dtype=torch.float64, device="cpu")
+    mask, log_prob, *others = _decide_targets(logits, targets, law, totals)
+    return log_prob, totals, mask, *others
 
 
 def mask(
@@ -158,7 +161,15 @@ def sums_of(summaries):
     return summary[SUMMARY_COUNTS].long(), summary[SUMMARY_SUMS].clone()
 
 
-def _run_targets(kernels, logits, targets, law, order=0, *, log_prob=None, log_ratio=None):
+def _decide_targets(logits, targets, law, totals=None):
+    log_prob = torch.empty(targets.shape, dtype=wide_dtype(logits))
+    log_ratio = torch.empty_like(log_prob)
+    written = (log_prob, log_ratio, totals)
+    mask, summaries = _run_targets(outcome_rows, logits, targets, law, written=written)
+    return mask, log_prob, log_ratio, *sums_of(summaries)
+
+
+def _run_targets(kernels, logits, targets, law, order=0, *, written=None):
     density, M, seed, row_offset, temperature, log_space, model_is_target, ignore_index = law
     targets = targets.contiguous()
     mask = torch.empty_like(targets, dtype=torch.bool)
@@ -171,9 +182,11 @@ def _run_targets(kernels, logits, targets, law, order=0, *, log_prob=None, log_r
         temperature, temperature_numbers = row_numbers(temperature, targets)
     unit_rows = UNIT_WORK // (V + ROW_WORK) or 1
     units = -(-N // unit_rows)
-    summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
-    if log_prob is not None:
+    summaries, outputs = None, (mask.data_ptr(), 0, 0, 0, 0)
+    if written is not None:
+        log_prob, log_ratio, totals = written
         summaries, outputs = _outputs(units, mask, log_prob, log_ratio)
+        outputs = (*outputs, 0 if totals is None else totals.data_ptr())
     outside = run_units(
         kernels[logits_numbers[1]],
         (units, unit_rows, N),

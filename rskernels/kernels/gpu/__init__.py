@@ -7,6 +7,7 @@ end, ``law`` decides.
 
 from rskernels.kernels.gpu.launch import (
     decide,
+    decide_with_totals,
     mask,
     philox,
     target_log_prob,
@@ -18,6 +19,7 @@ __all__ = [
     "bernoulli",
     "decide",
     "decide_ratios",
+    "decide_with_totals",
     "mask",
     "philox",
     "target_log_prob",

@@ -54,11 +54,13 @@ def target_kernel(
     log_prob_ptr,  # [N]
     log_ratio_ptr,  # [N]
     summary_ptr,  # [N, SUMMARY]
+    totals_ptr,  # [N, 2]
     LANES: tl.constexpr, STEPS: tl.constexpr, WIDE: tl.constexpr,
     HAS_ORDER: tl.constexpr, HAS_PARTIALS: tl.constexpr, IS_LAZY: tl.constexpr,
     HAS_DENSITY: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
     HAS_TEMPERATURE: tl.constexpr,
     LOG_SPACE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
+    HAS_TOTALS: tl.constexpr,
 ):  # fmt: skip
     """Decide the target's entry of a row, a program a row."""
     row = tl.program_id(0)
@@ -124,3 +126,7 @@ def target_kernel(
             summary_ptr + row.to(tl.int64) * SUMMARY,
             accepted, valid & (log_r > 0.0), (valid | ignored) == 0, ignored, excess_of(r), r,
         )  # fmt: skip
+    if HAS_TOTALS:
+        totals_ptr += row.to(tl.int64) * 2
+        tl.store(totals_ptr, top)
+        tl.store(totals_ptr + 1, total)

@@ -28,7 +28,7 @@ from rskernels.kernels.layout import (
     row_scalar,
     wide_dtype,
 )
-from rskernels.law.decision import Decided, Law
+from rskernels.law.decision import Decided, DecidedWithTotals, Law
 from rskernels.law.numbers import SUMMARY, SUMMARY_COUNTS, SUMMARY_SUMS
 
 LANES = 1024  # sums that a row's logits are added to in turns, so that launches give the same bits
@@ -51,6 +51,13 @@ def decide(
     else:
         mask, log_prob, log_ratio, summary = _decide_targets(logits, targets, law, True)
     return mask, log_prob, log_ratio, *sums_of(summary)
+
+
+def decide_with_totals(logits: torch.Tensor, targets: torch.Tensor, law: Law) -> DecidedWithTotals:
+    """Decide every row, and return as well what the gradient of log_prob needs of it [..., 2]."""
+    totals = torch.empty((*targets.shape, 2), dtype=torch.float64, device=logits.device)
+    mask, log_prob, log_ratio, summary = _decide_targets(logits, targets, law, True, totals=totals)
+    return log_prob, totals, mask, log_ratio, *sums_of(summary)
 
 
 def mask(
@@ -137,7 +144,7 @@ def sums_of(summary):
     return sums[SUMMARY_COUNTS].long(), sums[SUMMARY_SUMS].clone()
 
 
-def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None):
+def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None, totals=None):
     density, M, seed, row_offset, temperature, log_space, model_is_target, ignore_index = law
     rows = as_rows(logits)
     N, device = rows.length, logits.device
@@ -159,9 +166,11 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
             **seed_arguments(seed, logits), row_offset=row_offset,
             **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
             mask_ptr=mask, log_prob_ptr=log_prob, log_ratio_ptr=log_ratio, summary_ptr=summary,
+            totals_ptr=logits if totals is None else totals,
             HAS_ORDER=has_order, HAS_PARTIALS=has_partials,
             IS_LAZY=is_lazy and not has_partials,
-            LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs, **meta,
+            LOG_SPACE=log_space, MODEL_IS_TARGET=model_is_target, HAS_OUTPUTS=has_outputs,
+            HAS_TOTALS=totals is not None, **meta,
         )  # fmt: skip
     return mask, log_prob, log_ratio, summary
 

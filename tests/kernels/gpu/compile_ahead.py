@@ -127,6 +127,7 @@ def of_logits(logits: torch.Tensor) -> dict[str, Callable[[], Any]]:
             gpu.mask, logits, targets, in_order, is_lazy=True, order=order
         ),
         "decide": partial(gpu.decide, logits, targets, verify),
+        "decide with totals": partial(gpu.decide_with_totals, logits, targets, verify),
         "target_log_prob": partial(gpu.target_log_prob, logits, targets, 1.0, -100),
         "dense mask": partial(gpu.mask, logits, None, numbers),
         "dense decide": partial(gpu.decide, logits, None, verify_entries),
