@@ -11,17 +11,20 @@ from rskernels._torch.operations import (
     BERNOULLI,
     DECIDE,
     DECIDE_RATIOS,
+    LINEAR_LOG_PROB,
     LOG_PROB,
     MASK,
     Call,
     DecisionOperation,
     Operation,
+    product_fields,
 )
 
 __all__ = [
     "BERNOULLI",
     "DECIDE",
     "DECIDE_RATIOS",
+    "LINEAR_LOG_PROB",
     "LOG_PROB",
     "MASK",
     "Call",
@@ -30,5 +33,6 @@ __all__ = [
     "autograd",
     "devices",
     "fakes",
+    "product_fields",
     "transforms",
 ]

@@ -16,10 +16,11 @@ from rskernels._torch import DECIDE, MASK
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.bind import bind, plain_law, plain_mask
 from rskernels.ops.columns import ColumnOrder
+from rskernels.ops.linear import LinearLogits
 
 
 def accept_mask(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     p_hat: Tensor | float,
     M: Tensor | float | None,
     *,
@@ -37,8 +38,9 @@ def accept_mask(
 
     Parameters
     ----------
-    logits : Tensor
-        float32, float64, bfloat16 or float16 ``[..., V]``, any strides, CPU or CUDA. Or a DTensor
+    logits : Tensor or LinearLogits
+        float32, float64, bfloat16 or float16 ``[..., V]``, any strides, CPU or CUDA. Or, with
+        targets, a ``LinearLogits``: the hidden states and the weight that make them. Or a DTensor
         that is sharded by rows or replicated: then tensors of more than one element beside it are
         DTensors too, and results are placed as the logits.
     p_hat : Tensor or float
@@ -104,7 +106,7 @@ def accept_mask(
 
 
 def verify_mask(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     q_hat: Tensor | float,
     M: Tensor | float | None = None,
     *,
@@ -140,7 +142,7 @@ def verify_mask(
 
 
 def accept(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     p_hat: Tensor | float,
     M: Tensor | float | None,
     *,
@@ -167,7 +169,7 @@ def accept(
 
 
 def verify(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     q_hat: Tensor | float,
     M: Tensor | float | None = None,
     *,
