@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rskernels._torch.schemas import LIBRARY
+from rskernels._torch.schemas import LIBRARY, SCHEMAS
 from rskernels.kernels.layout import wide_dtype
+
+TARGETS = [field.name for field in SCHEMAS["linear_mask"].fields].index("targets")
 
 
 @torch.library.register_fake("rskernels::mask", lib=LIBRARY)
@@ -24,7 +26,23 @@ def _(logits: Tensor, targets: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
 @torch.library.register_fake("rskernels::decide_with_totals", lib=LIBRARY)
 def _(logits: Tensor, targets: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     mask, log_prob, *others = _decided(logits, targets.shape)
-    return log_prob, _totals(logits), mask, *others
+    return log_prob, _totals(logits, targets.shape), mask, *others
+
+
+@torch.library.register_fake("rskernels::linear_mask", lib=LIBRARY)
+def _(*fields: Any) -> Tensor:
+    hidden, targets = fields[0], fields[TARGETS]
+    return hidden.new_empty(targets.shape, dtype=torch.bool)
+
+
+@torch.library.register_fake("rskernels::linear_decide", lib=LIBRARY)
+def _(*fields: Any) -> tuple[Tensor, ...]:
+    return _decided(fields[0], fields[TARGETS].shape)
+
+
+@torch.library.register_fake("rskernels::linear_target_log_prob", lib=LIBRARY)
+def _(*fields: Any) -> tuple[Tensor, Tensor]:
+    return _log_prob(fields[0], fields[TARGETS].shape)
 
 
 @torch.library.register_fake("rskernels::bernoulli", lib=LIBRARY)
@@ -40,12 +58,16 @@ def _(log_ratio: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("rskernels::target_log_prob", lib=LIBRARY)
 def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return logits.new_empty(logits.shape[:-1], dtype=wide_dtype(logits)), _totals(logits)
+    return _log_prob(logits, logits.shape[:-1])
 
 
 @torch.library.register_fake("rskernels::target_log_prob_backward", lib=LIBRARY)
 def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
+
+
+def _log_prob(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    return values.new_empty(shape, dtype=wide_dtype(values)), _totals(values, shape)
 
 
 def _decided(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
@@ -59,8 +81,8 @@ def _decided(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
     )
 
 
-def _totals(logits: Tensor) -> Tensor:
-    return logits.new_empty((*logits.shape[:-1], 2), dtype=torch.float64)
+def _totals(values: Tensor, shape: torch.Size) -> Tensor:
+    return values.new_empty((*shape, 2), dtype=torch.float64)
 
 
 def _decisions(logits: Tensor, targets: Tensor | None) -> torch.Size:
