@@ -5,6 +5,7 @@ from rskernels.law import philox4x32, uniforms
 from rskernels.ops import (
     Acceptance,
     ColumnOrder,
+    LinearLogits,
     accept,
     accept_mask,
     accepted_mean,
@@ -22,6 +23,7 @@ __all__ = [
     "Acceptance",
     "ColumnOrder",
     "Envelope",
+    "LinearLogits",
     "RejectionError",
     "RejectionResult",
     "accept",

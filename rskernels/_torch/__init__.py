@@ -11,18 +11,21 @@ from rskernels._torch.operations import (
     BERNOULLI,
     DECIDE,
     DECIDE_RATIOS,
+    LINEAR_LOG_PROB,
     LOG_PROB,
     MASK,
     Call,
     DecisionOperation,
     Operation,
     decide,
+    product_fields,
 )
 
 __all__ = [
     "BERNOULLI",
     "DECIDE",
     "DECIDE_RATIOS",
+    "LINEAR_LOG_PROB",
     "LOG_PROB",
     "MASK",
     "Call",
@@ -32,5 +35,6 @@ __all__ = [
     "decide",
     "devices",
     "fakes",
+    "product_fields",
     "transforms",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor
 
 from rskernels._python.forks import hold_over_forks
 from rskernels._torch.schemas import LIBRARY
+from rskernels.kernels.product import Lora, Product
 from rskernels.law.decision import Law
 
 # In a child of fork a module that another thread was importing would be on its way for ever.
@@ -46,6 +48,8 @@ def gpu_kernels() -> Any:
 
 
 def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
+    kernel = attrgetter(name)
+
     # A trailing argument that equals its default is left out by torch.
     def decision(
         logits: Tensor,
@@ -74,9 +78,29 @@ def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
             model_is_target,
             ignore_index,
         )
-        return getattr(kernels(), name)(logits, targets, law, *reading)
+        return kernel(kernels())(logits, targets, law, *reading)
 
     return decision
+
+
+def _of_product(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a kernel that takes the fields of a product in place of logits."""
+
+    def linear(
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        softcap: float,
+        A: Tensor | None,
+        B: Tensor | None,
+        lora_scale: float,
+        *rest: Any,
+    ) -> Any:
+        lora = None if A is None or B is None else Lora(A, B, lora_scale)
+        return kernel(Product(hidden, weight, bias, scale, softcap, lora), *rest)
+
+    return linear
 
 
 def _ratio_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
@@ -94,7 +118,9 @@ def _ratio_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
     return decision
 
 
-def _log_prob_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
+def _log_prob_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any]:
+    kernel = attrgetter(name)
+
     def log_prob(
         logits: Tensor,
         targets: Tensor,
@@ -103,7 +129,7 @@ def _log_prob_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
         ignore_index: int = -100,
     ) -> Any:
         T = temperature_value if temperature is None else temperature
-        return kernels().target_log_prob(logits, targets, T, ignore_index)
+        return kernel(kernels())(logits, targets, T, ignore_index)
 
     return log_prob
 
@@ -130,5 +156,12 @@ for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
         LIBRARY.impl(_name, _decision_kernel(_name, _kernels), _device)
     for _name in ("bernoulli", "decide_ratios"):
         LIBRARY.impl(_name, _ratio_kernel(_name, _kernels), _device)
-    LIBRARY.impl("target_log_prob", _log_prob_kernel(_kernels), _device)
+    LIBRARY.impl("target_log_prob", _log_prob_kernel("target_log_prob", _kernels), _device)
+    for _name, _make in (
+        ("mask", _decision_kernel),
+        ("decide", _decision_kernel),
+        ("target_log_prob", _log_prob_kernel),
+    ):
+        _kernel = _of_product(_make(f"linear.{_name}", _kernels))
+        LIBRARY.impl(f"linear_{_name}", _kernel, _device)
     LIBRARY.impl("target_log_prob_backward", _gradient_kernel(_kernels), _device)

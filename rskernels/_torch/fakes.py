@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rskernels._torch.schemas import LIBRARY
+from rskernels._torch.schemas import LIBRARY, SCHEMAS
 from rskernels.kernels.layout import wide_dtype
+
+TARGETS = [field.name for field in SCHEMAS["linear_mask"].fields].index("targets")
 
 
 @torch.library.register_fake("rskernels::mask", lib=LIBRARY)
@@ -23,8 +25,23 @@ def _(logits: Tensor, targets: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("rskernels::decide_with_totals", lib=LIBRARY)
 def _(logits: Tensor, targets: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    mask, log_prob, *others = _decided(logits, targets.shape)
-    return log_prob, _totals(logits), mask, *others
+    return _decided_with_totals(logits, targets.shape)
+
+
+@torch.library.register_fake("rskernels::linear_mask", lib=LIBRARY)
+def _(*fields: Any) -> Tensor:
+    hidden, targets = fields[0], fields[TARGETS]
+    return hidden.new_empty(targets.shape, dtype=torch.bool)
+
+
+@torch.library.register_fake("rskernels::linear_decide", lib=LIBRARY)
+def _(*fields: Any) -> tuple[Tensor, ...]:
+    return _decided(fields[0], fields[TARGETS].shape)
+
+
+@torch.library.register_fake("rskernels::linear_target_log_prob", lib=LIBRARY)
+def _(*fields: Any) -> tuple[Tensor, Tensor]:
+    return _log_prob(fields[0], fields[TARGETS].shape)
 
 
 @torch.library.register_fake("rskernels::bernoulli", lib=LIBRARY)
@@ -40,12 +57,19 @@ def _(log_ratio: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("rskernels::target_log_prob", lib=LIBRARY)
 def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return logits.new_empty(logits.shape[:-1], dtype=wide_dtype(logits)), _totals(logits)
+    return _log_prob(logits, logits.shape[:-1])
 
 
 @torch.library.register_fake("rskernels::target_log_prob_backward", lib=LIBRARY)
 def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
+
+
+def _log_prob(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    return (
+        values.new_empty(shape, dtype=wide_dtype(values)),
+        values.new_empty((*shape, 2), dtype=torch.float64),
+    )
 
 
 def _decided(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
@@ -59,8 +83,9 @@ def _decided(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
     )
 
 
-def _totals(logits: Tensor) -> Tensor:
-    return logits.new_empty((*logits.shape[:-1], 2), dtype=torch.float64)
+def _decided_with_totals(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
+    mask, _, *others = _decided(values, shape)
+    return *_log_prob(values, shape), mask, *others
 
 
 def _decisions(logits: Tensor, targets: Tensor | None) -> torch.Size:

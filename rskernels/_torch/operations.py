@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from rskernels._torch.dynamic import DYNAMIC, Dynamic
 from rskernels._torch.fast_path import has_tangents, is_compiling, is_recorded, is_transforming
 from rskernels._torch.schemas import NUMBER, SCHEMAS, operator, split
 from rskernels._torch.sharded import Layout, decide_part
+from rskernels.kernels.product import Product
 from rskernels.law.decision import Decided, Law
 
 
@@ -41,21 +43,25 @@ class Operation:
 class DecisionOperation(Operation):
     """An operation without gradient, which may run without torch's dispatcher."""
 
-    kernel: str
-    """Name of the function in every backend."""
+    kernel: Callable[[Any], Any]
+    """Takes the function from a backend."""
     fields: Callable[..., tuple[Any, ...]]
     """Makes of the kernel's arguments those of the torch operators."""
     names: tuple[str, ...]
     """Of the operators' arguments."""
+    linear: DecisionOperation | None = None
+    """The same of logits that are not stored."""
 
     def __call__(self, call: Call) -> Any:
         """Call the CPU kernel where that is all that would happen, else the torch operator."""
         arguments, is_direct, layout = call
+        if self.linear is not None and type(arguments[0]) is Product:
+            return self.linear(call)
         # Where a graph breaks, a call that was bound outside of it may be traced.
         if is_compiling():
             operator = self.traced
         elif is_direct:
-            return getattr(cpu_kernels(), self.kernel)(*arguments)
+            return self.kernel(cpu_kernels())(*arguments)
         else:
             operator = self.eager
         fields = self.fields(*arguments)
@@ -67,7 +73,7 @@ class DecisionOperation(Operation):
 def decide(call: Call) -> Decided:
     """Decide rows or entries; log_prob of rows has a gradient where the logits' is recorded."""
     logits, targets, *_ = call.arguments
-    if targets is None:
+    if targets is None or type(logits) is Product:
         return DECIDE(call)
     if not is_transforming():
         if has_tangents() and not is_compiling():
@@ -102,14 +108,33 @@ def _live_fields(
     )  # fmt: skip
 
 
+def product_fields(product: Product) -> tuple[Any, ...]:
+    """Return the fields of logits that are not stored."""
+    *parts, lora = product
+    return (*parts, *(lora or (None, None, 0.0)))
+
+
+def _linear_fields(product: Product, targets: Tensor, law: Law, *reading: Any) -> tuple[Any, ...]:
+    of_rows = _row_fields(product.hidden, targets, law, *reading)
+    return (*product_fields(product), *of_rows[1:])
+
+
 def _ratio_fields(
     log_ratio: Tensor, M: Tensor | float, seed: Tensor | int, *rest: Any
 ) -> tuple[Any, ...]:
     return (log_ratio.detach(), *split(M, 1.0), *split(seed, 0), *rest)
 
 
-def _operation(name: str, fields: Callable[..., tuple[Any, ...]]) -> DecisionOperation:
-    return DecisionOperation(operator(name), DYNAMIC[name], name, fields, _names(name))
+def _operation(
+    name: str,
+    fields: Callable[..., tuple[Any, ...]],
+    kernel: str | None = None,
+    linear: DecisionOperation | None = None,
+) -> DecisionOperation:
+    of_backend = attrgetter(kernel or name)
+    return DecisionOperation(
+        operator(name), DYNAMIC[name], of_backend, fields, _names(name), linear
+    )
 
 
 def _names(name: str) -> tuple[str, ...]:
@@ -128,8 +153,13 @@ def _decide_live(*fields: Any) -> Decided:
     return mask, log_prob, log_ratio, counts, excess
 
 
-MASK = _operation("mask", _row_fields)
-DECIDE = _operation("decide", _row_fields)
+_LINEAR_MASK = _operation("linear_mask", _linear_fields, "linear.mask")
+_LINEAR_DECIDE = _operation("linear_decide", _linear_fields, "linear.decide")
+MASK = _operation("mask", _row_fields, linear=_LINEAR_MASK)
+DECIDE = _operation("decide", _row_fields, linear=_LINEAR_DECIDE)
 BERNOULLI = _operation("bernoulli", _ratio_fields)
 DECIDE_RATIOS = _operation("decide_ratios", _ratio_fields)
-LOG_PROB = Operation(operator("target_log_prob"), DYNAMIC["target_log_prob"])
+LOG_PROB, LINEAR_LOG_PROB = (
+    Operation(operator(name), DYNAMIC[name])
+    for name in ("target_log_prob", "linear_target_log_prob")
+)

@@ -60,6 +60,17 @@ _LAW = (
     Field("int", "ignore_index", -100),
 )
 _READING = (Field("bool", "is_lazy", False), Field("Tensor?", "order", None))
+_PRODUCT = (
+    Field("Tensor", "hidden"),
+    Field("Tensor", "weight"),
+    Field("Tensor?", "bias"),
+    Field("float", "scale"),
+    Field("float", "softcap"),
+    Field("Tensor?", "A"),
+    Field("Tensor?", "B"),
+    Field("float", "lora_scale"),
+    Field("Tensor", "targets"),
+)
 _RATIOS = (
     Field("Tensor", "log_ratio"),
     Field("Tensor?", "M"),
@@ -84,6 +95,9 @@ SCHEMAS = {
     "decide_with_totals": Schema(
         (*_TARGETS, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
+    "linear_mask": Schema((*_PRODUCT, *_LAW, *_READING), "Tensor"),
+    "linear_decide": Schema((*_PRODUCT, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor)"),
+    "linear_target_log_prob": Schema((*_PRODUCT, *_SOFTMAX), "(Tensor, Tensor)"),
     "bernoulli": Schema(_RATIOS, "Tensor"),
     "decide_ratios": Schema(_RATIOS, "(Tensor, Tensor, Tensor, Tensor)"),
     "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),

@@ -22,6 +22,7 @@ from rskernels.ops.arguments import (
     integer_argument,
     temperature_argument,
 )
+from rskernels.ops.linear import LinearLogits, of_targets
 
 # Another backend moves the log ratio of a target by less than this, relative and absolute.
 BACKEND_MARGIN = 2.0**-20
@@ -37,7 +38,7 @@ class Estimate(NamedTuple):
 
 
 def estimate_M(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     p_hat: Tensor | float,
     *,
     targets: Tensor | None = None,
@@ -60,9 +61,10 @@ def estimate_M(
 
     Parameters
     ----------
-    logits : Tensor
+    logits : Tensor or LinearLogits
         ``[..., V]``, float32, float64, bfloat16 or float16, on a CPU or CUDA device, any strides.
-        A layout whose leading dimensions need more than two strides is copied.
+        A layout whose leading dimensions need more than two strides is copied. With targets, a
+        ``LinearLogits`` is multiplied block by block.
     p_hat : Tensor or float
         Target density, or its natural logarithm with ``log_space``. Broadcasts to ``targets``, or
         to ``logits`` without targets. 0 is a valid density.
@@ -117,14 +119,18 @@ def estimate_M(
     if method not in ("max", "quantile"):
         raise ValueError(f"method must be 'max' or 'quantile', got {method!r}")
     level = make_policy(method, level=level).numbers.get("level")
-    given = {"logits": logits, "targets": targets, "p_hat": p_hat, "temperature": temperature}
+    parts = logits.tensors() if isinstance(logits, LinearLogits) else {"logits": logits}
+    given = {**parts, "targets": targets, "p_hat": p_hat, "temperature": temperature}
     for name, rows in given.items():
         refuse_sharded(name, rows, "M of all ranks is their largest, by all_reduce with MAX")
-    leading = check_logits(logits)[:-1]
-    check_values("logits hold", logits)
+    leading = logits.shape[:-1] if isinstance(logits, LinearLogits) else check_logits(logits)[:-1]
+    for name, part in parts.items():
+        check_values("logits hold" if name == "logits" else f"{name} holds", part)
     if targets is not None:
         check_targets(targets, leading, logits.device)
         check_values("targets hold", targets)
+    if isinstance(logits, LinearLogits):
+        of_targets(logits, targets)
     shape = logits.shape if targets is None else targets.shape
     density = density_argument("p_hat", p_hat, logits.device, shape, log_space)
     if not isinstance(density, Tensor):
@@ -135,8 +141,11 @@ def estimate_M(
         check_values("temperature holds", temperature)
     log_space = bool(log_space)
     ignore_index = integer_argument("ignore_index", ignore_index)
-    logits, density = logits.detach().resolve_neg(), density.resolve_neg()
-    if logits.is_cpu and targets is None and not isinstance(temperature, Tensor):
+    density = density.resolve_neg()
+    if isinstance(logits, Tensor):
+        logits = logits.detach().resolve_neg()
+    has_one = not isinstance(temperature, Tensor)
+    if isinstance(logits, Tensor) and logits.is_cpu and targets is None and has_one:
         # Twice as fast as decisions, which draw for every entry.
         estimate = _estimate_dense_on_cpu(logits, density, level, temperature, log_space)
     else:
@@ -183,7 +192,7 @@ def _view(rows: RowLayout) -> _core.MatrixView:
 
 
 def _estimate_by_deciding(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     p_hat: Tensor,
     targets: Tensor | None,
     level: float | None,

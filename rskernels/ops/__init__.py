@@ -1,14 +1,16 @@
 """The public operations: they check their arguments and call the torch operators.
 
 ``decide`` has the masks of logits, ``acceptance`` what they return beside, ``columns`` the order
-they read in; ``ratios`` decides about ratios, ``log_prob`` is the differentiable
-log-probability, ``mean`` averages a loss over what was accepted; ``arguments`` says what they
-accept, ``bind`` puts it in order. Nothing is computed here but that mean.
+they read in, ``linear`` logits that are not stored; ``ratios`` decides about ratios, ``log_prob``
+is the differentiable log-probability, ``mean`` averages a loss over what was accepted;
+``arguments`` says what they accept, ``bind`` puts it in order. Nothing is computed here but that
+mean.
 """
 
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.columns import ColumnOrder
 from rskernels.ops.decide import accept, accept_mask, verify, verify_mask
+from rskernels.ops.linear import LinearLogits
 from rskernels.ops.log_prob import target_log_prob
 from rskernels.ops.mean import accepted_mean
 from rskernels.ops.ratios import bernoulli, bernoulli_mask
@@ -16,6 +18,7 @@ from rskernels.ops.ratios import bernoulli, bernoulli_mask
 __all__ = [
     "Acceptance",
     "ColumnOrder",
+    "LinearLogits",
     "accept",
     "accept_mask",
     "accepted_mean",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,18 @@ from rskernels.ops.columns import ColumnOrder
 FLOAT_DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 INDEX_DTYPES = frozenset((torch.int64, torch.int32))
 FLOAT_NAMES = "float32, float64, bfloat16 or float16"
+
+
+class HasColumns(Protocol):
+    """Logits, stored or not."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """``[..., V]``."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are, or what they are made of."""
 
 
 def check_floating(name: str, value: Tensor) -> None:
@@ -90,7 +102,7 @@ def density_argument(
     """Return a density."""
     if type(value) is not float and isinstance(value, Tensor):
         return _tensor(name, value, device, shape)
-    number = _number(name, value)
+    number = number_argument(name, value)
     # Comparisons that a NaN fails; torch.compile does not trace math.isnan of a changing number.
     if not (number < math.inf and (log_space or number >= 0.0)):
         accepted = "below +inf" if log_space else "a finite number of at least 0"
@@ -108,7 +120,7 @@ def M_argument(
         return 0.0 if log_space else 1.0
     if isinstance(value, Tensor):
         return _tensor("M", value, device, shape)
-    number = _number("M", value)
+    number = number_argument("M", value)
     if not number > (-math.inf if log_space else 0.0):
         accepted = "the logarithm of a number above 0" if log_space else "above 0"
         raise ValueError(f"M must be {accepted}, got {number}")
@@ -135,7 +147,7 @@ def seed_argument(
 
 
 def order_argument(
-    order: ColumnOrder | None, logits: Tensor, targets: Tensor | None
+    order: ColumnOrder | None, logits: HasColumns, targets: Tensor | None
 ) -> Tensor | None:
     """Return the blocks of an order that fits the logits."""
     if order is None:
@@ -186,7 +198,7 @@ def temperature_argument(
     if type(value) is not float:
         if isinstance(value, Tensor):
             return _tensor("temperature", value, device, leading, "the logits' leading shape")
-        value = _number("temperature", value)
+        value = number_argument("temperature", value)
     # Not by their names: torch.compile takes a module's floats for numbers that change.
     if not 1e-30 <= value <= 1e30:
         raise ValueError(f"temperature must be in [1e-30, 1e30], got {value}")
@@ -202,7 +214,8 @@ def integer_argument(name: str, value: int) -> int:
     return value
 
 
-def _number(name: str, value: object, accepted: str = "a number or a tensor") -> float:
+def number_argument(name: str, value: object, accepted: str = "a number or a tensor") -> float:
+    """Return a number as a float."""
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from rskernels._torch import Call
 from rskernels._torch.devices import cpu_kernels
 from rskernels._torch.fast_path import is_idle, is_plain
+from rskernels.kernels.product import Product
 from rskernels.law.decision import Law
 from rskernels.law.numbers import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from rskernels.law.seeds import CPU, check_row_offset, draw_number
@@ -27,6 +29,7 @@ from rskernels.ops.arguments import (
     temperature_argument,
 )
 from rskernels.ops.columns import ColumnOrder
+from rskernels.ops.linear import LinearLogits, of_targets, parts_of
 
 # A record from its fields, in half the time that calling its class takes.
 _record = tuple.__new__
@@ -34,7 +37,7 @@ _record = tuple.__new__
 
 def bind(
     name: str,
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     density: Tensor | float,
     M: Tensor | float | None,
     *,
@@ -55,11 +58,17 @@ def bind(
     and ``seed`` an int, or they are detached tensors of a dtype, device and shape that kernels
     take.
     """
-    shape = check_logits(logits)
+    source: Tensor | Product
+    if isinstance(logits, LinearLogits):
+        source, shape = of_targets(logits, targets), logits.shape
+        parts: tuple[Any, ...] = parts_of(source)
+    else:
+        source, shape = logits, check_logits(logits)
+        parts = (logits,)
     leading = shape[:-1]
     blocks = order_argument(order, logits, targets)
     idle = is_idle()
-    is_direct = idle and is_plain(logits, targets, density, M, seed, blocks, temperature)
+    is_direct = idle and is_plain(*parts, targets, density, M, seed, blocks, temperature)
     device = None if is_direct else logits.device
     if targets is not None:
         shape = leading
@@ -73,19 +82,20 @@ def bind(
         bool(log_space), model_is_target, integer_argument("ignore_index", ignore_index),
     ))  # fmt: skip
     layout = None
-    if not is_direct and may_be_odd(logits, targets, density, M, key, blocks, temperature):
+    if not is_direct and may_be_odd(*parts, targets, density, M, key, blocks, temperature):
         others = {
             "targets": targets, name: density, "M": M, "seed": key, "order": blocks,
             "temperature": temperature,
         }  # fmt: skip
-        layout = layout_argument("logits", logits, shape, seed is None, others)
+        rows = "hidden" if isinstance(logits, LinearLogits) else "logits"
+        layout = layout_argument(rows, parts[0], shape, seed is None, others)
     has_reading = is_lazy or blocks is not None
-    arguments = (logits, targets, law, is_lazy, blocks) if has_reading else (logits, targets, law)
+    arguments = (source, targets, law, is_lazy, blocks) if has_reading else (source, targets, law)
     return _record(Call, (arguments, is_direct, layout))
 
 
 def plain_law(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     density: Tensor | float,
     M: Tensor | float | None,
     seed: int | Tensor | None,
@@ -137,7 +147,7 @@ def plain_law(
     return _record(Law, fields)
 
 
-def plain_mask(logits: Tensor, law: Law) -> Tensor:
+def plain_mask(logits: Tensor | LinearLogits, law: Law) -> Tensor:
     """Return the mask of a dense decision by a law that ``plain_law`` has found plain."""
     mask: Tensor = cpu_kernels().mask(logits, None, law)
     return mask

@@ -17,11 +17,12 @@ from rskernels._torch.fast_path import is_recorded
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.bind import bind, plain_law, plain_mask
 from rskernels.ops.columns import ColumnOrder
+from rskernels.ops.linear import LinearLogits
 from rskernels.ops.log_prob import refuse_gradient
 
 
 def accept_mask(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     p_hat: Tensor | float,
     M: Tensor | float | None,
     *,
@@ -39,8 +40,9 @@ def accept_mask(
 
     Parameters
     ----------
-    logits : Tensor
-        float32, float64, bfloat16 or float16 ``[..., V]``, any strides, CPU or CUDA. Or a DTensor
+    logits : Tensor or LinearLogits
+        float32, float64, bfloat16 or float16 ``[..., V]``, any strides, CPU or CUDA. Or, with
+        targets, a ``LinearLogits``: the hidden states and the weight that make them. Or a DTensor
         that is sharded by rows or replicated: then tensors of more than one element beside it are
         DTensors too, and results are placed as the logits.
     p_hat : Tensor or float
@@ -106,7 +108,7 @@ def accept_mask(
 
 
 def verify_mask(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     q_hat: Tensor | float,
     M: Tensor | float | None = None,
     *,
@@ -142,7 +144,7 @@ def verify_mask(
 
 
 def accept(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     p_hat: Tensor | float,
     M: Tensor | float | None,
     *,
@@ -182,7 +184,7 @@ def accept(
 
 
 def verify(
-    logits: Tensor,
+    logits: Tensor | LinearLogits,
     q_hat: Tensor | float,
     M: Tensor | float | None = None,
     *,
@@ -208,7 +210,9 @@ def verify(
     return Acceptance(*decide(call))
 
 
-def _check_temperature(logits: Tensor, targets: Tensor | None, temperature: Tensor | float) -> None:
+def _check_temperature(
+    logits: Tensor | LinearLogits, targets: Tensor | None, temperature: Tensor | float
+) -> None:
     """Refuse a temperature whose gradient the log_prob would leave out."""
     if type(temperature) is not float and targets is not None and is_recorded(logits):
         refuse_gradient("log_prob", temperature)

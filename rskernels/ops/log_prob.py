@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rskernels._torch import LOG_PROB, transforms
+from rskernels._torch import LINEAR_LOG_PROB, LOG_PROB, product_fields, transforms
 from rskernels._torch.autograd import TARGET_LOG_PROB
 from rskernels._torch.fast_path import is_compiling, is_recorded, is_transforming
 from rskernels._torch.schemas import split
@@ -18,10 +18,15 @@ from rskernels.ops.arguments import (
     may_be_odd,
     temperature_argument,
 )
+from rskernels.ops.linear import LinearLogits, of_targets, parts_of
 
 
 def target_log_prob(
-    logits: Tensor, targets: Tensor, *, temperature: Tensor | float = 1.0, ignore_index: int = -100
+    logits: Tensor | LinearLogits,
+    targets: Tensor,
+    *,
+    temperature: Tensor | float = 1.0,
+    ignore_index: int = -100,
 ) -> Tensor:
     """Return log softmax(logits/T) at the targets, differentiable with respect to the logits.
 
@@ -30,9 +35,9 @@ def target_log_prob(
 
     Parameters
     ----------
-    logits : Tensor
+    logits : Tensor or LinearLogits
         float32, float64, bfloat16 or float16 ``[..., V]``; may be a DTensor, as in
-        ``accept_mask``.
+        ``accept_mask``. The parts of a ``LinearLogits`` have no gradient yet.
     targets : Tensor
         int64 or int32 ``logits.shape[:-1]``.
     temperature : Tensor or float
@@ -54,10 +59,13 @@ def target_log_prob(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     NotImplementedError
-        For a temperature that requires grad, while gradients are recorded; for a second or a
+        For a temperature or a part of a ``LinearLogits`` that requires grad, while gradients are
+        recorded; for a second or a
         forward-mode derivative, under torch.func.vmap, and for torch.func's transforms inside
         torch.compile or of a DTensor.
     """
+    if isinstance(logits, LinearLogits):
+        return _of_product(logits, targets, temperature, ignore_index)
     leading = check_logits(logits)[:-1]
     check_targets(targets, leading, logits.device, "a torch.Tensor")
     if type(temperature) is not float:
@@ -74,6 +82,33 @@ def target_log_prob(
         temperature = layout.cut(temperature)
     part = _target_log_prob(own_part(logits), layout.cut(targets), temperature, ignore_index)
     return layout.whole(part)
+
+
+def _of_product(
+    logits: LinearLogits, targets: Tensor, temperature: Tensor | float, ignore_index: int
+) -> Tensor:
+    """Return log q of the targets of logits that are not stored."""
+    leading = logits.shape[:-1]
+    for name, part in logits.tensors().items():
+        if is_recorded(part):
+            raise NotImplementedError(
+                f"target_log_prob has no gradient with respect to {name} of LinearLogits yet; "
+                "call it under torch.no_grad(), or on hidden @ weight.T for it"
+            )
+        refuse_tangent(part)
+    check_targets(targets, leading, logits.device, "a torch.Tensor")
+    refuse_gradient("target_log_prob", temperature)
+    temperature = temperature_argument(temperature, logits.device, leading)
+    ignore_index = integer_argument("ignore_index", ignore_index)
+    product = of_targets(logits, targets)
+    parts = parts_of(product)
+    if may_be_odd(*parts, targets, temperature):
+        others = {"targets": targets, "temperature": temperature}
+        layout_argument("hidden", product.hidden, leading, False, others)
+    operation = LINEAR_LOG_PROB.traced if is_compiling() else LINEAR_LOG_PROB.eager
+    fields = (*product_fields(product), targets, *split(temperature, 1.0), ignore_index)
+    log_prob: Tensor = operation(*fields)[0]
+    return log_prob
 
 
 def refuse_gradient(name: str, temperature: object) -> None:

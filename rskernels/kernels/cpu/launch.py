@@ -185,7 +185,7 @@ def _run_targets(kernels, logits, targets, law, order=0, *, written=None):
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0, 0)
     if written is not None:
         log_prob, log_ratio, totals = written
-        summaries, outputs = _outputs(units, mask, log_prob, log_ratio)
+        summaries, outputs = outputs_of(units, mask, log_prob, log_ratio)
         outputs = (*outputs, 0 if totals is None else totals.data_ptr())
     outside = run_units(
         kernels[logits_numbers[1]],
@@ -226,7 +226,7 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
     units = -(-N // unit_rows)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
     if log_prob is not None:
-        summaries, outputs = _outputs(units, mask, log_prob, log_ratio)
+        summaries, outputs = outputs_of(units, mask, log_prob, log_ratio)
     run_units(
         dense_rows[logits_numbers[1]],
         (units, unit_rows, N),
@@ -246,7 +246,7 @@ def _units(N, V):
     return -(-N // unit_rows), unit_rows
 
 
-def _outputs(units, mask, log_prob, log_ratio):
+def outputs_of(units, mask, log_prob, log_ratio):
     """Return the units' summaries, and the addresses of all that is written."""
     summaries = torch.zeros((units, SUMMARY), dtype=torch.float64, device="cpu")
     places = (mask.data_ptr(), log_prob.data_ptr(), log_ratio.data_ptr(), summaries.data_ptr())

@@ -1,5 +1,6 @@
 """The definition of every operation, in float64 torch. Read ``rows`` first."""
 
+from rskernels.kernels.reference import linear
 from rskernels.kernels.reference.rows import (
     bernoulli,
     decide,
@@ -15,6 +16,7 @@ __all__ = [
     "bernoulli",
     "decide",
     "decide_ratios",
+    "linear",
     "log_softmax",
     "mask",
     "natural_log",

@@ -1,0 +1,139 @@
+"""Blocks of columns, and the products of rows with them by torch's BLAS.
+
+A row's logits must have the same bits in whatever batch. A BLAS sums in an order of its own, which
+it may choose by the shape; with at least ``LEAST_ROWS`` rows, and columns a multiple of
+``LEAST_COLUMNS``, it has been the same for every number of rows and threads, which tests hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
+from rskernels.kernels.product import Product
+
+FIRST_BLOCK = 256
+WIDEST_BLOCK = 2048  # columns; beside a tile's logits a block of the weight stays in the cache
+TILE = 256  # rows
+LEAST_ROWS = 16
+LEAST_COLUMNS = 64
+
+
+class Block(NamedTuple):
+    """The columns from ``start`` on, so many, and the first column that is multiplied for them."""
+
+    start: int
+    width: int
+    first: int
+
+
+def blocks_of(V: int, order: Tensor | None) -> Iterator[Block]:
+    """Yield the blocks that columns are added up in: a function of V and the order alone.
+
+    Without an order they grow, so that a row that is soon certain costs little.
+    """
+    if order is not None:
+        for place in order.tolist():
+            start = place * ORDER_BLOCK
+            yield _block(start, min(ORDER_BLOCK, V - start))
+        return
+    start, width = 0, FIRST_BLOCK
+    while start < V:
+        yield _block(start, min(width, V - start))
+        start, width = start + width, min(2 * width, WIDEST_BLOCK)
+
+
+def padded(count: int, least: int) -> int:
+    """Return the next multiple of ``least``."""
+    return -(-count // least) * least
+
+
+def _block(start: int, width: int) -> Block:
+    # What is missing in the last block comes from the one before.
+    return Block(start, width, max(0, start + width - padded(width, LEAST_COLUMNS)))
+
+
+class Columns:
+    """The parts of a product that have V rows, block by block as wide as sums are made in."""
+
+    def __init__(self, product: Product) -> None:
+        self.dtype = wide_dtype(product.hidden)
+        self.V = len(product.weight)
+        self.widest = min(WIDEST_BLOCK, padded(self.V, LEAST_COLUMNS))
+        self._weight = _at_least(product.weight, LEAST_COLUMNS)
+        self._B, self._scale = None, 0.0
+        if product.lora is not None:
+            self._B, self._scale = _at_least(product.lora.B, LEAST_COLUMNS), product.lora.scale
+        self._scratch: dict[str, Tensor] = {}
+
+    def of(self, block: Block) -> tuple[Tensor, Tensor | None, float]:
+        """Return (W^T, B^T, s) of a block, ready to be multiplied by."""
+        columns = slice(block.first, block.first + padded(block.width, LEAST_COLUMNS))
+        weight = self._wide("weight", self._weight[columns])
+        B = None if self._B is None else self._wide("B", self._B[columns]).t()
+        return weight.t(), B, self._scale
+
+    def _wide(self, name: str, part: Tensor) -> Tensor:
+        if part.dtype == self.dtype:
+            return part
+        if name not in self._scratch or len(self._scratch[name]) < len(part):
+            self._scratch[name] = torch.empty(part.shape, dtype=self.dtype, device="cpu")
+        return self._scratch[name][: len(part)].copy_(part)
+
+
+def _at_least(rows: Tensor, least: int) -> Tensor:
+    """Return rows, with zeros after them where they are too few for a product."""
+    missing = least - len(rows)
+    return torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
+
+
+class Rows(NamedTuple):
+    """Rows that are multiplied in tiles: those of a batch, or those of it that are left."""
+
+    hidden: Tensor  # [n, D]
+    low_rank: Tensor | None  # [n, r], h A^T
+    numbers: Tensor | None
+    """Which rows of the batch these are, int64 [n]; None: the first n."""
+
+    @property
+    def length(self) -> int:
+        """How many there are."""
+        return len(self.hidden)
+
+    def keep(self, kept: Tensor) -> Rows:
+        """Return those of these rows that are named, int64."""
+        return Rows(
+            self.hidden.index_select(0, kept),
+            None if self.low_rank is None else self.low_rank.index_select(0, kept),
+            kept if self.numbers is None else self.numbers.index_select(0, kept),
+        )
+
+
+def tiles(values: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Yield tiles of rows in a dtype, with zeros after the last where it has too few."""
+    for start in range(0, len(values), TILE):
+        part = values[start : start + TILE]
+        count = padded(len(part), LEAST_ROWS)
+        if count > len(part) or part.dtype != dtype:
+            tile = torch.zeros((count, values.shape[1]), dtype=dtype, device="cpu")
+            tile[: len(part)] = part
+            part = tile
+        yield part
+
+
+def low_rank_states(product: Product) -> Tensor | None:
+    """Return h A^T [N, r] where there is a LoRA, as every block of columns takes it."""
+    if product.lora is None:
+        return None
+    hidden, dtype = product.hidden, wide_dtype(product.hidden)
+    r = len(product.lora.A)
+    A = _at_least(product.lora.A, padded(r, LEAST_COLUMNS)).to(dtype).t()
+    states = torch.empty((len(hidden), r), dtype=dtype, device="cpu")
+    for at, tile in enumerate(tiles(hidden, dtype)):
+        part = states[at * TILE : (at + 1) * TILE]
+        part.copy_(torch.mm(tile, A)[: len(part), :r])
+    return states

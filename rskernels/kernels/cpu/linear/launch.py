@@ -1,0 +1,218 @@
+"""The operations on logits that are not stored: rows opened, blocks multiplied, rows settled."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rskernels.kernels.cpu.launch import (
+    CODE,
+    ROW_WORK,
+    SCALAR_UNIT,
+    draw_numbers,
+    outputs_of,
+    raise_outside,
+    row_numbers,
+    sums_of,
+)
+from rskernels.kernels.cpu.linear.blocks import (
+    LEAST_ROWS,
+    TILE,
+    Block,
+    Columns,
+    Rows,
+    blocks_of,
+    low_rank_states,
+    padded,
+    tiles,
+)
+from rskernels.kernels.cpu.linear.fold import fold_kernels
+from rskernels.kernels.cpu.linear.rows import GROUP, open_kernels, settle_kernels
+from rskernels.kernels.cpu.simd.vectors import LANES
+from rskernels.kernels.cpu.threads import run_units
+from rskernels.kernels.cpu.turns import REFERENCE, TOTAL
+from rskernels.kernels.layout import wide_dtype
+from rskernels.kernels.product import Lora, Product
+from rskernels.law.decision import Decided, Law
+
+NO_LORA: tuple[Any, ...] = (0, 0, 0, 0, 0, 0, 0.0)
+LINE = LANES * 8  # bytes of what a group knows of one kind
+
+
+class Opened(NamedTuple):
+    """Rows whose products are still to be made."""
+
+    columns: Columns
+    groups: Tensor
+    """int64 [groups, GROUP / 8]: what is known of each sixteen rows."""
+    rows: Rows
+    """Those that have to be read."""
+    N: int
+    """How many there are in all."""
+    affine: tuple[float, float, int]
+    """Scale, softcap and the address of the bias."""
+    named: tuple[Any, ...]
+    """What is addressed, so that it lives until the rows are settled."""
+
+
+def decide(product: Product, targets: Tensor, law: Law) -> Decided:
+    """Decide every row, and return (mask, log_prob, log_ratio, counts, excess)."""
+    opened = _open(product, targets, law, (False, False))
+    _read(opened, is_lazy=False, order=None)
+    return _settle(opened, targets, law.model_is_target)
+
+
+def mask(
+    product: Product,
+    targets: Tensor,
+    law: Law,
+    is_lazy: bool = False,
+    order: Tensor | None = None,
+) -> Tensor:
+    """Decide every row, and return only the mask.
+
+    Where ``is_lazy``, no further block is multiplied for a row whose decision is certain: what
+    follows is taken to be valid where the model is the proposal. ``order`` is int64 [blocks], the
+    order of the blocks of columns.
+    """
+    opened = _open(product, targets, law, (True, is_lazy))
+    _read(opened, is_lazy, order)
+    decided = torch.empty(targets.shape, dtype=torch.bool, device="cpu")
+    _run_settle(opened, (law.model_is_target, True), (decided.data_ptr(), 0, 0, 0))
+    return decided
+
+
+def target_log_prob(
+    product: Product, targets: Tensor, temperature: Tensor | float, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """Return log q of the target [...], and (reference, total) of each row [..., 2]."""
+    law = Law(1.0, 1.0, 0, temperature=temperature, ignore_index=ignore_index)
+    opened = _open(product, targets, law, (False, False))
+    _read(opened, is_lazy=False, order=None)
+    log_prob = _settle(opened, targets, False)[1]
+    log_prob.masked_fill_(targets == ignore_index, 0.0)
+    known = opened.groups.view(torch.float64).view(-1, GROUP // LINE, LANES)
+    totals = known[:, (REFERENCE // LINE, TOTAL // LINE)].transpose(1, 2).reshape(-1, 2)
+    return log_prob, totals[: targets.numel()].reshape(*targets.shape, 2)
+
+
+def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) -> Opened:
+    """Return the rows as they are before the first block; ``form`` as ``open_rows_of`` has it."""
+    hidden, weight, bias, scale, softcap, lora = product = _addressable(product)
+    N, D = hidden.shape
+    V, code, targets = len(weight), CODE[hidden.dtype], targets.contiguous()
+    # Copies are named, so that they live until the kernel returns.
+    _density, density_numbers = row_numbers(law.density, targets)
+    _M, M_numbers = row_numbers(law.M, targets)
+    _temperature, temperature_numbers = row_numbers(law.temperature, targets)
+    low_rank, low_rank_numbers = low_rank_states(product), NO_LORA
+    if low_rank is not None and lora is not None:
+        low_rank_numbers = (
+            low_rank.data_ptr(), low_rank.stride(0), len(lora.A),
+            lora.B.data_ptr(), *lora.B.stride(), lora.scale,
+        )  # fmt: skip
+    groups = torch.empty((-(-N // LANES), GROUP // 8), dtype=torch.int64, device="cpu")
+    reading = torch.empty(N, dtype=torch.bool, device="cpu")
+    affine = scale, softcap, 0 if bias is None else bias.data_ptr()
+    outside = run_units(
+        open_kernels[code],
+        (len(groups), LANES, N),
+        N * (D + ROW_WORK),
+        (
+            (hidden.data_ptr(), hidden.stride(0), D),
+            (weight.data_ptr(), *weight.stride()),
+            low_rank_numbers,
+            affine,
+        ),
+        V,
+        (targets.data_ptr(), CODE[targets.dtype]),
+        density_numbers,
+        M_numbers,
+        draw_numbers(law.seed, law.row_offset),
+        (temperature_numbers, law.log_space, law.model_is_target, law.ignore_index),
+        form,
+        (groups.data_ptr(), reading.data_ptr()),
+    )
+    if outside:
+        raise_outside(targets, V, law.ignore_index)
+    rows = Rows(hidden, low_rank, None)
+    if not bool(reading.all()):
+        rows = rows.keep(reading.nonzero().view(-1))
+    return Opened(Columns(product), groups, rows, N, affine, (bias, low_rank))
+
+
+def _addressable(product: Product) -> Product:
+    """Return the product with a bias and rows of the hidden states that lie side by side."""
+    hidden, weight, bias, scale, softcap, lora = product
+    hidden, D = hidden.detach(), hidden.shape[1]
+    if (hidden.stride(1) != 1 and D > 1) or hidden.stride(0) < D:
+        hidden = hidden.contiguous()
+    if bias is not None:
+        bias = bias.detach().to(wide_dtype(hidden)).contiguous()
+    if lora is not None:
+        lora = Lora(lora.A.detach(), lora.B.detach(), lora.scale)
+    return Product(hidden, weight.detach(), bias, scale, softcap, lora)
+
+
+def _read(opened: Opened, is_lazy: bool, order: Tensor | None) -> None:
+    """Multiply block after block and add them to the rows' totals."""
+    columns, rows, dtype = opened.columns, opened.rows, opened.columns.dtype
+    tile_rows = min(TILE, padded(rows.length, LEAST_ROWS))
+    buffer = torch.empty(tile_rows * columns.widest, dtype=dtype, device="cpu")
+    is_over = torch.empty(rows.length, dtype=torch.bool, device="cpu")
+    for block in blocks_of(columns.V, order):
+        if rows.length == 0:
+            return
+        _read_block(opened, rows, block, buffer, is_over)
+        if is_lazy and bool(is_over[: rows.length].any()):
+            rows = rows.keep(is_over[: rows.length].logical_not().nonzero().view(-1))
+
+
+def _read_block(opened: Opened, rows: Rows, block: Block, buffer: Tensor, is_over: Tensor) -> None:
+    """Multiply rows by one block, add it to their totals and note which of them are over."""
+    columns, numbers = opened.columns, rows.numbers
+    weight, B, alpha = columns.of(block)
+    low_rank = iter(()) if rows.low_rank is None else tiles(rows.low_rank, columns.dtype)
+    for at, tile in enumerate(tiles(rows.hidden, columns.dtype)):
+        start = at * TILE
+        count = min(TILE, rows.length - start)
+        z = buffer[: len(tile) * weight.shape[1]].view(len(tile), -1)
+        torch.mm(tile, weight, out=z)
+        if B is not None:
+            z.addmm_(next(low_rank), B, alpha=alpha)
+        first = (0, start) if numbers is None else (numbers[start:].data_ptr(), 0)
+        run_units(
+            fold_kernels[CODE[columns.dtype]],
+            (-(-count // 16), 16, count),
+            count * block.width,
+            opened.groups.data_ptr(),
+            (z[:, block.start - block.first :].data_ptr(), z.stride(0), block.start, block.width),
+            opened.affine,
+            first,
+            is_over[start:].data_ptr(),
+        )
+
+
+def _settle(opened: Opened, targets: Tensor, model_is_target: bool) -> Decided:
+    """Decide rows whose totals are known, and return what was decided and seen."""
+    decided = torch.empty(targets.shape, dtype=torch.bool, device="cpu")
+    log_prob = torch.empty(targets.shape, dtype=opened.columns.dtype, device="cpu")
+    log_ratio = torch.empty_like(log_prob)
+    units = -(-opened.N // SCALAR_UNIT)
+    summaries, places = outputs_of(units, decided, log_prob, log_ratio)
+    _run_settle(opened, (model_is_target, False), places)
+    return decided, log_prob, log_ratio, *sums_of(summaries)
+
+
+def _run_settle(opened: Opened, form: tuple[bool, bool], outputs: tuple[int, ...]) -> None:
+    units = -(-opened.N // SCALAR_UNIT)
+    run_units(
+        settle_kernels[CODE[opened.columns.dtype]],
+        (units, SCALAR_UNIT, opened.N),
+        opened.N * ROW_WORK,
+        opened.groups.data_ptr(),
+        *form,
+        outputs,
+    )

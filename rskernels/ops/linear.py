@@ -1,0 +1,193 @@
+"""Logits that are not stored: what they are made of, checked once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rskernels._torch.sharded import is_sharded
+from rskernels.kernels.product import Lora, Product
+from rskernels.ops.arguments import check_floating, may_be_odd, number_argument, refuse_odd
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearLogits:
+    """Logits ``hidden @ weight.T`` that are never stored, in place of ``logits``.
+
+    ``z = softcap tanh((scale (h W^T + s (h A^T) B^T) + bias) / softcap)``, or the argument of
+    ``softcap tanh(x / softcap)`` without a softcap. ``accept_mask``, ``verify_mask``, ``accept``,
+    ``verify``, ``target_log_prob`` and ``estimate_M`` take it with targets. They multiply by a
+    block of the weight's rows at a time and add it to each row's softmax while it lies in the
+    cache, so that no ``[..., V]`` tensor exists. Where a decision ends early, the rest of the
+    product is not computed.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        h, float32, float64, bfloat16 or float16 ``[..., D]``, any strides, CPU or CUDA.
+    weight : Tensor
+        W ``[V, D]``, of the dtype and device of ``hidden``, as ``torch.nn.Linear`` has it.
+    bias : Tensor, optional
+        floating ``[V]``.
+    scale : float
+        Finite: what the product is multiplied by.
+    softcap : float, optional
+        Above 0: the bound of the logits.
+    lora : tuple of (Tensor, Tensor, float), optional
+        (A, B, s) with A ``[r, D]`` and B ``[V, r]`` of the dtype of ``hidden``: the weight is
+        ``W + s B A``.
+
+    Attributes
+    ----------
+    shape : torch.Size
+        ``[..., V]``, that of the logits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument's type, dtype, shape, device or number is not as above; of DTensors and
+        MaskedTensors.
+
+    Notes
+    -----
+    Products are accumulated in float32, or float64 where ``hidden`` is, and are not rounded to
+    bfloat16 or float16 after: a decision may differ from one about logits that were. Results do
+    not depend on the batch, on where a row stands in it, or on the number of threads.
+    ``target_log_prob`` has no gradient here yet; decisions never have one.
+
+    An ``order`` is of blocks of the weight's rows: 1024 of them, as it is of columns.
+
+    Examples
+    --------
+    >>> z = LinearLogits(hidden, lm_head.weight)
+    >>> mask = verify_mask(z, q_hat, targets=tokens)
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = field(default=1.0, kw_only=True)
+    softcap: float | None = field(default=None, kw_only=True)
+    lora: tuple[Tensor, Tensor, float] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Raise unless all are as the class says."""
+        check_floating("hidden", self.hidden)
+        if self.hidden.dim() == 0 or self.hidden.shape[-1] == 0:
+            shape = list(self.hidden.shape)
+            raise ValueError(f"hidden must have shape [..., D] with D of at least 1, got {shape}")
+        D = self.hidden.shape[-1]
+        self._check("weight", self.weight, ("V", D))
+        V = self.weight.shape[0]
+        if self.bias is not None:
+            self._check("bias", self.bias, (V,), is_any_dtype=True)
+        if self.lora is not None:
+            self._check_lora(V, D)
+        _finite("scale", self.scale)
+        if self.softcap is not None and not _finite("softcap", self.softcap) > 0.0:
+            raise ValueError(f"softcap must be above 0 or None, got {self.softcap}")
+        if may_be_odd(*self.tensors().values()):
+            self._refuse_odd()
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the logits, ``[..., V]``."""
+        return torch.Size((*self.hidden.shape[:-1], self.weight.shape[0]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return self.hidden.device
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a part does."""
+        return any(part.requires_grad for part in self.tensors().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that these logits are made of, by name."""
+        A, B = (None, None) if self.lora is None else self.lora[:2]
+        named = {"hidden": self.hidden, "weight": self.weight, "bias": self.bias, "A": A, "B": B}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def product(self) -> Product:
+        """Return the parts as kernels take them, detached, with the rows along one dimension."""
+        lora = None
+        if self.lora is not None:
+            A, B, scale = self.lora
+            lora = Lora(A.detach(), B.detach(), float(scale))
+        return Product(
+            self.hidden.detach().reshape(-1, self.hidden.shape[-1]),
+            self.weight.detach(),
+            None if self.bias is None else self.bias.detach(),
+            float(self.scale),
+            0.0 if self.softcap is None else float(self.softcap),
+            lora,
+        )
+
+    def __repr__(self) -> str:
+        """Say what they are, without the values."""
+        parts = ", ".join(f"{name} {list(part.shape)}" for name, part in self.tensors().items())
+        return f"LinearLogits({parts}, {self.hidden.dtype}, device={self.device})"
+
+    def _check_lora(self, V: int, D: int) -> None:
+        lora = self.lora
+        if not isinstance(lora, tuple) or len(lora) != 3:
+            given = f"{len(lora)} of them" if isinstance(lora, tuple) else type(lora).__name__
+            raise TypeError(f"lora must be a tuple of (A, B, s) or None, got {given}")
+        A, B, scale = lora
+        self._check("A of lora", A, ("r", D))
+        self._check("B of lora", B, (V, A.shape[0]))
+        _finite("s of lora", scale)
+
+    def _check(
+        self, name: str, part: Tensor, shape: tuple[int | str, ...], is_any_dtype: bool = False
+    ) -> None:
+        """Raise unless a part has a shape, where a letter is any number of at least 1."""
+        check_floating(name, part)
+        if part.dtype != self.hidden.dtype and not is_any_dtype:
+            raise TypeError(f"{name} is {part.dtype}, hidden {self.hidden.dtype}; give one dtype")
+        if part.device != self.device:
+            raise ValueError(f"{name} is on {part.device}, hidden on {self.device}")
+        if part.dim() != len(shape) or any(
+            size == 0 if isinstance(wanted, str) else size != wanted
+            for size, wanted in zip(part.shape, shape, strict=True)
+        ):
+            wanted = "[" + ", ".join(map(str, shape)) + "]"
+            raise ValueError(f"{name} must have shape {wanted}, got {list(part.shape)}")
+
+    def _refuse_odd(self) -> None:
+        parts = self.tensors()
+        refuse_odd(parts, "by ignore_index as their target, or by a density of 0")
+        for name, part in parts.items():
+            if is_sharded(part):
+                raise TypeError(
+                    f"{name} is a DTensor, which LinearLogits does not take; give what its "
+                    "to_local() returns, with a row_offset for each rank"
+                )
+
+
+def of_targets(logits: LinearLogits, targets: Tensor | None) -> Product:
+    """Return the product of logits whose rows are decided at their targets, as they must be."""
+    if targets is None:
+        raise ValueError(
+            "LinearLogits need targets: the dense form decides and returns every entry, [..., V] "
+            "of them, which LinearLogits are there not to store; give hidden @ weight.T instead"
+        )
+    return logits.product()
+
+
+def parts_of(product: Product) -> tuple[Tensor | float | None, ...]:
+    """Return the tensors of a product, and None where there is none; the first are the rows."""
+    return (*product[:3], *(product.lora or ()))
+
+
+def _finite(name: str, value: float) -> float:
+    number = number_argument(name, value, "a number")
+    # A comparison that a NaN fails; torch.compile does not trace math.isfinite of what changes.
+    if not -math.inf < number < math.inf:
+        raise ValueError(f"{name} must be finite, got {number}")
+    return number
