@@ -25,8 +25,7 @@ def _(logits: Tensor, targets: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("rskernels::decide_with_totals", lib=LIBRARY)
 def _(logits: Tensor, targets: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    mask, log_prob, *others = _decided(logits, targets.shape)
-    return log_prob, _totals(logits, targets.shape), mask, *others
+    return _decided_with_totals(logits, targets.shape)
 
 
 @torch.library.register_fake("rskernels::linear_mask", lib=LIBRARY)
@@ -67,7 +66,10 @@ def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
 
 
 def _log_prob(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    return values.new_empty(shape, dtype=wide_dtype(values)), _totals(values, shape)
+    return (
+        values.new_empty(shape, dtype=wide_dtype(values)),
+        values.new_empty((*shape, 2), dtype=torch.float64),
+    )
 
 
 def _decided(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
@@ -81,8 +83,9 @@ def _decided(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
     )
 
 
-def _totals(values: Tensor, shape: torch.Size) -> Tensor:
-    return values.new_empty((*shape, 2), dtype=torch.float64)
+def _decided_with_totals(values: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
+    mask, _, *others = _decided(values, shape)
+    return *_log_prob(values, shape), mask, *others
 
 
 def _decisions(logits: Tensor, targets: Tensor | None) -> torch.Size:

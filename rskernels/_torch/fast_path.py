@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+
+class HasGradient(Protocol):
+    """A tensor, or what says as a tensor does whether it requires a gradient."""
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether it does."""
+        ...
+
 
 # Looked up once; a call decides in microseconds.
 is_compiling = torch.compiler.is_compiling
@@ -31,8 +43,8 @@ def is_idle() -> bool:
     )
 
 
-def is_recorded(value: Tensor) -> bool:
-    """Say whether gradients with respect to a tensor are recorded."""
+def is_recorded(value: HasGradient) -> bool:
+    """Say whether gradients with respect to a tensor, or parts of logits, are recorded."""
     return value.requires_grad and torch.is_grad_enabled()
 
 

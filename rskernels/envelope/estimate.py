@@ -144,10 +144,14 @@ def estimate_M(
     density = density.resolve_neg()
     if isinstance(logits, Tensor):
         logits = logits.detach().resolve_neg()
-    is_dense = targets is None and not isinstance(temperature, Tensor)
-    if is_dense and isinstance(logits, Tensor) and logits.is_cpu:
+    if (
+        isinstance(logits, Tensor)
+        and logits.is_cpu
+        and targets is None
+        and not isinstance(temperature, Tensor)
+    ):
         # Twice as fast as decisions, which draw for every entry.
-        estimate = _estimate_dense_on_cpu(logits, density, level, float(temperature), log_space)
+        estimate = _estimate_dense_on_cpu(logits, density, level, temperature, log_space)
     else:
         estimate = _estimate_by_deciding(
             logits, density, targets, level, temperature, log_space, ignore_index

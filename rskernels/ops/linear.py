@@ -102,6 +102,11 @@ class LinearLogits:
         """Where the parts are."""
         return self.hidden.device
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a part does."""
+        return any(part.requires_grad for part in self.tensors().values())
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that these logits are made of, by name."""
         A, B = (None, None) if self.lora is None else self.lora[:2]

@@ -72,7 +72,8 @@ def test_decisions_whose_log_prob_has_a_gradient(draw_inputs, kind, layout, dtyp
     elif kind == "tensors":
         density, temperature = torch.full(targets.shape, 0.2), torch.full(targets.shape, 0.7)
         values = (density, 0.0, torch.tensor(2.0), 0.0, torch.tensor([3]), 0)
-        check("decide_with_totals", leaf, targets, *values, 5, temperature, 1.0, False, True)
+        rest = (5, temperature, 1.0, False, True)
+        check("decide_with_totals", leaf, targets, *values, *rest)
     else:
         density = torch.full(targets.shape, 0.2, dtype=logits.dtype)
         check("decide_with_totals", leaf, targets, density)

@@ -1,8 +1,9 @@
 """Blocks of columns, and the products of rows with them by torch's BLAS.
 
 A row's logits must have the same bits in whatever batch. A BLAS sums in an order of its own, which
-it may choose by the shape; with at least ``LEAST_ROWS`` rows, and columns a multiple of
-``LEAST_COLUMNS``, it has been the same for every number of rows and threads, which tests hold.
+it may choose by the shape: alone, or in the rest of a shape that its inner loops do not divide, a
+row is summed otherwise. So rows, columns and features are padded with zeros to multiples of
+``ROWS``, ``COLUMNS`` and ``FEATURES``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from rskernels.kernels.product import Product
 FIRST_BLOCK = 256
 WIDEST_BLOCK = 2048  # columns; beside a tile's logits a block of the weight stays in the cache
 TILE = 256  # rows
-LEAST_ROWS = 16
-LEAST_COLUMNS = 64
+ROWS, COLUMNS, FEATURES = 16, 64, 16
 
 
 class Block(NamedTuple):
@@ -47,14 +47,14 @@ def blocks_of(V: int, order: Tensor | None) -> Iterator[Block]:
         start, width = start + width, min(2 * width, WIDEST_BLOCK)
 
 
-def padded(count: int, least: int) -> int:
-    """Return the next multiple of ``least``."""
-    return -(-count // least) * least
+def padded(count: int, step: int) -> int:
+    """Return the next multiple of ``step``."""
+    return -(-count // step) * step
 
 
 def _block(start: int, width: int) -> Block:
     # What is missing in the last block comes from the one before.
-    return Block(start, width, max(0, start + width - padded(width, LEAST_COLUMNS)))
+    return Block(start, width, max(0, start + width - padded(width, COLUMNS)))
 
 
 class Columns:
@@ -63,26 +63,28 @@ class Columns:
     def __init__(self, product: Product) -> None:
         self.dtype = wide_dtype(product.hidden)
         self.V = len(product.weight)
-        self.widest = min(WIDEST_BLOCK, padded(self.V, LEAST_COLUMNS))
-        self._weight = _at_least(product.weight, LEAST_COLUMNS)
+        self.widest = min(WIDEST_BLOCK, padded(self.V, COLUMNS))
+        self._weight = _at_least(product.weight, COLUMNS)
         self._B, self._scale = None, 0.0
         if product.lora is not None:
-            self._B, self._scale = _at_least(product.lora.B, LEAST_COLUMNS), product.lora.scale
+            self._B, self._scale = _at_least(product.lora.B, COLUMNS), product.lora.scale
         self._scratch: dict[str, Tensor] = {}
 
     def of(self, block: Block) -> tuple[Tensor, Tensor | None, float]:
         """Return (W^T, B^T, s) of a block, ready to be multiplied by."""
-        columns = slice(block.first, block.first + padded(block.width, LEAST_COLUMNS))
+        columns = slice(block.first, block.first + padded(block.width, COLUMNS))
         weight = self._wide("weight", self._weight[columns])
         B = None if self._B is None else self._wide("B", self._B[columns]).t()
         return weight.t(), B, self._scale
 
     def _wide(self, name: str, part: Tensor) -> Tensor:
-        if part.dtype == self.dtype:
+        if part.dtype == self.dtype and part.shape[1] % FEATURES == 0:
             return part
         if name not in self._scratch or len(self._scratch[name]) < len(part):
-            self._scratch[name] = torch.empty(part.shape, dtype=self.dtype, device="cpu")
-        return self._scratch[name][: len(part)].copy_(part)
+            self._scratch[name] = _zeros(part, self.dtype)
+        wide = self._scratch[name][: len(part)]
+        wide[:, : part.shape[1]] = part
+        return wide
 
 
 def _at_least(rows: Tensor, least: int) -> Tensor:
@@ -91,11 +93,17 @@ def _at_least(rows: Tensor, least: int) -> Tensor:
     return torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
 
 
+def _zeros(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return zeros in which rows find place, of a shape that may be multiplied."""
+    shape = padded(len(rows), ROWS), padded(rows.shape[1], FEATURES)
+    return torch.zeros(shape, dtype=dtype, device="cpu")
+
+
 class Rows(NamedTuple):
     """Rows that are multiplied in tiles: those of a batch, or those of it that are left."""
 
     hidden: Tensor  # [n, D]
-    low_rank: Tensor | None  # [n, r], h A^T
+    low_rank: Tensor | None  # [n, r], h A^T, r padded
     numbers: Tensor | None
     """Which rows of the batch these are, int64 [n]; None: the first n."""
 
@@ -117,10 +125,10 @@ def tiles(values: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
     """Yield tiles of rows in a dtype, with zeros after the last where it has too few."""
     for start in range(0, len(values), TILE):
         part = values[start : start + TILE]
-        count = padded(len(part), LEAST_ROWS)
-        if count > len(part) or part.dtype != dtype:
-            tile = torch.zeros((count, values.shape[1]), dtype=dtype, device="cpu")
-            tile[: len(part)] = part
+        count = padded(len(part), ROWS)
+        if count > len(part) or part.dtype != dtype or part.shape[1] % FEATURES:
+            tile = _zeros(part, dtype)
+            tile[: len(part), : part.shape[1]] = part
             part = tile
         yield part
 
@@ -130,10 +138,11 @@ def low_rank_states(product: Product) -> Tensor | None:
     if product.lora is None:
         return None
     hidden, dtype = product.hidden, wide_dtype(product.hidden)
-    r = len(product.lora.A)
-    A = _at_least(product.lora.A, padded(r, LEAST_COLUMNS)).to(dtype).t()
-    states = torch.empty((len(hidden), r), dtype=dtype, device="cpu")
+    rank = len(product.lora.A)
+    A = torch.zeros((padded(rank, COLUMNS), padded(hidden.shape[1], FEATURES)), dtype=dtype)
+    A[:rank, : hidden.shape[1]] = product.lora.A
+    states = torch.empty((len(hidden), padded(rank, FEATURES)), dtype=dtype, device="cpu")
     for at, tile in enumerate(tiles(hidden, dtype)):
         part = states[at * TILE : (at + 1) * TILE]
-        part.copy_(torch.mm(tile, A)[: len(part), :r])
+        part.copy_(torch.mm(tile, A.t())[: len(part), : states.shape[1]])
     return states

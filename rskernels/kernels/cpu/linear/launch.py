@@ -18,7 +18,7 @@ from rskernels.kernels.cpu.launch import (
     sums_of,
 )
 from rskernels.kernels.cpu.linear.blocks import (
-    LEAST_ROWS,
+    ROWS,
     TILE,
     Block,
     Columns,
@@ -159,7 +159,7 @@ def _addressable(product: Product) -> Product:
 def _read(opened: Opened, is_lazy: bool, order: Tensor | None) -> None:
     """Multiply block after block and add them to the rows' totals."""
     columns, rows, dtype = opened.columns, opened.rows, opened.columns.dtype
-    tile_rows = min(TILE, padded(rows.length, LEAST_ROWS))
+    tile_rows = min(TILE, padded(rows.length, ROWS))
     buffer = torch.empty(tile_rows * columns.widest, dtype=dtype, device="cpu")
     is_over = torch.empty(rows.length, dtype=torch.bool, device="cpu")
     for block in blocks_of(columns.V, order):
