@@ -17,8 +17,9 @@ from rskernels._torch.fast_path import is_recorded
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.bind import bind, plain_mask
 from rskernels.ops.columns import ColumnOrder
-from rskernels.ops.linear import LinearLogits
+from rskernels.ops.linear import LinearLogits, is_cut
 from rskernels.ops.log_prob import refuse_gradient
+from rskernels.ops.vocabulary import decide_cut
 
 
 def accept_mask(
@@ -103,6 +104,8 @@ def accept_mask(
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=False, is_lazy=bool(assume_finite), order=order,
     )  # fmt: skip
+    if is_cut(logits):
+        return decide_cut(logits, call).mask
     mask: Tensor = MASK(call)
     return mask
 
@@ -139,6 +142,8 @@ def verify_mask(
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=True, is_lazy=True, order=order,
     )  # fmt: skip
+    if is_cut(logits):
+        return decide_cut(logits, call).mask
     mask: Tensor = MASK(call)
     return mask
 
@@ -180,6 +185,8 @@ def accept(
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=False,
     )  # fmt: skip
+    if is_cut(logits):
+        return decide_cut(logits, call)
     return Acceptance(*decide(call))
 
 
@@ -207,6 +214,8 @@ def verify(
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=True,
     )  # fmt: skip
+    if is_cut(logits):
+        return decide_cut(logits, call)
     return Acceptance(*decide(call))
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from rskernels._torch.sharded import is_sharded
 from rskernels.kernels.product import Lora, Product
-from rskernels.ops.arguments import check_floating, may_be_odd, number_argument, refuse_odd
+from rskernels.ops.arguments import (
+    check_floating,
+    integer_argument,
+    may_be_odd,
+    number_argument,
+    refuse_odd,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +47,13 @@ class LinearLogits:
     lora : tuple of (Tensor, Tensor, float), optional
         (A, B, s) with A ``[r, D]`` and B ``[V, r]`` of the dtype of ``hidden``: the weight is
         ``W + s B A``.
+    group : torch.distributed.ProcessGroup, optional
+        The ranks over which the vocabulary is cut: ``weight``, ``bias`` and B are this rank's rows,
+        and every rank has the same ``hidden``, targets, densities and M. All decide alike, with
+        the seed of the first rank; each operation is one collective. All rows are then read to
+        their end, and ``order`` is refused.
+    offset : int
+        With a ``group``: the column that this rank's first row of ``weight`` is.
 
     Attributes
     ----------
@@ -72,6 +87,8 @@ class LinearLogits:
     scale: float = field(default=1.0, kw_only=True)
     softcap: float | None = field(default=None, kw_only=True)
     lora: tuple[Tensor, Tensor, float] | None = field(default=None, kw_only=True)
+    group: dist.ProcessGroup | None = field(default=None, kw_only=True)
+    offset: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         """Raise unless all are as the class says."""
@@ -89,12 +106,13 @@ class LinearLogits:
         _finite("scale", self.scale)
         if self.softcap is not None and not _finite("softcap", self.softcap) > 0.0:
             raise ValueError(f"softcap must be above 0 or None, got {self.softcap}")
+        self._check_group()
         if may_be_odd(*self.tensors().values()):
             self._refuse_odd()
 
     @property
     def shape(self) -> torch.Size:
-        """That of the logits, ``[..., V]``."""
+        """That of the logits, ``[..., V]``; with a ``group``, of this rank's columns."""
         return torch.Size((*self.hidden.shape[:-1], self.weight.shape[0]))
 
     @property
@@ -133,6 +151,18 @@ class LinearLogits:
         parts = ", ".join(f"{name} {list(part.shape)}" for name, part in self.tensors().items())
         return f"LinearLogits({parts}, {self.hidden.dtype}, device={self.device})"
 
+    def _check_group(self) -> None:
+        group, offset = self.group, integer_argument("offset", self.offset)
+        if group is None:
+            if offset != 0:
+                raise ValueError(f"offset must be 0 without a group, got {offset}")
+            return
+        if not isinstance(group, dist.ProcessGroup):
+            kind = type(group).__name__
+            raise TypeError(f"group must be a torch.distributed.ProcessGroup or None, got {kind}")
+        if offset < 0:
+            raise ValueError(f"offset must be at least 0, got {offset}")
+
     def _check_lora(self, V: int, D: int) -> None:
         lora = self.lora
         if not isinstance(lora, tuple) or len(lora) != 3:
@@ -168,6 +198,11 @@ class LinearLogits:
                     f"{name} is a DTensor, which LinearLogits does not take; give what its "
                     "to_local() returns, with a row_offset for each rank"
                 )
+
+
+def is_cut(logits: object) -> TypeGuard[LinearLogits]:
+    """Say whether logits are those of a vocabulary that is cut over ranks."""
+    return isinstance(logits, LinearLogits) and logits.group is not None
 
 
 def of_targets(logits: LinearLogits, targets: Tensor | None) -> Product:

@@ -18,7 +18,8 @@ from rskernels.ops.arguments import (
     may_be_odd,
     temperature_argument,
 )
-from rskernels.ops.linear import LinearLogits, of_targets, parts_of
+from rskernels.ops.linear import LinearLogits, is_cut, of_targets, parts_of
+from rskernels.ops.vocabulary import log_prob_cut
 
 
 def target_log_prob(
@@ -100,6 +101,8 @@ def _of_product(
     refuse_gradient("target_log_prob", temperature)
     temperature = temperature_argument(temperature, logits.device, leading)
     ignore_index = integer_argument("ignore_index", ignore_index)
+    if is_cut(logits):
+        return log_prob_cut(logits, targets, temperature, ignore_index)
     product = of_targets(logits, targets)
     parts = parts_of(product)
     if may_be_odd(*parts, targets, temperature):

@@ -1,0 +1,100 @@
+"""Operations on logits whose vocabulary is cut over ranks: every rank returns the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rskernels._torch import LINEAR_LOG_PROB, Call, product_fields
+from rskernels._torch.fast_path import refuse_in_graph
+from rskernels._torch.schemas import split
+from rskernels.distributed.vocabulary import Part, Whole, combine
+from rskernels.kernels.layout import wide_dtype
+from rskernels.law.decision import Law
+from rskernels.law.numbers import IGNORED, INVALID
+from rskernels.ops.acceptance import Acceptance
+from rskernels.ops.linear import LinearLogits
+from rskernels.ops.ratios import bernoulli
+
+ELSEWHERE, SKIPPED = 0, -1  # targets among this rank's columns: any, and what it ignores
+
+
+def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
+    """Decide rows whose vocabulary is cut, by a call that ``bind`` has made; one collective."""
+    refuse_in_graph("a decision about LinearLogits with a group")
+    _, targets, law, *reading = call.arguments
+    if reading and reading[1] is not None:
+        raise ValueError("order is given, but LinearLogits with a group are read to their end")
+    seed = law.seed
+    if not isinstance(seed, Tensor):
+        seed = torch.tensor([seed], dtype=torch.int64, device=targets.device)
+    whole = softmax_of(logits, targets, law.temperature, law.ignore_index, seed)
+    log_prob, shape = whole.log_prob, targets.shape
+    log_ratio = _log_ratio(log_prob.view(shape), law).to(wide_dtype(logits.hidden))
+    decided = bernoulli(
+        log_ratio, law.M, log_space=law.log_space, seed=whole.seed, row_offset=law.row_offset
+    )
+    # A ratio of NaN left them out.
+    ignored = (targets == law.ignore_index).sum()
+    counts = decided.counts.clone()
+    counts[INVALID] -= ignored
+    counts[IGNORED] += ignored
+    return decided._replace(log_prob=log_prob.view(shape).to(log_ratio.dtype), counts=counts)
+
+
+def log_prob_cut(
+    logits: LinearLogits, targets: Tensor, temperature: Tensor | float, ignore_index: int
+) -> Tensor:
+    """Return log q of the targets of rows whose vocabulary is cut; one collective."""
+    refuse_in_graph("target_log_prob of LinearLogits with a group")
+    seed = torch.zeros(1, dtype=torch.int64, device=targets.device)
+    log_prob = softmax_of(logits, targets, temperature, ignore_index, seed).log_prob
+    log_prob = log_prob.view(targets.shape).to(wide_dtype(logits.hidden))
+    return log_prob.masked_fill(targets == ignore_index, 0.0)
+
+
+def softmax_of(
+    logits: LinearLogits,
+    targets: Tensor,
+    temperature: Tensor | float,
+    ignore_index: int,
+    seed: Tensor,
+) -> Whole:
+    """Return what all ranks know of the rows; NaN of those that are ignored.
+
+    Raises
+    ------
+    IndexError
+        If a CPU target is a column of no rank, and not ``ignore_index``.
+    """
+    columns, is_ignored = targets.reshape(-1) - logits.offset, targets.reshape(-1) == ignore_index
+    is_own = (columns >= 0) & (columns < len(logits.product().weight)) & ~is_ignored
+    own = torch.where(is_own, columns, ELSEWHERE).masked_fill_(is_ignored, SKIPPED)
+    T = temperature
+    if isinstance(T, Tensor):
+        T = T.expand(targets.shape).reshape(-1)
+    fields = (*product_fields(logits.product()), own, *split(T, 1.0), SKIPPED)
+    log_prob, totals = LINEAR_LOG_PROB.eager(*fields)
+    whole = combine(Part(log_prob, totals, is_own), T, seed, logits.group)
+    if targets.device.type == "cpu":
+        _check_targets(targets.reshape(-1), whole.is_own | is_ignored, ignore_index)
+    return whole
+
+
+def _check_targets(targets: Tensor, is_known: Tensor, ignore_index: int) -> None:
+    if not bool(is_known.all()):
+        row = int(is_known.logical_not().nonzero()[0])
+        raise IndexError(
+            f"targets must be columns of a rank of the group or ignore_index ({ignore_index}), "
+            f"got {targets[row].item()} in row {row}"
+        )
+
+
+def _log_ratio(log_prob: Tensor, law: Law) -> Tensor:
+    """Return log p - log q; NaN where it is invalid."""
+    density = torch.as_tensor(law.density, dtype=torch.float64, device=log_prob.device)
+    log_density = density if law.log_space else density.log()
+    log_p, log_q = (log_prob, log_density) if law.model_is_target else (log_density, log_prob)
+    ratio = torch.where(log_p == -torch.inf, -torch.inf, log_p - log_q)
+    is_valid = (log_density < torch.inf) & (log_prob <= 0.0)
+    return torch.where(is_valid, ratio, torch.nan)
