@@ -27,3 +27,23 @@ class Product(NamedTuple):
     scale: float
     softcap: float
     lora: Lora | None
+
+
+class Wanted(NamedTuple):
+    """Of which parts of a product the gradient is wanted."""
+
+    hidden: bool = False
+    weight: bool = False
+    bias: bool = False
+    A: bool = False
+    B: bool = False
+
+
+class Gradients(NamedTuple):
+    """The gradients with respect to the parts of a product, None where not wanted."""
+
+    hidden: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    A: Tensor | None = None
+    B: Tensor | None = None
