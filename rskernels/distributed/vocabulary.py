@@ -27,7 +27,7 @@ class Whole(NamedTuple):
     """What all ranks know together, in which each has the same bits."""
 
     log_prob: Tensor
-    """float64 ``[N]``: of the target under the softmax of all columns; NaN where there is none."""
+    """float64 ``[N]``: of the target under the softmax of all columns; NaN without either."""
     totals: Tensor
     """float64 ``[N, 2]``: as of a part."""
     is_own: Tensor
@@ -57,10 +57,11 @@ def combine(
     top = references.amax(0)
     scaled = torch.where(totals == 0.0, 0.0, totals * (references - top).exp()).sum(0)
     logit = logits.amin(0)
+    is_own = logit != torch.inf
     log_prob = (logit - top - scaled.log()).clamp(max=0.0)
     return Whole(
-        log_prob,
+        torch.where(is_own, log_prob, torch.nan),
         torch.stack([top * temperature, scaled], -1),
-        logit != torch.inf,
+        is_own,
         gathered[0, -1:].view(torch.int64),
     )

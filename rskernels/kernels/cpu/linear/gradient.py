@@ -76,7 +76,9 @@ def _used_rows(
     T = torch.where((T >= LEAST_TEMPERATURE) & (T <= MOST_TEMPERATURE), T, torch.nan)
     slopes, indices = upstream.reshape(-1).double() / T, targets.reshape(-1).long()
     scales = (LOG2_E / T).clamp(max=LARGEST_SCALE)
-    known = torch.cat([totals.reshape(-1, 2), scales[:, None], slopes[:, None]], 1)
+    # A row of nothing but -inf has no softmax.
+    softmax = totals.reshape(-1, 2).masked_fill(totals.reshape(-1, 2)[:, 1:] == 0.0, torch.nan)
+    known = torch.cat([softmax, scales[:, None], slopes[:, None]], 1)
     hidden = product.hidden.detach()
     # A rejected row leaves no trace, not even of a NaN; a NaN upstream is no 0.
     is_used = (slopes != 0.0) & (upstream.reshape(-1) != 0.0) & (indices != ignore_index)

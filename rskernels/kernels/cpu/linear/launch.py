@@ -87,14 +87,17 @@ def mask(
 def target_log_prob(
     product: Product, targets: Tensor, temperature: Tensor | float, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
-    """Return log q of the target [...], and (reference, total) of each row [..., 2]."""
+    """Return log q of the target [...], and (reference, total) of each row [..., 2].
+
+    They are (-inf, 0) of a row of nothing but -inf, which other columns may yet give a softmax.
+    """
     law = Law(1.0, 1.0, 0, temperature=temperature, ignore_index=ignore_index)
     opened = _open(product, targets, law, (False, False))
     _read(opened, is_lazy=False, order=None)
-    log_prob = _settle(opened, targets, False)[1]
-    log_prob.masked_fill_(targets == ignore_index, 0.0)
     known = opened.groups.view(torch.float64).view(-1, GROUP // LINE, LANES)
     totals = known[:, (REFERENCE // LINE, TOTAL // LINE)].transpose(1, 2).reshape(-1, 2)
+    log_prob = _settle(opened, targets, False)[1]
+    log_prob.masked_fill_(targets == ignore_index, 0.0)
     return log_prob, totals[: targets.numel()].reshape(*targets.shape, 2)
 
 
