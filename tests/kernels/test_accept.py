@@ -10,9 +10,8 @@ import rskernels
 from rskernels.law.decision import Law
 
 from ..support.bits import same_bits
-from ..support.cases import draw_case
+from ..support.cases import draw_case, layouts
 from ..support.lawful import assert_lawful
-from ..support.layouts import layouts
 
 # Both sides of a vector of 16, of the step of 64, of the CPU's parts up to 512 and 2048, of the
 # GPU's chunk of 4096, and two blocks and more.

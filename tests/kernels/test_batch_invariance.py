@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from ..support.bits import same_bits
-from ..support.cases import draw_case
-from ..support.layouts import layouts
+from ..support.cases import draw_case, layouts
 
 LAW = {"seed": 21, "log_space": True}
 

@@ -9,9 +9,8 @@ import rskernels
 from rskernels.law.decision import Law
 
 from ..support.bits import same_bits
-from ..support.cases import draw_case
+from ..support.cases import draw_case, layouts
 from ..support.lawful import assert_lawful
-from ..support.layouts import layouts
 
 WIDTHS = [1, 2, 10, 15, 16, 17, 63, 64, 65, 1023, 1024, 1025, 4095, 4096, 4097, 8193]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

@@ -8,8 +8,7 @@ import torch
 import rskernels
 
 from ..support.bits import same_bits
-from ..support.cases import draw_case
-from ..support.layouts import layouts
+from ..support.cases import draw_case, layouts
 
 WIDTHS = [1, 2, 15, 16, 17, 64, 65, 4095, 4096, 4097, 8193]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from ..support.bits import same_bits
-from ..support.cases import draw_case
+from ..support.cases import draw_case, layouts
 from ..support.lawful import assert_lawful
-from ..support.layouts import layouts
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # Of a float32 as well as of a float64.

@@ -10,8 +10,7 @@ from rskernels import Acceptance
 from rskernels.law.decision import Law
 
 from ..support.bits import same_bits
-from ..support.cases import draw_case
-from ..support.layouts import layouts
+from ..support.cases import draw_case, layouts
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 WIDTHS = [1, 16, 513, 4097]

@@ -1,6 +1,7 @@
-"""Rows to decide."""
+"""Rows to decide, and in other layouts."""
 
 import functools
+from types import SimpleNamespace
 
 import torch
 
@@ -18,3 +19,14 @@ def draw_case(shape, dtype=torch.float32, *, seed=0, spread=3.0, dense=False, te
         targets = torch.randint(shape[-1], shape[:-1], generator=generator)
         log_prob = log_prob.gather(-1, targets[..., None])[..., 0]
     return logits, targets, log_prob + draw(log_prob.shape)
+
+
+def layouts(values):
+    """Return the same values in other layouts, by name."""
+    wide = torch.full((*values.shape[:-1], 2 * values.shape[-1] + 3), 1e30).to(values.dtype)
+    sliced = wide[..., 1 : 1 + values.shape[-1]]
+    stepped = wide.clone()[..., 3::2]
+    swapped = values.transpose(0, -1).contiguous().transpose(0, -1)
+    for view in (sliced, stepped):
+        view.copy_(values)
+    return SimpleNamespace(sliced=sliced, stepped=stepped, transposed=swapped)
