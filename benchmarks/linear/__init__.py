@@ -1,0 +1,1 @@
+"""Decisions and losses from hidden states, beside forms that store the logits."""
