@@ -19,7 +19,7 @@ from rskernels.kernels.product import Product
 
 FIRST_BLOCK = 256
 WIDEST_BLOCK = 2048  # columns; beside a tile's logits a block of the weight stays in the cache
-TILE = 256  # rows
+TILE = 512  # rows
 ROWS, COLUMNS, FEATURES = 16, 64, 16
 
 
