@@ -10,7 +10,7 @@ import torch
 from rskernels.law.decision import Law
 
 from ...support.bits import same_bits
-from ...support.products import OPTIONS, draw_case, draw_product, rows_of
+from .products import OPTIONS, draw_case, draw_product, rows_of
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -11,7 +11,7 @@ from rskernels.kernels.product import Lora, Product
 from rskernels.law.decision import Law
 from rskernels.law.philox import row_uniforms
 
-from ...support.products import OPTIONS, draw_case, draw_product
+from .products import OPTIONS, draw_case, draw_product
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Around the ends of the first blocks, of the widest, and of what a product is padded to.
