@@ -98,7 +98,7 @@ def target_log_prob(
     totals = known[:, (REFERENCE // LINE, TOTAL // LINE)].transpose(1, 2).reshape(-1, 2)
     log_prob = _settle(opened, targets, False)[1]
     log_prob.masked_fill_(targets == ignore_index, 0.0)
-    return log_prob, totals[: targets.numel()].reshape(*targets.shape, 2)
+    return log_prob, totals[: targets.numel()].reshape(*targets.shape, 2).contiguous()
 
 
 def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) -> Opened:
