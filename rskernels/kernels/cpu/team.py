@@ -130,7 +130,10 @@ def team_call(kernel: Any) -> TeamCall | None:
 
 def _team_call(kernel: Any, signature: Any) -> TeamCall | None:
     overload = kernel.overloads[signature]
-    if not parallel_address() or types.unliteral(overload.signature.return_type) != types.int64:
+    result = types.unliteral(overload.signature.return_type)
+    if result != types.int64:
+        raise TypeError(f"{kernel.__name__} must return an int, as kernels do, it returns {result}")
+    if not parallel_address():
         return None
     given = (types.int64,) * 3 + tuple(signature)
     on_team.compile(given)

@@ -104,6 +104,7 @@ def fold_rows_of(element):
                 write_i8(is_over, at, 1 if state[3] < parts else 0)
             begin = next_share(counter, begin, grab)
         restore(mode)
+        return 0
 
     return fold
 

@@ -187,6 +187,7 @@ def settle_rows_of(element):
                 )  # fmt: skip
             begin = next_share(counter, begin, grab)
         restore(mode)
+        return 0
 
     return settle
 

@@ -81,6 +81,7 @@ def slope_rows_of(element):
                 slope_row(row, width, softmax, slope, target, (scale, softcap, bias))
             begin = next_share(counter, begin, grab)
         restore(mode)
+        return 0
 
     return slopes
 
