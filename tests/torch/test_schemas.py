@@ -7,6 +7,11 @@ import rskernels
 from rskernels._torch.schemas import SCHEMAS, split
 
 OPS = torch.ops.rskernels
+PRODUCT = (
+    "Tensor hidden, Tensor weight, Tensor? bias, float scale, float softcap, Tensor? A, "
+    "Tensor? B, float lora_scale, Tensor targets, "
+)
+NUMBERS = ("scale", "softcap", "lora_scale", "density_value", "M_value", "temperature_value")
 DECLARED = {
     "mask": (
         "(Tensor logits, Tensor? targets, Tensor? density, float density_value=1., "
@@ -36,6 +41,24 @@ DECLARED = {
     "decide_ratios": (
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
         "SymInt row_offset, int stream, bool log_space) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+    "linear_mask": (
+        f"({PRODUCT}Tensor? density, float density_value=1., "
+        "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "
+        "SymInt row_offset=0, Tensor? temperature=None, float temperature_value=1., "
+        "bool log_space=False, bool model_is_target=False, int ignore_index=-100, "
+        "bool is_lazy=False, Tensor? order=None) -> Tensor"
+    ),
+    "linear_decide": (
+        f"({PRODUCT}Tensor? density, float density_value=1., "
+        "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "
+        "SymInt row_offset=0, Tensor? temperature=None, float temperature_value=1., "
+        "bool log_space=False, bool model_is_target=False, int ignore_index=-100) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+    "linear_target_log_prob": (
+        f"({PRODUCT}Tensor? temperature=None, float temperature_value=1., "
+        "int ignore_index=-100) -> (Tensor, Tensor)"
     ),
     "target_log_prob": (
         "(Tensor logits, Tensor targets, Tensor? temperature=None, float temperature_value=1., "
@@ -74,9 +97,7 @@ def test_the_dynamic_operator_takes_the_same_after_its_numbers(name):
 def test_what_may_be_dynamic_is_every_float(name):
     names = [SCHEMAS[name].fields[place].name for place in SCHEMAS[name].number_places]
     floats = [one.name for one in getattr(OPS, name).default._schema.arguments]
-    assert names == [
-        one for one in floats if one in ("density_value", "M_value", "temperature_value")
-    ]
+    assert names == [one for one in floats if one in NUMBERS]
 
 
 def test_a_number_and_a_tensor_have_fields_of_their_own():

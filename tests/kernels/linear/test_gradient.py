@@ -12,7 +12,7 @@ from rskernels.kernels.cpu.linear import gradient
 from rskernels.kernels.product import Lora, Product, Wanted
 
 from ...support.bits import same_bits
-from ...support.products import OPTIONS, draw_case, draw_product
+from .products import OPTIONS, draw_case, draw_product
 
 ALL = Wanted(True, True, True, True, True)
 # Of a gradient's norm; bfloat16 and float16 hold 8 and 11 bits, and sums are rounded to them once.

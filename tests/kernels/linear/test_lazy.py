@@ -11,7 +11,7 @@ from rskernels.kernels.cpu.linear import launch
 from rskernels.kernels.product import Product
 from rskernels.law.decision import Law
 
-from ...support.products import OPTIONS, draw_product
+from .products import OPTIONS, draw_product
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Means and spreads of log r: from hardly any row accepted to all of them.

@@ -11,13 +11,13 @@ from rskernels.kernels.product import Lora, Product
 from rskernels.law.decision import Law
 from rskernels.law.philox import row_uniforms
 
-from ...support.products import OPTIONS, draw_case, draw_product
+from .products import OPTIONS, draw_case, draw_product
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Around the ends of the first blocks, of the widest, and of what a product is padded to.
 WIDTHS = (1, 2, 15, 63, 64, 65, 255, 256, 257, 767, 768, 769, 1792, 1793, 3840, 5000, 9217)
 # Around what a tile is padded to, and a tile.
-ROWS = (0, 1, 15, 16, 17, 255, 256, 257, 300)
+ROWS = (0, 1, 15, 16, 17, 511, 512, 513, 530)
 
 
 def assert_lawful(backend, product, targets, density, M=1.0, **law):

@@ -19,7 +19,7 @@ from rskernels.kernels.product import Product
 
 FIRST_BLOCK = 256
 WIDEST_BLOCK = 2048  # columns; beside a tile's logits a block of the weight stays in the cache
-TILE = 256  # rows
+TILE = 512  # rows
 ROWS, COLUMNS, FEATURES = 16, 64, 16
 
 
@@ -142,7 +142,10 @@ def low_rank_states(product: Product) -> Tensor | None:
     A = torch.zeros((padded(rank, COLUMNS), padded(hidden.shape[1], FEATURES)), dtype=dtype)
     A[:rank, : hidden.shape[1]] = product.lora.A
     states = torch.empty((len(hidden), padded(rank, FEATURES)), dtype=dtype, device="cpu")
+    product_of_tile = torch.empty((TILE, len(A)), dtype=dtype, device="cpu")
     for at, tile in enumerate(tiles(hidden, dtype)):
         part = states[at * TILE : (at + 1) * TILE]
-        part.copy_(torch.mm(tile, A.t())[: len(part), : states.shape[1]])
+        # With ``out``, which autocast leaves alone.
+        torch.mm(tile, A.t(), out=product_of_tile[: len(tile)])
+        part.copy_(product_of_tile[: len(part), : states.shape[1]])
     return states
