@@ -102,7 +102,9 @@ class _Sums:
         self.low_rank = self.low_rank_sum = None
         if product.lora is not None:
             A = product.lora.A.detach().to(self.dtype)
-            self.low_rank = rows.hidden @ A.t()
+            self.low_rank = self._empty(rows.length, len(A))
+            # With ``out``, which autocast leaves alone, as it does what is added in place.
+            torch.mm(rows.hidden, A.t(), out=self.low_rank)
             self.low_rank_sum = torch.empty_like(self.low_rank)
         self.outer = {
             name: torch.empty_like(part.detach(), memory_format=torch.contiguous_format)
@@ -135,7 +137,9 @@ class _Sums:
         A = None
         if product.lora is not None and self.low_rank_sum is not None:
             if wanted.A:
-                A = (self.low_rank_sum.t() @ self.rows.hidden).to(product.hidden.dtype)
+                A = self._empty(*product.lora.A.shape)
+                torch.mm(self.low_rank_sum.t(), self.rows.hidden, out=A)
+                A = A.to(product.lora.A.dtype)
             if wanted.hidden:
                 self.hidden.addmm_(self.low_rank_sum, product.lora.A.detach().to(self.dtype))
         if wanted.hidden:
