@@ -11,12 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from rskernels._python.forks import hold_over_forks
-from rskernels._torch.schemas import LIBRARY
-from rskernels.kernels.product import Lora, Product
+from rskernels._torch.schemas import LIBRARY, SCHEMAS
+from rskernels.kernels.product import Lora, Product, Wanted
 from rskernels.law.decision import Law
 
 # In a child of fork a module that another thread was importing would be on its way for ever.
 _importing = hold_over_forks(threading.RLock())
+
+
+# Fields that a product has; the targets follow.
+PARTS = [field.name for field in SCHEMAS["linear_mask"].fields].index("targets")
 
 
 @functools.cache
@@ -151,6 +155,33 @@ def _gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
     return gradient
 
 
+def _linear_gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
+    def of_product(
+        product: Product,
+        targets: Tensor,
+        upstream: Tensor,
+        totals: Tensor,
+        wanted: list[bool],
+        temperature: Tensor | None = None,
+        temperature_value: float = 1.0,
+        ignore_index: int = -100,
+    ) -> list[Tensor]:
+        T = temperature_value if temperature is None else temperature
+        given = (upstream, product, targets, totals)
+        gradients = kernels().linear.target_log_prob_backward(
+            *given, T, ignore_index, Wanted(*wanted)
+        )
+        return [gradient for gradient in gradients if gradient is not None]
+
+    linear = _of_product(of_product)
+
+    def gradient(upstream: Tensor, *fields: Any) -> Any:
+        product, targets, others = fields[:PARTS], fields[PARTS], fields[PARTS + 1 :]
+        return linear(*product, targets, upstream, *others)
+
+    return gradient
+
+
 for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
     for _name in ("mask", "decide", "decide_with_totals"):
         LIBRARY.impl(_name, _decision_kernel(_name, _kernels), _device)
@@ -160,8 +191,11 @@ for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
     for _name, _make in (
         ("mask", _decision_kernel),
         ("decide", _decision_kernel),
+        ("decide_with_totals", _decision_kernel),
         ("target_log_prob", _log_prob_kernel),
     ):
         _kernel = _of_product(_make(f"linear.{_name}", _kernels))
         LIBRARY.impl(f"linear_{_name}", _kernel, _device)
     LIBRARY.impl("target_log_prob_backward", _gradient_kernel(_kernels), _device)
+    _kernel = _linear_gradient_kernel(_kernels)
+    LIBRARY.impl("linear_target_log_prob_backward", _kernel, _device)

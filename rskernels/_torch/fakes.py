@@ -39,6 +39,11 @@ def _(*fields: Any) -> tuple[Tensor, ...]:
     return _decided(fields[0], fields[TARGETS].shape)
 
 
+@torch.library.register_fake("rskernels::linear_decide_with_totals", lib=LIBRARY)
+def _(*fields: Any) -> tuple[Tensor, ...]:
+    return _decided_with_totals(fields[0], fields[TARGETS].shape)
+
+
 @torch.library.register_fake("rskernels::linear_target_log_prob", lib=LIBRARY)
 def _(*fields: Any) -> tuple[Tensor, Tensor]:
     return _log_prob(fields[0], fields[TARGETS].shape)
@@ -63,6 +68,13 @@ def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 @torch.library.register_fake("rskernels::target_log_prob_backward", lib=LIBRARY)
 def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
+
+
+@torch.library.register_fake("rskernels::linear_target_log_prob_backward", lib=LIBRARY)
+def _(upstream: Tensor, *fields: Any) -> list[Tensor]:
+    *product, _, _, wanted = fields[: TARGETS + 3]
+    parts = (*product[:3], *product[5:7])
+    return [part.new_empty(part.shape) for part, wants in zip(parts, wanted, strict=True) if wants]
 
 
 def _log_prob(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:

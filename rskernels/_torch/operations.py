@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from rskernels._torch import transforms
-from rskernels._torch.autograd import DECIDED_LOG_PROB
+from rskernels._torch.autograd import (
+    DECIDED_LOG_PROB,
+    LINEAR_DECIDED_LOG_PROB,
+    DifferentiableLogProb,
+)
 from rskernels._torch.devices import cpu_kernels
 from rskernels._torch.dynamic import DYNAMIC, Dynamic
 from rskernels._torch.fast_path import has_tangents, is_compiling, is_recorded, is_transforming
@@ -72,19 +77,38 @@ class DecisionOperation(Operation):
 
 def decide(call: Call) -> Decided:
     """Decide rows or entries; log_prob of rows has a gradient where the logits' is recorded."""
-    logits, targets, *_ = call.arguments
-    if targets is None or type(logits) is Product:
+    source, targets, *_ = call.arguments
+    if targets is None:
         return DECIDE(call)
+    is_linear = type(source) is Product
     if not is_transforming():
-        if has_tangents() and not is_compiling():
-            transforms.refuse_tangent(logits)
-        if not is_recorded(logits):
+        parts = tensors_of(source) if is_linear else (source,)
+        refuse_tangents(*parts)
+        if not any(map(is_recorded, parts)):
             return DECIDE(call)
+    if is_linear:
+        of_rows = _live_fields(source.hidden, *call.arguments[1:])[1:]
+        return _decide_live(LINEAR_DECIDED_LOG_PROB, *product_fields(source), *of_rows)
     fields = _live_fields(*call.arguments)
     if call.layout is None:
-        return _decide_live(*fields)
-    named = dict(zip(_names(DECIDED_LOG_PROB.name), fields, strict=True))
-    return decide_part(call.layout, _decide_live, named)
+        return _decide_live(DECIDED_LOG_PROB, *fields)
+    named = dict(zip(DECIDED_LOG_PROB.fields, fields, strict=True))
+    return decide_part(call.layout, partial(_decide_live, DECIDED_LOG_PROB), named)
+
+
+def call_log_prob(of: DifferentiableLogProb, *fields: Any) -> tuple[Tensor, ...]:
+    """Call an operator whose first result is log_prob, which has a gradient."""
+    if is_transforming():
+        return transforms.apply(of, *fields)
+    results: tuple[Tensor, ...] = (DYNAMIC[of.name] if is_compiling() else of.eager)(*fields)
+    return results
+
+
+def refuse_tangents(*parts: Tensor) -> None:
+    """Raise if one of the tensors that logits are made of carries a tangent of forward mode."""
+    if has_tangents() and not is_compiling():
+        for part in parts:
+            transforms.refuse_tangent(part)
 
 
 def _row_fields(logits: Tensor, targets: Tensor | None, law: Law, *reading: Any) -> tuple[Any, ...]:
@@ -108,6 +132,11 @@ def _live_fields(
     )  # fmt: skip
 
 
+def tensors_of(product: Product) -> tuple[Tensor, ...]:
+    """Return the tensors that logits are made of."""
+    return tuple(part for part in product_fields(product) if isinstance(part, Tensor))
+
+
 def product_fields(product: Product) -> tuple[Any, ...]:
     """Return the fields of logits that are not stored."""
     *parts, lora = product
@@ -116,7 +145,11 @@ def product_fields(product: Product) -> tuple[Any, ...]:
 
 def _linear_fields(product: Product, targets: Tensor, law: Law, *reading: Any) -> tuple[Any, ...]:
     of_rows = _row_fields(product.hidden, targets, law, *reading)
-    return (*product_fields(product), *of_rows[1:])
+    parts = product_fields(product)
+    return (
+        *(part.detach() if isinstance(part, Tensor) else part for part in parts),
+        *of_rows[1:],
+    )
 
 
 def _ratio_fields(
@@ -141,15 +174,9 @@ def _names(name: str) -> tuple[str, ...]:
     return tuple(field.name for field in SCHEMAS[name].fields)
 
 
-def _decide_live(*fields: Any) -> Decided:
-    """Call the operator whose log_prob has a gradient."""
-    if is_transforming():
-        results = transforms.apply(DECIDED_LOG_PROB, *fields)
-    elif is_compiling():
-        results = DYNAMIC[DECIDED_LOG_PROB.name](*fields)
-    else:
-        results = operator(DECIDED_LOG_PROB.name)(*fields)
-    log_prob, _, mask, log_ratio, counts, excess = results
+def _decide_live(of: DifferentiableLogProb, *fields: Any) -> Decided:
+    """Call the operator of a decision whose log_prob has a gradient."""
+    log_prob, _, mask, log_ratio, counts, excess = call_log_prob(of, *fields)
     return mask, log_prob, log_ratio, counts, excess
 
 
@@ -159,7 +186,3 @@ MASK = _operation("mask", _row_fields, linear=_LINEAR_MASK)
 DECIDE = _operation("decide", _row_fields, linear=_LINEAR_DECIDE)
 BERNOULLI = _operation("bernoulli", _ratio_fields)
 DECIDE_RATIOS = _operation("decide_ratios", _ratio_fields)
-LOG_PROB, LINEAR_LOG_PROB = (
-    Operation(operator(name), DYNAMIC[name])
-    for name in ("target_log_prob", "linear_target_log_prob")
-)

@@ -88,16 +88,24 @@ _SOFTMAX = (
     Field("int", "ignore_index", -100),
 )
 _GRADIENT = (Field("Tensor", "upstream"), *_TARGETS, Field("Tensor", "totals"), *_SOFTMAX)
+_LINEAR_GRADIENT = (
+    Field("Tensor", "upstream"),
+    *_PRODUCT,
+    Field("Tensor", "totals"),
+    Field("bool[]", "wanted"),
+    *_SOFTMAX,
+)
+_WITH_TOTALS = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 
 SCHEMAS = {
     "mask": Schema((*_ROWS, *_LAW, *_READING), "Tensor"),
     "decide": Schema((*_ROWS, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor)"),
-    "decide_with_totals": Schema(
-        (*_TARGETS, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-    ),
+    "decide_with_totals": Schema((*_TARGETS, *_LAW), _WITH_TOTALS),
     "linear_mask": Schema((*_PRODUCT, *_LAW, *_READING), "Tensor"),
     "linear_decide": Schema((*_PRODUCT, *_LAW), "(Tensor, Tensor, Tensor, Tensor, Tensor)"),
+    "linear_decide_with_totals": Schema((*_PRODUCT, *_LAW), _WITH_TOTALS),
     "linear_target_log_prob": Schema((*_PRODUCT, *_SOFTMAX), "(Tensor, Tensor)"),
+    "linear_target_log_prob_backward": Schema(_LINEAR_GRADIENT, "Tensor[]"),
     "bernoulli": Schema(_RATIOS, "Tensor"),
     "decide_ratios": Schema(_RATIOS, "(Tensor, Tensor, Tensor, Tensor)"),
     "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),

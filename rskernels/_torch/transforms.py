@@ -12,16 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from rskernels._torch.autograd import (
-    DECIDED_LOG_PROB,
-    TARGET_LOG_PROB,
-    DifferentiableLogProb,
-    no_second_derivative,
-)
+from rskernels._torch.autograd import ALL, DifferentiableLogProb, no_second_derivative
 from rskernels._torch.fast_path import is_compiling
 from rskernels._torch.schemas import LIBRARY, SCHEMAS, operator
 
-_gradient = operator("target_log_prob_backward")
 _FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
 
 
@@ -66,7 +60,7 @@ for _name in SCHEMAS:
 
 def _function_of(of: DifferentiableLogProb) -> Any:
     """Return an operator as a function that torch.func's transforms can derive."""
-    call = operator(of.name)
+    call, gradient = operator(of.name), _gradient_of(of.gradient)
 
     class Function(torch.autograd.Function):
         setup_context = staticmethod(of.keep)
@@ -80,27 +74,30 @@ def _function_of(of: DifferentiableLogProb) -> Any:
 
         @staticmethod
         def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-            gradient: Tensor = _Gradient.apply(  # type: ignore[no-untyped-call]
-                upstream[0], *ctx.saved_tensors, *ctx.numbers
-            )
-            return gradient, *of.no_others()
+            return of.derive(gradient, ctx, upstream[0], ctx.saved_tensors, 0)
 
     return Function.apply
 
 
-class _Gradient(torch.autograd.Function):
-    vmap = staticmethod(_no_vmap)
-    jvp = staticmethod(no_second_derivative)
-    backward = staticmethod(no_second_derivative)
+def _gradient_of(name: str) -> Any:
+    """Return the operator of a gradient as a function that has no derivative."""
+    call = operator(name)
 
-    @staticmethod
-    def forward(*arguments: Any) -> Tensor:
-        result: Tensor = _gradient(*arguments)
-        return result
+    class Gradient(torch.autograd.Function):
+        vmap = staticmethod(_no_vmap)
+        jvp = staticmethod(no_second_derivative)
+        backward = staticmethod(no_second_derivative)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep nothing: there is no second derivative."""
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            result = call(*arguments)
+            return result if isinstance(result, Tensor) else tuple(result)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            """Keep nothing: there is no second derivative."""
+
+    return Gradient.apply
 
 
-_FUNCTIONS = {of: _function_of(of) for of in (TARGET_LOG_PROB, DECIDED_LOG_PROB)}
+_FUNCTIONS = {of: _function_of(of) for of in ALL}

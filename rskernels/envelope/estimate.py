@@ -206,16 +206,17 @@ def _estimate_by_deciding(
 ) -> Estimate:
     """Take the ratios that decisions see; waits for their device."""
     # A fixed seed leaves the generators as they were; the mask is not used.
-    result = accept(
-        logits,
-        p_hat,
-        M=None,
-        targets=targets,
-        temperature=temperature,
-        log_space=log_space,
-        seed=0,
-        ignore_index=ignore_index,
-    )
+    with torch.no_grad():
+        result = accept(
+            logits,
+            p_hat,
+            M=None,
+            targets=targets,
+            temperature=temperature,
+            log_space=log_space,
+            seed=0,
+            ignore_index=ignore_index,
+        )
     ratios = result.log_ratio.reshape(-1)
     invalid, ignored = result.counts.tolist()[2:]
     valid = len(ratios) - invalid - ignored

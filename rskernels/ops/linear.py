@@ -71,7 +71,10 @@ class LinearLogits:
     Products are accumulated in float32, or float64 where ``hidden`` is, and are not rounded to
     bfloat16 or float16 after: a decision may differ from one about logits that were. Results do
     not depend on the batch, on where a row stands in it, or on the number of threads.
-    ``target_log_prob`` has no gradient here yet; decisions never have one.
+    ``target_log_prob``, and the log_prob of ``accept`` and ``verify``, have a gradient with respect
+    to each tensor here that requires one; the product is made again for it, block by block. Sums
+    are made in float32, or float64, and rounded to the part's dtype once. Rows whose upstream
+    gradient is 0 cost nothing, and what requires no gradient costs no product.
 
     An ``order`` is of blocks of the weight's rows: 1024 of them, as it is of columns.
 
@@ -132,15 +135,15 @@ class LinearLogits:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def product(self) -> Product:
-        """Return the parts as kernels take them, detached, with the rows along one dimension."""
+        """Return the parts as kernels take them, with the rows along one dimension."""
         lora = None
         if self.lora is not None:
             A, B, scale = self.lora
-            lora = Lora(A.detach(), B.detach(), float(scale))
+            lora = Lora(A, B, float(scale))
         return Product(
-            self.hidden.detach().reshape(-1, self.hidden.shape[-1]),
-            self.weight.detach(),
-            None if self.bias is None else self.bias.detach(),
+            self.hidden.reshape(-1, self.hidden.shape[-1]),
+            self.weight,
+            self.bias,
             float(self.scale),
             0.0 if self.softcap is None else float(self.softcap),
             lora,

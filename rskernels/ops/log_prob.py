@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rskernels._torch import LINEAR_LOG_PROB, LOG_PROB, product_fields, transforms
-from rskernels._torch.autograd import TARGET_LOG_PROB
-from rskernels._torch.fast_path import is_compiling, is_recorded, is_transforming
+from rskernels._torch import call_log_prob, product_fields, refuse_tangents
+from rskernels._torch.autograd import LINEAR_TARGET_LOG_PROB, TARGET_LOG_PROB
+from rskernels._torch.fast_path import is_recorded, is_transforming
 from rskernels._torch.schemas import split
 from rskernels._torch.sharded import own_part
 from rskernels._torch.transforms import refuse_tangent
@@ -60,8 +60,7 @@ def target_log_prob(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     NotImplementedError
-        For a temperature or a part of a ``LinearLogits`` that requires grad, while gradients are
-        recorded; for a second or a
+        For a temperature that requires grad, while gradients are recorded; for a second or a
         forward-mode derivative, under torch.func.vmap, and for torch.func's transforms inside
         torch.compile or of a DTensor.
     """
@@ -90,13 +89,6 @@ def _of_product(
 ) -> Tensor:
     """Return log q of the targets of logits that are not stored."""
     leading = logits.shape[:-1]
-    for name, part in logits.tensors().items():
-        if is_recorded(part):
-            raise NotImplementedError(
-                f"target_log_prob has no gradient with respect to {name} of LinearLogits yet; "
-                "call it under torch.no_grad(), or on hidden @ weight.T for it"
-            )
-        refuse_tangent(part)
     check_targets(targets, leading, logits.device, "a torch.Tensor")
     refuse_gradient("target_log_prob", temperature)
     temperature = temperature_argument(temperature, logits.device, leading)
@@ -108,10 +100,10 @@ def _of_product(
     if may_be_odd(*parts, targets, temperature):
         others = {"targets": targets, "temperature": temperature}
         layout_argument("hidden", product.hidden, leading, False, others)
-    operation = LINEAR_LOG_PROB.traced if is_compiling() else LINEAR_LOG_PROB.eager
+    if not is_transforming():
+        refuse_tangents(*logits.tensors().values())
     fields = (*product_fields(product), targets, *split(temperature, 1.0), ignore_index)
-    log_prob: Tensor = operation(*fields)[0]
-    return log_prob
+    return call_log_prob(LINEAR_TARGET_LOG_PROB, *fields)[0]
 
 
 def refuse_gradient(name: str, temperature: object) -> None:
@@ -135,9 +127,6 @@ def _target_log_prob(
         if type(temperature) is float
         else (logits, targets, *split(temperature, 1.0), ignore_index)
     )
-    if is_transforming():
-        return transforms.apply(TARGET_LOG_PROB, *arguments)[0]
-    if is_compiling():
-        return LOG_PROB.traced(*arguments)[0]
-    refuse_tangent(logits)
-    return LOG_PROB.eager(*arguments)[0]
+    if not is_transforming():
+        refuse_tangents(logits)
+    return call_log_prob(TARGET_LOG_PROB, *arguments)[0]

@@ -5,18 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rskernels._torch import LINEAR_LOG_PROB, Call, product_fields
+from rskernels._torch import Call, product_fields, vocabulary
 from rskernels._torch.fast_path import refuse_in_graph
-from rskernels._torch.schemas import split
-from rskernels.distributed.vocabulary import Part, Whole, combine
-from rskernels.kernels.layout import wide_dtype
 from rskernels.law.decision import Law
 from rskernels.law.numbers import IGNORED, INVALID
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.linear import LinearLogits
 from rskernels.ops.ratios import bernoulli
-
-ELSEWHERE, SKIPPED = 0, -1  # targets among this rank's columns: any, and what it ignores
 
 
 def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
@@ -28,18 +23,15 @@ def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
     seed = law.seed
     if not isinstance(seed, Tensor):
         seed = torch.tensor([seed], dtype=torch.int64, device=targets.device)
-    whole = softmax_of(logits, targets, law.temperature, law.ignore_index, seed)
-    log_prob, shape = whole.log_prob, targets.shape
-    log_ratio = _log_ratio(log_prob.view(shape), law).to(wide_dtype(logits.hidden))
-    decided = bernoulli(
-        log_ratio, law.M, log_space=law.log_space, seed=whole.seed, row_offset=law.row_offset
-    )
+    log_prob, exact, seed = _log_prob(logits, targets, law.temperature, law.ignore_index, seed)
+    ratio = _log_ratio(exact, law).to(log_prob.dtype)
+    decided = bernoulli(ratio, law.M, log_space=law.log_space, seed=seed, row_offset=law.row_offset)
     # A ratio of NaN left them out.
     ignored = (targets == law.ignore_index).sum()
     counts = decided.counts.clone()
     counts[INVALID] -= ignored
     counts[IGNORED] += ignored
-    return decided._replace(log_prob=log_prob.view(shape).to(log_ratio.dtype), counts=counts)
+    return decided._replace(log_prob=log_prob, counts=counts)
 
 
 def log_prob_cut(
@@ -48,37 +40,37 @@ def log_prob_cut(
     """Return log q of the targets of rows whose vocabulary is cut; one collective."""
     refuse_in_graph("target_log_prob of LinearLogits with a group")
     seed = torch.zeros(1, dtype=torch.int64, device=targets.device)
-    log_prob = softmax_of(logits, targets, temperature, ignore_index, seed).log_prob
-    log_prob = log_prob.view(targets.shape).to(wide_dtype(logits.hidden))
+    log_prob, _, _ = _log_prob(logits, targets, temperature, ignore_index, seed)
     return log_prob.masked_fill(targets == ignore_index, 0.0)
 
 
-def softmax_of(
+def _log_prob(
     logits: LinearLogits,
     targets: Tensor,
     temperature: Tensor | float,
     ignore_index: int,
     seed: Tensor,
-) -> Whole:
-    """Return what all ranks know of the rows; NaN of those that are ignored.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log q of the targets, which has a gradient, the same in float64, and the seed.
 
     Raises
     ------
     IndexError
         If a CPU target is a column of no rank, and not ``ignore_index``.
     """
-    columns, is_ignored = targets.reshape(-1) - logits.offset, targets.reshape(-1) == ignore_index
-    is_own = (columns >= 0) & (columns < len(logits.product().weight)) & ~is_ignored
-    own = torch.where(is_own, columns, ELSEWHERE).masked_fill_(is_ignored, SKIPPED)
-    T = temperature
-    if isinstance(T, Tensor):
-        T = T.expand(targets.shape).reshape(-1)
-    fields = (*product_fields(logits.product()), own, *split(T, 1.0), SKIPPED)
-    log_prob, totals = LINEAR_LOG_PROB.eager(*fields)
-    whole = combine(Part(log_prob, totals, is_own), T, seed, logits.group)
+    rows, product = targets.reshape(-1).long(), logits.product()
+    columns, is_ignored = rows - logits.offset, rows == ignore_index
+    is_own = (columns >= 0) & (columns < len(product.weight))
+    own = torch.where(is_own, columns, vocabulary.OTHER)
+    own = own.masked_fill(is_ignored, vocabulary.IGNORED)
+    if isinstance(temperature, Tensor):
+        temperature = temperature.expand(targets.shape).reshape(-1)
+    log_prob, exact, is_known, seed = vocabulary.CutLogProb.apply(  # type: ignore[no-untyped-call]
+        *product_fields(product), own, temperature, seed, logits.group
+    )
     if targets.device.type == "cpu":
-        _check_targets(targets.reshape(-1), whole.is_own | is_ignored, ignore_index)
-    return whole
+        _check_targets(rows, is_known | is_ignored, ignore_index)
+    return log_prob.view(targets.shape), exact.view(targets.shape), seed
 
 
 def _check_targets(targets: Tensor, is_known: Tensor, ignore_index: int) -> None:

@@ -103,6 +103,48 @@ def check(dtype, options, shape, role):
         )
 
 
+def check_gradients(dtype, options):
+    hidden, parts, targets, density = draw((21,), dtype, options)
+    numbers = {name: options[name] for name in ("scale", "softcap") if name in options}
+    begin, end = columns_of(dist.get_rank(), dist.get_world_size())
+    upstream = torch.linspace(-1.0, 1.0, 21)
+    upstream[[0, 1, 2]] = 0.0  # an invalid row, and one that is ignored
+    law = {**LAW, "targets": targets, "temperature": 0.7}
+    calls = (
+        lambda z: rskernels.target_log_prob(z, targets, temperature=0.7),
+        lambda z: rskernels.accept(z, density, 2.0, **law).log_prob,
+        lambda z: rskernels.verify(z, density, 2.0, **law).log_prob,
+    )
+    for call in calls:
+        gradients = []
+        for own, more in (
+            (parts, {}),
+            (cut(parts, begin, end), {"group": dist.group.WORLD, "offset": begin}),
+        ):
+            A, B, scale = own["lora"] or (None, None, None)
+            live = [hidden, own["weight"], own["bias"], A, B]
+            live = [None if part is None else part.clone().requires_grad_() for part in live]
+            lora = None if A is None else (*live[3:], scale)
+            z = LinearLogits(*live[:3], lora=lora, **numbers, **more)
+            log_prob = call(z)
+            kept = upstream != 0.0
+            (log_prob[kept] * upstream[kept].to(log_prob.dtype)).sum().backward()
+            gradients.append([None if part is None else part.grad for part in live])
+        want, got = gradients
+        columns = slice(begin, end)
+        want = [
+            part if part is None or at in (0, 3) else part[columns] for at, part in enumerate(want)
+        ]
+        same_on_all_ranks(
+            [part for at, part in enumerate(got) if at in (0, 3) and part is not None]
+        )
+        close = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 2e-2}[dtype]
+        for a, b in zip(got, want, strict=True):
+            if b is not None:
+                torch.testing.assert_close(a, b, rtol=close, atol=close * float(b.abs().max()))
+                assert b.abs().max() > 0
+
+
 def check_seeds():
     """Ranks that would draw other seeds decide by the first one's."""
     hidden, parts, targets, density = draw((400,), torch.float32, {})
@@ -136,6 +178,8 @@ def main():
     for dtype, options, shape in itertools.product(dtypes, OPTIONS, shapes):
         for role in ("accept", "verify"):
             check(dtype, options, shape, role)
+    for dtype, options in itertools.product(dtypes, OPTIONS):
+        check_gradients(dtype, options)
     check_seeds()
     check_errors()
 

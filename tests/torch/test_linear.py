@@ -156,3 +156,60 @@ def test_meta_tensors_have_shapes():
     )
     seen = rskernels.accept(LinearLogits(hidden, weight), 0.1, 1.0, targets=targets, seed=1)
     assert [list(part.shape) for part in seen] == [[6], [6], [6], [4], [2]]
+
+
+def live_parts(rows=6, dtype=torch.float32, has_all=True):
+    """Return the fields of a product that require a gradient, and targets."""
+    fields = parts(rows, dtype, has_all)
+    return [part.requires_grad_() if is_floating(part) else part for part in fields]
+
+
+def is_floating(part):
+    return isinstance(part, torch.Tensor) and part.is_floating_point()
+
+
+LAW = law_of("linear_decide")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("has_all", [False, True])
+@pytest.mark.parametrize("rows", [0, 6])
+def test_opcheck_of_gradients(rows, has_all, dtype):
+    fields = live_parts(rows, dtype, has_all)
+    torch.library.opcheck(OPS.linear_target_log_prob.default, (*fields, None, 0.7, -100))
+    torch.library.opcheck(OPS.linear_decide_with_totals.default, (*fields, *LAW))
+    fields = parts(rows, dtype, has_all)
+    each = torch.full((rows,), 0.7)
+    value, totals = OPS.linear_target_log_prob(*fields, each, 1.0, -100)
+    arguments = (totals, [True, False, has_all, has_all, has_all], each, 1.0, -100)
+    operator = OPS.linear_target_log_prob_backward.default
+    torch.library.opcheck(operator, (torch.ones_like(value), *fields, *arguments))
+
+
+def test_opcheck_of_gradients_at_dynamic_numbers():
+    numbers = torch.tensor([0.9, 4.0, 0.5, 0.02, 1.5, 0.7], dtype=torch.float64)
+    operator = OPS.dynamic_linear_decide_with_totals.default
+    torch.library.opcheck(operator, (numbers, *live_parts(), *LAW))
+    operator = OPS.dynamic_linear_target_log_prob.default
+    torch.library.opcheck(operator, (numbers[[0, 1, 2, 5]], *live_parts(), None, 0.7, -100))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_graph_decides_and_trains(counted, backend):
+    def step(hidden, weight, bias, A, B, targets, M):
+        z = LinearLogits(hidden, weight, bias, scale=0.9, softcap=4.0, lora=(A, B, 0.5))
+        seen = rskernels.verify(z, 0.02, M, targets=targets, seed=3, temperature=M)
+        return torch.where(seen.mask, seen.log_prob, 0.0).sum()
+
+    fast, counter = counted(step, backend=backend, dynamic=True)
+    for rows, M in ((7, 1.0), (20, 1.5), (12, 1.7)):
+        results = []
+        for call in (fast, step):
+            hidden, weight, bias, _, _, A, B, _, targets = live_parts(rows)
+            value = call(hidden, weight, bias, A, B, targets, M)
+            value.backward()
+            results.append((value, *(part.grad for part in (hidden, weight, bias, A, B))))
+        assert results[1][0] < 0.0
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got, want)
+    assert counter.frame_count == 1

@@ -56,6 +56,17 @@ DECLARED = {
         "bool log_space=False, bool model_is_target=False, int ignore_index=-100) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
+    "linear_decide_with_totals": (
+        f"({PRODUCT}Tensor? density, float density_value=1., "
+        "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "
+        "SymInt row_offset=0, Tensor? temperature=None, float temperature_value=1., "
+        "bool log_space=False, bool model_is_target=False, int ignore_index=-100) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+    "linear_target_log_prob_backward": (
+        f"(Tensor upstream, {PRODUCT}Tensor totals, bool[] wanted, Tensor? temperature=None, "
+        "float temperature_value=1., int ignore_index=-100) -> Tensor[]"
+    ),
     "linear_target_log_prob": (
         f"({PRODUCT}Tensor? temperature=None, float temperature_value=1., "
         "int ignore_index=-100) -> (Tensor, Tensor)"

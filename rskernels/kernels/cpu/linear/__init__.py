@@ -6,6 +6,12 @@ again for the gradient, by what ``slopes`` makes of a block.
 """
 
 from rskernels.kernels.cpu.linear.gradient import target_log_prob_backward
-from rskernels.kernels.cpu.linear.launch import decide, mask, target_log_prob
+from rskernels.kernels.cpu.linear.launch import decide, decide_with_totals, mask, target_log_prob
 
-__all__ = ["decide", "mask", "target_log_prob", "target_log_prob_backward"]
+__all__ = [
+    "decide",
+    "decide_with_totals",
+    "mask",
+    "target_log_prob",
+    "target_log_prob_backward",
+]

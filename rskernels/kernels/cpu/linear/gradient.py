@@ -42,7 +42,7 @@ def target_log_prob_backward(
     if rows.length == 0 or not any(wanted):
         parts = (*product[:3], *(product.lora or (None, None))[:2])
         given = zip(parts, wanted, strict=True)
-        return Gradients(*(torch.zeros_like(part) if wants else None for part, wants in given))
+        return Gradients(*(_zeros_of(part) if wants else None for part, wants in given))
     sums = _Sums(product, rows, wanted)
     for start in range(0, sums.V, WIDTH):
         sums.add_block(slice(start, min(start + WIDTH, sums.V)))
@@ -96,14 +96,17 @@ class _Sums:
         self.product, self.rows, self.wanted = product, rows, wanted
         self.V, self.D = product.weight.shape
         self.dtype = rows.hidden.dtype
-        self.bias = None if product.bias is None else product.bias.detach().to(self.dtype)
+        bias = product.bias
+        self.bias = None if bias is None else bias.detach().to(self.dtype).contiguous()
         self.buffer = self._empty(min(TILE, rows.length) * min(WIDTH, self.V))
         self.scratch: dict[str, Tensor] = {}
         self.hidden = self._empty(rows.length, self.D)
         self.low_rank = self.low_rank_sum = None
         if product.lora is not None:
             A = product.lora.A.detach().to(self.dtype)
-            self.low_rank = rows.hidden @ A.t()
+            self.low_rank = self._empty(rows.length, len(A))
+            # With ``out``, which autocast leaves alone, as it does what is added in place.
+            torch.mm(rows.hidden, A.t(), out=self.low_rank)
             self.low_rank_sum = torch.empty_like(self.low_rank)
         self.outer = {
             name: torch.empty_like(part.detach(), memory_format=torch.contiguous_format)
@@ -136,7 +139,9 @@ class _Sums:
         A = None
         if product.lora is not None and self.low_rank_sum is not None:
             if wanted.A:
-                A = (self.low_rank_sum.t() @ self.rows.hidden).to(product.hidden.dtype)
+                A = self._empty(*product.lora.A.shape)
+                torch.mm(self.low_rank_sum.t(), self.rows.hidden, out=A)
+                A = A.to(product.lora.A.dtype)
             if wanted.hidden:
                 self.hidden.addmm_(self.low_rank_sum, product.lora.A.detach().to(self.dtype))
         if wanted.hidden:
@@ -208,6 +213,10 @@ class _Sums:
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.dtype, device="cpu")
+
+
+def _zeros_of(part: Tensor) -> Tensor:
+    return torch.zeros(part.shape, dtype=part.dtype, device="cpu")
 
 
 def _possible(wanted: Wanted, product: Product) -> Wanted:

@@ -35,7 +35,7 @@ from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.cpu.turns import REFERENCE, TOTAL
 from rskernels.kernels.layout import wide_dtype
 from rskernels.kernels.product import Lora, Product
-from rskernels.law.decision import Decided, Law
+from rskernels.law.decision import Decided, DecidedWithTotals, Law
 
 NO_LORA: tuple[Any, ...] = (0, 0, 0, 0, 0, 0, 0.0)
 LINE = LANES * 8  # bytes of what a group knows of one kind
@@ -62,6 +62,14 @@ def decide(product: Product, targets: Tensor, law: Law) -> Decided:
     opened = _open(product, targets, law, (False, False))
     _read(opened, is_lazy=False, order=None)
     return _settle(opened, targets, law.model_is_target)
+
+
+def decide_with_totals(product: Product, targets: Tensor, law: Law) -> DecidedWithTotals:
+    """Decide every row, and return as well what the gradient of log_prob needs of it [..., 2]."""
+    opened = _open(product, targets, law, (False, False))
+    _read(opened, is_lazy=False, order=None)
+    decided, log_prob, log_ratio, counts, excess = _settle(opened, targets, law.model_is_target)
+    return log_prob, _totals(opened, targets), decided, log_ratio, counts, excess
 
 
 def mask(
@@ -94,11 +102,17 @@ def target_log_prob(
     law = Law(1.0, 1.0, 0, temperature=temperature, ignore_index=ignore_index)
     opened = _open(product, targets, law, (False, False))
     _read(opened, is_lazy=False, order=None)
-    known = opened.groups.view(torch.float64).view(-1, GROUP // LINE, LANES)
-    totals = known[:, (REFERENCE // LINE, TOTAL // LINE)].transpose(1, 2).reshape(-1, 2)
+    totals = _totals(opened, targets)
     log_prob = _settle(opened, targets, False)[1]
     log_prob.masked_fill_(targets == ignore_index, 0.0)
-    return log_prob, totals[: targets.numel()].reshape(*targets.shape, 2).contiguous()
+    return log_prob, totals
+
+
+def _totals(opened: Opened, targets: Tensor) -> Tensor:
+    """Return (reference, total) of each row [..., 2], which its gradient needs."""
+    known = opened.groups.view(torch.float64).view(-1, GROUP // LINE, LANES)
+    totals = known[:, (REFERENCE // LINE, TOTAL // LINE)].transpose(1, 2).reshape(-1, 2)
+    return totals[: targets.numel()].reshape(*targets.shape, 2).contiguous()
 
 
 def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) -> Opened:

@@ -42,7 +42,7 @@ def _slope_row_of(element):
                 bent = tanh(z * inverse)
                 z, steepness = bent * cap, splat(one) - bent * bent
             value = exp2((z - base) * octave) * weight
-            value = select(z > splat(low), value, splat(zero))
+            value = select(z <= splat(low), splat(zero), value)
             value = select(lane_is(target - i), value + height, value)
             store(row + i * size, inside, value * steepness)
 
