@@ -1,10 +1,4 @@
-"""Blocks of columns, and the products of rows with them by torch's BLAS.
-
-A row's logits must have the same bits in whatever batch. A BLAS sums in an order of its own, which
-it may choose by the shape: alone, or in the rest of a shape that its inner loops do not divide, a
-row is summed otherwise. So rows, columns and features are padded with zeros to multiples of
-``ROWS``, ``COLUMNS`` and ``FEATURES``.
-"""
+"""Blocks of columns, and rows packed to be multiplied by them."""
 
 from __future__ import annotations
 
@@ -14,13 +8,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rskernels.kernels.cpu.dtypes import BF16, F32, F64
+from rskernels.kernels.cpu.linear.micro import FACTORS, Factor, multiplies_bf16
+from rskernels.kernels.cpu.linear.multiply import CHUNK, group_rows, multiply_kernels
+from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
 from rskernels.kernels.product import Product
 
 FIRST_BLOCK = 256
-WIDEST_BLOCK = 2048  # columns; beside a tile's logits a block of the weight stays in the cache
+WIDEST_BLOCK = 2048  # columns; a tile of that many stays in the cache
 TILE = 512  # rows
-ROWS, COLUMNS, FEATURES = 16, 64, 16
+COLUMNS = 8  # that are multiplied together
+FEATURE_WORK = 16  # features of a product that cost what summing up a logit does
+
+DTYPE = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16}
+CODE = {"f32": F32, "f64": F64, "bf16": BF16}
 
 
 class Block(NamedTuple):
@@ -29,6 +31,11 @@ class Block(NamedTuple):
     start: int
     width: int
     first: int
+
+    @property
+    def columns(self) -> slice:
+        """Those that are multiplied."""
+        return slice(self.first, self.first + padded(self.width, COLUMNS))
 
 
 def blocks_of(V: int, order: Tensor | None) -> Iterator[Block]:
@@ -47,65 +54,71 @@ def blocks_of(V: int, order: Tensor | None) -> Iterator[Block]:
         start, width = start + width, min(2 * width, WIDEST_BLOCK)
 
 
-def padded(count: int, step: int) -> int:
-    """Return the next multiple of ``step``."""
-    return -(-count // step) * step
-
-
 def _block(start: int, width: int) -> Block:
     # What is missing in the last block comes from the one before.
     return Block(start, width, max(0, start + width - padded(width, COLUMNS)))
 
 
+def padded(count: int, step: int) -> int:
+    """Return the next multiple of ``step``."""
+    return -(-count // step) * step
+
+
+def factor_of(dtype: torch.dtype) -> Factor:
+    """Return what hidden states of a dtype are multiplied as."""
+    if dtype == torch.bfloat16 and multiplies_bf16():
+        return FACTORS["bf16"]
+    return FACTORS["f64" if dtype == torch.float64 else "f32"]
+
+
 class Columns:
-    """The parts of a product that have V rows, block by block as wide as sums are made in."""
+    """A matrix with a row for each column of the logits, block by block as it is multiplied."""
 
-    def __init__(self, product: Product) -> None:
-        self.dtype = wide_dtype(product.hidden)
-        self.V = len(product.weight)
-        self.widest = min(WIDEST_BLOCK, padded(self.V, COLUMNS))
-        self._weight = _at_least(product.weight, COLUMNS)
-        self._B, self._scale = None, 0.0
-        if product.lora is not None:
-            self._B, self._scale = _at_least(product.lora.B, COLUMNS), product.lora.scale
-        self._scratch: dict[str, Tensor] = {}
+    def __init__(self, rows: Tensor, factor: Factor) -> None:
+        self._dtype, self._features = DTYPE[factor.name], factor.features
+        # As many rows as are multiplied together.
+        missing = COLUMNS - len(rows)
+        self._rows = torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
+        self._scratch: Tensor | None = None
 
-    def of(self, block: Block) -> tuple[Tensor, Tensor | None, float]:
-        """Return (W^T, B^T, s) of a block, ready to be multiplied by."""
-        columns = slice(block.first, block.first + padded(block.width, COLUMNS))
-        weight = self._wide("weight", self._weight[columns])
-        B = None if self._B is None else self._wide("B", self._B[columns]).t()
-        return weight.t(), B, self._scale
-
-    def _wide(self, name: str, part: Tensor) -> Tensor:
-        if part.dtype == self.dtype and part.shape[1] % FEATURES == 0:
+    def of(self, block: Block) -> Tensor:
+        """Return the rows of a block, of which the elements lie side by side."""
+        part = self._rows[block.columns]
+        width = part.shape[1]
+        is_apart = part.stride(1) != 1 and width > 1
+        if part.dtype == self._dtype and width % self._features == 0 and not is_apart:
             return part
-        if name not in self._scratch or len(self._scratch[name]) < len(part):
-            self._scratch[name] = _zeros(part, self.dtype)
-        wide = self._scratch[name][: len(part)]
-        wide[:, : part.shape[1]] = part
-        return wide
+        if self._scratch is None or len(self._scratch) < len(part):
+            shape = len(part), padded(width, self._features)
+            self._scratch = torch.zeros(shape, dtype=self._dtype, device="cpu")
+        copied = self._scratch[: len(part)]
+        copied[:, :width] = part
+        return copied
 
 
-def _at_least(rows: Tensor, least: int) -> Tensor:
-    """Return rows, with zeros after them where they are too few for a product."""
-    missing = least - len(rows)
-    return torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
-
-
-def _zeros(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return zeros in which rows find place, of a shape that may be multiplied."""
-    shape = padded(len(rows), ROWS), padded(rows.shape[1], FEATURES)
-    return torch.zeros(shape, dtype=dtype, device="cpu")
+def pack(rows: Tensor, factor: Factor) -> Tensor:
+    """Return rows [n, D] packed in groups, [groups, words, rows of a group], with zeros after."""
+    group, width = group_rows(factor), padded(rows.shape[1], factor.features)
+    groups = -(-len(rows) // group)
+    whole = rows
+    if (groups * group, width) != rows.shape or rows.dtype != DTYPE[factor.name]:
+        shape = groups * group, width
+        whole = torch.zeros(shape, dtype=DTYPE[factor.name], device="cpu")
+        whole[: len(rows), : rows.shape[1]] = rows
+    if factor.features > 1:
+        whole = whole.contiguous().view(torch.int32)
+    return whole.view(groups, group, width // factor.features).transpose(1, 2).contiguous()
 
 
 class Rows(NamedTuple):
-    """Rows that are multiplied in tiles: those of a batch, or those of it that are left."""
+    """Rows that are multiplied: those of a batch, or those of it that are left."""
 
     hidden: Tensor  # [n, D]
-    low_rank: Tensor | None  # [n, r], h A^T, r padded
+    low_rank: Tensor | None  # [n, r], s h A^T
     numbers: Tensor | None
     """Which rows of the batch these are, int64 [n]; None: the first n."""
+    packed: tuple[Tensor, Tensor | None]
+    """Both, packed."""
 
     @property
     def length(self) -> int:
@@ -114,38 +127,62 @@ class Rows(NamedTuple):
 
     def keep(self, kept: Tensor) -> Rows:
         """Return those of these rows that are named, int64."""
-        return Rows(
-            self.hidden.index_select(0, kept),
-            None if self.low_rank is None else self.low_rank.index_select(0, kept),
-            kept if self.numbers is None else self.numbers.index_select(0, kept),
+        low_rank = None if self.low_rank is None else self.low_rank.index_select(0, kept)
+        numbers = kept if self.numbers is None else self.numbers.index_select(0, kept)
+        return _packed(self.hidden.index_select(0, kept), low_rank, numbers)
+
+
+def rows_of(hidden: Tensor, low_rank: Tensor | None, kept: Tensor | None) -> Rows:
+    """Return the rows of a batch that are named, or all of them."""
+    if kept is not None:
+        hidden = hidden.index_select(0, kept)
+        low_rank = None if low_rank is None else low_rank.index_select(0, kept)
+    return _packed(hidden, low_rank, kept)
+
+
+def _packed(hidden: Tensor, low_rank: Tensor | None, numbers: Tensor | None) -> Rows:
+    factor = factor_of(hidden.dtype)
+    low = None if low_rank is None else pack(low_rank, factor.wide)
+    return Rows(hidden, low_rank, numbers, (pack(hidden, factor), low))
+
+
+def multiply(
+    factor: Factor, count: int, pairs: tuple[tuple[Tensor, Tensor], ...], out: Tensor
+) -> None:
+    """Write sums of products of packed rows with columns, [rows of the groups, columns].
+
+    ``count`` is how many of the packed rows are not there to fill a group, ``pairs`` one or two
+    of packed rows and of what they are multiplied by, the second in the precision of the sums.
+    """
+    numbers = [
+        number
+        for packed, columns in pairs
+        for number in (
+            (packed.data_ptr(), packed.shape[1]),
+            (columns.data_ptr(), columns.stride(0) * columns.element_size()),
         )
+    ]
+    numbers += [(0, 0)] * (4 - len(numbers))
+    groups, words = pairs[0][0].shape[:2]
+    chunks = -(-out.shape[1] // CHUNK)
+    run_units(
+        multiply_kernels[CODE[factor.name]],
+        (groups * chunks, 1, count),
+        count * out.shape[1] * (1 + words // FEATURE_WORK),
+        *numbers,
+        (out.data_ptr(), out.stride(0) * out.element_size(), out.shape[1]),
+    )
 
 
-def tiles(values: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Yield tiles of rows in a dtype, with zeros after the last where it has too few."""
-    for start in range(0, len(values), TILE):
-        part = values[start : start + TILE]
-        count = padded(len(part), ROWS)
-        if count > len(part) or part.dtype != dtype or part.shape[1] % FEATURES:
-            tile = _zeros(part, dtype)
-            tile[: len(part), : part.shape[1]] = part
-            part = tile
-        yield part
-
-
-def low_rank_states(product: Product) -> Tensor | None:
-    """Return h A^T [N, r] where there is a LoRA, as every block of columns takes it."""
+def low_rank_of(product: Product) -> Tensor | None:
+    """Return s h A^T [N, r] where there is a LoRA, in the precision of the sums."""
     if product.lora is None:
         return None
-    hidden, dtype = product.hidden, wide_dtype(product.hidden)
-    rank = len(product.lora.A)
-    A = torch.zeros((padded(rank, COLUMNS), padded(hidden.shape[1], FEATURES)), dtype=dtype)
-    A[:rank, : hidden.shape[1]] = product.lora.A
-    states = torch.empty((len(hidden), padded(rank, FEATURES)), dtype=dtype, device="cpu")
-    product_of_tile = torch.empty((TILE, len(A)), dtype=dtype, device="cpu")
-    for at, tile in enumerate(tiles(hidden, dtype)):
-        part = states[at * TILE : (at + 1) * TILE]
-        # With ``out``, which autocast leaves alone.
-        torch.mm(tile, A.t(), out=product_of_tile[: len(tile)])
-        part.copy_(product_of_tile[: len(part), : states.shape[1]])
-    return states
+    A, _, scale = product.lora
+    hidden, rank = product.hidden, padded(len(A), COLUMNS)
+    factor, group = factor_of(hidden.dtype), group_rows(factor_of(hidden.dtype))
+    A = Columns(torch.nn.functional.pad(A, (0, 0, 0, rank - len(A))), factor).of(Block(0, rank, 0))
+    shape = padded(len(hidden), group), rank
+    states = torch.empty(shape, dtype=wide_dtype(hidden), device="cpu")
+    multiply(factor, len(hidden), ((pack(hidden, factor), A),), states)
+    return states[: len(hidden), : len(product.lora.A)] * scale

@@ -18,17 +18,21 @@ from rskernels.kernels.cpu.launch import (
     sums_of,
 )
 from rskernels.kernels.cpu.linear.blocks import (
-    ROWS,
+    COLUMNS,
     TILE,
+    WIDEST_BLOCK,
     Block,
     Columns,
     Rows,
     blocks_of,
-    low_rank_states,
+    factor_of,
+    low_rank_of,
+    multiply,
     padded,
-    tiles,
+    rows_of,
 )
 from rskernels.kernels.cpu.linear.fold import fold_kernels
+from rskernels.kernels.cpu.linear.micro import Factor
 from rskernels.kernels.cpu.linear.rows import GROUP, open_kernels, settle_kernels
 from rskernels.kernels.cpu.simd.vectors import LANES
 from rskernels.kernels.cpu.threads import run_units
@@ -37,14 +41,20 @@ from rskernels.kernels.layout import wide_dtype
 from rskernels.kernels.product import Lora, Product
 from rskernels.law.decision import Decided, DecidedWithTotals, Law
 
-NO_LORA: tuple[Any, ...] = (0, 0, 0, 0, 0, 0, 0.0)
+NO_LORA = (0, 0, 0, 0, 0, 0)
+TILE_STEP = 32  # a multiple of the rows that are packed together
 LINE = LANES * 8  # bytes of what a group knows of one kind
 
 
 class Opened(NamedTuple):
     """Rows whose products are still to be made."""
 
-    columns: Columns
+    V: int
+    dtype: torch.dtype
+    """Of the sums."""
+    factor: Factor
+    weight: Columns
+    B: Columns | None
     groups: Tensor
     """int64 [groups, GROUP / 8]: what is known of each sixteen rows."""
     rows: Rows
@@ -124,11 +134,12 @@ def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) 
     _density, density_numbers = row_numbers(law.density, targets)
     _M, M_numbers = row_numbers(law.M, targets)
     _temperature, temperature_numbers = row_numbers(law.temperature, targets)
-    low_rank, low_rank_numbers = low_rank_states(product), NO_LORA
+    low_rank = low_rank_of(product)
+    low_rank_numbers: tuple[int, ...] = NO_LORA
     if low_rank is not None and lora is not None:
         low_rank_numbers = (
             low_rank.data_ptr(), low_rank.stride(0), len(lora.A),
-            lora.B.data_ptr(), *lora.B.stride(), lora.scale,
+            lora.B.data_ptr(), *lora.B.stride(),
         )  # fmt: skip
     groups = torch.empty((-(-N // LANES), GROUP // 8), dtype=torch.int64, device="cpu")
     reading = torch.empty(N, dtype=torch.bool, device="cpu")
@@ -154,10 +165,13 @@ def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) 
     )
     if outside:
         raise_outside(targets, V, law.ignore_index)
-    rows = Rows(hidden, low_rank, None)
-    if not bool(reading.all()):
-        rows = rows.keep(reading.nonzero().view(-1))
-    return Opened(Columns(product), groups, rows, N, affine, (bias, low_rank))
+    kept = None if bool(reading.all()) else reading.nonzero().view(-1)
+    rows = rows_of(hidden, low_rank, kept)
+    factor = factor_of(hidden.dtype)
+    B = None if lora is None else Columns(lora.B, factor.wide)
+    return Opened(
+        V, wide_dtype(hidden), factor, Columns(weight, factor), B, groups, rows, N, affine, (bias,)
+    )
 
 
 def _addressable(product: Product) -> Product:
@@ -175,11 +189,11 @@ def _addressable(product: Product) -> Product:
 
 def _read(opened: Opened, is_lazy: bool, order: Tensor | None) -> None:
     """Multiply block after block and add them to the rows' totals."""
-    columns, rows, dtype = opened.columns, opened.rows, opened.columns.dtype
-    tile_rows = min(TILE, padded(rows.length, ROWS))
-    buffer = torch.empty(tile_rows * columns.widest, dtype=dtype, device="cpu")
+    rows = opened.rows
+    tile, widest = min(TILE, padded(rows.length, TILE_STEP)), padded(opened.V, COLUMNS)
+    buffer = torch.empty(tile * min(widest, WIDEST_BLOCK), dtype=opened.dtype, device="cpu")
     is_over = torch.empty(rows.length, dtype=torch.bool, device="cpu")
-    for block in blocks_of(columns.V, order):
+    for block in blocks_of(opened.V, order):
         if rows.length == 0:
             return
         _read_block(opened, rows, block, buffer, is_over)
@@ -189,25 +203,29 @@ def _read(opened: Opened, is_lazy: bool, order: Tensor | None) -> None:
 
 def _read_block(opened: Opened, rows: Rows, block: Block, buffer: Tensor, is_over: Tensor) -> None:
     """Multiply rows by one block, add it to their totals and note which of them are over."""
-    columns, numbers = opened.columns, rows.numbers
-    weight, B, alpha = columns.of(block)
-    low_rank = iter(()) if rows.low_rank is None else tiles(rows.low_rank, columns.dtype)
-    for at, tile in enumerate(tiles(rows.hidden, columns.dtype)):
-        start = at * TILE
-        count = min(TILE, rows.length - start)
-        z = buffer[: len(tile) * weight.shape[1]].view(len(tile), -1)
-        torch.mm(tile, weight, out=z)
-        if B is not None:
-            z.addmm_(next(low_rank), B, alpha=alpha)
-        first = (0, start) if numbers is None else (numbers[start:].data_ptr(), 0)
+    factors = opened.weight.of(block), None if opened.B is None else opened.B.of(block)
+    width, numbers = padded(block.width, COLUMNS), rows.numbers
+    group = rows.packed[0].shape[2]
+    for start in range(0, rows.length, TILE):
+        count, groups = (
+            min(TILE, rows.length - start),
+            slice(start // group, (start + TILE) // group),
+        )
+        pairs = tuple(
+            (packed[groups], factor)
+            for packed, factor in zip(rows.packed, factors, strict=True)
+            if packed is not None and factor is not None
+        )
+        z = buffer[: padded(count, group) * width].view(-1, width)
+        multiply(opened.factor, count, pairs, z)
         run_units(
-            fold_kernels[CODE[columns.dtype]],
-            (-(-count // 16), 16, count),
+            fold_kernels[CODE[opened.dtype]],
+            (-(-count // LANES), LANES, count),
             count * block.width,
             opened.groups.data_ptr(),
-            (z[:, block.start - block.first :].data_ptr(), z.stride(0), block.start, block.width),
+            (z[:, block.start - block.first :].data_ptr(), width, block.start, block.width),
             opened.affine,
-            first,
+            (0, start) if numbers is None else (numbers[start:].data_ptr(), 0),
             is_over[start:].data_ptr(),
         )
 
@@ -215,7 +233,7 @@ def _read_block(opened: Opened, rows: Rows, block: Block, buffer: Tensor, is_ove
 def _settle(opened: Opened, targets: Tensor, model_is_target: bool) -> Decided:
     """Decide rows whose totals are known, and return what was decided and seen."""
     decided = torch.empty(targets.shape, dtype=torch.bool, device="cpu")
-    log_prob = torch.empty(targets.shape, dtype=opened.columns.dtype, device="cpu")
+    log_prob = torch.empty(targets.shape, dtype=opened.dtype, device="cpu")
     log_ratio = torch.empty_like(log_prob)
     units = -(-opened.N // SCALAR_UNIT)
     summaries, places = outputs_of(units, decided, log_prob, log_ratio)
@@ -226,7 +244,7 @@ def _settle(opened: Opened, targets: Tensor, model_is_target: bool) -> Decided:
 def _run_settle(opened: Opened, form: tuple[bool, bool], outputs: tuple[int, ...]) -> None:
     units = -(-opened.N // SCALAR_UNIT)
     run_units(
-        settle_kernels[CODE[opened.columns.dtype]],
+        settle_kernels[CODE[opened.dtype]],
         (units, SCALAR_UNIT, opened.N),
         opened.N * ROW_WORK,
         opened.groups.data_ptr(),

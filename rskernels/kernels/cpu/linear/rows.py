@@ -77,7 +77,7 @@ def open_rows_of(element):
         if low_rank[0] != 0:
             x, row = low_rank[0] + n * low_rank[1] * wide_size, low_rank[3]
             row += target * low_rank[4] * size
-            z += low_rank[6] * low_rank_dot(x, row, low_rank[5] * size, low_rank[2], scratch)
+            z += low_rank_dot(x, row, low_rank[5] * size, low_rank[2], scratch)
         scale, softcap, bias = affine
         z *= scale
         if bias != 0:

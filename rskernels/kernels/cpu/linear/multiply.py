@@ -1,0 +1,61 @@
+"""Rows times columns in Numba: a block of logits, written where ``fold`` finds it."""
+
+from numba import njit
+
+from rskernels.kernels.cpu.cache import cached
+from rskernels.kernels.cpu.dtypes import Kernels
+from rskernels.kernels.cpu.linear.micro import FACTORS, product_of, tile_of
+from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
+from rskernels.kernels.cpu.simd.vectors import named
+from rskernels.kernels.cpu.threads import next_share
+
+CHUNK = 128  # columns of a unit: their weights stay in the cache for all groups of rows
+
+
+def group_rows(factor):
+    """Return how many rows are packed together."""
+    return factor.lanes * tile_of()[1]
+
+
+def multiply_of(element):
+    """Return the kernel that multiplies groups of packed rows by columns.
+
+    A unit is a chunk of columns by a group of rows. ``rows`` and ``low_rank`` are (address, words)
+    of packed rows, ``weight`` and ``B`` (address, stride) of the first column, ``out`` (address,
+    stride, columns) of the logits. Strides are in bytes.
+    """
+    name, wide_size = element.name, element.wide_size
+    factor = FACTORS[name]
+    columns, vectors = tile_of()
+    many, few = product_of(factor, vectors), product_of(factor, 1)
+    lanes, group, size = factor.lanes, group_rows(factor), factor.size
+
+    @cached
+    @njit(nogil=True)
+    @named(f"linear_multiply_{name}")
+    def multiply(share, arguments):
+        mode = keep_subnormals(0)
+        counter, grab, units, _, N = share
+        rows, weight, low_rank, B, out = arguments
+        groups = -(-N // group)
+        begin = next_share(counter, -grab, grab)
+        while begin < units:
+            for unit in range(begin, min(begin + grab, units)):
+                chunk, at = unit // groups, unit % groups
+                hidden = rows[0] + at * rows[1] * group * size, rows[1]
+                low = low_rank[0] + at * low_rank[1] * group * wide_size, low_rank[1]
+                start = chunk * CHUNK
+                for c in range(start, min(start + CHUNK, out[2]), columns):
+                    place = out[0] + at * group * out[1] + c * wide_size, out[1]
+                    column, more = weight[0] + c * weight[1], B[0] + c * B[1]
+                    if N - at * group > lanes:
+                        many(hidden, (column, weight[1]), low, (more, B[1]), place)
+                    else:
+                        few(hidden, (column, weight[1]), low, (more, B[1]), place)
+            begin = next_share(counter, begin, grab)
+        restore(mode)
+
+    return multiply
+
+
+multiply_kernels = Kernels(multiply_of)
