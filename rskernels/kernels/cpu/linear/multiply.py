@@ -54,6 +54,7 @@ def multiply_of(element):
                         few(hidden, (column, weight[1]), low, (more, B[1]), place)
             begin = next_share(counter, begin, grab)
         restore(mode)
+        return 0
 
     return multiply
 
