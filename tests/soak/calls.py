@@ -171,7 +171,7 @@ def bernoulli(rng):
 
 
 def log_prob(rng):
-    """Take log-probabilities and their gradient."""
+    """Take log-probabilities and their gradient, alone and with a decision."""
     rows = draw_rows(rng)
     temperature = rows.law["temperature"]
     targets = rows.targets
@@ -181,10 +181,13 @@ def log_prob(rng):
         leaf = rows.logits.detach().requires_grad_()
         value = rskernels.target_log_prob(leaf, targets, temperature=temperature)
         (gradient,) = torch.autograd.grad(value, leaf, upstream.to(value.dtype))
-        return value, gradient
+        seen = rskernels.accept(leaf, rows.density, targets=targets, **rows.law)
+        (again,) = torch.autograd.grad(seen.log_prob, leaf, upstream.to(value.dtype))
+        return value, gradient, again
 
     def check(result):
-        value, gradient = result
+        value, gradient, again = result
+        assert same_bits(gradient, again)
         assert gradient.shape == rows.logits.shape
         if rows.is_compared:
             want = reference.target_log_prob(rows.logits.double(), targets, temperature, -100)
