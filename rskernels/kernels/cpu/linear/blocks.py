@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rskernels.kernels.cpu.dtypes import BF16, F32, F64
 from rskernels.kernels.cpu.linear.micro import FACTORS, Factor, multiplies_bf16
-from rskernels.kernels.cpu.linear.multiply import CHUNK, group_rows, multiply_kernels
+from rskernels.kernels.cpu.linear.multiply import CHUNK, multiply_kernels
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
 from rskernels.kernels.product import Product
 
-FIRST_BLOCK = 256
+FIRST_BLOCK = 64
 WIDEST_BLOCK = 2048  # columns; a tile of that many stays in the cache
 TILE = 512  # rows
 COLUMNS = 8  # that are multiplied together
@@ -98,7 +98,7 @@ class Columns:
 
 def pack(rows: Tensor, factor: Factor) -> Tensor:
     """Return rows [n, D] packed in groups, [groups, words, rows of a group], with zeros after."""
-    group, width = group_rows(factor), padded(rows.shape[1], factor.features)
+    group, width = factor.group, padded(rows.shape[1], factor.features)
     groups = -(-len(rows) // group)
     whole = rows
     if (groups * group, width) != rows.shape or rows.dtype != DTYPE[factor.name]:
@@ -168,7 +168,7 @@ def multiply(
     run_units(
         multiply_kernels[CODE[factor.name]],
         (groups * chunks, 1, count),
-        count * out.shape[1] * (1 + words // FEATURE_WORK),
+        out.numel() * (1 + words // FEATURE_WORK),
         *numbers,
         (out.data_ptr(), out.stride(0) * out.element_size(), out.shape[1]),
     )
@@ -180,9 +180,9 @@ def low_rank_of(product: Product) -> Tensor | None:
         return None
     A, _, scale = product.lora
     hidden, rank = product.hidden, padded(len(A), COLUMNS)
-    factor, group = factor_of(hidden.dtype), group_rows(factor_of(hidden.dtype))
+    factor = factor_of(hidden.dtype)
     A = Columns(torch.nn.functional.pad(A, (0, 0, 0, rank - len(A))), factor).of(Block(0, rank, 0))
-    shape = padded(len(hidden), group), rank
+    shape = padded(len(hidden), factor.group), rank
     states = torch.empty(shape, dtype=wide_dtype(hidden), device="cpu")
     multiply(factor, len(hidden), ((pack(hidden, factor), A),), states)
     return states[: len(hidden), : len(product.lora.A)] * scale

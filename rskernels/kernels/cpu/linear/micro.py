@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from rskernels.kernels.cpu.simd.functions import scales_by_powers
 from rskernels.kernels.cpu.simd.target import assembly_of
-from rskernels.kernels.cpu.simd.vectors import DOUBLE, FLOAT, I32, I64, call, suffix
+from rskernels.kernels.cpu.simd.vectors import DOUBLE, FLOAT, I8, I32, I64, call, suffix
 
 SECTION = 256  # features that are summed before they are added: fewer roundings follow each other
 NARROW = """
@@ -41,9 +41,6 @@ class _BFloat(ir.Type):  # type: ignore[misc]
         return hash(_BFloat)
 
 
-_PAIRS = ir.VectorType(_BFloat(), 32)
-
-
 @cache
 def multiplies_bf16() -> bool:
     """Say whether the processor that is compiled for multiplies bf16 and adds up float32."""
@@ -59,7 +56,7 @@ class Factor(NamedTuple):
     features: int
     """In a word."""
     lanes: int
-    """Rows of a vector, of 64 bytes."""
+    """Rows of a vector."""
 
     @property
     def lane(self):
@@ -68,8 +65,13 @@ class Factor(NamedTuple):
 
     @property
     def wide(self) -> Factor:
-        """Return what is multiplied in the precision of the sums."""
-        return FACTORS["f64" if self.name == "f64" else "f32"]
+        """What is multiplied in the precision of the sums."""
+        return FACTORS["f64" if self.name == "f64" else "f32"]._replace(lanes=self.lanes)
+
+    @property
+    def group(self) -> int:
+        """How many rows are packed together: as many as are multiplied together at most."""
+        return FACTORS[self.name].lanes * tile_of()[1]
 
     @property
     def word(self):
@@ -92,9 +94,10 @@ def tile_of() -> tuple[int, int]:
 def _times(builder, factor, sums, rows, number):
     """Emit ``sums + rows * number``."""
     if factor.name == "bf16":
-        name = "llvm.x86.avx512bf16.dpbf16ps.512"
-        pairs = builder.bitcast(rows, _PAIRS), builder.bitcast(number, _PAIRS)
-        return call(builder, name, sums.type, sums, *pairs)
+        name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * factor.lanes}"
+        pairs = ir.VectorType(_BFloat(), 2 * factor.lanes)
+        factors = builder.bitcast(rows, pairs), builder.bitcast(number, pairs)
+        return call(builder, name, sums.type, sums, *factors)
     return call(builder, f"llvm.fmuladd.{suffix(sums.type)}", sums.type, rows, number, sums)
 
 
@@ -106,7 +109,7 @@ def _spread(builder, word, lanes):
     return builder.shuffle_vector(first, undefined, nowhere)
 
 
-def _section(builder, factor, begin, end, rows, columns, shape):
+def _section(builder, factor, begin, end, rows, columns, ahead, shape):
     """Emit the loop over words ``begin`` to ``end``; return the sums of columns by vectors."""
     step, vectors = shape
     vector = ir.VectorType(factor.lane, factor.lanes)
@@ -119,6 +122,10 @@ def _section(builder, factor, begin, end, rows, columns, shape):
     sums = [builder.phi(vector) for _ in range(len(columns) * vectors)]
     for one in sums:
         one.add_incoming(ir.Constant(vector, [0.0] * factor.lanes), before)
+    # Where rows of the weight follow each other, the lines of the next tile, each twice.
+    line = builder.gep(ahead, [builder.mul(at, I64(len(columns)))])
+    byte = builder.bitcast(line, I8.as_pointer())
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, I32(0), I32(3), I32(1))
     place = builder.mul(at, I64(step))
     held = [
         builder.load(builder.gep(rows, [builder.add(place, I64(v))]), align=4)
@@ -155,7 +162,7 @@ def _sections(builder, factor, totals, rows, columns, words, shape):
     builder.position_at_end(body)
     following = builder.add(begin, step)
     end = builder.select(builder.icmp_signed("<", following, words), following, words)
-    sums = _section(builder, factor, begin, end, rows, columns, shape)
+    sums = _section(builder, factor, begin, end, rows, columns[:-1], columns[-1], shape)
     for one, more in zip(held, sums, strict=True):
         one.add_incoming(builder.fadd(one, more), builder.block)
     begin.add_incoming(following, builder.block)
@@ -193,11 +200,12 @@ def _store(builder, factor, totals, columns, vectors, out, stride):
 def product_of(factor, vectors):
     """Return ``product(rows, weight, low_rank, B, out)``, which multiplies a tile.
 
-    ``rows`` is (address, words) of packed rows, ``weight`` (address, stride) of as many columns as
-    a tile has; ``low_rank`` and ``B`` are the same of what is added, in the precision of the sums.
-    The sums are written to ``out``, (address, stride). Strides are in bytes.
+    The tile has so many vectors of rows. ``rows`` is (address, words) of packed rows, ``weight``
+    (address, stride) of as many columns as a tile has; ``low_rank`` and ``B`` are the same of what
+    is added, in the precision of the sums. The sums are written to ``out``, (address, stride).
+    Strides are in bytes.
     """
-    columns, step = tile_of()
+    columns, step = tile_of()[0], factor.group // factor.lanes
 
     @intrinsic
     def product(typingctx, rows, weight, low_rank, B, out):
@@ -213,7 +221,7 @@ def product_of(factor, vectors):
                     builder.inttoptr(
                         builder.add(address, builder.mul(stride, I64(c))), kind.word.as_pointer()
                     )
-                    for c in range(columns)
+                    for c in range(columns + 1)
                 ]
                 totals = _sections(
                     builder, kind, totals, builder.inttoptr(packed, held), places, words,

@@ -12,11 +12,6 @@ from rskernels.kernels.cpu.threads import next_share
 CHUNK = 128  # columns of a unit: their weights stay in the cache for all groups of rows
 
 
-def group_rows(factor):
-    """Return how many rows are packed together."""
-    return factor.lanes * tile_of()[1]
-
-
 def multiply_of(element):
     """Return the kernel that multiplies groups of packed rows by columns.
 
@@ -27,8 +22,11 @@ def multiply_of(element):
     name, wide_size = element.name, element.wide_size
     factor = FACTORS[name]
     columns, vectors = tile_of()
+    lanes, group, size = factor.lanes, factor.group, factor.size
+    # Few rows leave lanes empty: half a vector reads the weight as fast as memory gives it.
+    fewer = max(lanes // 2, columns)
     many, few = product_of(factor, vectors), product_of(factor, 1)
-    lanes, group, size = factor.lanes, group_rows(factor), factor.size
+    fewest = product_of(factor._replace(lanes=fewer), 1)
 
     @cached
     @njit(nogil=True)
@@ -42,16 +40,19 @@ def multiply_of(element):
         while begin < units:
             for unit in range(begin, min(begin + grab, units)):
                 chunk, at = unit // groups, unit % groups
+                left = N - at * group
                 hidden = rows[0] + at * rows[1] * group * size, rows[1]
                 low = low_rank[0] + at * low_rank[1] * group * wide_size, low_rank[1]
                 start = chunk * CHUNK
                 for c in range(start, min(start + CHUNK, out[2]), columns):
                     place = out[0] + at * group * out[1] + c * wide_size, out[1]
                     column, more = weight[0] + c * weight[1], B[0] + c * B[1]
-                    if N - at * group > lanes:
+                    if left > lanes:
                         many(hidden, (column, weight[1]), low, (more, B[1]), place)
-                    else:
+                    elif left > fewer:
                         few(hidden, (column, weight[1]), low, (more, B[1]), place)
+                    else:
+                        fewest(hidden, (column, weight[1]), low, (more, B[1]), place)
             begin = next_share(counter, begin, grab)
         restore(mode)
         return 0
