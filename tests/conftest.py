@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from .support.backends import backend_of
-from .support.interpreter import fuse_multiply_add, patch_once_a_launch
+from .support.interpreter import accumulate_dots, fuse_multiply_add, patch_once_a_launch
 from .support.memory import poisoned
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -36,6 +36,7 @@ def pytest_configure(config):
     if os.environ.get("TRITON_INTERPRET") == "1":
         patch_once_a_launch()
         fuse_multiply_add()
+        accumulate_dots()
 
 
 def pytest_collection_modifyitems(items):
