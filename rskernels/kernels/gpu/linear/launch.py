@@ -36,6 +36,7 @@ from rskernels.kernels.gpu.linear.tiles import (
     GROUP,
     STEP,
     Machine,
+    aligned,
     machine_of,
     matrix_arguments,
     product_arguments,
@@ -150,7 +151,7 @@ def target_log_prob(
 def rows_of(product: Product, targets: torch.Tensor, temperature: torch.Tensor | float) -> Rows:
     """Lay out a batch, whose leading dimensions are those of the targets."""
     D = product.weight.shape[1]
-    product = product._replace(hidden=product.hidden.reshape(-1, D))
+    product = product._replace(hidden=aligned(product.hidden.reshape(-1, D)))
     machine = machine_of(product.weight.device)
     return Rows(
         product,
@@ -263,7 +264,7 @@ def _reference(rows):
     )
     reference_kernel[(rows.row_tiles,)](
         **rows.arguments, targets_ptr=rows.targets, N=N, reference_ptr=blocks.reference,
-        **rows.constants,
+        **{**rows.constants, "num_stages": 1},
     )  # fmt: skip
     return blocks
 

@@ -6,10 +6,10 @@ order of their numbers, in float64. Which program computes a block, when, and be
 changes no bit of it.
 
 Bounds: 2 N V D operations at 990 TFLOPS (bfloat16, H100 and H200), and (N + V) D elements read at
-3.35 or 4.8 TB/s; from some 300 rows on the product decides. What the schedule loses on paper, beside
-what Triton's products reach: a tile's reduction, 2,048 clocks of exponentials after 16 D of products
-(3 % at D = 4,096, 17 % at 768), since the warps of a program reduce together; filling the pipeline
-anew at every tile, some 1,500 clocks; and the last turn of the persistent programs.
+3.35 or 4.8 TB/s; from some 300 rows on the product decides. What the schedule loses on paper,
+beside what Triton's products reach: a tile's reduction, 2,048 clocks of exponentials after 16 D of
+products (3 % at D = 4,096, 17 % at 768), since the warps of a program reduce together; filling the
+pipeline anew at every tile, some 1,500 clocks; and the last turn of the persistent programs.
 """
 
 import triton

@@ -54,18 +54,23 @@ def _machine(index: int | None) -> Machine:
 def tiles_of(product: Product, capability: int) -> Tiles:
     """Return the tiles of a product: they settle every logit's bits.
 
-    They are the largest that leave a thread the registers to reduce its part of a tile.
+    They are the largest that leave a thread the registers to reduce its part of a tile. Rows of
+    which 16 elements do not make up whole ones are loaded an element at a time.
     """
-    dtype = product.weight.dtype
+    dtype, is_narrow = product.weight.dtype, product.weight.shape[1] % 16 != 0
     has_bias, has_softcap = product.bias is not None, product.softcap != 0.0
-    has_lora = product.lora is not None
+    has_lora, is_ampere = product.lora is not None, 0 < capability < 90
     if dtype == torch.float64:
-        return Tiles(64, 32, 16, 4, 2)
+        return Tiles(32, 32, 16, 4, 2)
     if dtype == torch.float32:
-        return Tiles(128, 64, 16, 8, 3) if 0 < capability < 90 else Tiles(128, 64, 32, 8, 2)
+        if is_narrow:
+            return Tiles(64, 64, 16, 8, 2)
+        return Tiles(128, 64, 16 if is_ampere else 32, 8, 3 if capability else 2)
+    if is_narrow:
+        return Tiles(64, 64, 32, 8, 2)
     if capability == 0:
         return Tiles(128, 128, 64, 8, 2)
-    if capability < 90:
+    if is_ampere:
         return Tiles(128, 128, 32, 8, 4)
     if capability == 90 and not has_lora and not (has_bias and has_softcap):
         return Tiles(128, 256, 64, 8, 4)
@@ -117,6 +122,14 @@ def product_arguments(product: Product, low: torch.Tensor | None) -> dict[str, A
         "V": weight.shape[0],
         "R": 0 if lora is None else B.shape[1],
     }
+
+
+def aligned(hidden: torch.Tensor) -> torch.Tensor:
+    """Return hidden states whose rows begin where a vector does, copied if they do not."""
+    step, stride = hidden.stride()
+    places = (hidden.data_ptr(), step * hidden.element_size())
+    is_aligned = stride == 1 and not any(place % 16 for place in places)
+    return hidden if is_aligned else hidden.clone(memory_format=torch.contiguous_format)
 
 
 def matrix_arguments(name: str, matrix: torch.Tensor) -> dict[str, Any]:
