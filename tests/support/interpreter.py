@@ -69,10 +69,27 @@ def accumulate_dots():
             for k in range(left.shape[1]):
                 total += left[:, k, None] * right[None, k]
         else:
-            total = (left @ right + d.data).astype(d.data.dtype)
+            with np.errstate(all="ignore"):
+                total = (left @ right + d.data).astype(d.data.dtype)
         return interpreter.TensorHandle(total, d.dtype.scalar)
 
     interpreter.InterpreterBuilder.create_dot = create_dot
+
+
+def round_bfloat16():
+    """Let a float32 become the nearest bfloat16; the interpreter loses a carry."""
+    from triton.runtime import interpreter
+
+    convert, tl = interpreter._convert_float, interpreter.tl
+
+    def convert_float(values, from_dtype, to_dtype, rounding_mode):
+        if (from_dtype, to_dtype) != (tl.float32, tl.bfloat16):
+            return convert(values, from_dtype, to_dtype, rounding_mode)
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+    interpreter._convert_float = convert_float
 
 
 def _widened(tile):

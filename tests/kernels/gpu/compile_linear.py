@@ -90,6 +90,21 @@ def calls() -> Iterator[tuple[str, torch.dtype, Callable[[], Any]]]:
     yield "decide, narrow", torch.bfloat16, partial(linear.decide, narrow, targets, numbers)
     half = product_of(torch.float16, EVEN, "bias")
     yield "mask", torch.float16, partial(linear.mask, half, targets, numbers)
+    totals, seldom = torch.empty(N, 2, dtype=torch.float64), (True, False, True, False, True)
+    for name, product, T, wanted in (
+        ("gradient", bfloat16(EVEN, "bias"), 1.0, (True, True, True, False, False)),
+        ("gradient at temperatures", bfloat16(UNEVEN, *every), value, (True,) * 5),
+        ("gradient", product_of(torch.float32, EVEN, *every), 1.0, seldom),
+        ("gradient", product_of(torch.float64, EVEN), 1.0, (True, True, False, False, False)),
+    ):
+        upstream = wide if product.weight.dtype == torch.float64 else value
+        yield (
+            name,
+            product.weight.dtype,
+            partial(
+                linear.target_log_prob_backward, upstream, product, targets, totals, T, -100, wanted
+            ),
+        )
 
 
 def describe(launch: Launch, target: GPUTarget) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def _decide(product, targets, law, has_outputs, is_lazy=False, order=None):
 
 def _sum_all(rows, ignore_index):
     """Sum all blocks of every row that has a target."""
-    blocks, counts = _reference(rows), _counts(rows)
+    blocks, counts = _reference(rows), counts_of(rows)
     open_kernel[(len(counts),)](
         targets_ptr=rows.targets, V=rows.product.weight.shape[0], N=rows.N,
         **rows.temperature, ignore_index=ignore_index,
@@ -223,7 +223,7 @@ def _sum_all(rows, ignore_index):
 
 def _sum_open(rows, law, law_arguments, is_lazy, order):
     """Sum the blocks of the rows whose decision is open, in rounds where that is lazy."""
-    blocks, counts, N = _reference(rows), _counts(rows), rows.N
+    blocks, counts, N = _reference(rows), counts_of(rows), rows.N
     headroom = rows.empty(N if is_lazy else 1, dtype=torch.float64)
     passed = torch.empty_like(headroom)
     open_mask_kernel[(len(counts),)](
@@ -294,7 +294,7 @@ def pack(rows: Rows, packed: Packed | None, verdict: torch.Tensor, counts: torch
     return again
 
 
-def _counts(rows):
+def counts_of(rows: Rows) -> torch.Tensor:
     """Return room for how many rows are open in each chunk."""
     return rows.empty(triton.cdiv(rows.N, CHUNK), dtype=torch.int32)
 

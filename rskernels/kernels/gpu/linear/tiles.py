@@ -14,9 +14,11 @@ from rskernels.kernels.product import Product
 
 BLOCK = ORDER_BLOCK  # columns that are summed by themselves
 GROUP = 32  # row tiles that programs take together: as many columns as rows in the cache
+CARRY_GROUP = 8  # row tiles that programs take together where a band is carried on
 CHUNK = 256  # rows that a program packs
 FEW = 32  # rows that a program decides
 STEP = 8  # blocks that are added at once
+BAND = 4096  # columns whose gradient is kept at once
 MOST_RANK = 32  # ranks of a low-rank change that are multiplied at once
 
 
@@ -81,23 +83,56 @@ def tiles_of(product: Product, capability: int) -> Tiles:
 
 def product_constants(product: Product, machine: Machine) -> dict[str, Any]:
     """Return the constants of a launch that computes tiles of logits."""
-    hidden, weight, bias, _, softcap, lora = product
+    weight, lora = product.weight, product.lora
     tiles = tiles_of(product, machine.capability)
     rank = 16 if lora is None else triton.next_power_of_2(lora.A.shape[0])
+    return {
+        **_constants(tiles, weight.dtype, machine),
+        "RANK": min(MOST_RANK, max(16, rank)),
+        "PARTS": parts_of(weight.dtype),
+        "IS_EVEN": weight.shape[1] % tiles.DEPTH == 0,
+        "HAS_BIAS": product.bias is not None,
+        "HAS_SOFTCAP": product.softcap != 0.0,
+        "HAS_LORA": lora is not None,
+    }
+
+
+def band_constants(product: Product, machine: Machine) -> dict[str, Any]:
+    """Return the constants of a launch that writes the gradient of tiles of logits."""
+    constants, capability = product_constants(product, machine), machine.capability
+    is_heavy = product.lora is not None and product.bias is not None
+    if constants["COLUMNS"] > 128 or (0 < capability <= 90 and is_heavy):
+        # What is written needs more registers than what is summed.
+        constants["COLUMNS"] //= 2
+    return constants
+
+
+def carry_constants(product: Product, across: int, parts: int, machine: Machine) -> dict[str, Any]:
+    """Return the constants of a launch that multiplies a band by a matrix ``across`` wide."""
+    plain = product._replace(bias=None, softcap=0.0, lora=None)
+    tiles = tiles_of(plain, machine.capability)
+    most = max(16, triton.next_power_of_2(across))
+    columns = min(most, tiles.COLUMNS, 128)
+    if parts > 1 or across < tiles.COLUMNS:
+        tiles = tiles._replace(ROWS=64, DEPTH=32, stages=2)
+        columns = min(columns, 64)
+    tiles = tiles._replace(COLUMNS=columns)
+    return {**_constants(tiles, product.weight.dtype, machine), "GROUP": CARRY_GROUP}
+
+
+def parts_of(dtype: torch.dtype) -> int:
+    """Return how many summands of a dtype hold what float32 does, or float64 of itself."""
+    return 3 if dtype.itemsize == 2 else 1
+
+
+def _constants(tiles: Tiles, dtype: torch.dtype, machine: Machine) -> dict[str, Any]:
     exact = "tf32x3" if machine.capability else "ieee"
-    is_wide, is_single = hidden.dtype == torch.float64, hidden.dtype == torch.float32
     return {
         "ROWS": tiles.ROWS,
         "COLUMNS": tiles.COLUMNS,
         "DEPTH": tiles.DEPTH,
-        "RANK": min(MOST_RANK, max(16, rank)),
-        "PARTS": 1 if is_wide or is_single else 3,
-        "WIDE": tl.float64 if is_wide else tl.float32,
-        "PRECISION": exact if is_single else "ieee",
-        "IS_EVEN": weight.shape[1] % tiles.DEPTH == 0,
-        "HAS_BIAS": bias is not None,
-        "HAS_SOFTCAP": softcap != 0.0,
-        "HAS_LORA": lora is not None,
+        "WIDE": tl.float64 if dtype == torch.float64 else tl.float32,
+        "PRECISION": exact if dtype == torch.float32 else "ieee",
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
         # Fused, a product's rounding would depend on what else a kernel does with it.

@@ -74,8 +74,15 @@ class Linear:
     def log_prob(self, product, targets, temperature=1.0, ignore_index=-100):
         return _called(linear.target_log_prob, product, targets, temperature, ignore_index)
 
+    def gradient(self, upstream, product, targets, wanted, temperature=1.0, ignore_index=-100):
+        _, totals = self.log_prob(product, targets, temperature, ignore_index)
+        return _called(
+            linear.target_log_prob_backward,
+            upstream, product, targets, totals, temperature, ignore_index, wanted,
+        )  # fmt: skip
+
 
 def _called(function, *arguments):
     results = function(*map(place, arguments))
     results = results if isinstance(results, tuple) else (results,)
-    return tuple(result.cpu() for result in results)
+    return tuple(None if result is None else result.cpu() for result in results)
