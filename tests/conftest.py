@@ -17,7 +17,12 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from .support.backends import backend_of
-from .support.interpreter import fuse_multiply_add, patch_once_a_launch
+from .support.interpreter import (
+    accumulate_dots,
+    fuse_multiply_add,
+    patch_once_a_launch,
+    round_bfloat16,
+)
 from .support.memory import poisoned
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -36,6 +41,8 @@ def pytest_configure(config):
     if os.environ.get("TRITON_INTERPRET") == "1":
         patch_once_a_launch()
         fuse_multiply_add()
+        accumulate_dots()
+        round_bfloat16()
 
 
 def pytest_collection_modifyitems(items):

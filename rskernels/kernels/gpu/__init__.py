@@ -1,10 +1,11 @@
 """The Triton backend: every operation of ``kernels.reference`` for CUDA and ROCm tensors.
 
 ``launch`` lays tensors out for the kernels of ``decide``, ``dense`` and ``gradient``, ``ratios``
-for that of ``bernoulli``; ``softmax`` is their pass over logits, ``early_exit`` says when it may
-end, ``law`` decides.
+for that of ``bernoulli``, ``linear`` for those of logits that are not stored; ``softmax`` is their
+pass over logits, ``early_exit`` says when it may end, ``law`` decides.
 """
 
+from rskernels.kernels.gpu import linear
 from rskernels.kernels.gpu.launch import (
     decide,
     decide_with_totals,
@@ -20,6 +21,7 @@ __all__ = [
     "decide",
     "decide_ratios",
     "decide_with_totals",
+    "linear",
     "mask",
     "philox",
     "target_log_prob",

@@ -40,6 +40,42 @@ def store_summary(summary_ptr, accepted, violations, invalid, ignored, excess, m
     tl.store(summary_ptr + MASS, mass.to(tl.float64))
 
 
+@triton.jit
+def log_of_row(
+    value_ptr, value_stride, log_value, row, HAS_VALUE: tl.constexpr, LOG_SPACE: tl.constexpr
+):
+    """Return the logarithm of a row's density or M, float64."""
+    if HAS_VALUE:
+        value = tl.load(value_ptr + row.to(tl.int64) * value_stride).to(tl.float64)
+        return natural_log(value, LOG_SPACE)
+    else:
+        # Of the rows' shape: in the interpreter, a comparison of one number does not spread.
+        return tl.full([], log_value, tl.float64) + row * 0
+
+
+@triton.jit
+def decision_of(log_q, log_d, log_m, inside, WIDE: tl.constexpr, MODEL_IS_TARGET: tl.constexpr):
+    """Return (whether a row may be decided, log p - log q, log r)."""
+    # What is compared is what is returned, so that an M that equals it is not violated.
+    log_w = rounded(log_ratio_of(log_q, log_d, MODEL_IS_TARGET), WIDE)
+    valid = inside & is_valid(log_q, log_d, log_w, log_m)
+    return valid, log_w, log_w - rounded(log_m, WIDE)
+
+
+@triton.jit
+def store_outcome(
+    log_prob_ptr, log_ratio_ptr, summary_ptr, row, log_q, log_w, log_r, valid, accepted, ignored
+):
+    """Write what else is told of a row's decision."""
+    tl.store(log_prob_ptr + row, log_q)
+    tl.store(log_ratio_ptr + row, tl.where(valid, log_w, float("nan")))
+    r = tl.where(valid, tl.exp(log_r), 0.0)
+    store_summary(
+        summary_ptr + row.to(tl.int64) * SUMMARY,
+        accepted, valid & (log_r > 0.0), (valid | ignored) == 0, ignored, excess_of(r), r,
+    )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=["seed", "row_offset", "ignore_index"])
 def target_kernel(
     logits_ptr, inner, outer_stride, inner_stride, stride, V,
@@ -73,16 +109,8 @@ def target_kernel(
     inside = (target >= 0) & (target < V) & (ignored == 0)
     if HAS_TEMPERATURE:
         inside &= T > 0.0
-    if HAS_DENSITY:
-        value = tl.load(density_ptr + row.to(tl.int64) * density_stride).to(tl.float64)
-        log_d = natural_log(value, LOG_SPACE)
-    else:
-        log_d = tl.full([], log_density, tl.float64)
-    if HAS_M:
-        log_m = tl.load(M_ptr + row.to(tl.int64) * M_stride).to(tl.float64)
-        log_m = natural_log(log_m, LOG_SPACE)
-    else:
-        log_m = tl.full([], log_M, tl.float64)
+    log_d = log_of_row(density_ptr, density_stride, log_density, row, HAS_DENSITY, LOG_SPACE)
+    log_m = log_of_row(M_ptr, M_stride, log_M, row, HAS_M, LOG_SPACE)
     row_id = row_id_of(row_offset, row)
     z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
     # A row that is not decided is not read.
@@ -112,19 +140,13 @@ def target_kernel(
         )  # fmt: skip
         log_u = log_uniform(row_id, load_seed(seed_ptr, seed, HAS_SEED))
     log_q = log_prob_of(z, top, total, T)
-    # What is compared is what is returned, so that an M that equals it is not violated.
-    log_w = rounded(log_ratio_of(log_q, log_d, MODEL_IS_TARGET), WIDE)
-    valid = inside & is_valid(log_q, log_d, log_w, log_m)
-    log_r = log_w - rounded(log_m, WIDE)
+    valid, log_w, log_r = decision_of(log_q, log_d, log_m, inside, WIDE, MODEL_IS_TARGET)
     accepted = (valid & (log_r >= log_u) & (is_enough == 0)) | certain
     tl.store(mask_ptr + row, accepted)
     if HAS_OUTPUTS:
-        tl.store(log_prob_ptr + row, log_q)
-        tl.store(log_ratio_ptr + row, tl.where(valid, log_w, float("nan")))
-        r = tl.where(valid, tl.exp(log_r), 0.0)
-        store_summary(
-            summary_ptr + row.to(tl.int64) * SUMMARY,
-            accepted, valid & (log_r > 0.0), (valid | ignored) == 0, ignored, excess_of(r), r,
+        store_outcome(
+            log_prob_ptr, log_ratio_ptr, summary_ptr, row,
+            log_q, log_w, log_r, valid, accepted, ignored,
         )  # fmt: skip
     if HAS_TOTALS:
         totals_ptr += row.to(tl.int64) * 2

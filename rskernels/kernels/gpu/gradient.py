@@ -47,6 +47,17 @@ def log_prob_kernel(
     tl.store(log_prob_ptr + row, tl.where(ignored, 0.0, log_q))
 
 
+@triton.jit
+def row_weights(top, total, slope, scale, WIDE: tl.constexpr):
+    """Return (shift, weight, height): a row's gradient is -weight * 2**octaves, and there + height.
+
+    ``shift`` goes with ``top`` into :func:`octaves`. A row without a softmax has a shift of NaN.
+    """
+    log2_total = tl.log2(tl.where(total > 0.0, total, float("nan")))
+    shift, rest = fixed_shift(top, scale, log2_total, WIDE)
+    return shift, (slope * tl.exp2(rest)).to(WIDE), slope.to(WIDE)
+
+
 @triton.jit(do_not_specialize=["ignore_index"])
 def gradient_kernel(
     logits_ptr, inner, outer_stride, inner_stride, stride, V,
@@ -81,11 +92,9 @@ def gradient_kernel(
             tl.store(gradient_ptr + columns, zeros, mask=columns < V)
     else:
         row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
-        log2_total = tl.log2(tl.where(total > 0.0, total, float("nan")))
-        shift, rest = fixed_shift(top, exact_scale, log2_total, WIDE)
+        shift, weight, height = row_weights(top, total, slope, exact_scale, WIDE)
         column = tl.where((target >= 0) & (target < V), target, -1).to(tl.int32)
         wide_scale, wide_top = exact_scale.to(WIDE), top.to(WIDE)
-        weight, height = (slope * tl.exp2(rest)).to(WIDE), slope.to(WIDE)
         whole = first + (end - first) // PART * PART
         for start in range(first, whole, PART):
             for step in tl.static_range(STEPS):

@@ -279,10 +279,14 @@ def row_arguments(name, scalar: Scalar, log_space, unused):
 
 
 def _temperature_arguments(temperature, logits):
+    return temperature_arguments(temperature, logits.shape[:-1], logits)
+
+
+def temperature_arguments(temperature, shape, unused):
     """Return the kernels' arguments that describe the temperature of each row."""
-    tensor, (step,), number = row_scalar(temperature, logits.shape[:-1])
+    tensor, (step,), number = row_scalar(temperature, shape)
     return {
-        "temperature_ptr": logits if tensor is None else tensor,
+        "temperature_ptr": unused if tensor is None else tensor,
         "temperature_stride": step,
         "temperature": number,
         "HAS_TEMPERATURE": tensor is not None,

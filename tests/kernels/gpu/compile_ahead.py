@@ -203,8 +203,8 @@ def calls(dtype: str, target: str) -> Iterator[tuple[str, int, Callable[[], Any]
 
 def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]:
     """Return the resources of a compiled launch, and how wide it loads the logits."""
-    kernel, result, flags, log = launch
-    loads, facts = (_amd if target.backend == "hip" else _nvidia)(result, log)
+    kernel, result, flags, _ = launch
+    loads, facts = resources(launch, target)
     threads = result.metadata.num_warps * target.warp_size
     logits = _logits_a_trip(launch)
     needed = _bytes_a_trip(launch, logits, itemsize) / threads
@@ -223,6 +223,11 @@ def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]
         "is_fused": result.metadata.enable_fp_fusion,
         "flags": flags,
     }
+
+
+def resources(launch: Launch, target: GPUTarget) -> tuple[Counter[int], dict[str, int]]:
+    """Return how many loads there are of each width, and what registers the launch needs."""
+    return (_amd if target.backend == "hip" else _nvidia)(launch.result, launch.log)
 
 
 def _row_loops(launch: Launch, logits: int) -> list[tuple[Loop, int]]:
