@@ -223,7 +223,8 @@ def _check_temperature(
     logits: Tensor | LinearLogits, targets: Tensor | None, temperature: Tensor | float
 ) -> None:
     """Refuse a temperature whose gradient the log_prob would leave out."""
-    if type(temperature) is float or targets is None or isinstance(logits, LinearLogits):
+    if type(temperature) is float or targets is None:
         return
-    if is_recorded(logits):
+    parts = logits.tensors().values() if isinstance(logits, LinearLogits) else (logits,)
+    if any(map(is_recorded, parts)):
         refuse_gradient("log_prob", temperature)
