@@ -62,7 +62,7 @@ bench: $(READY) ## measure the CPU kernels and the envelope
 	$(BIN)/python -m benchmarks.envelope.run
 
 bench-linear: $(READY) ## measure decisions, losses and a training step from hidden states
-	$(BIN)/pip install --quiet '.[language]'
+	$(BIN)/python -m pip install --quiet -e '.[train,test,language]'
 	$(BIN)/python -m benchmarks.linear.run $(ARGS)
 
 # For instance make bench-base BASE=main ARGS=--quick.

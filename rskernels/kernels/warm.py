@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rskernels.kernels.layout import wide_dtype
+from rskernels.kernels.product import Product, Wanted
 from rskernels.law.decision import Law
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 DEVICES = ("cpu", "cuda")
 ROWS = {"cpu": (2,), "cuda": (2, 512)}  # of which a GPU shares out few otherwise than many
-V = 4096
+V, D = 4096, 64
 LAW = Law(0.1, 1.0, 1)
 
 
@@ -45,10 +47,20 @@ def _outcome(kernels: Any, logits: Tensor, targets: Tensor) -> None:
 
 
 def _gradient(kernels: Any, logits: Tensor, targets: Tensor) -> None:
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    upstream = torch.ones(targets.shape, dtype=wide, device=logits.device)
+    upstream = torch.ones(targets.shape, dtype=wide_dtype(logits), device=logits.device)
     totals = torch.ones((*targets.shape, 2), dtype=torch.float64, device=logits.device)
     kernels.target_log_prob_backward(upstream, logits, targets, totals, 1.0, -100)
+
+
+def _linear(kernels: Any, logits: Tensor, targets: Tensor) -> None:
+    weight = torch.zeros(V, D, dtype=logits.dtype, device=logits.device)
+    product = Product(logits[:, :D].contiguous(), weight, None, 1.0, 0.0, None)
+    kernels.linear.mask(product, targets, LAW, True)
+    kernels.linear.decide(product, targets, LAW)
+    _, totals = kernels.linear.target_log_prob(product, targets, 1.0, -100)
+    upstream = torch.ones(targets.shape, dtype=wide_dtype(logits), device=logits.device)
+    every = Wanted(hidden=True, weight=True)
+    kernels.linear.target_log_prob_backward(upstream, product, targets, totals, 1.0, -100, every)
 
 
 # What each form of a kernel is called as; the names are those of the command's options.
@@ -61,6 +73,7 @@ FORMS: dict[str, Callable[[Any, Tensor, Tensor], object]] = {
         logits, targets, 1.0, -100
     ),
     "gradient": _gradient,
+    "linear": _linear,
     "bernoulli": lambda kernels, logits, targets: kernels.bernoulli(
         logits[:, 0].contiguous(), 1.0, 1, 0, 0, False
     ),
@@ -119,10 +132,10 @@ def _backend(device: str) -> tuple[Any, Callable[[], set[Any]]]:
 def _prepare_teams() -> None:
     """Compile also what only large calls come to."""
     from rskernels.kernels.cpu.cache import made
-    from rskernels.kernels.cpu.team import on_team, team_call
+    from rskernels.kernels.cpu.team import team_call
 
     for kernel in made():
-        if kernel is not on_team:
+        if kernel.py_func.__code__.co_varnames[:2] == ("share", "arguments"):
             team_call(kernel)
 
 

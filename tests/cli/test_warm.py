@@ -98,6 +98,20 @@ for logits in (torch.randn(6, 700), torch.randn(700, 6).T, torch.randn(2, 3, 200
     leaf = logits.clone().requires_grad_()
     rskernels.target_log_prob(leaf, targets).sum().backward()
     rskernels.target_log_prob(leaf, targets, temperature=tenth).sum().backward()
+    parts = [torch.randn(*shape, 9), torch.randn(V, 9), torch.randn(V)]
+    for z in (
+        rskernels.LinearLogits(*parts),
+        rskernels.LinearLogits(
+            *(part.requires_grad_() for part in parts), scale=0.5, softcap=3.0,
+            lora=(torch.randn(2, 9), torch.randn(V, 2), 1.0),
+        ),
+    ):
+        rskernels.verify_mask(z, 0.1, 2.0, targets=targets, order=order, seed=1)
+        rskernels.accept_mask(z, tenth, 2.0, targets=targets, temperature=tenth)
+        seen = rskernels.accept(z, tenth.double(), M, targets=targets, seed=torch.tensor([1]))
+        if seen.log_prob.requires_grad:
+            seen.log_prob.sum().backward()
+            rskernels.target_log_prob(z, targets).sum().backward()
     for ratios in (logits[..., 0], logits[..., 0].double(), logits[..., 0].bfloat16()):
         rskernels.bernoulli_mask(ratios, M, seed=1)
         rskernels.bernoulli(ratios, M, seed=1)

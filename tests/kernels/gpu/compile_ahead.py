@@ -40,8 +40,8 @@ TARGETS = {
 }
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 EACH_LAYOUT = ("sm_90", "gfx942")  # what a layout compiles to differs by the warp's size only
-# From bfloat16 it differs in how a logit is widened.
-OF_FLOAT16 = ("mask", "lazy mask", "target_log_prob", "dense mask", "gradient")
+# Of float16, which is widened otherwise than bfloat16, and of float64 where not each layout is.
+OF_RARE = ("mask", "lazy mask", "target_log_prob", "dense mask", "gradient")
 MANY, FEW = FEW_ROWS, 3
 PART = LANES * STEPS
 EVEN, ODD = 2 * PART, 2 * PART + 1  # columns: whole vectors, and not
@@ -176,11 +176,12 @@ def layouts(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 def calls(dtype: str, target: str) -> Iterator[tuple[str, int, Callable[[], Any]]]:
     """Yield what is compiled for a dtype: a name, the columns, the call."""
     empty = partial(torch.empty, dtype=getattr(torch, dtype))
+    is_common = dtype in ("float32", "bfloat16") or (dtype == "float64" and target in EACH_LAYOUT)
     for name, call in of_logits(empty(MANY, EVEN)).items():
-        if dtype != "float16" or name in OF_FLOAT16:
+        if is_common or name in OF_RARE:
             yield name, EVEN, call
     few = of_logits(empty(FEW, EVEN))
-    if dtype != "float16":
+    if is_common:
         for name in ("mask", "lazy mask in order", "dense mask"):
             yield f"{name}, few rows", EVEN, few[name]
     if dtype in ("float32", "float64"):
