@@ -1,9 +1,11 @@
 """Python processes that know nothing of this one."""
 
 import ctypes
+import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from .package import FOLDER
 
@@ -32,3 +34,27 @@ def run_python(code, timeout=120, *, cwd=None, preexec_fn=None, **environment):
     )
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def run_for_each(script, targets, cache):
+    """Run a script that compiles for a target, two side by side; return what each printed as JSON.
+
+    ``cache`` is Triton's, so that nothing compiled before is taken for a success now.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(cache)
+
+    def run(target):
+        done = subprocess.run(
+            [sys.executable, script, target],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            encoding="utf-8",
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(targets, pool.map(run, targets), strict=True))

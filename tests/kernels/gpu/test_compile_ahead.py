@@ -3,16 +3,13 @@
 What is compiled is what the host code launches, see ``compile_ahead.py``.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
 import pytest
+
+from ...support.processes import run_for_each
 
 pytestmark = pytest.mark.process
 
@@ -28,24 +25,7 @@ OTHER_LOADS = 8  # a row's target, density, M, seed and the like
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """Return what each target's compiler made of every launch."""
-    # A cache of its own, so that nothing compiled before is taken for a success now.
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-
-    def run(target):
-        done = subprocess.run(
-            [sys.executable, SCRIPT, target],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            encoding="utf-8",
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(TARGETS, pool.map(run, TARGETS), strict=True))
+    return run_for_each(SCRIPT, TARGETS, tmp_path_factory.mktemp("triton"))
 
 
 @pytest.fixture(params=TARGETS)

@@ -3,16 +3,13 @@
 What is compiled is what the host code launches, see ``compile_linear.py``.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
 import pytest
+
+from ...support.processes import run_for_each
 
 pytestmark = pytest.mark.process
 
@@ -44,23 +41,7 @@ TENSOR_MEMORY = 512  # columns; of a launch that needs more, no code is left
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """Return what each target's compiler made of every launch."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-
-    def run(target):
-        done = subprocess.run(
-            [sys.executable, SCRIPT, target],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            encoding="utf-8",
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(PRODUCTS, pool.map(run, PRODUCTS), strict=True))
+    return run_for_each(SCRIPT, PRODUCTS, tmp_path_factory.mktemp("triton"))
 
 
 @pytest.fixture(params=PRODUCTS)
