@@ -46,15 +46,16 @@ def blocks_of(V: int, order: Tensor | None) -> Iterator[Block]:
     if order is not None:
         for place in order.tolist():
             start = place * ORDER_BLOCK
-            yield _block(start, min(ORDER_BLOCK, V - start))
+            yield block_of(start, min(ORDER_BLOCK, V - start))
         return
     start, width = 0, FIRST_BLOCK
     while start < V:
-        yield _block(start, min(width, V - start))
+        yield block_of(start, min(width, V - start))
         start, width = start + width, min(2 * width, WIDEST_BLOCK)
 
 
-def _block(start: int, width: int) -> Block:
+def block_of(start: int, width: int) -> Block:
+    """Return the block of so many columns from one on."""
     # What is missing in the last block comes from the one before.
     return Block(start, width, max(0, start + width - padded(width, COLUMNS)))
 
