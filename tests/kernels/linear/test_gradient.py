@@ -322,3 +322,21 @@ def test_int32_targets():
     upstream = torch.ones(9)
     want = backward(product, targets, upstream)
     assert same_bits(backward(product, targets.int(), upstream)[:2], want[:2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neither_threads_nor_other_rows_change_a_gradient(dtype):
+    product = draw_product(700, 40, 5000, dtype, "all")
+    targets, _ = draw_case(product)
+    upstream = draw_upstream(targets, dtype)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = backward(product, targets, upstream)
+    finally:
+        torch.set_num_threads(threads)
+    whole = backward(product, targets, upstream)
+    assert same_bits([alone.hidden, alone.weight], [whole.hidden, whole.weight])
+    some = slice(33, 58)
+    part = product._replace(hidden=product.hidden[some])
+    assert same_bits([backward(part, targets[some], upstream[some]).hidden], [whole.hidden[some]])
