@@ -31,7 +31,7 @@ class Whole(NamedTuple):
     totals: Tensor
     """float64 ``[N, 2]``: as of a part."""
     is_own: Tensor
-    """bool ``[N]``: whether the target is a column of any rank."""
+    """bool ``[N]``: whether the target is a column of one rank, and of no other."""
     seed: Tensor
     """int64 ``[1]``: that of the group's first rank."""
 
@@ -57,7 +57,8 @@ def combine(
     top = references.amax(0)
     scaled = torch.where(totals == 0.0, 0.0, totals * (references - top).exp()).sum(0)
     logit = logits.amin(0)
-    is_own = logit != torch.inf
+    # Ranks that were given other targets, or columns in common, would seem to agree.
+    is_own = (logits != torch.inf).sum(0) == 1
     log_prob = (logit - top - scaled.log()).clamp(max=0.0)
     return Whole(
         torch.where(is_own, log_prob, torch.nan),

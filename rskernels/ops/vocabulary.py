@@ -56,7 +56,7 @@ def _log_prob(
     Raises
     ------
     IndexError
-        If a CPU target is a column of no rank, and not ``ignore_index``.
+        If a CPU target is a column of no rank or of two, and not ``ignore_index``.
     """
     rows, product = targets.reshape(-1).long(), logits.product()
     columns, is_ignored = rows - logits.offset, rows == ignore_index
@@ -77,8 +77,8 @@ def _check_targets(targets: Tensor, is_known: Tensor, ignore_index: int) -> None
     if not bool(is_known.all()):
         row = int(is_known.logical_not().nonzero()[0])
         raise IndexError(
-            f"targets must be columns of a rank of the group or ignore_index ({ignore_index}), "
-            f"got {targets[row].item()} in row {row}"
+            f"targets must be columns of one rank of the group or ignore_index ({ignore_index}), "
+            f"and the same on every rank, got {targets[row].item()} in row {row}"
         )
 
 
