@@ -204,11 +204,12 @@ class LinearLogits:
         if self.group is not None:
             raise ValueError("group is given beside a DTensor, whose mesh says which ranks it has")
         parts, group, offset = held(self.tensors())
-        own = {name: parts.get(name) for name in ("hidden", "weight", "bias")}
+        for name in {"hidden", "weight", "bias"} & parts.keys():
+            object.__setattr__(self, name, parts[name])
         if self.lora is not None:
-            own["lora"] = (parts["A"], parts["B"], self.lora[2])
-        for name, value in {**own, "group": group, "offset": offset}.items():
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, "lora", (parts["A"], parts["B"], self.lora[2]))
+        object.__setattr__(self, "group", group)
+        object.__setattr__(self, "offset", offset)
 
 
 def is_cut(logits: object) -> TypeGuard[LinearLogits]:
