@@ -54,8 +54,7 @@ def combine(
     sent = torch.cat([reference, total, logit, seed.reshape(1).view(torch.float64)])
     gathered = all_gather(sent, len(sent), group).to(sent.device)
     references, totals, logits = gathered[:, : 3 * N].view(len(gathered), 3, N).unbind(1)
-    top = references.amax(0)
-    scaled = torch.where(totals == 0.0, 0.0, totals * (references - top).exp()).sum(0)
+    top, scaled = _total(references, totals)
     logit = logits.amin(0)
     # Ranks that were given other targets, or columns in common, would seem to agree.
     is_own = (logits != torch.inf).sum(0) == 1
@@ -66,3 +65,9 @@ def combine(
         is_own,
         gathered[0, -1:].view(torch.int64),
     )
+
+
+def _total(references: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest reference of ``[ranks, N]``, and the sum of totals in terms of it."""
+    top = references.amax(0)
+    return top, torch.where(totals == 0.0, 0.0, totals * (references - top).exp()).sum(0)
