@@ -18,6 +18,7 @@ LINEAR = [
         rate,
         reference={LOGITS: in_reference.without_a_block},
         cpu={f"{BLOCKS}.blocks_of": in_cpu.without_a_block},
+        nightly=("cpu",),
     ),
     Fault(
         "other rows are packed than are left",
