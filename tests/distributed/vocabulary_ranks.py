@@ -172,6 +172,13 @@ def check_errors():
     order = rskernels.ColumnOrder(torch.arange(1), end - begin)
     with pytest.raises(ValueError, match="read to their end"):
         rskernels.verify_mask(part, density, 2.0, targets=targets, order=order)
+    for call in (
+        lambda: rskernels.accept_mask(part, density, 2.0, targets=targets),
+        lambda: rskernels.verify(part, density, 2.0, targets=targets).log_prob,
+        lambda: rskernels.target_log_prob(part, targets),
+    ):
+        with pytest.raises(Exception, match=r"cannot trace .*LinearLogits with a group; call it"):
+            torch.compile(call, fullgraph=True, backend="eager")()
     # Ranks that have columns in common, or other targets, do not agree by chance.
     targets[4] = 0
     twice = LinearLogits(hidden, parts["weight"], group=dist.group.WORLD, offset=0)
