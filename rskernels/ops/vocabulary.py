@@ -19,7 +19,10 @@ def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
     refuse_in_graph("a decision about LinearLogits with a group")
     _, targets, law, *reading = call.arguments
     if reading and reading[1] is not None:
-        raise ValueError("order is given, but LinearLogits with a group are read to their end")
+        raise ValueError(
+            "order is given, but LinearLogits with a group, or a weight that is a DTensor, are read "
+            "to their end; leave it out"
+        )
     seed = law.seed
     if not isinstance(seed, Tensor):
         seed = torch.tensor([seed], dtype=torch.int64, device=targets.device)

@@ -170,7 +170,7 @@ def check_errors():
     with pytest.raises(IndexError, match=f"got {V} in row 4"):
         rskernels.accept_mask(part, density, 2.0, targets=targets)
     order = rskernels.ColumnOrder(torch.arange(1), end - begin)
-    with pytest.raises(ValueError, match="read to their end"):
+    with pytest.raises(ValueError, match="read to their end; leave it out"):
         rskernels.verify_mask(part, density, 2.0, targets=targets, order=order)
     for call in (
         lambda: rskernels.accept_mask(part, density, 2.0, targets=targets),
