@@ -17,7 +17,8 @@ Compiled as `rskernels/kernels/gpu/linear/launch.py` launches them, for a vocabu
 is 4,096 but 4,112 where there is an order or a gradient at temperatures, and 4,100 where it says
 narrow. Each cell: registers a thread · bytes of registers spilled (on gfx942: registers spilled)
 · bytes of shared memory a program · instructions that multiply tiles on tensor cores, as they
-stand in the code (a loop runs them many times)."""
+stand in the code (a loop runs them many times). Of a kernel that a call launches in several
+forms, the one with most registers."""
 
 BOUND = """\
 In bfloat16, of one full pass (`verify`, `target_log_prob`), by datasheets: 989 TFLOPS of dense
@@ -192,7 +193,7 @@ def launch_tables(targets: dict[str, list[dict[str, Any]]]) -> list[str]:
     most, spilled = max(each["registers"] for each in others), sum(o["spills"] for o in others)
     names = ", ".join(sorted({each["kernel"] for each in others}))
     parts.append(
-        f"The launches that multiply nothing ({names}) take at most {most} registers, and "
+        f"The launches that multiply nothing ({names})\ntake at most {most} registers, and "
         f"{'spill none' if spilled == 0 else f'spill {spilled} in all'}."
     )
     return parts

@@ -125,4 +125,4 @@ def test_the_launches_of_products_show_their_instructions():
     }
     text = "\n".join(linear.launch_tables(targets))
     assert "| sums | mask | 220 · 0 · 64 · 4 wgmma | 90 · 0 · 64 · none |" in text
-    assert "multiply nothing (look, pack) take at most 40 registers, and spill none." in text
+    assert "multiply nothing (look, pack)\ntake at most 40 registers, and spill none." in text

@@ -20,7 +20,7 @@ def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
     _, targets, law, *reading = call.arguments
     if reading and reading[1] is not None:
         raise ValueError(
-            "order is given, but LinearLogits with a group, or a weight that is a DTensor, are read "
+            "order is given, but LinearLogits with a group, or with a DTensor as weight, are read "
             "to their end; leave it out"
         )
     seed = law.seed
