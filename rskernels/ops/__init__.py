@@ -13,7 +13,7 @@ from rskernels.ops.columns import ColumnOrder
 from rskernels.ops.decide import accept, accept_mask, verify, verify_mask
 from rskernels.ops.linear import LinearLogits
 from rskernels.ops.log_prob import target_log_prob
-from rskernels.ops.mean import accepted_mean
+from rskernels.ops.mean import accepted_mean, masked_mean
 from rskernels.ops.ratios import bernoulli, bernoulli_mask
 from rskernels.ops.sequences import SequenceAcceptance, accept_prefix, accept_sequences
 
@@ -29,6 +29,7 @@ __all__ = [
     "accepted_mean",
     "bernoulli",
     "bernoulli_mask",
+    "masked_mean",
     "target_log_prob",
     "verify",
     "verify_mask",

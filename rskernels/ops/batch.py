@@ -15,6 +15,7 @@ from rskernels.ops.arguments import (
     INDEX_DTYPES,
     check_floating,
     check_strided,
+    mask_of,
     may_be_odd,
     refuse_odd,
 )
@@ -69,11 +70,11 @@ def batch_of(
         if cu_seqlens is not None:
             raise ValueError("cu_seqlens is for packed log ratios [N], got it with a list")
         return _of_list(log_ratio, mask)
+    if not isinstance(log_ratio, Tensor):
+        raise TypeError(f"log_ratio must be {LAYOUTS}, got {type(log_ratio).__name__}")
     check_floating("log_ratio", log_ratio)
-    assert isinstance(log_ratio, Tensor)
     if mask is not None:
-        _check_mask("mask", mask, log_ratio)
-        assert isinstance(mask, Tensor)
+        mask = mask_of("mask", mask, log_ratio)
     if cu_seqlens is None:
         if log_ratio.dim() != 2:
             raise ValueError(f"log_ratio must be {LAYOUTS}, got shape {list(log_ratio.shape)}")
@@ -97,7 +98,7 @@ def _of_list(log_ratio: Sequence[Tensor], mask: Tensor | Sequence[Tensor] | None
                 f"log_ratio[{at}] is on {values.device}, log_ratio[0] on {log_ratio[0].device}"
             )
         if mask is not None:
-            _check_mask(f"mask[{at}]", mask[at], values)
+            mask_of(f"mask[{at}]", mask[at], values)
     sizes = [values.shape[0] for values in log_ratio]
     device = log_ratio[0].device if log_ratio else CPU
     joined = torch.cat(list(log_ratio)) if log_ratio else torch.empty(0, device=device)
@@ -106,21 +107,6 @@ def _of_list(log_ratio: Sequence[Tensor], mask: Tensor | Sequence[Tensor] | None
     # It waits for no device, which a copy that blocks would.
     starts = starts.to(device, non_blocking=True)
     return Batch(joined, flags, starts, len(sizes), sizes)
-
-
-def _check_mask(name: str, mask: object, log_ratio: Tensor) -> None:
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"{name} must be a bool tensor, got {type(mask).__name__}")
-    if mask.dtype != torch.bool:
-        raise TypeError(f"{name} must be bool, got {mask.dtype}")
-    check_strided(name, mask)
-    if mask.shape != log_ratio.shape:
-        raise ValueError(
-            f"{name} must have the shape of the log ratios, {list(log_ratio.shape)}, got "
-            f"{list(mask.shape)}"
-        )
-    if mask.device != log_ratio.device:
-        raise ValueError(f"{name} is on {mask.device}, the log ratios on {log_ratio.device}")
 
 
 def _check_starts(cu_seqlens: Tensor, log_ratio: Tensor) -> None:

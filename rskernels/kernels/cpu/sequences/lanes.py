@@ -1,4 +1,4 @@
-"""Numba intrinsics of sixteen lanes for tokens that a mask names: flags, and lanes moved together."""
+"""Numba intrinsics for tokens that a mask names: flags of sixteen, and lanes moved together."""
 
 from llvmlite import ir
 from numba import types

@@ -14,7 +14,7 @@ from rskernels.kernels.cpu.sequences.loops import (
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import wide_dtype
 from rskernels.kernels.sequences import of_sequences, starts_are_sound
-from rskernels.law.sequences import STATISTICS, DecidedSequences
+from rskernels.law.sequences import DecidedSequences, codes_of
 
 UNIT_TOKENS = 1 << 15  # tokens of a unit, the grain of threads, of sequences of the mean length
 TOKEN_WORK, PREFIX_WORK = 4, 32  # logits that a token costs
@@ -38,7 +38,7 @@ def decide_sequences(
     B, count = rows[2], log_ratio.numel()
     summed = torch.empty(B, dtype=torch.float64, device="cpu")
     lengths = torch.empty(B, dtype=torch.int64, device="cpu")
-    code, outputs = STATISTICS.index(statistic), (summed.data_ptr(), lengths.data_ptr())
+    code, outputs = codes_of(statistic), (summed.data_ptr(), lengths.data_ptr())
     run_units(reduce_sequences, rows, count * TOKEN_WORK, tokens, places, code, outputs)
     decided = decide_ratios(summed, M, seed, row_offset, stream, log_space)
     token_mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")

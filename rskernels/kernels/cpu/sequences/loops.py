@@ -48,7 +48,7 @@ from rskernels.kernels.cpu.simd.vectors import (
 from rskernels.kernels.cpu.threads import next_share
 from rskernels.law.numbers import LOG2_E
 from rskernels.law.philox import TRAILING
-from rskernels.law.sequences import MAX, MEAN, MEAN_K2, MEAN_K3, SUM, SUM_K2
+from rskernels.law.sequences import K2, K3, LOG_RATIO, MAX, MEAN
 from rskernels.law.streams import Stream
 
 EVERY = (1 << LANES) - 1  # the bits of a mask that is set in all lanes
@@ -98,11 +98,11 @@ def whole_at(tokens, at):
 
 
 @inner
-def terms_of(values, statistic):
+def terms_of(values, term):
     """Return what tokens add to a statistic, before its sign."""
-    if statistic == MEAN_K2 or statistic == SUM_K2:
+    if term == K2:
         return values * values * splat(0.5)
-    if statistic == MEAN_K3:
+    if term == K3:
         octaves = values * splat(LOG2_E)
         r = select(octaves < splat(MOST_OCTAVES), exp2(octaves), splat(np.inf))
         k3 = r - splat(1.0) - values
@@ -114,13 +114,14 @@ def terms_of(values, statistic):
 @inner
 def take(total, bad, values, inside, statistic):
     """Return the lanes' totals and which of them have met an invalid token, with more tokens."""
-    if statistic == SUM or statistic == MEAN:
+    over, term = statistic
+    if over != MAX and term == LOG_RATIO:
         # What is invalid makes the sum NaN or +inf.
         return total + select(inside, values, splat(0.0)), bad
     bad = bad | without(inside, values < splat(np.inf))
-    if statistic == MAX:
+    if over == MAX:
         return maximum(select(inside, values, splat(-np.inf)), total), bad
-    return total + select(inside, terms_of(values, statistic), splat(0.0)), bad
+    return total + select(inside, terms_of(values, term), splat(0.0)), bad
 
 
 @inner
@@ -144,12 +145,13 @@ def result_of(total, bad, length, statistic):
     """Return the statistic of a sequence: NaN where it is empty or has an invalid token."""
     if length == 0 or bits_of(bad) != 0:
         return np.nan
-    if statistic == MAX:
+    over, term = statistic
+    if over == MAX:
         return reduce_max(total)
     value = reduce_add(total)
-    if statistic == MEAN or statistic == MEAN_K2 or statistic == MEAN_K3:
+    if over == MEAN:
         value = value / length
-    if statistic == MEAN_K2 or statistic == MEAN_K3 or statistic == SUM_K2:
+    if term != LOG_RATIO:
         value = 0.0 - value
     return value
 
@@ -167,7 +169,7 @@ def reduce_sequences(share, arguments):
     while begin < units:
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
             start, end = ends_of(places, n)
-            total = splat(-np.inf) if statistic == MAX else splat(0.0)
+            total = splat(-np.inf) if statistic[0] == MAX else splat(0.0)
             bad = first_lanes(0)
             length = 0
             whole_end = end - (end - start) % LANES

@@ -14,7 +14,7 @@ from rskernels.kernels.gpu.sequences.programs import (
 )
 from rskernels.kernels.layout import row_scalar, wide_dtype
 from rskernels.kernels.sequences import of_sequences, starts_are_sound
-from rskernels.law.sequences import STATISTICS, DecidedSequences
+from rskernels.law.sequences import DecidedSequences, codes_of
 
 LANES = 256  # sums that a sequence's tokens are added to in turns
 BLOCK = 1024
@@ -35,7 +35,7 @@ def decide_sequences(
     """Accept each sequence where its statistic - log M >= log u of its id."""
     flags = None if mask is None else mask.contiguous()
     values, given, B, places, is_sound = _laid_out(log_ratio, flags, cu_seqlens)
-    device = log_ratio.device
+    device, (over, term) = log_ratio.device, codes_of(statistic)
     summed = torch.empty(B, dtype=torch.float64, device=device)
     lengths = torch.empty(B, dtype=torch.int64, device=device) if given is None else given
     # Where starts are not sound, no program writes.
@@ -45,7 +45,7 @@ def decide_sequences(
             reduce_kernel[(B,)](
                 log_ratio_ptr=values, **places, lengths_ptr=lengths, result_ptr=summed,
                 LANES=LANES, HAS_LENGTHS=given is not None,
-                STATISTIC=STATISTICS.index(statistic),
+                OVER=over, TERM=term,
                 # Fused, a product's rounding would depend on what else a kernel does with it.
                 enable_fp_fusion=False,
             )  # fmt: skip

@@ -18,10 +18,9 @@ from rskernels.kernels.gpu.law import (
 )
 from rskernels.law import sequences
 
-SUM, MEAN, MAX = (tl.constexpr(code) for code in (sequences.SUM, sequences.MEAN, sequences.MAX))
-MEAN_K2, MEAN_K3, SUM_K2 = (
-    tl.constexpr(code) for code in (sequences.MEAN_K2, sequences.MEAN_K3, sequences.SUM_K2)
-)
+MEAN, MAX = tl.constexpr(sequences.MEAN), tl.constexpr(sequences.MAX)
+K2, K3 = tl.constexpr(sequences.K2), tl.constexpr(sequences.K3)
+LOG_RATIO = tl.constexpr(sequences.LOG_RATIO)
 
 
 @triton.jit
@@ -56,11 +55,11 @@ def pack_kernel(
 
 
 @triton.jit
-def terms_of(values, STATISTIC: tl.constexpr):
+def terms_of(values, TERM: tl.constexpr):
     """Return what tokens add to a statistic, before its sign."""
-    if STATISTIC == MEAN_K2 or STATISTIC == SUM_K2:
+    if TERM == K2:
         return values * values * 0.5
-    elif STATISTIC == MEAN_K3:
+    elif TERM == K3:
         # Rounded, it may be below 0, which no divergence is.
         k3 = tl.exp(values) - 1.0 - values
         return tl.where(k3 > 0.0, k3, 0.0)
@@ -74,7 +73,7 @@ def reduce_kernel(
     starts_ptr, T,
     lengths_ptr, result_ptr,  # [B]
     LANES: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    STATISTIC: tl.constexpr,
+    OVER: tl.constexpr, TERM: tl.constexpr,
 ):  # fmt: skip
     """Write what the tokens of a sequence amount to: NaN where it is empty or has an invalid one.
 
@@ -84,7 +83,7 @@ def reduce_kernel(
     start, end = ends_of(starts_ptr, T.to(tl.int64), program, HAS_STARTS)
     if HAS_LENGTHS:
         end = start + tl.load(lengths_ptr + program)
-    IS_MAX: tl.constexpr = STATISTIC == MAX
+    IS_MAX: tl.constexpr = OVER == MAX
     absent: tl.constexpr = float("-inf") if IS_MAX else 0.0
     total = tl.full([LANES], absent, tl.float64)
     bad = tl.zeros([LANES], tl.int32)
@@ -93,16 +92,16 @@ def reduce_kernel(
         inside = places < end
         values = tl.load(log_ratio_ptr + places, mask=inside, other=0.0).to(tl.float64)
         bad |= (inside & ((values < float("inf")) == 0)).to(tl.int32)
-        term = tl.where(inside, terms_of(values, STATISTIC), absent)
+        term = tl.where(inside, terms_of(values, TERM), absent)
         if IS_MAX:
             total = tl.where(term > total, term, total)
         else:
             total += term
     length = end - start
     result = tl.max(total, 0) if IS_MAX else tl.sum(total, 0)
-    if STATISTIC == MEAN or STATISTIC == MEAN_K2 or STATISTIC == MEAN_K3:
+    if OVER == MEAN:
         result = result / tl.where(length > 0, length, 1).to(tl.float64)
-    if STATISTIC == MEAN_K2 or STATISTIC == MEAN_K3 or STATISTIC == SUM_K2:
+    if TERM != LOG_RATIO:
         result = 0.0 - result
     is_undefined = (length <= 0) | (tl.max(bad, 0) > 0)
     tl.store(result_ptr + program, tl.where(is_undefined, float("nan"), result))
