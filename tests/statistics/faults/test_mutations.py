@@ -12,9 +12,10 @@ from . import in_reference
 from .decision_faults import DECISION
 from .fault import NONE
 from .mutants import plant
+from .sequence_faults import SEQUENCES
 from .uniform_faults import ROWS, UNIFORM_LAW
 
-FAULTS = [*UNIFORM_LAW, *ROWS, *DECISION]
+FAULTS = [*UNIFORM_LAW, *ROWS, *DECISION, *SEQUENCES]
 BACKENDS = ("reference", "cpu", "gpu")
 PLANTED = [(fault, backend) for fault in FAULTS for backend in BACKENDS if getattr(fault, backend)]
 CHECKS = {  # of the unchanged copy, by backend and whether they are for the nightly run only
