@@ -254,7 +254,7 @@ class Tails:
         order = ratio.argsort(descending=True)
         order = order.take(ids.take(order).argsort(stable=True))
         ratio, ids = ratio.take(order), ids.take(order)
-        first = torch.searchsorted(ids, torch.arange(self._groups + 1, device=ids.device))
+        first = torch.searchsorted(ids, torch.arange(self._groups + 2, device=ids.device))
         rank = torch.arange(len(ids), device=ids.device) - first.take(ids)
         size = self._groups * self._capacity
         # What is not kept goes to one place past the end.

@@ -193,7 +193,8 @@ class Envelope(EnvelopeDecisions):
             if stays_on_device(ratios) and options.on_violation != "raise":
                 store.add_on_device(device_batch(ratios, groups, accepted, ignored))
                 return weights
-            ratios, groups, accepted = not_ignored(ignored, ratios, groups, accepted)
+            if ignored is not None:
+                ratios, groups, accepted = not_ignored(ignored, ratios, groups, accepted)
             rows = row_memory(ratios, groups, options.groups)
             # Whatever raises does so before anything has been taken in.
             mask = None if accepted is None else accepted_mask(accepted)
