@@ -9,9 +9,11 @@ queries.
 # Whoever calls an operator needs all that registers for it.
 from rskernels._torch import autograd, devices, fakes, transforms, vocabulary
 from rskernels._torch.operations import (
+    ACCEPT_PREFIX,
     BERNOULLI,
     DECIDE,
     DECIDE_RATIOS,
+    DECIDE_SEQUENCES,
     MASK,
     Call,
     DecisionOperation,
@@ -23,9 +25,11 @@ from rskernels._torch.operations import (
 )
 
 __all__ = [
+    "ACCEPT_PREFIX",
     "BERNOULLI",
     "DECIDE",
     "DECIDE_RATIOS",
+    "DECIDE_SEQUENCES",
     "MASK",
     "Call",
     "DecisionOperation",

@@ -185,7 +185,7 @@ def _linear_gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
 for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
     for _name in ("mask", "decide", "decide_with_totals"):
         LIBRARY.impl(_name, _decision_kernel(_name, _kernels), _device)
-    for _name in ("bernoulli", "decide_ratios"):
+    for _name in ("bernoulli", "decide_ratios", "decide_sequences", "accept_prefix"):
         LIBRARY.impl(_name, _ratio_kernel(_name, _kernels), _device)
     LIBRARY.impl("target_log_prob", _log_prob_kernel("target_log_prob", _kernels), _device)
     for _name, _make in (

@@ -10,6 +10,7 @@ from torch import Tensor
 from rskernels._torch.schemas import LIBRARY, SCHEMAS
 from rskernels.kernels.layout import wide_dtype
 
+CU_SEQLENS = [field.name for field in SCHEMAS["accept_prefix"].fields].index("cu_seqlens")
 TARGETS = [field.name for field in SCHEMAS["linear_mask"].fields].index("targets")
 
 
@@ -60,6 +61,21 @@ def _(log_ratio: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return mask, log_w, counts, excess
 
 
+@torch.library.register_fake("rskernels::decide_sequences", lib=LIBRARY)
+def _(log_ratio: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    B = _sequences(log_ratio, *rest)
+    mask, _, _, counts, excess = _decided(log_ratio, B)
+    token_mask = log_ratio.new_empty(log_ratio.shape, dtype=torch.bool)
+    statistic = log_ratio.new_empty(B, dtype=torch.float64)
+    lengths = log_ratio.new_empty(B, dtype=torch.int64)
+    return mask, token_mask, statistic, lengths, counts, excess, lengths.new_empty(2)
+
+
+@torch.library.register_fake("rskernels::accept_prefix", lib=LIBRARY)
+def _(log_ratio: Tensor, *rest: Any) -> Tensor:
+    return log_ratio.new_empty(_sequences(log_ratio, *rest), dtype=torch.int64)
+
+
 @torch.library.register_fake("rskernels::target_log_prob", lib=LIBRARY)
 def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return _log_prob(logits, logits.shape[:-1])
@@ -75,6 +91,11 @@ def _(upstream: Tensor, *fields: Any) -> list[Tensor]:
     *product, _, _, wanted = fields[: TARGETS + 3]
     parts = (*product[:3], *product[5:7])
     return [part.new_empty(part.shape) for part, wants in zip(parts, wanted, strict=True) if wants]
+
+
+def _sequences(log_ratio: Tensor, *rest: Any) -> torch.Size:
+    cu_seqlens = rest[CU_SEQLENS - 1]
+    return torch.Size((log_ratio.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1,))
 
 
 def _log_prob(values: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,7 @@ _RATIOS = (
     Field("int", "stream"),
     Field("bool", "log_space"),
 )
+_SEQUENCES = (*_RATIOS, Field("Tensor?", "mask"), Field("Tensor?", "cu_seqlens"))
 _TARGETS = (Field("Tensor", "logits"), Field("Tensor", "targets"))
 _SOFTMAX = (
     Field("Tensor?", "temperature", None),
@@ -108,6 +109,11 @@ SCHEMAS = {
     "linear_target_log_prob_backward": Schema(_LINEAR_GRADIENT, "Tensor[]"),
     "bernoulli": Schema(_RATIOS, "Tensor"),
     "decide_ratios": Schema(_RATIOS, "(Tensor, Tensor, Tensor, Tensor)"),
+    "decide_sequences": Schema(
+        (*_SEQUENCES, Field("str", "statistic")),
+        "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    ),
+    "accept_prefix": Schema(_SEQUENCES, "Tensor"),
     "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),
     "target_log_prob_backward": Schema(_GRADIENT, "Tensor"),
 }

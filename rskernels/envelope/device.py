@@ -32,9 +32,10 @@ class DeviceBatch(NamedTuple):
     log_ratio: Tensor  # floating [N]
     ids: Tensor | None  # int64 [N]; None: all of group 0
     accepted: Tensor | None  # bool [N]
+    ignored: Tensor | None = None  # bool [N]
 
 
-def device_batch(log_ratio: Tensor, groups: Any, accepted: Any) -> DeviceBatch:
+def device_batch(log_ratio: Tensor, groups: Any, accepted: Any, ignored: Any) -> DeviceBatch:
     """Return rows that `check_rows` let pass as flat tensors of the device of `log_ratio`."""
 
     def flat(values: Any) -> Tensor | None:
@@ -42,7 +43,10 @@ def device_batch(log_ratio: Tensor, groups: Any, accepted: Any) -> DeviceBatch:
 
     ids = flat(groups)
     return DeviceBatch(
-        log_ratio.detach().reshape(-1), None if ids is None else ids.long(), flat(accepted)
+        log_ratio.detach().reshape(-1),
+        None if ids is None else ids.long(),
+        flat(accepted),
+        flat(ignored),
     )
 
 
@@ -83,12 +87,16 @@ class Queue(Waiting):
         left_out = 0
         batches, self._batches = self._batches, []
         for batch in batches:
-            log_ratio, ids, accepted = (x if x is None else x.cpu() for x in batch)
+            log_ratio, ids, accepted, ignored = (x if x is None else x.cpu() for x in batch)
+            kept = None if ignored is None else ~ignored
             if ids is not None:
                 inside = (ids >= 0) & (ids < self._groups)
-                left_out += int((~inside).sum())
+                outside = ~inside if kept is None else kept & ~inside
+                left_out += int(outside.sum())
+                kept = inside if kept is None else kept & inside
+            if kept is not None:
                 log_ratio, ids, accepted = (
-                    x if x is None else x[inside] for x in (log_ratio, ids, accepted)
+                    x if x is None else x[kept] for x in (log_ratio, ids, accepted)
                 )
             rows = row_memory(log_ratio, ids, self._groups)
             core.update(rows.batch, torch.get_num_threads())
@@ -100,8 +108,9 @@ class Queue(Waiting):
 class DeviceTally(Waiting):
     """Counts, sums and largest ratios of the groups as tensors, for the policies of `RUNNING`.
 
-    Every column has an entry more than there are groups: it takes the rows of no group, since an
-    id cannot be checked without waiting. Sums are in the units of the C++ core.
+    Every column has two entries more than there are groups: one takes the rows of no group, since
+    an id cannot be checked without waiting, and the last those that are ignored. Sums are in the
+    units of the C++ core.
 
     Parameters
     ----------
@@ -124,25 +133,27 @@ class DeviceTally(Waiting):
         self._groups = options.groups
 
         def column(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.full((options.groups + 1,), value, dtype=dtype, device=device)
+            return torch.full((options.groups + 2,), value, dtype=dtype, device=device)
 
         self._counts = {name: column(0, torch.int64) for name in COUNTS}
         self._sums = {name: column(0.0) for name in SUMS}
         self._top = column(-math.inf)
-        nowhere = log_M.new_full((1,), math.nan)
+        nowhere = log_M.new_full((2,), math.nan)
         self._log_M = torch.cat((log_M, nowhere)).to(device, non_blocking=True)
         self._tails = Tails(options.groups, *empty.tail_capacities(), device)
 
     @property
     def log_M(self) -> Tensor:
         """Log M with all rows so far, float64 ``[groups]``."""
-        return self._log_M[:-1]
+        return self._log_M[:-2]
 
     def update(self, batch: DeviceBatch) -> None:
         """Add rows to the tensors, and to M where the policy learns."""
-        log_ratio, ids, accepted = batch
+        log_ratio, ids, accepted, ignored = batch
         if ids is not None:
             ids = torch.where((ids >= 0) & (ids < self._groups), ids, self._groups)
+        if ignored is not None:
+            ids = torch.where(ignored, self._groups + 1, 0 if ids is None else ids)
         log_ratio = log_ratio.double()
         valid = log_ratio < math.inf
         log_M = _take(self._log_M, ids)
@@ -180,12 +191,12 @@ class DeviceTally(Waiting):
     def take_in(self, core: _core.Envelope) -> int:
         """Merge the tensors into the core."""
         columns = {
-            name: values[:-1].cpu().numpy() for name, values in (self._counts | self._sums).items()
+            name: values[:-2].cpu().numpy() for name, values in (self._counts | self._sums).items()
         }
-        columns["max_log_ratio"] = self._top[:-1].cpu().numpy()
+        columns["max_log_ratio"] = self._top[:-2].cpu().numpy()
         self._empty.restore(columns | self._tails.columns())
         core.merge(self._empty)
-        return int(self._counts["seen"][-1])
+        return int(self._counts["seen"][-2])
 
     def _raise(self, ratio: Tensor, ids: Tensor | None) -> Tensor:
         """Take the ratios into the maxima, bring the sums to their units; return the exponents."""
@@ -243,7 +254,7 @@ class Tails:
         order = ratio.argsort(descending=True)
         order = order.take(ids.take(order).argsort(stable=True))
         ratio, ids = ratio.take(order), ids.take(order)
-        first = torch.searchsorted(ids, torch.arange(self._groups + 1, device=ids.device))
+        first = torch.searchsorted(ids, torch.arange(self._groups + 2, device=ids.device))
         rank = torch.arange(len(ids), device=ids.device) - first.take(ids)
         size = self._groups * self._capacity
         # What is not kept goes to one place past the end.

@@ -11,6 +11,7 @@ from torch import Tensor
 from rskernels import _core
 from rskernels._torch.fast_path import refuse_in_graph
 from rskernels.envelope.control import control_weights
+from rskernels.envelope.decisions import EnvelopeDecisions
 from rskernels.envelope.device import device_batch, stays_on_device
 from rskernels.envelope.options import Options
 from rskernels.envelope.policies import make_policy, parse_spec
@@ -21,22 +22,25 @@ from rskernels.envelope.rows import (
     as_tensor,
     check_ids,
     check_rows,
+    not_ignored,
     row_memory,
 )
-from rskernels.envelope.state import EnvelopeState
 from rskernels.envelope.thinning import thin
 from rskernels.law.numbers import FLOAT64_ROUNDING
+from rskernels.ops import SequenceAcceptance
 from rskernels.ops.arguments import check_floating
 
 Self = TypeVar("Self", bound="Envelope")
 
 
-class Envelope(EnvelopeState):
+class Envelope(EnvelopeDecisions):
     """The envelope constant M of one or more groups, learnt from the log ratios seen so far.
 
-    Decide a batch with :meth:`M` or :meth:`log_M`, and :meth:`update` with its ratios afterwards:
-    an M that has seen the rows it decides biases what is accepted. For the first batch take M from
-    :func:`estimate_M`, or update with rows that are not decided, a pilot. A row whose ratio w = p/q
+    :meth:`accept`, :meth:`verify`, :meth:`bernoulli` and :meth:`accept_sequences` decide a batch by
+    the M of earlier ones and learn from it afterwards: an M that has seen the rows it decides
+    biases what is accepted. Or take :meth:`M` or :meth:`log_M`, and :meth:`update` with the ratios.
+    The first batch is a pilot, of which nothing is accepted, unless :meth:`update` has been given
+    one, or M is "fixed". A row whose ratio w = p/q
     is above the M in force is a violation; :meth:`report` says what violations cost.
 
     How M follows from the ratios is the policy; ``rskernels.envelope.policies`` has a class for
@@ -125,58 +129,34 @@ class Envelope(EnvelopeState):
         parameter = {**({} if half_life is None else {"half_life": half_life}), **parameter}
         return cls(policy, groups=groups, on_violation=on_violation, **parameter)
 
-    @property
-    def policy(self) -> str:
-        """How M follows from the ratios, without the parameter."""
-        return self._options.policy.name
-
-    @property
-    def level(self) -> float | None:
-        """The quantile's level; None for other policies."""
-        return self._options.policy.numbers.get("level")
-
-    @property
-    def groups(self) -> int:
-        """Number of groups."""
-        return self._options.groups
-
-    @property
-    def half_life(self) -> float | None:
-        """In valid samples; None if nothing is forgotten."""
-        return self._options.policy.numbers.get("half_life")
-
-    @property
-    def on_violation(self) -> str:
-        """What rows above M lead to."""
-        return self._options.on_violation
-
-    @property
-    def _options(self) -> Options:
-        return self._store.options
-
     def update(
         self,
-        log_ratio: ArrayLike,
+        log_ratio: ArrayLike | SequenceAcceptance,
         groups: ArrayLike | None = None,
         *,
         accepted: ArrayLike | None = None,
+        ignored: ArrayLike | None = None,
     ) -> Tensor | None:
         """Take in the log ratios ``log p - log q`` of a batch that has been decided.
 
         Parameters
         ----------
-        log_ratio : Tensor or array
+        log_ratio : Tensor, array or SequenceAcceptance
             Floating point, any shape, natural logarithms. NaN and +inf count as invalid, -inf is
             the valid ratio 0. Contiguous CPU tensors and arrays are read where they lie, with
             ``torch.get_num_threads()`` threads. Rows on a CUDA device stay there, and this does
             not wait for it unless ``on_violation`` is "raise": "max" and "fixed" keep counts, sums
             and largest ratios there, other policies a copy of the rows. The first call that needs
-            them on the host waits. An envelope's updates belong on one stream.
+            them on the host waits. An envelope's updates belong on one stream. Of a
+            ``SequenceAcceptance`` the ratios of its sequences, which were accepted, and which are
+            empty and hence ignored; groups are those of the sequences ``[B]``.
         groups : Tensor or array, optional
             int64 or int32 of the same shape, ids in ``[0, groups)``. May be left out where there
             is one group.
         accepted : Tensor or array, optional
             bool of the same shape: which rows were accepted, for the report.
+        ignored : Tensor or array, optional
+            bool of the same shape: rows that are left out, such as padding. They are in no count.
 
         Returns
         -------
@@ -198,17 +178,24 @@ class Envelope(EnvelopeState):
             taken in: M now covers what the policy makes of it.
         """
         store, options = self._store, self._store.options
-        check_rows(log_ratio, groups, options.groups, accepted)
+        if isinstance(log_ratio, SequenceAcceptance):
+            if accepted is not None or ignored is not None:
+                raise ValueError("a SequenceAcceptance says itself what was accepted and ignored")
+            ignored, accepted = log_ratio.lengths == 0, log_ratio.mask
+        ratios = log_ratio.log_ratio if isinstance(log_ratio, SequenceAcceptance) else log_ratio
+        check_rows(ratios, groups, options.groups, accepted, ignored)
         with store.lock:
             if store.reducing is not None:
                 store.wait_until_reduced()
             weights = None
             if options.on_violation == "control":
-                weights = control_weights(*self._ratios_and_M(log_ratio, groups))
-            if stays_on_device(log_ratio) and options.on_violation != "raise":
-                store.add_on_device(device_batch(log_ratio, groups, accepted))
+                weights = control_weights(*self._ratios_and_M(ratios, groups))
+            if stays_on_device(ratios) and options.on_violation != "raise":
+                store.add_on_device(device_batch(ratios, groups, accepted, ignored))
                 return weights
-            rows = row_memory(log_ratio, groups, options.groups)
+            if ignored is not None:
+                ratios, groups, accepted = not_ignored(ignored, ratios, groups, accepted)
+            rows = row_memory(ratios, groups, options.groups)
             # Whatever raises does so before anything has been taken in.
             mask = None if accepted is None else accepted_mask(accepted)
             violations = store.add(rows.batch, mask)
@@ -336,15 +323,3 @@ class Envelope(EnvelopeState):
         M = log_M.exp() * (1.0 + FLOAT64_ROUNDING * (1.0 + log_M.abs()))
         M = torch.nextafter(M, torch.full_like(M, math.inf))
         return torch.where(log_M == -math.inf, 0.0, M)
-
-    def __repr__(self) -> str:
-        counts, policy = self.counts, self._options.policy
-        log_M = f"groups={self.groups}"
-        if self.groups == 1:
-            log_M = f"log_M={self.report().overall['log_M']:.6g}"
-        forgets = self.half_life is not None and policy.parameter != "half_life"
-        half_life = f", half_life={self.half_life:g}" if forgets else ""
-        return (
-            f"Envelope({policy.text}{half_life}, {log_M}, seen={counts.seen.sum()}, "
-            f"violations={counts.violations.sum()}, invalid={counts.invalid.sum()})"
-        )

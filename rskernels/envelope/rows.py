@@ -39,6 +39,7 @@ def check_rows(
     groups: ArrayLike | None,
     group_count: int,
     accepted: ArrayLike | None = None,
+    ignored: ArrayLike | None = None,
 ) -> tuple[int, ...]:
     """Return the shape of a batch, no value of which is read.
 
@@ -47,7 +48,8 @@ def check_rows(
     TypeError, ValueError
         If a dtype or shape is none that ``Envelope.update`` takes.
     """
-    for name, values in (("log_ratio", log_ratio), ("groups", groups), ("accepted", accepted)):
+    flags = (("accepted", accepted), ("ignored", ignored))
+    for name, values in (("log_ratio", log_ratio), ("groups", groups), *flags):
         if values is not None:
             _check_whole(name, values)
     if isinstance(log_ratio, np.ndarray):
@@ -61,9 +63,10 @@ def check_rows(
         )
     shape = tuple(log_ratio.shape)
     _check_groups(groups, group_count)
-    if accepted is not None and _kind(accepted) not in (torch.bool, np.bool_):
-        raise TypeError(f"accepted must be a bool tensor or array, got {_kind(accepted)}")
-    for name, values in (("groups", groups), ("accepted", accepted)):
+    for name, values in flags:
+        if values is not None and _kind(values) not in (torch.bool, np.bool_):
+            raise TypeError(f"{name} must be a bool tensor or array, got {_kind(values)}")
+    for name, values in (("groups", groups), *flags):
         if values is not None and tuple(values.shape) != shape:
             raise ValueError(
                 f"{name} must have the shape of log_ratio, {list(shape)}, got {list(values.shape)}"
@@ -104,6 +107,12 @@ def accepted_mask(accepted: ArrayLike) -> NDArray[np.bool_]:
         check_values("accepted has", accepted)
     mask: NDArray[np.bool_] = np.ravel(as_tensor(accepted).cpu().resolve_neg().numpy())
     return mask
+
+
+def not_ignored(ignored: ArrayLike, *columns: ArrayLike | None) -> tuple[Any, ...]:
+    """Return columns of rows without those that are ignored; waits for a device."""
+    kept = ~as_tensor(ignored).cpu()
+    return tuple(x if x is None else as_tensor(x).cpu()[kept] for x in columns)
 
 
 def as_tensor(rows: ArrayLike) -> Tensor:

@@ -29,6 +29,35 @@ class EnvelopeState:
     def __init__(self, options: Options) -> None:
         self._store = Store(options)
 
+    @property
+    def policy(self) -> str:
+        """How M follows from the ratios, without the parameter."""
+        return self._options.policy.name
+
+    @property
+    def level(self) -> float | None:
+        """The quantile's level; None for other policies."""
+        return self._options.policy.numbers.get("level")
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return self._options.groups
+
+    @property
+    def half_life(self) -> float | None:
+        """In valid samples; None if nothing is forgotten."""
+        return self._options.policy.numbers.get("half_life")
+
+    @property
+    def on_violation(self) -> str:
+        """What rows above M lead to."""
+        return self._options.on_violation
+
+    @property
+    def _options(self) -> Options:
+        return self._store.options
+
     def tallies(self) -> dict[str, Tensor]:
         """Return the part of a :meth:`report` that needs no M and fits no tail, hence is cheap.
 
@@ -163,6 +192,18 @@ class EnvelopeState:
             As :meth:`from_bytes`, and if the options differ. The envelope then stays as it was.
         """
         self._store.load_bytes(data)
+
+    def __repr__(self) -> str:
+        counts, policy = self.counts, self._options.policy
+        log_M = f"groups={self.groups}"
+        if self.groups == 1:
+            log_M = f"log_M={self.report().overall['log_M']:.6g}"
+        forgets = self.half_life is not None and policy.parameter != "half_life"
+        half_life = f", half_life={self.half_life:g}" if forgets else ""
+        return (
+            f"Envelope({policy.text}{half_life}, {log_M}, seen={counts.seen.sum()}, "
+            f"violations={counts.violations.sum()}, invalid={counts.invalid.sum()})"
+        )
 
     def __copy__(self: Self) -> Self:
         refuse_in_graph("an Envelope")

@@ -21,3 +21,7 @@ class Stream(IntEnum):
     """Seeds of the proposals that ``rejection_sample`` draws from."""
     CHAIN = 4
     """Decisions of Metropolis chains over parameters."""
+    SEQUENCE = 5
+    """Decisions of ``accept_sequences``."""
+    PREFIX = 6
+    """Decisions of ``accept_prefix``."""

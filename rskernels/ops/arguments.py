@@ -214,6 +214,23 @@ def integer_argument(name: str, value: int) -> int:
     return value
 
 
+def mask_of(name: str, mask: object, log_ratio: Tensor) -> Tensor:
+    """Return a bool tensor that says of each log ratio whether it is decided."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{name} must be a bool tensor, got {type(mask).__name__}")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"{name} must be bool, got {mask.dtype}")
+    check_strided(name, mask)
+    if mask.shape != log_ratio.shape:
+        raise ValueError(
+            f"{name} must have the shape of the log ratios, {list(log_ratio.shape)}, got "
+            f"{list(mask.shape)}"
+        )
+    if mask.device != log_ratio.device:
+        raise ValueError(f"{name} is on {mask.device}, the log ratios on {log_ratio.device}")
+    return mask
+
+
 def number_argument(name: str, value: object, accepted: str = "a number or a tensor") -> float:
     """Return a number as a float."""
     if type(value) is float:

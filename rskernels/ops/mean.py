@@ -83,6 +83,62 @@ def accepted_mean(loss: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
     return replicated((share * torch.where(kept, loss, 0).to(dtype)).sum())
 
 
+def masked_mean(values: Tensor, mask: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """Return the mean of values over a mask: 0, with gradient 0, where the mask is empty.
+
+    For losses of tokens beside ``SequenceAcceptance.token_mask``. What lies outside of the mask,
+    NaN or infinity too, is not read, and gets the gradient 0.
+
+    Parameters
+    ----------
+    values : Tensor
+        float32, float64, bfloat16 or float16 ``[...]``.
+    mask : Tensor
+        bool; broadcasts to ``values``.
+    dim : int or tuple of int, optional
+        What the mean is taken over: ``-1`` gives a mean of each sequence of ``[B, T]``. None: all.
+
+    Returns
+    -------
+    Tensor
+        float64 for float64 values, else float32, in which it is summed too; without the dimensions
+        of ``dim``. DTensors as in ``accepted_mean``, without ``dim``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument's type, dtype, shape or device is not as above.
+    IndexError
+        If ``values`` has no such dimension.
+
+    Examples
+    --------
+    >>> loss = torch.tensor([[1.0, torch.nan, 3.0], [torch.inf, 1.0, 1.0]])
+    >>> masked_mean(loss, torch.tensor([[True, False, True], [False, False, False]]), dim=-1)
+    tensor([2., 0.])
+    """
+    if isinstance(values, Tensor) and isinstance(mask, Tensor) and mask.shape != values.shape:
+        missing = values.dim() - mask.dim()
+        sizes = zip(mask.shape, values.shape[max(missing, 0) :], strict=False)
+        if missing < 0 or any(size not in (1, of) for size, of in sizes):
+            raise ValueError(
+                f"mask must broadcast to the values' shape {list(values.shape)}, got "
+                f"{list(mask.shape)}"
+            )
+        mask = mask.expand(values.shape)
+    if may_be_odd(values, mask):
+        refuse_odd({"values": values, "mask": mask}, "by the mask")
+    _check("values", values, values, FLOAT_DTYPES)
+    _check("mask", mask, values, (torch.bool,))
+    if dim is None:
+        return accepted_mean(values, mask)
+    if is_sharded(values):
+        raise TypeError("a mean over dim of DTensors is not served; give their to_local()")
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    total = torch.where(mask, values, 0).sum(dim, dtype=dtype)
+    return total / mask.sum(dim).clamp(min=1)
+
+
 def _or_1(divisor: Tensor) -> Tensor:
     """Return a divisor that is not 0; NaN stays, and so spoils the whole mean."""
     return torch.where(divisor == 0, 1, divisor)

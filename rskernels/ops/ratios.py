@@ -7,6 +7,8 @@ from torch import Tensor
 
 from rskernels._torch import BERNOULLI, DECIDE_RATIOS, Call
 from rskernels._torch.fast_path import is_idle, is_plain
+from rskernels._torch.sharded import is_sharded, replicated
+from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
 from rskernels.law.seeds import CPU, check_row_offset, check_stream
 from rskernels.law.streams import Stream
 from rskernels.ops.acceptance import Acceptance
@@ -14,6 +16,7 @@ from rskernels.ops.arguments import (
     M_argument,
     check_floating,
     layout_argument,
+    mask_of,
     may_be_odd,
     seed_argument,
 )
@@ -28,6 +31,7 @@ def bernoulli_mask(
     generator: torch.Generator | None = None,
     row_offset: int = 0,
     stream: int = Stream.ACCEPT,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Accept with probability min(1, exp(log_ratio) / M).
 
@@ -44,6 +48,10 @@ def bernoulli_mask(
         As in ``accept_mask``; element n in row-major order has row id ``row_offset + n``.
     stream : int
         Which use of randomness, in ``[0, 2**31)``; stream 0 is what the masks use.
+    mask : Tensor, optional
+        bool, of the shape of ``log_ratio``: which are decided, such as the tokens of padded
+        sequences ``[B, T]``. The others are rejected, whatever they are. Ids count them too, so
+        that a draw depends on T; those of ``accept_prefix`` do not.
 
     Returns
     -------
@@ -55,8 +63,9 @@ def bernoulli_mask(
     TypeError, ValueError
         If an argument's type, dtype, shape, device or Python number is not as above.
     """
-    mask: Tensor = BERNOULLI(_bind(log_ratio, M, log_space, seed, generator, row_offset, stream))
-    return mask
+    log_ratio = _masked(log_ratio, mask)
+    kept: Tensor = BERNOULLI(_bind(log_ratio, M, log_space, seed, generator, row_offset, stream))
+    return kept
 
 
 def bernoulli(
@@ -68,15 +77,16 @@ def bernoulli(
     generator: torch.Generator | None = None,
     row_offset: int = 0,
     stream: int = Stream.ACCEPT,
+    mask: Tensor | None = None,
 ) -> Acceptance:
     """Decide as ``bernoulli_mask`` does, and return what the same pass saw as well.
 
     For log-probabilities that something else computed, such as a fused loss or a server: counts of
     violations and of invalid ratios, and the sums that estimate the bias. Parameters and errors are
     those of ``bernoulli_mask``. In the result ``log_ratio`` is the one given, NaN where invalid,
-    and ``log_prob`` is NaN: no model was read. Nothing is ignored; a ratio of NaN leaves a row out,
-    and is counted as invalid. For a DTensor the counts and sums are those of all ranks, which takes
-    a collective.
+    and ``log_prob`` is NaN: no model was read. Ignored are the rows that are not in the mask; a
+    ratio of NaN in it is counted as invalid. For a DTensor the counts and sums are those of all
+    ranks, which takes a collective.
 
     Examples
     --------
@@ -84,9 +94,24 @@ def bernoulli(
     >>> seen.counts[1:3]  # one above log 2, one that is no ratio
     tensor([1, 1])
     """
+    log_ratio = _masked(log_ratio, mask)
     call = _bind(log_ratio, M, log_space, seed, generator, row_offset, stream)
-    mask, valid, counts, excess = DECIDE_RATIOS(call)
-    return Acceptance(mask, torch.full_like(valid, torch.nan), valid, counts, excess)
+    kept, valid, counts, excess = DECIDE_RATIOS(call)
+    if mask is not None:
+        ignored = replicated((~mask).sum())
+        invalid = counts[INVALID] - ignored
+        counts = torch.stack([counts[ACCEPTED], counts[VIOLATIONS], invalid, ignored])
+    return Acceptance(kept, torch.full_like(valid, torch.nan), valid, counts, excess)
+
+
+def _masked(log_ratio: Tensor, mask: Tensor | None) -> Tensor:
+    """Return log ratios that are NaN, which is rejected, where they are not in a mask."""
+    if mask is None:
+        return log_ratio
+    check_floating("log_ratio", log_ratio)
+    if is_sharded(mask) != is_sharded(log_ratio):
+        raise TypeError("mask and log_ratio must both be DTensors, or neither")
+    return torch.where(mask_of("mask", mask, log_ratio), log_ratio.detach(), torch.nan)
 
 
 def _bind(

@@ -170,3 +170,51 @@ def test_a_masked_tensor_is_refused():
         rskernels.accepted_mean(masked, MASK)
     with pytest.raises(TypeError, match="weights is a MaskedTensor"):
         rskernels.accepted_mean(torch.ones(4), MASK, masked)
+
+
+TOKENS = torch.tensor([[1.0, math.nan, 3.0], [math.inf, 1.0, 5.0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [None, -1, 0, (0, 1)])
+def test_a_mean_over_a_mask(dim, dtype):
+    values = TOKENS.to(dtype, copy=True).requires_grad_()
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    mean = rskernels.masked_mean(values, mask, dim)
+    mean.sum().backward()
+    want = {None: 3.0, -1: [2.0, 5.0], 0: [1.0, 0.0, 4.0], (0, 1): 3.0}[dim]
+    assert mean.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(mean, torch.tensor(want, dtype=mean.dtype))
+    assert (values.grad[~mask] == 0).all()
+    assert (values.grad[mask] > 0).all()
+
+
+@pytest.mark.parametrize("dim", [None, -1])
+def test_a_mean_over_an_empty_mask_is_0(dim):
+    values = TOKENS.clone().requires_grad_()
+    mean = rskernels.masked_mean(values, torch.zeros(2, 3).bool(), dim)
+    mean.sum().backward()
+    assert (mean == 0).all()
+    assert (values.grad == 0).all()
+
+
+def test_a_mask_broadcasts():
+    mask = torch.tensor([[False], [True]])
+    values = torch.tensor([[math.nan, math.inf], [1.0, 3.0]])
+    assert rskernels.masked_mean(values, mask) == 2
+    assert rskernels.masked_mean(values, mask, -1).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "mask", "error", "message"),
+    [
+        (torch.ones(2), torch.ones(3).bool(), ValueError, "mask must broadcast"),
+        (torch.ones(2), torch.ones(2, 2).bool(), ValueError, "mask must broadcast"),
+        (torch.ones(2), torch.ones(2), TypeError, "mask must be bool"),
+        (torch.ones(2).int(), torch.ones(2).bool(), TypeError, "values must be"),
+        (1.0, torch.ones(2).bool(), TypeError, "values must be"),
+    ],
+)
+def test_what_a_mean_over_a_mask_refuses(values, mask, error, message):
+    with pytest.raises(error, match=message):
+        rskernels.masked_mean(values, mask)

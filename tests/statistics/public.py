@@ -35,3 +35,12 @@ class Public:
     def decide_ratios(self, log_ratio, M=1.0, **law):
         seen = rskernels.bernoulli(*map(self._place, (log_ratio, M)), **law)
         return rskernels.Acceptance(*(part.cpu() for part in seen))
+
+    def accept_sequences(self, log_ratio, M=1.0, *, mask=None, **law):
+        log_ratio, M, mask = map(self._place, (log_ratio, M, mask))
+        seen = rskernels.accept_sequences(log_ratio, M, mask=mask, **law)
+        return rskernels.SequenceAcceptance(*(part.cpu() for part in seen))
+
+    def accept_prefix(self, log_ratio, M=1.0, *, mask=None, **law):
+        log_ratio, M, mask = map(self._place, (log_ratio, M, mask))
+        return rskernels.accept_prefix(log_ratio, M, mask=mask, **law).cpu()

@@ -5,11 +5,12 @@ import importlib
 
 import torch
 
-from rskernels import Acceptance
+from rskernels import Acceptance, SequenceAcceptance
 from rskernels.kernels import reference
 from rskernels.kernels.product import Lora, Product
 from rskernels.law.decision import Law
 from rskernels.law.philox import philox4x32
+from rskernels.law.streams import Stream
 
 
 class Backend:
@@ -58,6 +59,28 @@ class Backend:
         seen = self.kernels.decide_ratios(log_ratio, M, seed, row_offset, stream, log_space)
         mask, log_ratio, counts, excess = (part.cpu() for part in seen)
         return Acceptance(mask, torch.full_like(log_ratio, torch.nan), log_ratio, counts, excess)
+
+    def accept_sequences(
+        self, log_ratio, M=1.0, *, mask=None, cu_seqlens=None, statistic="sum", seed=0,
+        row_offset=0, log_space=False,
+    ):  # fmt: skip
+        log_ratio, M, mask, cu_seqlens, seed = map(
+            self.place, (log_ratio, M, mask, cu_seqlens, seed)
+        )
+        law = (seed, row_offset, int(Stream.SEQUENCE), log_space)
+        seen = self.kernels.decide_sequences(log_ratio, M, *law, mask, cu_seqlens, statistic)
+        *parts, tokens = (part.cpu() for part in seen)
+        return SequenceAcceptance(*parts, tokens[0], tokens[1], parts[4][0])
+
+    def accept_prefix(
+        self, log_ratio, M=1.0, *, mask=None, cu_seqlens=None, seed=0, row_offset=0,
+        log_space=False,
+    ):  # fmt: skip
+        log_ratio, M, mask, cu_seqlens, seed = map(
+            self.place, (log_ratio, M, mask, cu_seqlens, seed)
+        )
+        law = (seed, row_offset, int(Stream.PREFIX), log_space)
+        return self.kernels.accept_prefix(log_ratio, M, *law, mask, cu_seqlens).cpu()
 
     def log_prob(self, logits, targets, temperature=1.0, ignore_index=-100):
         result = self._totals(logits, targets, temperature, ignore_index)

@@ -163,6 +163,23 @@ def test_bernoulli_with_changing_M(counted, draw_inputs, log_space):
     assert counter.frame_count <= 2
 
 
+def test_sequences(counted):
+    def decide(log_ratio, mask, M):
+        padded = rskernels.accept_sequences(log_ratio, M, mask=mask, statistic="mean", seed=1)
+        listed = rskernels.accept_sequences(list(log_ratio.unbind()), M, seed=1)
+        prefix = rskernels.accept_prefix(log_ratio, M, mask=mask, seed=1)
+        tokens = rskernels.bernoulli(log_ratio, M, mask=mask, seed=1)
+        mean = rskernels.masked_mean(log_ratio, padded.token_mask, -1)
+        return *padded, listed.mask, *listed.token_mask, prefix, *tokens, mean
+
+    fast, counter = counted(decide)
+    log_ratio = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
+    mask = log_ratio > -1
+    for M in (*MANY, 0.7):
+        assert same_bits(fast(log_ratio, mask, M), decide(log_ratio, mask, M))
+    assert counter.frame_count <= 2
+
+
 def test_a_changing_M_is_not_moved_to_a_device(compiled, draw_inputs):
     graphs = []
 

@@ -118,3 +118,23 @@ def test_target_log_prob_of_dynamic_numbers(draw_inputs, where):
         log_prob, totals = OPS.target_log_prob(logits, targets, None, 0.7, -100)
     arguments = (numbers, torch.ones_like(log_prob), logits, targets, totals, None, 1.0, -100)
     check("dynamic_target_log_prob_backward", *arguments)
+
+
+SEQUENCES = {
+    "padded": (torch.zeros(3, 5), torch.ones(3, 5).bool(), None),
+    "packed": (torch.zeros(15, dtype=torch.float64), None, torch.tensor([0, 5, 7, 15])),
+    "strided": (torch.zeros(5, 3).T, None, None),
+}
+
+
+@pytest.mark.parametrize("where", SEQUENCES)
+@pytest.mark.parametrize("op", ["decide_sequences", "accept_prefix"])
+def test_sequences(op, where):
+    log_ratio, mask, starts = SEQUENCES[where]
+    statistic = ("mean_k3",) if op == "decide_sequences" else ()
+    M = torch.full((3,), 0.5) if where == "padded" else None
+    seed = None if where == "packed" else torch.tensor([3])
+    law = (M, 2.0, seed, 3, 5, 5, where == "packed")
+    check(op, log_ratio, *law, mask, starts, *statistic)
+    numbers = torch.tensor([0.7], dtype=torch.float64)
+    check(f"dynamic_{op}", numbers, log_ratio, *law, mask, starts, *statistic)

@@ -11,11 +11,14 @@ from rskernels.kernels.reference.rows import (
     philox,
     target_log_prob,
 )
+from rskernels.kernels.reference.sequences import accept_prefix, decide_sequences
 
 __all__ = [
+    "accept_prefix",
     "bernoulli",
     "decide",
     "decide_ratios",
+    "decide_sequences",
     "linear",
     "log_softmax",
     "mask",
