@@ -177,6 +177,8 @@ def check_errors():
         lambda: rskernels.verify(part, density, 2.0, targets=targets).log_prob,
         lambda: rskernels.target_log_prob(part, targets),
     ):
+        if dist.get_rank() > 0:
+            continue  # one tells, without a collective: a compiler takes seconds to import
         with pytest.raises(Exception, match=r"cannot trace .*LinearLogits with a group; call it"):
             torch.compile(call, fullgraph=True, backend="eager")()
     # Ranks that have columns in common, or other targets, do not agree by chance.
