@@ -25,7 +25,8 @@ from rskernels.kernels.cpu.linear.blocks import (
     pack,
     padded,
 )
-from rskernels.kernels.cpu.linear.slopes import slope_kernels
+from rskernels.kernels.cpu.linear.launch import write_target_logits
+from rskernels.kernels.cpu.linear.slopes import LOGIT, slope_kernels
 from rskernels.kernels.cpu.simd.vectors import LANES
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import wide_dtype
@@ -66,7 +67,7 @@ class _UsedRows(NamedTuple):
     """The rows that have a gradient, as sums are made of them."""
 
     hidden: Tensor  # [n, D]
-    known: Tensor  # float64 [n, 4]: reference, total, log2(e)/T, slope
+    known: Tensor  # float64 [n, KNOWN], of which the target's logit is still to be written
     targets: Tensor  # int64 [n]
     places: Tensor | None
     """Which rows of the batch they are, int64 [n]; None: all."""
@@ -96,7 +97,7 @@ def _used_rows(
     scales = (LOG2_E / T).clamp(max=LARGEST_SCALE)
     # A row of nothing but -inf has no softmax.
     softmax = totals.reshape(-1, 2).masked_fill(totals.reshape(-1, 2)[:, 1:] == 0.0, torch.nan)
-    known = torch.cat([softmax, scales[:, None], slopes[:, None]], 1)
+    known = torch.stack([*softmax.unbind(1), scales, slopes, torch.full_like(slopes, torch.nan)], 1)
     hidden = product.hidden.detach()
     # A rejected row leaves no trace, not even of a NaN; a NaN upstream is no 0.
     is_used = (slopes != 0.0) & (upstream.reshape(-1) != 0.0) & (indices != ignore_index)
@@ -127,7 +128,9 @@ class _Sums:
         self.packed: tuple[Tensor, ...] = (pack(rows.hidden, self.factor),)
         self.columns = [Columns(product.weight.detach(), self.factor)]
         of_rows = {"weight": rows.hidden}
-        low_rank = low_rank_of(product._replace(hidden=rows.hidden))
+        used = product._replace(hidden=rows.hidden)
+        low_rank = low_rank_of(used)
+        write_target_logits(used, low_rank, rows.targets, rows.known[:, LOGIT])
         if lora is not None and low_rank is not None:
             of_rows["B"] = low_rank
             # A tile's columns and rows are read where there are none, too.
