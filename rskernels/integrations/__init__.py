@@ -1,7 +1,8 @@
-"""Rejection sampling behind the hooks of other frameworks, a file each.
+"""Rejection behind the hooks of training frameworks, a file each.
 
-A file imports its framework only when it is used. ``rules`` and ``decider`` are what those for
-reinforcement learning share.
+``metrics`` is what all of them report: one tensor with names. ``rules`` and ``decider`` are what
+those for reinforcement learning share. Import the file of your framework; only that one needs it to
+be installed.
 """
 
-__all__ = ["decider", "groups", "prime_rl", "rules", "slime", "verl"]
+__all__ = ["decider", "groups", "metrics", "prime_rl", "rules", "slime", "verl"]
