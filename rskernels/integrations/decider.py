@@ -11,25 +11,22 @@ import torch
 from torch import Tensor
 
 from rskernels.envelope import Envelope
+from rskernels.integrations.metrics import NAMES, DecisionMetrics, decision_metrics
 from rskernels.integrations.rules import PREFIX, SEQUENCE, Rule
+from rskernels.law.numbers import INVALID, VIOLATIONS
 from rskernels.law.seeds import check_seed
-from rskernels.ops import accept_prefix, accept_sequences, bernoulli
+from rskernels.ops import Acceptance, accept_prefix, accept_sequences, bernoulli, bernoulli_mask
 from rskernels.ops.sequences import Tokens
 
 # A token's id is its sequence's, then its place: 15 bits of rank, 28 of sequences, 20 of tokens.
 TOKEN_BITS, COUNT_BITS, RANK_BITS = 20, 28, 15
 
-METRICS = (
-    "acceptance",
-    "violations",
-    "invalid",
-    "excess",
-    "ess",
-    "log_M",
-    "tokens_kept",
-    "pilot",
-)
-"""Names of the entries of ``Decision.metrics``."""
+METRICS = (*NAMES, "tokens_kept", "pilot")
+"""What a decision's metrics have: also the share of the tokens given that are kept, and of the
+sequences that were only learnt from."""
+
+SHARES = ("acceptance", "violations", "invalid", "excess", "log_M", "tokens_kept")
+"""What frameworks may average over batches of decisions, see ``shares``."""
 
 
 class Decision(NamedTuple):
@@ -50,8 +47,8 @@ class Decision(NamedTuple):
     """int64 ``[4]``: rows that were accepted, violated M, were invalid, were outside."""
     excess: Tensor
     """float64 ``[2]``: sums of (w/M - 1)+ and w/M over valid rows."""
-    metrics: Tensor
-    """float64, an entry a name of ``METRICS``, over valid rows and tokens alone."""
+    metrics: DecisionMetrics
+    """Of the names ``METRICS``."""
 
 
 class _Part(NamedTuple):
@@ -193,28 +190,23 @@ class Decider:
         longest = max((len(row) for row in log_ratio), default=0)
         if longest > 1 << TOKEN_BITS:
             raise ValueError(f"a sequence must have at most 2**{TOKEN_BITS} tokens, got {longest}")
-        seen = [
-            bernoulli(
-                row.detach(), log_M, log_space=True, mask=flags,
-                seed=self.seed, row_offset=number << TOKEN_BITS,
-            )
-            for row, flags, number in zip(log_ratio, mask, ids, strict=True)
-        ]  # fmt: skip
-        kept = [part.mask for part in seen]
-        counts = torch.stack([part.counts for part in seen]).sum(0)
         if self.rule.unit == PREFIX:
+            runs = _runs(ids)
+            kept = [row for run in runs for row in self._prefixes(log_ratio, mask, run, log_M)]
+        else:
             kept = [
-                row for run in _runs(ids) for row in self._prefixes(log_ratio, mask, run, log_M)
+                bernoulli_mask(
+                    row, log_M, log_space=True, seed=self.seed, row_offset=number << TOKEN_BITS
+                )
+                & flags
+                for row, flags, number in zip(log_ratio, mask, ids, strict=True)
             ]
-            counts = torch.cat([torch.cat(kept).sum()[None], counts[1:]])
-        return _Part(
-            kept,
-            torch.cat([part.log_ratio.double() for part in seen]),
-            torch.cat(kept),
-            ~torch.cat(list(mask)),
-            counts,
-            torch.stack([part.excess for part in seen]).sum(0),
-        )
+        ratios, inside = _flat(log_ratio).detach(), _flat(mask)
+        # What it draws is not used: counts and sums of all tokens at once.
+        seen = bernoulli(ratios, log_M, log_space=True, mask=inside, seed=self.seed)
+        accepted = torch.cat(kept)
+        counts = torch.cat([accepted.sum()[None], seen.counts[1:]])
+        return _Part(kept, seen.log_ratio.double(), accepted, ~inside, counts, seen.excess)
 
     def _prefixes(
         self, log_ratio: Any, mask: Any, run: tuple[int, int, int], log_M: Tensor
@@ -225,6 +217,8 @@ class Decider:
             seed=self.seed, row_offset=first,
         )  # fmt: skip
         flags = mask[begin:end]
+        if isinstance(flags, Tensor):
+            return list(flags & (flags.cumsum(1) <= lengths[:, None]))
         return [row & (row.cumsum(0) <= n) for row, n in zip(flags, lengths, strict=True)]
 
 
@@ -234,47 +228,68 @@ def _runs(ids: list[int]) -> list[tuple[int, int, int]]:
     return [(begin, end, ids[begin]) for begin, end in pairwise([0, *breaks, len(ids)])]
 
 
+def shares(decision: Decision) -> Tensor:
+    """Return what may be averaged over batches, float64, an entry a name of ``SHARES``.
+
+    Counts are divided by the rows that they are of; what there is nothing to tell of is 0, since a
+    NaN would spoil the mean of all batches.
+    """
+    values, log_ratio = decision.metrics.values, decision.log_ratio
+    valid = (~log_ratio.isnan()).sum()
+    invalid = decision.counts[INVALID]
+    terms = [
+        values[0],
+        decision.counts[VIOLATIONS] / valid,
+        invalid / (valid + invalid),
+        values[NAMES.index("excess")],
+        decision.log_M,
+        values[METRICS.index("tokens_kept")],
+    ]
+    return torch.stack(terms).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+
+
 def _nothing(mask: Any) -> Decision:
     """Return the decision about no sequence."""
     device = mask.device if isinstance(mask, Tensor) else None
-    numbers = torch.zeros(len(METRICS), dtype=torch.float64, device=device)
+    rows = torch.zeros(0, dtype=torch.float64, device=device)
     counts = torch.zeros(4, dtype=torch.int64, device=device)
-    rows, log_M = numbers[:0], torch.full_like(numbers[0], math.inf)
-    return Decision(mask, rows.bool(), rows, rows.bool(), log_M, counts, numbers[:2], numbers)
+    log_M, excess = torch.full((), math.inf).to(rows), torch.zeros(2).to(rows)
+    seen = Acceptance(rows.bool(), rows, rows, counts, excess)
+    return Decision(mask, seen.mask, rows, seen.mask, log_M, counts, excess, _metrics(seen, log_M))
 
 
 def _joined(parts: list[_Part], log_M: Tensor, mask: Any, pilot: float) -> Decision:
-    rows = [row for part in parts for row in part.token_masks]
+    rows: Any = [row for part in parts for row in part.token_masks]
+    rows = torch.stack(rows) if isinstance(mask, Tensor) else rows
     log_ratio = torch.cat([part.log_ratio for part in parts])
-    outside = torch.cat([part.outside for part in parts])
+    accepted = torch.cat([part.accepted for part in parts])
     counts = torch.stack([part.counts for part in parts]).sum(0)
     excess = torch.stack([part.excess for part in parts]).sum(0)
-    is_valid = ~outside & ~log_ratio.isnan()
-    weights = torch.where(is_valid, log_ratio, -math.inf)
-    valid = is_valid.sum()
-    metrics = torch.stack(
-        [
-            counts[0] / valid,
-            counts[1] / valid,
-            counts[2] / (~outside).sum(),
-            excess[0] / excess[1],
-            (2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp() / valid,
-            log_M,
-            _total(rows) / _total(mask),
-            torch.full_like(log_M, pilot),
-        ]
-    )
+    seen = Acceptance(accepted, log_ratio, log_ratio, counts, excess)
     return Decision(
-        torch.stack(rows) if isinstance(mask, Tensor) else rows,
-        torch.stack([row.any() for row in rows]),
+        rows,
+        rows.any(1) if isinstance(rows, Tensor) else torch.stack([row.any() for row in rows]),
         log_ratio,
-        torch.cat([part.accepted for part in parts]),
+        accepted,
         log_M,
         counts,
         excess,
-        metrics.nan_to_num(nan=0.0, posinf=math.inf),  # of nothing there is no share
+        _metrics(seen, log_M, _total(rows) / _total(mask), pilot),
     )
 
 
+def _metrics(
+    seen: Acceptance, log_M: Tensor, kept: Tensor | None = None, pilot: float = 0.0
+) -> DecisionMetrics:
+    values = decision_metrics(seen, log_M).values
+    kept = torch.full_like(log_M, math.nan) if kept is None else kept.double()
+    extra = torch.stack([kept, torch.full_like(kept, pilot)])
+    return DecisionMetrics(METRICS, torch.cat([values, extra]))
+
+
+def _flat(rows: Any) -> Tensor:
+    return rows.flatten() if isinstance(rows, Tensor) else torch.cat(rows)
+
+
 def _total(rows: Any) -> Tensor:
-    return torch.stack([row.sum() for row in rows]).sum()
+    return _flat(rows).sum()

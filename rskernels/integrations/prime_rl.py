@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from rskernels.integrations.decider import METRICS, Decider
+from rskernels.integrations.decider import SHARES, Decider, shares
+from rskernels.integrations.extras import framework
 
 _deciders: dict[tuple[str, int, int], Decider] = {}
 
@@ -61,14 +62,15 @@ def loss(
     -------
     LossOutputs
         prime-rl's: the sum, and metrics, scalars of one tensor, ``rskernels/`` and a name of
-        ``METRICS``, which prime-rl averages over sequences.
+        ``SHARES``, which prime-rl averages over sequences.
 
     Raises
     ------
     TypeError, ValueError
         If the rule is none, or shapes differ.
     """
-    from prime_rl.trainer.rl.loss import LossOutputs
+    with framework("this loss", "see prime-rl's own instructions"):
+        from prime_rl.trainer.rl.loss import LossOutputs
 
     logprobs, mask = inputs.trainer_logprobs, inputs.loss_mask
     ratio = logprobs.detach() - inputs.inference_logprobs
@@ -77,8 +79,8 @@ def loss(
     terms = -inputs.advantages * logprobs
     if inputs.loss_weights is not None:
         terms = terms * inputs.loss_weights
-    names = (f"rskernels/{name}" for name in METRICS)
-    metrics = dict(zip(names, decision.metrics.float().unbind(), strict=True))
+    names = (f"rskernels/{name}" for name in SHARES)
+    metrics = dict(zip(names, shares(decision).float().unbind(), strict=True))
     return LossOutputs(loss=torch.where(kept, terms, 0.0).sum(), metrics=metrics)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rskernels.integrations.decider import METRICS, Decider, Decision
+from rskernels.integrations.decider import SHARES, Decider, Decision, shares
 from rskernels.integrations.groups import accepted_advantages
 
 _deciders: dict[tuple[str, int, int], Decider] = {}
@@ -54,7 +54,7 @@ def tis(
     tuple
         The loss ``[N]``; masks of whole responses ``[R_b]``, in the dtype given; and
         metrics, float32 ``[N]`` each, rows of one tensor, which slime averages over the tokens of
-        ``loss_masks`` with what else it logs: ``rskernels/`` and a name of ``METRICS``.
+        ``loss_masks`` with what else it logs: ``rskernels/`` and a name of ``SHARES``.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
         Of this rank: ``log_probs``, ``rollout_log_probs``, ``loss_masks``, ``sample_indices`` and
         ``rewards``, which may be normalised by prompt. ``advantages``, ``returns`` and
         ``loss_masks`` are set, and lists that slime averages for its log, ``rskernels/`` and a name
-        of ``METRICS``.
+        of ``SHARES``.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
         for kept, mask in zip(decision.token_mask, masks, strict=True)
     ]
     rollout_data["advantages"] = rollout_data["returns"] = cut(each)
-    for name, value in zip(METRICS, decision.metrics.tolist(), strict=True):
+    for name, value in zip(SHARES, shares(decision).tolist(), strict=True):
         rollout_data[f"rskernels/{name}"] = [value] * len(indices)
 
 
@@ -148,8 +148,8 @@ def _decider(args: Any) -> Decider:
 
 def _metrics(decision: Decision, pg_loss: Tensor) -> dict[str, Tensor]:
     """Return one row a metric of a tensor as long as the loss, as slime takes them."""
-    rows = decision.metrics.float()[:, None].expand(-1, len(pg_loss))
-    return dict(zip((f"rskernels/{name}" for name in METRICS), rows.unbind(), strict=True))
+    rows = shares(decision).float()[:, None].expand(-1, len(pg_loss))
+    return dict(zip((f"rskernels/{name}" for name in SHARES), rows.unbind(), strict=True))
 
 
 def _data_parallel() -> tuple[int, Any]:

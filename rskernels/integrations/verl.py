@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rskernels.integrations.decider import METRICS, Decider
+from rskernels.integrations.decider import Decider
+from rskernels.integrations.extras import framework
 from rskernels.integrations.groups import accepted_advantages
 from rskernels.integrations.rules import RULES, Rule
 
@@ -75,8 +76,8 @@ class Rejection:
         -------
         tuple
             The mask ``[B, T]`` in the dtype of ``response_mask``, and floats by name: of each rule
-            ``rollout_rs_RULE_METRIC`` for the names of ``METRICS``, over valid rows alone. They are
-            read in one wait for the device.
+            ``rollout_rs_RULE_METRIC`` for the names of ``decider.METRICS``, over valid rows alone.
+            They are read in one wait for the device.
 
         Raises
         ------
@@ -94,8 +95,7 @@ class Rejection:
             # Each option sees all tokens: what another one rejects does not change its statistic.
             decision = self.decider(rule).decide(log_ratio.detach(), response_mask)
             mask = mask * decision.token_mask.to(mask.dtype)
-            names = (f"rollout_rs_{rule.name}_{name}" for name in METRICS)
-            metrics.update(zip(names, decision.metrics.tolist(), strict=True))
+            metrics.update(decision.metrics.to_dict(f"rollout_rs_{rule.name}_"))
         return mask, metrics
 
     def decider(self, rule: Rule) -> Decider:
@@ -116,7 +116,8 @@ def install(*, seed: int = 0, rank: int | None = None) -> Rejection:
     - ``actor_rollout_ref.actor.policy_loss.loss_mode: rskernels`` is ``policy_loss``.
     - ``algorithm.adv_estimator: rskernels_grpo`` is ``grpo_advantages``.
     """
-    from verl.trainer.ppo import core_algos, rollout_corr_helper
+    with framework("this adapter", "pip install verl"):
+        from verl.trainer.ppo import core_algos, rollout_corr_helper
 
     present = rollout_corr_helper.compute_rollout_rejection_mask
     thresholds = present.thresholds if isinstance(present, Rejection) else present
