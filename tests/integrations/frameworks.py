@@ -95,10 +95,10 @@ class Law:
 
     def __init__(self, size, seed=5):
         generator = torch.Generator().manual_seed(seed)
-        tables = torch.randn(2, 4, 3, generator=generator).log_softmax(-1)
+        tables = torch.randn(2, 4, 3, generator=generator).double().log_softmax(-1)
         self.q, self.p = tables
         first = torch.multinomial(self.q[0].exp(), size, True, generator=generator)
-        rest = torch.rand(size, generator=generator)[:, None]
+        rest = torch.rand(size, 1, generator=generator)
         cumulative = self.q[1 + first].exp().cumsum(-1)
         second = (rest > cumulative).sum(-1).clamp(max=2)
         self.first, self.second = first, second
