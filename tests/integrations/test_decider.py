@@ -22,22 +22,20 @@ def batch(size=12, length=6):
 
 
 def test_accepted_sequences_have_the_law_of_the_target():
-    law = Law(20_000)
-    kept = Decider(f"seq_sum_bernoulli:{law.M}").decide(
-        law.log_p - law.log_q, torch.ones(20_000, 2)
-    )
+    law = Law(8_000)
+    kept = Decider(f"seq_sum_bernoulli:{law.M}").decide(law.log_p - law.log_q, torch.ones(8_000, 2))
     assert law.chi_squared(kept.mask) > 5e-8
-    assert law.chi_squared(torch.ones(20_000, dtype=torch.bool)) < 5e-8  # q is another law
-    assert abs(kept.metrics.to_dict()["acceptance"] - 1 / law.M) < 5 * 0.5 / math.sqrt(20_000)
+    assert law.chi_squared(torch.ones(8_000, dtype=torch.bool)) < 5e-8  # q is another law
+    assert abs(kept.metrics.to_dict()["acceptance"] - 1 / law.M) < 5 * 0.5 / math.sqrt(8_000)
 
 
 @pytest.mark.parametrize("rule", ["token_bernoulli:2", "prefix_bernoulli"])
 def test_tokens_are_accepted_as_often_as_their_ratio_says(rule):
-    log_ratio = torch.tensor([0.0, -1.0, 0.4, -0.3]).expand(20_000, 4)
+    log_ratio = torch.tensor([0.0, -1.0, 0.4, -0.3]).expand(8_000, 4)
     chance = (log_ratio[0].double().exp() / (2 if rule.startswith("token") else 1)).clamp(max=1)
     chance = chance if rule.startswith("token") else chance.cumprod(0)
-    kept = Decider(rule).decide(log_ratio, torch.ones(20_000, 4)).token_mask.double().mean(0)
-    assert ((kept - chance).abs() <= 5 * (chance * (1 - chance) / 20_000).sqrt()).all()
+    kept = Decider(rule).decide(log_ratio, torch.ones(8_000, 4)).token_mask.double().mean(0)
+    assert ((kept - chance).abs() <= 5 * (chance * (1 - chance) / 8_000).sqrt()).all()
 
 
 @pytest.mark.parametrize("rule", RULES)

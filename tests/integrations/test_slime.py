@@ -9,7 +9,7 @@ import torch
 from rskernels.integrations import slime
 from rskernels.integrations.decider import SHARES, Decider
 
-from .frameworks import Law
+from .frameworks import Law, put_modules
 
 
 @pytest.fixture(autouse=True)
@@ -134,3 +134,88 @@ def test_what_is_missing_is_named():
         call(arguments(), p, q, masks[:3])
     with pytest.raises(KeyError, match="rollout_data has no sample_indices"):
         slime.advantages(arguments(), {"log_probs": p, "rollout_log_probs": q, "loss_masks": masks})
+
+
+def megatron(monkeypatch, rank=0, context=1):
+    """Put a Megatron in place with two data-parallel ranks, of which this is one."""
+    mpu = SimpleNamespace(
+        model_parallel_is_initialized=lambda: True,
+        get_data_parallel_rank=lambda: rank,
+        get_data_parallel_group=lambda: "data",
+        get_context_parallel_world_size=lambda: context,
+    )
+    put_modules(monkeypatch, megatron__core={"mpu": mpu})
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
+
+
+def test_context_parallel_ranks_decide_whole_responses(monkeypatch):
+    p, q, masks = rollouts((4, 2, 6))
+    whole = call(arguments("token_bernoulli:6"), p, q, masks)
+    slime._deciders.clear()
+    halves = {row.data_ptr(): row for row in (*p, *q)}
+
+    def gather(half, total_length, response_length):
+        assert len(half) == response_length // 2
+        return halves[half.data_ptr()]
+
+    def cut(row, total_length, response_length):
+        assert len(row) == response_length == total_length - 3
+        return row[: response_length // 2]
+
+    megatron(monkeypatch, context=2)
+    put_modules(
+        monkeypatch,
+        slime__backends__megatron_utils__cp_utils={
+            "all_gather_with_cp": gather,
+            "slice_log_prob_with_cp": cut,
+        },
+    )
+    first = [[row[: len(row) // 2] for row in rows] for rows in (p, q)]
+    loss, kept, _ = slime.tis(
+        args=arguments("token_bernoulli:6"),
+        pg_loss=torch.cat(first[0]),
+        train_log_probs=first[0],
+        rollout_log_probs=first[1],
+        loss_masks=masks,
+        total_lengths=[7, 5, 9],
+        response_lengths=[4, 2, 6],
+    )
+    assert [mask.tolist() for mask in kept] == [mask.tolist() for mask in whole[1]]
+    expected = [row[: len(row) // 2] for row in whole[0].split([4, 2, 6])]
+    assert torch.equal(loss, torch.cat(expected))
+
+
+def test_siblings_on_other_ranks_are_in_the_baseline(monkeypatch):
+    p, q, masks = rollouts((2, 2, 2, 2))
+    args = arguments("seq_sum_bernoulli:1.01", n_samples_per_prompt=4)
+    data = {
+        "log_probs": p,
+        "rollout_log_probs": q,
+        "loss_masks": masks,
+        "sample_indices": [0, 1, 2, 3],
+        "rewards": [1.0, 2.0, 4.0, 8.0],
+        "total_lengths": [5] * 4,
+        "response_lengths": [2] * 4,
+    }
+    of_ranks = [{name: value[at::2] for name, value in data.items()} for at in (0, 1)]
+    slime.advantages(args, data)
+    decider = Decider("seq_sum_bernoulli:1.01")
+    kept = decider.decide([a - b for a, b in zip(p, q, strict=True)], masks, ids=range(4)).mask
+    assert kept.sum() > 1
+    rewards = torch.tensor(data["rewards"])
+
+    for rank in (0, 1):
+        slime._deciders.clear()
+        megatron(monkeypatch, rank)
+        other = (rewards[1 - rank :: 2], kept[1 - rank :: 2], torch.zeros(2, dtype=torch.int64))
+
+        def gather(shared, mine, group, rank=rank, other=other):
+            shared[rank], shared[1 - rank] = mine, other
+
+        monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+        slime.advantages(args, of_ranks[rank])
+        for got, expected in zip(
+            of_ranks[rank]["advantages"], data["advantages"][rank::2], strict=True
+        ):
+            assert torch.equal(got, expected)

@@ -35,10 +35,10 @@ def batch(size=8, length=5, seed=2):
 
 
 def test_accepted_sequences_have_the_law_of_the_training_policy(verl):
-    law = Law(20_000)
+    law = Law(8_000)
     rejection = adapter.install()
     mask, _ = verl[1].compute_rollout_rejection_mask(
-        law.log_p - law.log_q, torch.ones(20_000, 2), "seq_sum_bernoulli", law.M
+        law.log_p - law.log_q, torch.ones(8_000, 2), "seq_sum_bernoulli", law.M
     )
     assert law.chi_squared(mask.bool().any(1)) > 5e-8
     assert verl[1].compute_rollout_rejection_mask is rejection
