@@ -67,19 +67,20 @@ def calls() -> dict[str, Callable[[], Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=25.0, help="for each number of threads")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
     known, timed = machine.cpu(), {}
-    for threads in (1, 2):
+    for threads in arguments.threads:
         torch.set_num_threads(threads)
         timed[threads] = alternate(calls(), arguments.seconds, (10, 200))
     lines = [
         f"Milliseconds for {B} sequences of {T:,} float32 log ratios, and times the first line's;",
         f"{known['processor']}, torch {torch.__version__}, medians of alternating calls.",
         "",
-        "| | 1 thread | × sum | 2 threads | × sum |",
-        "|---|---|---|---|---|",
+        "| |" + "".join(f" {n} thread{'s'[: n - 1]} | × sum |" for n in timed),
+        "|---" + "|---|---" * len(timed) + "|",
     ]
-    for name in timed[1]:
+    for name in timed[arguments.threads[0]]:
         cells = []
         for of in timed.values():
             cells += [f"{of[name].median * 1e3:.2f}", f"{of[name].median / of[SUM].median:.2f}"]
