@@ -13,7 +13,7 @@ from .frameworks import Law
 RULES = ("seq_sum_bernoulli:1.5", "token_bernoulli:1.5", "prefix_bernoulli")
 
 
-def batch(size=12, length=6):
+def batch(size=60, length=6):
     generator = torch.Generator().manual_seed(3)
     log_ratio = torch.randn(size, length, generator=generator) / 2
     lengths = torch.randint(0, length + 1, (size,), generator=generator)
@@ -50,7 +50,7 @@ def test_micro_batches_padding_and_lists_change_nothing(rule):
         [row[flags] for row, flags in zip(log_ratio, mask, strict=True)],
         [flags[flags] for flags in mask],
     )
-    kept = [parts.decide(wide[i : i + 5], padded[i : i + 5]).token_mask for i in range(0, 12, 5)]
+    kept = [parts.decide(wide[i : i + 25], padded[i : i + 25]).token_mask for i in range(0, 60, 25)]
     assert torch.equal(torch.cat(kept)[:, :6], whole.token_mask)
     assert not torch.cat(kept)[:, 6:].any()
     for row, flags, expected in zip(lists.token_mask, mask, whole.token_mask, strict=True):
@@ -61,8 +61,8 @@ def test_micro_batches_padding_and_lists_change_nothing(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_ids_that_are_given_decide_and_their_order_does_not(rule):
     log_ratio, mask = batch()
-    ids = list(range(70, 82))
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    ids = list(range(70, 130))
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
     whole = Decider(rule).decide(log_ratio, mask, ids=ids)
     dealt = Decider(rule, rank=3).decide(
         log_ratio[order], mask[order], ids=[ids[at] for at in order]
@@ -130,7 +130,7 @@ def test_a_learnt_m_meets_its_budget():
 
 @pytest.mark.parametrize("rule", ["seq_sum_bernoulli:budget=0.5", *RULES])
 def test_a_run_goes_on_from_its_state(rule):
-    log_ratio, mask = batch(40)
+    log_ratio, mask = batch()
     one, other = Decider(rule), Decider(rule)
     one.decide(log_ratio, mask)
     other.load_state_dict(one.state_dict())

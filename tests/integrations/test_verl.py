@@ -174,6 +174,53 @@ def test_rejected_siblings_leave_the_baseline(verl):
     assert full[1, 0] > 0
 
 
+def test_verl_itself_carries_decisions_to_advantages_and_loss():
+    pytest.importorskip("verl", reason="verl is not installed; tests run on recorded signatures")
+    helper = importlib.import_module("verl.trainer.ppo.rollout_corr_helper")
+    core = importlib.import_module("verl.trainer.ppo.core_algos")
+    config = importlib.import_module("verl.trainer.config.algorithm").RolloutCorrectionConfig
+    log_ratio, mask = batch()
+    rollout = torch.full((8, 5), -1.0)
+    rewards = torch.zeros(8, 5)
+    rewards[:, 2] = torch.arange(8.0)
+    data = importlib.import_module("verl.protocol").DataProto.from_dict(
+        tensors={
+            "old_log_probs": rollout + log_ratio, "rollout_log_probs": rollout,
+            "response_mask": mask, "token_level_rewards": rewards,
+        },
+        non_tensors={"uid": np.array(list("aaaabbbb"), dtype=object)},
+    )  # fmt: skip
+    present = helper.compute_rollout_rejection_mask
+    try:
+        adapter.install()
+        data, metrics = helper.compute_rollout_correction_and_add_to_batch(
+            data, config(rollout_is=None, rollout_rs="seq_sum_bernoulli", rollout_rs_threshold="2")
+        )
+        kept = data.batch["response_mask"]
+        assert torch.equal(
+            kept.bool(), Decider("seq_sum_bernoulli:2").decide(log_ratio, mask).token_mask
+        )
+        assert "rollout_corr/rollout_rs_seq_sum_bernoulli_tv_bound" in metrics
+        advantages, _ = core.get_adv_estimator_fn("rskernels_grpo")(
+            token_level_rewards=rewards, response_mask=kept, config=None,
+            index=data.non_tensor_batch["uid"],
+        )  # fmt: skip
+        assert not advantages[~kept.bool().any(1)].any()
+        assert advantages[:4].sum().abs() < 1e-5
+
+        adapter.install()
+        actor = actor_config("seq_sum_bernoulli:2", adapter.IN_OPTION)
+        actor.policy_loss["rollout_correction"] |= {"loss_type": "reinforce", "rollout_is": None}
+        loss, _ = core.get_policy_loss_fn("bypass_mode")(
+            old_log_prob=rollout, log_prob=rollout + log_ratio, advantages=advantages,
+            response_mask=mask, loss_agg_mode="token-mean", config=actor,
+        )  # fmt: skip
+        expected = -((rollout + log_ratio) * advantages * kept).sum() / kept.sum()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    finally:
+        helper.compute_rollout_rejection_mask = present
+
+
 def test_the_plugin_installs_with_the_seed_of_its_environment(verl, monkeypatch):
     monkeypatch.setenv("RSKERNELS_SEED", "12")
     plugin = importlib.import_module("rskernels.integrations.verl_plugin")
