@@ -111,9 +111,7 @@ class Decider:
             As ``accept_sequences``, and for ids that are none.
         """
         size = len(log_ratio)
-        if not isinstance(log_ratio, Tensor):
-            log_ratio = list(log_ratio)
-        flags: Any = [flag.bool() for flag in mask] if not isinstance(mask, Tensor) else mask.bool()
+        log_ratio, flags = _checked(log_ratio, mask)
         first = self._ids(size, ids)
         if size == 0:
             return _nothing(flags)
@@ -220,6 +218,22 @@ class Decider:
         if isinstance(flags, Tensor):
             return list(flags & (flags.cumsum(1) <= lengths[:, None]))
         return [row & (row.cumsum(0) <= n) for row, n in zip(flags, lengths, strict=True)]
+
+
+def _checked(log_ratio: Tokens, mask: Tokens) -> tuple[Any, Any]:
+    """Return both in one layout, the mask as bool."""
+    if isinstance(log_ratio, Tensor) != isinstance(mask, Tensor):
+        one, other = type(mask).__name__, type(log_ratio).__name__
+        raise TypeError(f"mask must be in the layout of log_ratio, {other}, got {one}")
+    if isinstance(log_ratio, Tensor) and isinstance(mask, Tensor):
+        if log_ratio.dim() != 2 or mask.shape != log_ratio.shape:
+            shapes = f"{list(log_ratio.shape)} and {list(mask.shape)}"
+            raise ValueError(f"log_ratio and mask must both be [B, T], got {shapes}")
+        return log_ratio, mask.bool()
+    sizes, given = [len(row) for row in log_ratio], [len(row) for row in mask]
+    if sizes != given:
+        raise ValueError(f"sequences have {sizes} tokens, their masks {given}")
+    return list(log_ratio), [row.bool() for row in mask]
 
 
 def _runs(ids: list[int]) -> list[tuple[int, int, int]]:

@@ -150,11 +150,23 @@ def test_no_sequence_is_a_batch_too(rule):
     ("call", "message"),
     [
         (lambda one: Decider("token_bernoulli:1", rank=-1), r"rank must be in \[0, 32768\), got"),
+        (
+            lambda one: one.decide(torch.zeros(2, 1), torch.ones(2, 2)),
+            "both be .B, T., got .2, 1. an",
+        ),
+        (lambda one: one.decide([torch.zeros(2)], [torch.ones(3)]), "have .2. tokens, their mas"),
         (lambda one: one.decide(torch.zeros(2, 1), torch.ones(2, 1), ids=[1]), "one a sequence, 2"),
         (lambda one: one.decide(torch.zeros(1, 1), torch.ones(1, 1), ids=[-1]), r"in \[0, 2\*\*43"),
         (lambda one: one.decide(torch.zeros(1, 2**20 + 1), torch.ones(1, 2**20 + 1)), "2\\*\\*20"),
     ],
 )
-def test_what_cannot_be_decided_is_refused(call, message):
+def test_what_cannot_be_decided_is_refused_for_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call(Decider("token_bernoulli:1"))
+
+
+def test_a_mask_in_another_layout_is_refused():
+    with pytest.raises(
+        TypeError, match="mask must be in the layout of log_ratio, Tensor, got list"
+    ):
+        Decider("token_bernoulli:1").decide(torch.zeros(1, 1), [torch.ones(1)])
