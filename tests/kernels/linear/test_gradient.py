@@ -4,18 +4,25 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rskernels.kernels import reference
 from rskernels.kernels.cpu import linear
 from rskernels.kernels.cpu.linear import gradient
-from rskernels.kernels.product import Lora, Product, Wanted
+from rskernels.kernels.product import Product, Wanted
 
 from ...support.bits import same_bits
+from .gradients import (
+    assert_close,
+    backward,
+    derived,
+    draw_upstream,
+    errors,
+    parts_of,
+    truth,
+    with_parts,
+)
 from .products import OPTIONS, draw_case, draw_product
 
-ALL = Wanted(True, True, True, True, True)
 # Of a gradient's norm; bfloat16 and float16 hold 8 and 11 bits, and sums are rounded to them once.
 ROUNDING = {
     torch.float32: 2e-6,
@@ -30,60 +37,6 @@ def small_blocks(monkeypatch):
     """Make blocks of few rows and columns, so that small cases cross their edges."""
     monkeypatch.setattr(gradient, "TILE", 32)
     monkeypatch.setattr(gradient, "WIDTH", 64)
-
-
-def parts_of(product):
-    A, B, _ = product.lora or (None, None, 0.0)
-    return [product.hidden, product.weight, product.bias, A, B]
-
-
-def with_parts(product, parts):
-    hidden, weight, bias, A, B = parts
-    lora = None if product.lora is None else Lora(A, B, product.lora.scale)
-    return product._replace(hidden=hidden, weight=weight, bias=bias, lora=lora)
-
-
-def derived(product, upstream, log_prob_of):
-    """Return the gradients that autograd finds, None where there is no part."""
-    leaves = [None if part is None else part.clone().requires_grad_() for part in parts_of(product)]
-    log_prob = log_prob_of(with_parts(product, leaves))
-    given = [leaf for leaf in leaves if leaf is not None]
-    found = iter(torch.autograd.grad(log_prob, given, upstream))
-    return [None if leaf is None else next(found) for leaf in leaves]
-
-
-def truth(product, targets, upstream, temperature=1.0, ignore_index=-100):
-    wide = with_parts(product, [None if p is None else p.double() for p in parts_of(product)])
-    call = reference.linear.target_log_prob
-    return derived(
-        wide, upstream.double(), lambda made: call(made, targets, temperature, ignore_index)
-    )
-
-
-def backward(product, targets, upstream, temperature=1.0, ignore_index=-100, wanted=ALL):
-    _, totals = linear.target_log_prob(product, targets, temperature, ignore_index)
-    return linear.target_log_prob_backward(
-        upstream, product, targets, totals, temperature, ignore_index, wanted
-    )
-
-
-def draw_upstream(targets, dtype):
-    generator = torch.Generator().manual_seed(1)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return torch.randn(targets.shape, generator=generator, dtype=wide)
-
-
-def errors(got, want):
-    """Return each gradient's error as a part of its norm."""
-    pairs = [(one, other) for one, other in zip(got, want, strict=True) if other is not None]
-    return [((one.double() - other).norm() / other.norm()).item() for one, other in pairs]
-
-
-def assert_close(got, product, want, most):
-    for one, part in zip(got, parts_of(product), strict=True):
-        assert (one is None) == (part is None)
-        assert part is None or (one.shape, one.dtype) == (part.shape, part.dtype)
-    assert max(errors(got, want)) <= most, errors(got, want)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
@@ -323,50 +276,3 @@ def test_int32_targets():
     upstream = torch.ones(9)
     want = backward(product, targets, upstream)
     assert same_bits(backward(product, targets.int(), upstream)[:2], want[:2])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_neither_threads_nor_other_rows_change_a_gradient(dtype):
-    product = draw_product(700, 40, 5000, dtype, "all")
-    targets, _ = draw_case(product)
-    upstream = draw_upstream(targets, dtype)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = backward(product, targets, upstream)
-    finally:
-        torch.set_num_threads(threads)
-    whole = backward(product, targets, upstream)
-    assert same_bits([alone.hidden, alone.weight], [whole.hidden, whole.weight])
-    some = slice(33, 58)
-    part = product._replace(hidden=product.hidden[some])
-    assert same_bits([backward(part, targets[some], upstream[some]).hidden], [whole.hidden[some]])
-
-
-@pytest.mark.parametrize("surplus", [8.0, 14.0, 30.0])
-def test_of_confident_rows_no_less_exact_than_of_stored_logits(surplus):
-    # Of 1 - q little is left, and any error of q is much of it.
-    product = draw_product(64, 256, 500)
-    targets = torch.arange(64)
-    weight = product.weight.clone()
-    hidden = product.hidden
-    weight[:64] += surplus * hidden / hidden.square().sum(1, keepdim=True)
-    product = product._replace(weight=weight)
-    upstream = torch.ones(64)
-    want = truth(product, targets, upstream)
-
-    def stored(made):
-        return functional.log_softmax(made.hidden @ made.weight.T, 1)[range(64), targets]
-
-    ours, eager = (
-        errors(backward(product, targets, upstream)[:2], want[:2]),
-        errors(derived(product, upstream, stored)[:2], want[:2]),
-    )
-    assert max(ours) <= 2.0 * max(eager)
-
-
-def test_a_vocabulary_of_one_has_no_gradient():
-    product = draw_product(20, 40, 1)
-    got = backward(product, torch.zeros(20, dtype=torch.int64), torch.ones(20))
-    assert got.hidden.eq(0).all()
-    assert got.weight.eq(0).all()
