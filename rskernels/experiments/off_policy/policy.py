@@ -102,7 +102,9 @@ class Pair(NamedTuple):
     """float64 ``[S]``."""
 
 
-def make_pairs(sequences: Sequences, reward: str, ages: tuple[int, ...], noise: float) -> list[Pair]:
+def make_pairs(
+    sequences: Sequences, reward: str, ages: tuple[int, ...], noise: float
+) -> list[Pair]:
     """Train a policy by exact gradients, and pair it with what it was some updates before.
 
     The last pair is of the trained policy and a copy with Gaussian noise of standard deviation
@@ -124,5 +126,3 @@ def make_pairs(sequences: Sequences, reward: str, ages: tuple[int, ...], noise: 
     pairs = [Pair(f"{age} updates old", new, history[-age], value) for age in ages]
     noisy = new + noise * torch.randn(shape, generator=generator, dtype=torch.float64)
     return [*pairs, Pair(f"noise of {noise:g} on logits", new, noisy, value)]
-
-

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,9 +55,7 @@ class Size(NamedTuple):
     seeds: int
 
 
-FULL = Size(
-    ("verifier", "smooth"), (1, 4, 8, 16), 0.3, 256, 1024, 1024, 32, (4, 8, 16), 160, 10
-)
+FULL = Size(("verifier", "smooth"), (1, 4, 8, 16), 0.3, 256, 1024, 1024, 32, (4, 8, 16), 160, 10)
 QUICK = Size(("smooth",), (8,), 0.3, 64, 32, 256, 2, (2,), 3, 2)
 
 
@@ -77,27 +77,26 @@ def run_study(size: Size, folder: Path, say: Callable[[str], None]) -> list[Piec
 
 
 def _enumerated(size: Size) -> list[tuple[str, Callable[[], Piece]]]:
-    count = len(size.ages) + 1
     return [
-        (f"enumerated-{reward}-{number}", lambda r=reward, i=number: enumerate_pair(size, r, i))
+        (f"enumerated-{reward}-{number}", partial(enumerate_pair, size, reward, number))
         for reward in size.rewards
-        for number in range(count)
+        for number in range(len(size.ages) + 1)
     ]
 
 
 def _trained(size: Size) -> list[tuple[str, Callable[[], Piece]]]:
     fresh = next(e for e in TRAINED if e.family == "nothing")
     runs = [(0, fresh), *((age, e) for age in size.train_ages for e in TRAINED)]
-
-    def make(age: int, estimator: Estimator) -> Piece:
-        course = train(estimator, age=age, steps=size.steps, seeds=size.seeds)
-        names = {"name": estimator.name, "family": estimator.family}
-        return {"kind": "trained", "age": age, **names, **course}
-
     return [
-        (f"trained-{age}-{e.name.replace(' ', '-')}", lambda a=age, e=e: make(a, e))
+        (f"trained-{age}-{re.sub('[^a-z0-9]+', '-', e.name.lower())}", partial(_run, size, age, e))
         for age, e in runs
     ]
+
+
+def _run(size: Size, age: int, estimator: Estimator) -> Piece:
+    course = train(estimator, age=age, steps=size.steps, seeds=size.seeds)
+    names = {"name": estimator.name, "family": estimator.family}
+    return {"kind": "trained", "age": age, **names, **course}
 
 
 def enumerate_pair(size: Size, reward: str, number: int) -> Piece:
@@ -162,9 +161,7 @@ def _row(estimator: Estimator, laws: Laws, seen: Simulation, size: Size, batches
     return row
 
 
-def _over_envelopes(
-    estimator: Estimator, laws: Laws, known: torch.Tensor, size: Size
-) -> Moments:
+def _over_envelopes(estimator: Estimator, laws: Laws, known: torch.Tensor, size: Size) -> Moments:
     """Return the moments given an M, averaged over those that envelopes had."""
     of = of_control if estimator.on_violation == "control" else of_rejection
     count = 1 if estimator.policy == "true" else size.envelopes

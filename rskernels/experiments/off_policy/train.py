@@ -31,9 +31,7 @@ LEARNING_RATE = 0.01
 HALF_LIFE = 512.0
 """Of what an envelope that forgets has seen, in rollouts: policies move, and so do the ratios."""
 
-TRAINED = tuple(
-    e for e in (*ESTIMATORS, rejection("decayed", "decayed")) if e.policy != "true"
-)
+TRAINED = tuple(e for e in (*ESTIMATORS, rejection("decayed", "decayed")) if e.policy != "true")
 """The ways to train; no one knows the largest ratio of a network."""
 
 
