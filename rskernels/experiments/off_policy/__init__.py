@@ -6,4 +6,7 @@ all of it in pieces, `report` and `figures` say what came of it. The command is
 ``python -m rskernels.experiments.off_policy``.
 """
 
-__all__: list[str] = []
+from rskernels.experiments.off_policy.report import write_report
+from rskernels.experiments.off_policy.study import FULL, QUICK, run_study
+
+__all__ = ["FULL", "QUICK", "run_study", "write_report"]

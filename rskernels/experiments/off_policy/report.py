@@ -19,6 +19,8 @@ from rskernels.experiments.off_policy.study import Size
 Piece = dict[str, Any]
 LAST = 10
 """Steps whose mean is the return at the end."""
+FEW = 0.05
+"""Of envelopes with an M: figures of fewer say nothing."""
 
 EXPLAINED = """\
 The policy is a table of logits, one for each place, token before and token: {V} tokens, sequences
@@ -43,7 +45,7 @@ batch has {n} rollouts.
   is farthest off lies {z:.1f} standard errors from its draws.
 - Where nothing is accepted a batch's estimate is 0, which counts as bias. *No M*: the share of
   envelopes whose policy says that no finite M is known; they accept nothing, and the row is of the
-  others.
+  others, if they are at least a twentieth.
 - *Fresh rollouts*: as many of the current policy, the aim.
 """
 TRAINED = """\
@@ -130,8 +132,8 @@ def _figures(row: Piece) -> list[str]:
     """Return a row of a table."""
     name = row["name"]
     if row.get("without_M"):
-        name += f" (no M: {row['without_M']:.0%})"
-    if "bias" not in row:
+        name += f" (no M: {math.floor(100.0 * row['without_M'])}%)"
+    if "bias" not in row or row.get("without_M", 0.0) > 1.0 - FEW:
         return [name, *["–"] * 8]
     error = f" ± {row['bias_error']:.2f}" if "bias_error" in row else ""
     return [

@@ -92,7 +92,8 @@ def _loss(
 def mean_loss(weights: Weights, advantage: Tensor, log_pi: Tensor) -> Tensor:
     """Return -Σ weight · advantage · log π / (T · total) of each seed, 0 where nothing is kept."""
     terms = -(weights.token * advantage[..., None]).float() * log_pi
-    share = weights.kept / (log_pi.shape[-1] * weights.total.clamp(min=1e-300))
+    total = torch.where(weights.total > 0, weights.total, 1.0)
+    share = weights.kept / (log_pi.shape[-1] * total)
     return masked_mean(terms, weights.token != 0, dim=(1, 2)) * share
 
 
