@@ -74,9 +74,17 @@ def laws_of(pair: Pair, sequences: Sequences) -> Laws:
     q, w = old.sum(1).exp(), (new - old).sum(1).exp()
     advantage = pair.reward - q @ pair.reward
     true = _sum(pair, sequences.cells, (q * w * advantage)[:, None].expand_as(new))
-    norms = squared_norms(pair.new, sequences.cells)
-    value = float((q * w) @ pair.reward)
-    return Laws(pair, sequences.cells, new - old, q, w, advantage, norms, true, value)
+    return Laws(
+        pair,
+        sequences.cells,
+        new - old,
+        q,
+        w,
+        advantage=advantage,
+        norms=squared_norms(pair.new, sequences.cells),
+        gradient=true,
+        value=float((q * w) @ pair.reward),
+    )
 
 
 def moments_of(estimator: Estimator, laws: Laws, n: int) -> Moments:

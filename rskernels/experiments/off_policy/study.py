@@ -55,8 +55,30 @@ class Size(NamedTuple):
     seeds: int
 
 
-FULL = Size(("verifier", "smooth"), (1, 4, 8, 16), 0.3, 256, 1024, 1024, 32, (4, 8, 16), 160, 10)
-QUICK = Size(("smooth",), (8,), 0.3, 64, 32, 256, 2, (2,), 3, 2)
+FULL = Size(
+    rewards=("verifier", "smooth"),
+    ages=(1, 4, 8, 16),
+    noise=0.3,
+    n=256,
+    batches=1024,
+    pilot=1024,
+    envelopes=32,
+    train_ages=(4, 8, 16),
+    steps=160,
+    seeds=10,
+)
+QUICK = Size(
+    rewards=("smooth",),
+    ages=(8,),
+    noise=0.3,
+    n=64,
+    batches=32,
+    pilot=256,
+    envelopes=2,
+    train_ages=(2,),
+    steps=3,
+    seeds=2,
+)
 
 
 def run_study(size: Size, folder: Path, say: Callable[[str], None]) -> list[Piece]:
