@@ -23,6 +23,7 @@ STYLES = {
     "rejection, M max": ("tab:red", "-"),
     "rejection, M budget:0.5": ("tab:purple", "-"),
     "control, M budget:0.5": ("tab:green", "-"),
+    "half at random, TIS, token, cap 2": ("tab:brown", ":"),
 }
 """What is drawn, of all that is in the tables."""
 COLOURS = 128  # of a figure
@@ -44,7 +45,9 @@ def draw_enumerated(pieces: Sequence[dict[str, Any]], path: Path) -> None:
         distance = [p["divergence"] for p in chosen]
         for axes, (measure, title) in zip(panels, titles.items(), strict=True):
             for name, (colour, line) in STYLES.items():
-                rows = [next(r for r in p["rows"] if r["name"] == name) for p in chosen]
+                rows = [r for p in chosen for r in p["rows"] if r["name"] == name]
+                if not rows:
+                    continue
                 values = [r.get(measure, np.nan) for r in rows]
                 axes.plot(distance, values, line, color=colour, label=name, marker=".")
             fresh = [p["fresh"][measure] for p in chosen]
@@ -67,13 +70,13 @@ def draw_trained(pieces: Sequence[dict[str, Any]], path: Path) -> None:
             if piece["age"] not in (0, age) or (piece["age"] and piece["name"] not in STYLES):
                 continue
             returns = np.array(piece["returns"]).mean(0)
-            tokens = np.array(piece["tokens"]).mean(0)
+            tokens = np.array(piece["tokens"]).mean(0) / 1000.0
             colour, line = STYLES[piece["name"]] if piece["age"] else ("gold", "-")
             style = {"color": colour, "label": piece["name"] if piece["age"] else "fresh"}
             grid[0][number].plot(_smooth(returns), line, **style)
-            grid[1][number].plot(np.maximum(tokens, 1), _smooth(returns), line, **style)
+            grid[1][number].plot(tokens, _smooth(returns), line, **style)
         grid[0][number].set(xlabel="steps", title=f"return, rollouts {age} updates old")
-        grid[1][number].set(xlabel="gradient tokens", title=f"return, {age} updates old")
+        grid[1][number].set(xlabel="thousand gradient tokens", title=f"return, {age} updates old")
     _finish(figure, grid, path)
 
 

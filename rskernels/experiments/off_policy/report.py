@@ -57,7 +57,9 @@ their first batch is a pilot, of which nothing is used. ± is the 95 % t-interva
 Differences are seed by seed, bold where the interval leaves out 0, uncorrected for their number.
 
 - *At the end*: mean return of the last {last} steps. *Mean*: over all steps, which measures speed.
-- *At {quarter:,} tokens*: the return when so many tokens have had a gradient, a quarter of all.
+- *At {part:,} and {quarter:,} tokens*: the return when so many tokens have had a gradient, a 16th
+  and a quarter of all. What keeps fewer tokens takes more steps for them, so the rows *at random*
+  drop sequences whatever their ratios.
 """
 
 
@@ -88,8 +90,9 @@ def write_report(pieces: Sequence[Piece], size: Size, folder: Path, *, is_quick:
     page = folder / "off_policy.md"
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
     compact = [*enumerated, *(_compact(p) for p in trained)]
-    text = json.dumps({"size": size._asdict(), "pieces": compact}, indent=1)
-    (folder / "off_policy.json").write_text(text + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(_rounded(piece)) for piece in compact)
+    text = f'{{"size": {json.dumps(size._asdict())},\n"pieces": [\n{lines}\n]}}\n'
+    (folder / "off_policy.json").write_text(text, encoding="utf-8")
     return page
 
 
@@ -161,14 +164,15 @@ def _trained_explained(size: Size) -> str:
         seeds=size.seeds,
         half=train.HALF_LIFE,
         last=LAST,
-        quarter=_quarter(size),
+        part=_tokens(size) // 16,
+        quarter=_tokens(size) // 4,
     )
 
 
-def _quarter(size: Size) -> int:
+def _tokens(size: Size) -> int:
     from rskernels.experiments.off_policy import network, train
 
-    return size.steps * train.BATCH * network.LENGTH // 4
+    return size.steps * train.BATCH * network.LENGTH
 
 
 def _age_sections(pieces: Sequence[Piece], size: Size) -> list[str]:
@@ -179,7 +183,7 @@ def _age_sections(pieces: Sequence[Piece], size: Size) -> list[str]:
         base = next(p for p in here if p["name"] == "no correction")
         headings = [
             "", "kept", "at the end", "against no correction", "mean", "against no correction",
-            f"at {_quarter(size):,} tokens",
+            *(f"at {_tokens(size) // part:,} tokens" for part in (16, 4)),
         ]  # fmt: skip
         rows = [_course({**fresh, "name": "fresh rollouts"}, base, size)]
         rows += [_course(p, base, size) for p in here]
@@ -194,7 +198,8 @@ def _course(piece: Piece, base: Piece, size: Size) -> list[str]:
         mean, other = ours[:, part].mean(1), theirs[:, part].mean(1)
         difference = "" if piece is base else show_signed(t_interval(mean - other))
         cells += [_show(t_interval(mean)), difference]
-    return [*cells, _show(t_interval(_at_tokens(piece, _quarter(size))))]
+    spent = (_at_tokens(piece, _tokens(size) // part) for part in (16, 4))
+    return [*cells, *(_show(t_interval(values)) for values in spent)]
 
 
 def _at_tokens(piece: Piece, tokens: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -215,6 +220,15 @@ def _show(interval: Interval) -> str:
         return "–"
     half = "" if math.isnan(interval.half) else f" ± {interval.half:.3f}"
     return f"{interval.mean:.3f}{half}"
+
+
+def _rounded(value: Any) -> Any:
+    """Return what JSON holds with six digits of every number."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def _compact(piece: Piece) -> Piece:

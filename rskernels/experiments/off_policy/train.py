@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor
 from rskernels.envelope import Envelope
 from rskernels.experiments.off_policy.estimators import (
     ESTIMATORS,
+    RATIO,
     Estimator,
     Rollouts,
     Weights,
+    nothing,
     rejection,
+    truncate_tokens,
 )
 from rskernels.experiments.off_policy.network import (
     LENGTH,
@@ -24,14 +28,41 @@ from rskernels.experiments.off_policy.network import (
     reward,
     sample,
 )
-from rskernels.ops import masked_mean
+from rskernels.ops import bernoulli_mask, masked_mean
 
 BATCH = 64
 LEARNING_RATE = 0.01
 HALF_LIFE = 512.0
 """Of what an envelope that forgets has seen, in rollouts: policies move, and so do the ratios."""
 
-TRAINED = tuple(e for e in (*ESTIMATORS, rejection("decayed", "decayed")) if e.policy != "true")
+
+def at_random(share: float, rollouts: Rollouts, then: Callable[[Rollouts], Weights]) -> Weights:
+    """Keep a share of the sequences whatever their ratios, and weigh these by another way.
+
+    What rejection is to be measured against: it too takes more and smaller steps for its tokens.
+    """
+    sequences = torch.zeros(rollouts.log_ratio.shape[:2], dtype=torch.float64)
+    mask = bernoulli_mask(sequences, 1.0 / share, seed=rollouts.seed)
+    return Weights(then(rollouts).token * mask[..., None], mask.sum(1).double())
+
+
+TRAINED = (
+    *(e for e in ESTIMATORS if e.policy != "true"),
+    rejection("decayed", "decayed"),
+    Estimator("half at random", "random", lambda r: at_random(0.5, r, nothing), RATIO),
+    Estimator(
+        "half at random, TIS, token, cap 2",
+        "random",
+        lambda r: at_random(0.5, r, truncate_tokens),
+        RATIO,
+    ),
+    Estimator(
+        "tenth at random, TIS, token, cap 2",
+        "random",
+        lambda r: at_random(0.1, r, truncate_tokens),
+        RATIO,
+    ),
+)
 """The ways to train; no one knows the largest ratio of a network."""
 
 
