@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +15,12 @@ from rskernels.experiments.off_policy.estimators import (
     INDEPENDENT,
     Rollouts,
     Weights,
+    nothing,
 )
+from rskernels.experiments.off_policy.network import log_prob, make_network, reward, sample
 from rskernels.experiments.off_policy.simulate import simulate
-from rskernels.experiments.off_policy.train import mean_loss
+from rskernels.experiments.off_policy.study import QUICK, run_study
+from rskernels.experiments.off_policy.train import at_random, mean_loss, train
 
 NAMED = {estimator.name: estimator for estimator in ESTIMATORS}
 # Each statistic below fails by chance with probability 5e-8.
@@ -125,6 +129,38 @@ def test_a_loss_is_the_weighted_mean_and_0_where_nothing_is_kept():
     assert log_pi.grad.tolist() == [[[-0.25, 0.0], [0.5, 0.75]], [[0.0, 0.0], [0.0, 0.0]]]
 
 
+def test_a_network_knows_the_probability_of_what_it_draws():
+    network = make_network(2)
+    tokens, logs = sample(network, 5, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(log_prob(network, tokens).detach(), logs)
+    tokens = torch.tensor([[[0, 3, 6, 8]]]).expand(2, 1, 4)
+    assert reward(tokens).tolist() == [[pytest.approx(2 / 3)]] * 2
+
+
+@pytest.mark.parametrize("age", [0, 2])
+def test_rollouts_are_as_old_as_they_should_be(age):
+    seen = []
+
+    def keep(rollouts):
+        seen.append(float(rollouts.log_ratio.abs().max()))
+        return nothing(rollouts)
+
+    recording = NAMED["no correction"]._replace(weigh=keep)
+    course = train(recording, age=age, steps=4, seeds=2)
+    assert seen[0] < 1e-5
+    assert [value > 1e-3 for value in seen[1:]] == [age > 0] * 3
+    assert np.shape(course["returns"]) == (2, 4)
+    assert course["tokens"][0] == [i * 64 * 12 for i in range(4)]
+
+
+def test_dropping_at_random_ignores_the_ratios():
+    same = Rollouts(torch.randn(3, 500, 2).double(), torch.ones(3, 500).double(), seed=0)
+    weights = at_random(0.25, same, nothing)
+    assert torch.equal(weights.total, weights.token[..., 0].sum(1))
+    # 1,500 draws at a quarter: a standard deviation of 0.0112.
+    assert abs(float(weights.token[..., 0].mean()) - 0.25) < 5.5 * 0.0112
+
+
 @pytest.mark.usefixtures("figures")
 def test_a_quick_study_writes_its_report_and_goes_on(tmp_path, capsys):
     arguments = ["--quick", "--out", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]
@@ -142,5 +178,6 @@ def test_a_quick_study_writes_its_report_and_goes_on(tmp_path, capsys):
     [true] = [r for r in results["pieces"][0]["rows"] if r["name"] == "rejection, M true"]
     assert true["bias"] < 1e-6
     assert abs(true["z_gradient"]) < SIGMAS
-    command.main(arguments)
-    assert capsys.readouterr().err == ""  # nothing was made again
+    said = []
+    run_study(QUICK, tmp_path / "runs", said.append)
+    assert said == []  # nothing was made again
