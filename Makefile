@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick test test-fast test-unprivileged nightly soak bench bench-linear bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick off-policy test test-fast test-unprivileged nightly soak bench bench-linear bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
 demo: $(READY) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
@@ -22,6 +22,9 @@ compare: $(READY) ## methods against baselines, ten seeds each, half an hour; co
 
 compare-quick: $(READY) ## the same code in two minutes, too short to conclude anything
 	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
+
+off-policy: $(READY) ## what rejection buys on stale rollouts, some minutes; continues if interrupted
+	$(BIN)/python -m rskernels.experiments.off_policy --report docs/results $(ARGS)
 
 # A worker a core, four at most, for each holds torch; who runs out of tests takes another's.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
