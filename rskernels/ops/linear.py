@@ -57,7 +57,8 @@ class LinearLogits:
         and every rank has the same ``hidden``, targets, densities and M. All decide alike, with
         the seed of the first rank; each operation is one collective. All rows are then read to
         their end, and ``order`` is refused, as are graphs of torch.compile and torch.export. Not
-        given beside a DTensor.
+        given beside a DTensor. All ranks must call alike: where one raises, or only some have a
+        hidden or A that requires grad, the others wait.
     offset : int
         With a ``group``: the column that this rank's first row of ``weight`` is.
 
