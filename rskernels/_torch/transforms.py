@@ -6,6 +6,7 @@ operators' own autograd costs less.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from rskernels._torch.autograd import ALL, DifferentiableLogProb, no_second_derivative
-from rskernels._torch.fast_path import is_compiling
+from rskernels._torch.fast_path import is_compiling, is_transforming
 from rskernels._torch.schemas import LIBRARY, SCHEMAS, operator
 
-_FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
+_KINDS = torch._C._functorch.TransformType
 
 
 def apply(of: DifferentiableLogProb, *arguments: Any) -> tuple[Tensor, ...]:
@@ -27,7 +28,7 @@ def apply(of: DifferentiableLogProb, *arguments: Any) -> tuple[Tensor, ...]:
             "verify; apply them outside of what is compiled"
         )
     # Of a torch.autograd.Function torch has no such form, and the operator changes nothing.
-    is_eager = torch._C._functorch.peek_interpreter_stack().key() == _FUNCTIONALIZE
+    is_eager = torch._C._functorch.peek_interpreter_stack().key() == _KINDS.Functionalize
     outputs: tuple[Tensor, ...] = (operator(of.name) if is_eager else _FUNCTIONS[of])(*arguments)
     return outputs
 
@@ -38,6 +39,27 @@ def refuse_tangent(value: Tensor) -> None:
         _no_forward_derivative()
 
 
+def refuse_transforms(what: str) -> None:
+    """Raise under a transform of torch.func, whichever it is."""
+    if not is_transforming():
+        return
+    kind = torch._C._functorch.peek_interpreter_stack().key()
+    if kind == _KINDS.Vmap:
+        no_vmap()
+    if kind == _KINDS.Jvp:
+        _no_forward_derivative()
+    raise NotImplementedError(
+        f"torch.func's transforms of {what} are not served; use backward() or torch.autograd.grad "
+        "outside of them"
+    )
+
+
+def refuse_batch(upstream: Tensor) -> None:
+    """Raise of the many upstream gradients at once of ``is_grads_batched``."""
+    if torch._C._functorch.is_legacy_batchedtensor(upstream):
+        no_vmap()
+
+
 def _no_forward_derivative(ctx: Any = None, *tangents: Any) -> NoReturn:
     raise NotImplementedError(
         "target_log_prob has no forward-mode derivative; "
@@ -45,7 +67,8 @@ def _no_forward_derivative(ctx: Any = None, *tangents: Any) -> NoReturn:
     )
 
 
-def _no_vmap(info: Any, in_dims: Any, *arguments: Any) -> NoReturn:
+def no_vmap(*arguments: Any) -> NoReturn:
+    """Raise what a vmap of an operation raises."""
     # A loop over slices would start every slice at the same row id: one draw used many times.
     raise NotImplementedError(
         "rskernels operations take any leading shape and have no vmap; "
@@ -54,17 +77,20 @@ def _no_vmap(info: Any, in_dims: Any, *arguments: Any) -> NoReturn:
 
 
 for _name in SCHEMAS:
-    torch.library.register_vmap(f"rskernels::{_name}", _no_vmap, lib=LIBRARY)
-    torch.library.register_vmap(f"rskernels::dynamic_{_name}", _no_vmap, lib=LIBRARY)
+    torch.library.register_vmap(f"rskernels::{_name}", no_vmap, lib=LIBRARY)
+    torch.library.register_vmap(f"rskernels::dynamic_{_name}", no_vmap, lib=LIBRARY)
+# Of operators that return a list torch has no loop for torch.autograd.grad's is_grads_batched.
+for _name in ("", "dynamic_"):
+    LIBRARY.impl(f"{_name}linear_target_log_prob_backward", no_vmap, "Batched")
 
 
 def _function_of(of: DifferentiableLogProb) -> Any:
     """Return an operator as a function that torch.func's transforms can derive."""
-    call, gradient = operator(of.name), _gradient_of(of.gradient)
+    call, gradient = operator(of.name), without_derivative(operator(of.gradient))
 
     class Function(torch.autograd.Function):
         setup_context = staticmethod(of.keep)
-        vmap = staticmethod(_no_vmap)
+        vmap = staticmethod(no_vmap)
         jvp = staticmethod(_no_forward_derivative)
 
         @staticmethod
@@ -79,12 +105,11 @@ def _function_of(of: DifferentiableLogProb) -> Any:
     return Function.apply
 
 
-def _gradient_of(name: str) -> Any:
-    """Return the operator of a gradient as a function that has no derivative."""
-    call = operator(name)
+def without_derivative(call: Callable[..., Any]) -> Any:
+    """Return what calculates a gradient as a function that has no derivative."""
 
     class Gradient(torch.autograd.Function):
-        vmap = staticmethod(_no_vmap)
+        vmap = staticmethod(no_vmap)
         jvp = staticmethod(no_second_derivative)
         backward = staticmethod(no_second_derivative)
 

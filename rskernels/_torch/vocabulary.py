@@ -9,13 +9,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rskernels._torch.autograd import LINEAR_TARGET_LOG_PROB, PARTS
-from rskernels._torch.schemas import operator, split
+from rskernels._torch.schemas import SCHEMAS, operator, split
 from rskernels._torch.sharded import check_part, chunk, is_sharded
+from rskernels._torch.transforms import refuse_batch, without_derivative
 from rskernels.distributed.vocabulary import Part, combine
 from rskernels.kernels.layout import wide_dtype
 
 OTHER, IGNORED = -2, -1  # targets that are not this rank's columns
 _gradient = operator(LINEAR_TARGET_LOG_PROB.gradient)
+_GRADIENT_FIELDS = [field.name for field in SCHEMAS[LINEAR_TARGET_LOG_PROB.gradient].fields]
 
 
 class CutLogProb(torch.autograd.Function):
@@ -48,27 +50,40 @@ class CutLogProb(torch.autograd.Function):
         return exact.to(wide_dtype(hidden), copy=True), exact, whole.is_own, whole.seed
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
-        """Return the gradients of the product's fields; those that all ranks share are summed."""
+        """Return the gradients of the product's fields."""
         targets, totals, temperature, hidden, weight, bias, A, B = ctx.saved_tensors
         scale, softcap, lora_scale = ctx.numbers
         product = hidden, weight, bias, scale, softcap, A, B, lora_scale
         names = LINEAR_TARGET_LOG_PROB.fields
         wanted = [ctx.needs_input_grad[names.index(part)] for part in PARTS]
         softmax = temperature, ctx.temperature, IGNORED
-        if len(weight):
-            found = iter(_gradient(upstream, *product, targets, totals, wanted, *softmax))
-        else:
-            parts = hidden, weight, bias, A, B
-            found = (
-                torch.zeros_like(part) for part, want in zip(parts, wanted, strict=True) if want
-            )
-        gradients = {part: next(found) for part, want in zip(PARTS, wanted, strict=True) if want}
-        for part in ("hidden", "A"):
-            if part in gradients:
-                gradients[part] = _sum(gradients[part], ctx.group)
+        found = _whole_gradient(
+            ctx.group, upstream, *product, targets, totals, tuple(wanted), *softmax
+        )
+        parts = [part for part, want in zip(PARTS, wanted, strict=True) if want]
+        gradients = dict(zip(parts, found, strict=True))
         return tuple(gradients.get(name) for name in names[: len(product)]) + (None,) * 4
+
+
+def _gradients(group: dist.ProcessGroup | None, upstream: Tensor, *fields: Any) -> list[Tensor]:
+    """Return the gradients that are wanted; those of what all ranks share are summed over them."""
+    refuse_batch(upstream)
+    given = dict(zip(_GRADIENT_FIELDS, (upstream, *fields), strict=True))
+    wanted = [part for part, want in zip(PARTS, given["wanted"], strict=True) if want]
+    if len(given["weight"]):
+        found = _gradient(upstream, *fields)
+    else:
+        found = [torch.zeros_like(given[part]) for part in wanted]
+    gradients = dict(zip(wanted, found, strict=True))
+    shared = [part for part in ("hidden", "A") if part in gradients]
+    if shared:
+        sums = _sums([gradients[part] for part in shared], group)
+        gradients.update(zip(shared, sums, strict=True))
+    return list(gradients.values())
+
+
+_whole_gradient = without_derivative(_gradients)
 
 
 class Held(NamedTuple):
@@ -175,7 +190,11 @@ def _nothing(hidden: Tensor) -> tuple[Tensor, Tensor]:
     return log_prob, totals.expand(N, 2)
 
 
-def _sum(value: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    total = value.to(wide_dtype(value), copy=True)
+def _sums(values: list[Tensor], group: dist.ProcessGroup | None) -> list[Tensor]:
+    """Return the sums over ranks of matrices of one width and dtype; one collective."""
+    total = torch.cat(values)
+    total = total.to(wide_dtype(total))
     dist.all_reduce(total, group=group)
-    return total.to(value.dtype)
+    # Copies, or the gradient of A would keep the memory of that of hidden.
+    parts = total.split([len(value) for value in values])
+    return [part.to(values[0].dtype, copy=True) for part in parts]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rskernels._torch.sharded import is_sharded
 from rskernels._torch.vocabulary import held
+from rskernels.kernels.layout import wide_dtype
 from rskernels.kernels.product import Lora, Product
 from rskernels.ops.arguments import (
     check_floating,
@@ -44,18 +45,20 @@ class LinearLogits:
     bias : Tensor, optional
         floating ``[V]``.
     scale : float
-        Finite: what the product is multiplied by.
+        What the product is multiplied by: 0, or of a size that is a normal number of the dtype that
+        sums are made in, float64 where ``hidden`` is, else float32.
     softcap : float, optional
-        Above 0: the bound of the logits.
+        Above 0 and such a number: the bound of the logits.
     lora : tuple of (Tensor, Tensor, float), optional
-        (A, B, s) with A ``[r, D]`` and B ``[V, r]`` of the dtype of ``hidden``: the weight is
-        ``W + s B A``.
+        (A, B, s) with A ``[r, D]`` and B ``[V, r]`` of the dtype of ``hidden``, and s a number as
+        ``scale`` is: the weight is ``W + s B A``.
     group : torch.distributed.ProcessGroup, optional
         The ranks over which the vocabulary is cut: ``weight``, ``bias`` and B are this rank's rows,
         and every rank has the same ``hidden``, targets, densities and M. All decide alike, with
         the seed of the first rank; each operation is one collective. All rows are then read to
         their end, and ``order`` is refused, as are graphs of torch.compile and torch.export. Not
-        given beside a DTensor.
+        given beside a DTensor. All ranks must call alike: where one raises, or only some have a
+        hidden or A that requires grad, the others wait.
     offset : int
         With a ``group``: the column that this rank's first row of ``weight`` is.
 
@@ -111,8 +114,8 @@ class LinearLogits:
             self._check("bias", self.bias, (V,), is_any_dtype=True)
         if self.lora is not None:
             self._check_lora(V, D)
-        _finite("scale", self.scale)
-        if self.softcap is not None and not _finite("softcap", self.softcap) > 0.0:
+        self._check_number("scale", self.scale)
+        if self.softcap is not None and not self._check_number("softcap", self.softcap) > 0.0:
             raise ValueError(f"softcap must be above 0 or None, got {self.softcap}")
         self._check_group()
         if may_be_odd(*self.tensors().values()):
@@ -181,7 +184,7 @@ class LinearLogits:
         A, B, scale = lora
         self._check("A of lora", A, ("r", D))
         self._check("B of lora", B, (V, A.shape[0]))
-        _finite("s of lora", scale)
+        self._check_number("s of lora", scale)
 
     def _check(
         self, name: str, part: Tensor, shape: tuple[int | str, ...], is_any_dtype: bool = False
@@ -198,6 +201,21 @@ class LinearLogits:
         ):
             wanted = "[" + ", ".join(map(str, shape)) + "]"
             raise ValueError(f"{name} must have shape {wanted}, got {list(part.shape)}")
+
+    def _check_number(self, name: str, value: float) -> float:
+        """Return a number that sums can be made with, or 0."""
+        number = number_argument(name, value, "a number")
+        # Comparisons that a NaN fails; torch.compile does not trace math.isfinite of what changes.
+        if not -math.inf < number < math.inf:
+            raise ValueError(f"{name} must be finite, got {number}")
+        dtype = wide_dtype(self.hidden)
+        least, most = torch.finfo(dtype).tiny, torch.finfo(dtype).max
+        if not (least <= number <= most or -most <= number <= -least or number == 0.0):
+            raise ValueError(
+                f"{name} must be of a size in [{least:.5g}, {most:.5g}], the normal numbers of "
+                f"{dtype}, in which sums are made for {self.hidden.dtype} hidden, got {number}"
+            )
+        return number
 
     def _take_held(self) -> None:
         """Put what this rank holds in the place of DTensors, and where its columns stand."""
@@ -230,11 +248,3 @@ def of_targets(logits: LinearLogits, targets: Tensor | None) -> Product:
 def parts_of(product: Product) -> tuple[Tensor | float | None, ...]:
     """Return the tensors of a product, and None where there is none; the first are the rows."""
     return (*product[:3], *(product.lora or ()))
-
-
-def _finite(name: str, value: float) -> float:
-    number = number_argument(name, value, "a number")
-    # A comparison that a NaN fails; torch.compile does not trace math.isfinite of what changes.
-    if not -math.inf < number < math.inf:
-        raise ValueError(f"{name} must be finite, got {number}")
-    return number

@@ -38,7 +38,7 @@ def target_log_prob(
     ----------
     logits : Tensor or LinearLogits
         float32, float64, bfloat16 or float16 ``[..., V]``; may be a DTensor, as in
-        ``accept_mask``. The parts of a ``LinearLogits`` have no gradient yet.
+        ``accept_mask``. Of a ``LinearLogits`` each part that requires a gradient has one.
     targets : Tensor
         int64 or int32 ``logits.shape[:-1]``.
     temperature : Tensor or float
@@ -62,7 +62,7 @@ def target_log_prob(
     NotImplementedError
         For a temperature that requires grad, while gradients are recorded; for a second or a
         forward-mode derivative, under torch.func.vmap, and for torch.func's transforms inside
-        torch.compile or of a DTensor.
+        torch.compile, of a DTensor or of a ``LinearLogits`` with a group.
     """
     if isinstance(logits, LinearLogits):
         return _of_product(logits, targets, temperature, ignore_index)

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from rskernels._torch import Call, product_fields, vocabulary
+from rskernels._torch import Call, product_fields, refuse_tangents, vocabulary
 from rskernels._torch.fast_path import refuse_in_graph
+from rskernels._torch.transforms import refuse_transforms
 from rskernels.law.decision import Law
 from rskernels.law.numbers import IGNORED, INVALID
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.linear import LinearLogits
 from rskernels.ops.ratios import bernoulli
 
+_DECISION = "a decision about LinearLogits with a group"
+
+
+def mask_cut(logits: LinearLogits, call: Call) -> Tensor:
+    """Return the mask of ``decide_cut``, which has no derivative."""
+    refuse_in_graph(_DECISION)
+    parts = {name: part.detach() for name, part in logits.tensors().items()}
+    lora = None if logits.lora is None else (parts["A"], parts["B"], logits.lora[2])
+    detached = replace(
+        logits, hidden=parts["hidden"], weight=parts["weight"], bias=parts.get("bias"), lora=lora
+    )
+    return decide_cut(detached, call).mask
+
 
 def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
     """Decide rows whose vocabulary is cut, by a call that ``bind`` has made; one collective."""
-    refuse_in_graph("a decision about LinearLogits with a group")
+    _refuse(_DECISION, logits)
     _, targets, law, *reading = call.arguments
     if reading and reading[1] is not None:
         raise ValueError(
@@ -41,7 +57,7 @@ def log_prob_cut(
     logits: LinearLogits, targets: Tensor, temperature: Tensor | float, ignore_index: int
 ) -> Tensor:
     """Return log q of the targets of rows whose vocabulary is cut; one collective."""
-    refuse_in_graph("target_log_prob of LinearLogits with a group")
+    _refuse("target_log_prob of LinearLogits with a group", logits)
     seed = torch.zeros(1, dtype=torch.int64, device=targets.device)
     log_prob, _, _ = _log_prob(logits, targets, temperature, ignore_index, seed)
     return log_prob.masked_fill(targets == ignore_index, 0.0)
@@ -74,6 +90,18 @@ def _log_prob(
     if targets.device.type == "cpu":
         _check_targets(rows, is_known | is_ignored, ignore_index)
     return log_prob.view(targets.shape), exact.view(targets.shape), seed
+
+
+def _refuse(what: str, logits: LinearLogits) -> None:
+    """Raise before a collective of what has no values, or derivatives that there are not."""
+    refuse_in_graph(what)
+    refuse_transforms("LinearLogits with a group")
+    refuse_tangents(*logits.tensors().values())
+    if logits.device.type == "meta":
+        raise ValueError(
+            "hidden is on meta; meta tensors have no values for a group to exchange, give CPU or "
+            "CUDA tensors, or no group"
+        )
 
 
 def _check_targets(targets: Tensor, is_known: Tensor, ignore_index: int) -> None:

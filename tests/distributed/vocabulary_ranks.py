@@ -13,6 +13,11 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 import rskernels
 import rskernels.kernels.cpu  # before the fork: it takes longer than most checks
 from rskernels import LinearLogits
+from tests.distributed.vocabulary_derivatives import (
+    check_backward,
+    check_collectives,
+    check_transforms,
+)
 from tests.support.ranks import run_ranks
 
 V, D = 700, 24
@@ -188,6 +193,15 @@ def check_errors():
         rskernels.target_log_prob(twice, targets)
 
 
+def check_derivatives():
+    hidden, parts, targets, density = draw((5,), torch.float32, {"lora": True})
+    begin, end = columns_of(dist.get_rank(), dist.get_world_size())
+    own = cut(parts, begin, end)
+    check_backward(hidden, own["weight"], targets, begin)
+    check_transforms(hidden, own["weight"], targets, density, begin)
+    check_collectives(hidden, own, targets, begin)
+
+
 def place(value, mesh, how):
     """Return the DTensor of a tensor that every rank holds; no collective."""
     return distribute_tensor(value, mesh, how, src_data_rank=None)
@@ -298,6 +312,7 @@ def main():
         check_gradients(dtype, options)
     check_seeds()
     check_errors()
+    check_derivatives()
     check_placements()
 
 

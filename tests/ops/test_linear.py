@@ -125,6 +125,29 @@ def test_targets_outside_raise(function):
         (lambda: LinearLogits(H, W, scale=None), TypeError, "scale must be a number, got NoneType"),
         (lambda: LinearLogits(H, W, softcap=0.0), ValueError, "softcap must be above 0 or None"),
         (lambda: LinearLogits(H, W, softcap=math.inf), ValueError, "softcap must be finite"),
+        (
+            lambda: LinearLogits(H, W, softcap=1e39),
+            ValueError,
+            r"softcap must be of a size in \[1.1755e-38, 3.4028e\+38\], the normal numbers of "
+            r"torch.float32, in which sums are made for torch.float32 hidden, got 1e\+39",
+        ),
+        (lambda: LinearLogits(H, W, softcap=1e-46), ValueError, "softcap must be of .* got 1e-46"),
+        (lambda: LinearLogits(H, W, scale=-1e39), ValueError, r"scale must be of .* got -1e\+39"),
+        (
+            lambda: LinearLogits(H.bfloat16(), W.bfloat16(), scale=1e-40),
+            ValueError,
+            "scale must be of .* for torch.bfloat16 hidden, got 1e-40",
+        ),
+        (
+            lambda: LinearLogits(H.double(), W.double(), softcap=1e-310),
+            ValueError,
+            "softcap must be of .* the normal numbers of torch.float64.* got 1e-310",
+        ),
+        (
+            lambda: LinearLogits(H, W, lora=(W[:2], W[:, :2], 1e39)),
+            ValueError,
+            r"s of lora must be of .* got 1e\+39",
+        ),
         (lambda: LinearLogits(H, W, lora=[1]), TypeError, r"tuple of \(A, B, s\) .* got list"),
         (lambda: LinearLogits(H, W, lora=(W, W)), TypeError, "got 2 of them"),
         (
@@ -152,6 +175,23 @@ def test_targets_outside_raise(function):
 def test_parts_that_do_not_fit(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_of_any_size_that_sums_can_hold(dtype):
+    hidden, weight, targets = draw()
+    hidden, weight = hidden.to(dtype), weight.detach().to(dtype)
+    product, most = hidden @ weight.T, 1e39 if dtype == torch.float64 else 3.4e38
+    for logits, numbers in (
+        (product * 0.0, {"scale": 0.0}),
+        (product * -0.7, {"scale": -0.7}),
+        (product * 1.2e-38, {"scale": 1.2e-38}),
+        (product, {"softcap": most}),
+        (product * 0.0, {"softcap": 1.2e-38}),
+    ):
+        got = rskernels.target_log_prob(LinearLogits(hidden, weight, **numbers), targets)
+        want = rskernels.target_log_prob(logits, targets)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
 def test_it_says_what_it_is():

@@ -134,6 +134,11 @@ def vmapped(function, parts):
     torch.func.vmap(lambda weight: function(parts[0], weight, *parts[2:]))(parts[1][None])
 
 
+def batched(function, parts):
+    value = function(*parts).sum(0)
+    torch.autograd.grad(value, parts[1], torch.eye(4).double(), is_grads_batched=True)
+
+
 @pytest.mark.parametrize(
     ("derivative", "message"),
     [
@@ -141,6 +146,7 @@ def vmapped(function, parts):
         (forward_mode, "no forward-mode derivative"),
         (dual, "no forward-mode derivative"),
         (vmapped, "have no vmap"),
+        (batched, "have no vmap"),
     ],
 )
 def test_what_is_not_offered_raises(function, derivative, message):
