@@ -21,3 +21,7 @@ class Stream(IntEnum):
     """Seeds of the proposals that ``rejection_sample`` draws from."""
     CHAIN = 4
     """Decisions of Metropolis chains over parameters."""
+    SPECULATE = 7
+    """Acceptances of draft tokens by ``speculative_sample``; a draft's place is the column."""
+    RESIDUAL = 8
+    """Its residual and bonus draws; the place of the token that is drawn is the column."""
