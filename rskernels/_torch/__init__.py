@@ -1,8 +1,8 @@
 """Torch's side of the operations: operators, autograd, transforms, and the way past the dispatcher.
 
 ``schemas`` declares the operators; ``devices``, ``fakes``, ``autograd``, ``transforms`` and
-``dynamic`` implement them; ``vocabulary`` puts together what ranks know; ``operations`` has what
-``rskernels.ops`` calls. Nothing outside of this folder defines an operator or asks torch's private
+``dynamic`` implement them; ``vocabulary`` puts together what ranks know; ``operations`` and
+``speculative`` have what ``rskernels.ops`` calls. Nothing outside of this folder defines an operator or asks torch's private
 queries.
 """
 
@@ -21,12 +21,14 @@ from rskernels._torch.operations import (
     product_fields,
     refuse_tangents,
 )
+from rskernels._torch.speculative import SPECULATE
 
 __all__ = [
     "BERNOULLI",
     "DECIDE",
     "DECIDE_RATIOS",
     "MASK",
+    "SPECULATE",
     "Call",
     "DecisionOperation",
     "Operation",

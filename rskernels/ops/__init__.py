@@ -3,6 +3,7 @@
 ``decide`` has the masks of logits, ``acceptance`` what they return beside, ``columns`` the order
 they read in, ``linear`` logits that are not stored; ``ratios`` decides about ratios, ``log_prob``
 is the differentiable log-probability, ``mean`` averages a loss over what was accepted;
+``speculative`` takes a step of speculative sampling;
 ``arguments`` says what they accept, ``bind`` puts it in order. Nothing is computed here but that
 mean.
 """
@@ -14,16 +15,19 @@ from rskernels.ops.linear import LinearLogits
 from rskernels.ops.log_prob import target_log_prob
 from rskernels.ops.mean import accepted_mean
 from rskernels.ops.ratios import bernoulli, bernoulli_mask
+from rskernels.ops.speculative import SpeculativeResult, speculative_sample
 
 __all__ = [
     "Acceptance",
     "ColumnOrder",
     "LinearLogits",
+    "SpeculativeResult",
     "accept",
     "accept_mask",
     "accepted_mean",
     "bernoulli",
     "bernoulli_mask",
+    "speculative_sample",
     "target_log_prob",
     "verify",
     "verify_mask",

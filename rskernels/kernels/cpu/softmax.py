@@ -101,6 +101,7 @@ def _block_sum_of(element):
 
 @cache
 def block_top_of(element):
+    """Return ``block_top(block, length)`` of an element."""
     load, load_part = loader(element.name), part_loader(element.name)
     size, low = element.size, element.scalar(-np.inf)
 

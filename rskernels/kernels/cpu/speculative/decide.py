@@ -52,7 +52,7 @@ from rskernels.kernels.cpu.threads import next_share
 from rskernels.law.numbers import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
 SUMS = 4
-"""Numbers a part of a row that a request's scratch holds: two of the target's, two of the draft's."""
+"""Numbers that a request's scratch holds of each part of a row, half of them of the draft's."""
 
 
 @inner
