@@ -2,8 +2,8 @@
 
 ``schemas`` declares the operators; ``devices``, ``fakes``, ``autograd``, ``transforms`` and
 ``dynamic`` implement them; ``vocabulary`` puts together what ranks know; ``operations`` and
-``speculative`` have what ``rskernels.ops`` calls. Nothing outside of this folder defines an operator or asks torch's private
-queries.
+``speculative`` have what ``rskernels.ops`` calls. Nothing outside of this folder defines an
+operator or asks torch's private queries.
 """
 
 # Whoever calls an operator needs all that registers for it.

@@ -31,3 +31,11 @@ class Public:
     def decide_ratios(self, log_ratio, M=1.0, **law):
         seen = rskernels.bernoulli(*map(self._place, (log_ratio, M)), **law)
         return rskernels.Acceptance(*(part.cpu() for part in seen))
+
+    def speculate(self, target, tokens, draft=None, lengths=None, *, is_block=False, **law):
+        given = (self._place(value) for value in (target, tokens, draft))
+        law = {name: self._place(value) for name, value in law.items()}
+        seen = rskernels.speculative_sample(
+            *given, lengths=self._place(lengths), method="block" if is_block else "token", **law
+        )
+        return rskernels.SpeculativeResult(*(part.cpu() for part in seen))

@@ -1,10 +1,10 @@
 """The Numba backend: every operation of ``kernels.reference`` for CPU tensors.
 
 ``launch`` lays tensors out and runs the loops over rows of ``decide``, ``dense`` and ``gradient``,
-``ratios`` those of ``bernoulli``, ``linear`` those of logits that are not stored, ``speculative`` those over
-requests; ``softmax`` is their pass over logits, ``early_exit`` says when it may end, ``law`` decides. ``threads`` share out
-rows, ``turns`` takes them in turns, ``parts`` shares a row's bounds by quarters; ``simd`` has the
-vectors, ``dtypes`` the loads.
+``ratios`` those of ``bernoulli``, ``linear`` those of logits that are not stored, ``speculative``
+the one over requests; ``softmax`` is their pass over logits, ``early_exit`` says when it may end,
+``law`` decides. ``threads`` share out rows, ``turns`` takes them in turns, ``parts`` shares a row's
+bounds by quarters; ``simd`` has the vectors, ``dtypes`` the loads.
 """
 
 from rskernels.kernels.cpu import linear, speculative

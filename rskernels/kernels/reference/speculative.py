@@ -48,8 +48,9 @@ def speculate(
     L = torch.minimum(L, first_bad)
 
     ids = ids_of(law, R, target.device)
-    u = [row_uniforms(ids, k, law.seed, Stream.SPECULATE) for k in range(K)]
-    u = torch.stack(u, -1) if u else p.new_zeros(R, 0)
+    u = p.new_zeros(R, K)
+    for k in range(K):
+        u[:, k] = row_uniforms(ids, k, law.seed, Stream.SPECULATE)
     p_of = p[:, :K].gather(-1, tokens[..., None])[..., 0]
     q_of = q.gather(-1, tokens[..., None])[..., 0]
     if law.is_block:

@@ -47,7 +47,7 @@ def run_steps(
     V = target.shape[-1]
     # Copies are named, so that they live until the kernel returns.
     target, target_numbers = _rows_of(target)
-    draft_numbers = (0, target_numbers[1], 1, 0, 0, 0)
+    draft_numbers: tuple[int, ...] = (0, target_numbers[1], 1, 0, 0, 0)
     if draft is not None:
         draft, draft_numbers = _rows_of(draft)
     draft_tokens = draft_tokens.contiguous()
