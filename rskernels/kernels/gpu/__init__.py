@@ -1,11 +1,11 @@
 """The Triton backend: every operation of ``kernels.reference`` for CUDA and ROCm tensors.
 
 ``launch`` lays tensors out for the kernels of ``decide``, ``dense`` and ``gradient``, ``ratios``
-for that of ``bernoulli``, ``linear`` for those of logits that are not stored; ``softmax`` is their
-pass over logits, ``early_exit`` says when it may end, ``law`` decides.
+for that of ``bernoulli``, ``linear`` for those of logits that are not stored, ``speculative`` for
+those over requests; ``softmax`` is their pass over logits, ``early_exit`` says when it may end, ``law`` decides.
 """
 
-from rskernels.kernels.gpu import linear
+from rskernels.kernels.gpu import linear, speculative
 from rskernels.kernels.gpu.launch import (
     decide,
     decide_with_totals,
@@ -24,6 +24,7 @@ __all__ = [
     "linear",
     "mask",
     "philox",
+    "speculative",
     "target_log_prob",
     "target_log_prob_backward",
 ]
