@@ -2,7 +2,8 @@
 
 ``launch`` lays tensors out for the kernels of ``decide``, ``dense`` and ``gradient``, ``ratios``
 for that of ``bernoulli``, ``linear`` for those of logits that are not stored, ``speculative`` for
-those over requests; ``softmax`` is their pass over logits, ``early_exit`` says when it may end, ``law`` decides.
+those over requests; ``softmax`` is their pass over logits, ``early_exit`` says when it may end,
+``law`` decides.
 """
 
 from rskernels.kernels.gpu import linear, speculative

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .steps import CASES, DRAFT, TARGET, V, Case, _logits, check_texts, laws_of, length_law, write
+from .steps import CASES, DRAFT, TARGET, Case, V, _logits, check_texts, laws_of, length_law, write
 
 FULL, REFERENCE, INTERPRETED = 1 << 15, 1 << 13, 1 << 7
 METHODS = ("token", "block")

@@ -127,7 +127,7 @@ def _totals(opened: Opened, targets: Tensor) -> Tensor:
 
 def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) -> Opened:
     """Return the rows as they are before the first block; ``form`` as ``open_rows_of`` has it."""
-    hidden, weight, bias, scale, softcap, lora = product = _addressable(product)
+    hidden, weight, bias, scale, softcap, lora = product = addressable(product)
     N, D = hidden.shape
     V, code, targets = len(weight), CODE[hidden.dtype], targets.contiguous()
     # Copies are named, so that they live until the kernel returns.
@@ -174,7 +174,7 @@ def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) 
     )
 
 
-def _addressable(product: Product) -> Product:
+def addressable(product: Product) -> Product:
     """Return the product with a bias and rows of the hidden states that lie side by side."""
     hidden, weight, bias, scale, softcap, lora = product
     hidden, D = hidden.detach(), hidden.shape[1]

@@ -78,7 +78,7 @@ def run_steps(
         scratch.data_ptr(),
     )
     if outside:
-        _raise_outside(draft_tokens, lengths, V)
+        check(draft_tokens, lengths, V)
     return tokens, accepted, log_prob, is_invalid
 
 
@@ -116,8 +116,8 @@ def _ids_of(law: Speculation) -> tuple[int, int, int]:
     return 0, int(not has_own_seeds(law)), law.row_offset
 
 
-def _raise_outside(tokens: Tensor, lengths: Tensor | None, V: int) -> None:
-    """Raise the error of the first length, or else token, that is none."""
+def check(tokens: Tensor, lengths: Tensor | None, V: int) -> None:
+    """Raise the error of the first length, or else draft token, that is none."""
     R, K = tokens.shape
     L = torch.full((R,), K, device="cpu") if lengths is None else lengths.long()
     wrong = ((L < 0) | (L > K)).nonzero()
@@ -127,8 +127,10 @@ def _raise_outside(tokens: Tensor, lengths: Tensor | None, V: int) -> None:
             f"lengths must be in [0, {K}], got {int(L[request])} for request {request}"
         )
     is_given = torch.arange(K, device="cpu") < L[:, None]
-    request, place = (((tokens < 0) | (tokens >= V)) & is_given).nonzero()[0].tolist()
-    raise IndexError(
-        f"draft_tokens must be in [0, {V}), got {int(tokens[request, place])} at place {place} of "
-        f"request {request}; lengths says how many draft tokens a request has"
-    )
+    outside = (((tokens < 0) | (tokens >= V)) & is_given).nonzero()
+    if len(outside):
+        request, place = outside[0].tolist()
+        raise IndexError(
+            f"draft_tokens must be in [0, {V}), got {int(tokens[request, place])} at place {place} "
+            f"of request {request}; lengths says how many draft tokens a request has"
+        )

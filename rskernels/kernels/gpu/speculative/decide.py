@@ -6,7 +6,14 @@ A program is a request; its places lie side by side. Words are those of (seed, i
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.law import COLUMNS, LOG2_E, TRAILING, philox_words, row_counter, word_uniform
+from rskernels.kernels.gpu.law import (
+    COLUMNS,
+    LOG2_E,
+    TRAILING,
+    philox_words,
+    row_counter,
+    word_uniform,
+)
 from rskernels.kernels.gpu.softmax import row_offset_of, sum_of_lanes
 from rskernels.kernels.gpu.speculative.rows import lowest_of
 from rskernels.kernels.gpu.speculative.weights import (

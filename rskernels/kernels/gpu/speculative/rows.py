@@ -36,24 +36,25 @@ def lowest_of(WIDE: tl.constexpr):
 def look(
     row_ptr, stride, V, scale, against, shift, rest, least, LANES: tl.constexpr, WIDE: tl.constexpr
 ):
-    """Return of the finite entries that are at least some number: how many there are, the sum of
-    2**octaves, the smallest, and the largest that is below."""
+    """Look at the finite entries that are at least some number.
+
+    Return how many there are, the sum of 2**octaves, the smallest, and the largest that is below.
+    """
     bound, floor = least.to(WIDE), lowest_of(WIDE).to(WIDE)
-    count = tl.zeros([LANES], tl.int64)
+    count = tl.zeros([LANES], tl.int32)
     lanes = tl.zeros([LANES], WIDE)
     above = tl.full([LANES], float("inf"), WIDE)
     below = tl.full([LANES], float("-inf"), WIDE)
     for start in range(0, V, LANES):
         z = load_step(row_ptr, row_ptr, start, stride, V, LANES, WIDE, False, False)
         is_kept = (z >= bound) & (z >= floor)
-        count += is_kept.to(tl.int64)
+        count += is_kept.to(tl.int32)
         lanes += tl.where(is_kept, tl.exp2(octaves(z, scale, against, shift, WIDE)), 0.0)
         above = tl.minimum(above, tl.where(is_kept, z, float("inf")))
         below = tl.maximum(below, tl.where((z < bound) & (z >= floor), z, float("-inf")))
     mass = sum_of_lanes(lanes, LANES).to(tl.float64) * tl.exp2(rest)
-    return (
-        tl.sum(count, 0), mass, tl.min(above, 0).to(tl.float64), tl.max(below, 0).to(tl.float64)
-    )  # fmt: skip
+    smallest, under = tl.min(above, 0).to(tl.float64), tl.max(below, 0).to(tl.float64)
+    return tl.sum(count, 0).to(tl.int64), mass, smallest, under
 
 
 @triton.jit

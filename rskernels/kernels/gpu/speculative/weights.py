@@ -76,7 +76,7 @@ def weights_of_step(
     z = load_step(p_ptr, p_ptr, start, p_stride, V, LANES, WIDE, False, False)
     p = probabilities(z, p_top, p_scale, p_shift, p_factor, p_least, WIDE)
     weights = p
-    if HAS_DRAFT:
+    if HAS_DRAFT:  # noqa: SIM102 - known when it is compiled, unlike what follows
         if has_q:
             z = load_step(q_ptr, q_ptr, start, q_stride, V, LANES, WIDE, False, False)
             q = probabilities(z, q_top, q_scale, q_shift, q_factor, q_least, WIDE)
