@@ -51,6 +51,7 @@ from rskernels.kernels.cpu.speculative.weights import (
 from rskernels.kernels.cpu.threads import next_share
 from rskernels.law.numbers import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
+MOST_LOG = 700.0  # whose exponential is finite
 SUMS = 4
 """Numbers that a request's scratch holds of each part of a row, half of them of the draft's."""
 
@@ -97,6 +98,7 @@ def speculate_rows_of(element):
     code = F64 if element.wide == "f64" else F32
     width = element.wide_size
 
+    # What is called in one place only is compiled once, whatever the compiler inlines.
     @inner
     @named(f"draw_token_{element.name}")
     def draw_token(rows, known, factor, hole, V, sums, has_sums, u):
@@ -107,31 +109,38 @@ def speculate_rows_of(element):
         p_law, q_law = weights_law(p, factor), NO_LAW
         if rows[1] != 0:
             q_law = weights_law(q, 1.0)
+        total = 0.0
         if rows[1] == 0 and hole < 0 and has_sums:
             p_law = p[0], p[2], 1.0, p[3]
             total = read_f64(sums, count_parts(V, int64(0)) - 1)
-        else:
-            total = sum_weights(rows, (p_law, q_law), hole, V, sums)
+        for _ in range(2):
+            if not total > 0.0:
+                total = sum_weights(rows, (p_law, q_law), hole, V, sums)
             if not total > 0.0:
                 rows, hole = (rows[0], 0), NO_HOLE
-                total = sum_weights(rows, (p_law, q_law), hole, V, sums)
         return draw_entry(rows, (p_law, q_law), hole, V, sums, u * total)
 
     @inner
     @named(f"read_rows_{element.name}")
-    def read_rows(rows, has_draft, V, settings, draft_settings, sums):
+    def read_rows(rows, V, settings, draft_settings, sums):
         """Return what is known of the target's and draft's row, whether both have a law, sums."""
-        p, has_sums = read_row(rows[0], V, settings, sums)
-        q, is_valid = LAWLESS, not np.isnan(p[1])
-        if is_valid and has_draft and settings[0] != 0.0:
-            q, _ = read_row(rows[1], V, draft_settings, sums + count_parts(V, int64(0)) * 16)
-            is_valid = not np.isnan(q[1])
+        p, q, has_sums, is_valid = LAWLESS, LAWLESS, False, True
+        for side in range(2 if rows[1] != 0 and settings[0] != 0.0 else 1):
+            if is_valid:
+                own = sums + side * count_parts(V, int64(0)) * 16
+                row, given = (rows[0], settings) if side == 0 else (rows[1], draft_settings)
+                known, has_own = read_row(row, V, given, own)
+                is_valid = not np.isnan(known[1])
+                if side == 0:
+                    p, has_sums = known, has_own
+                else:
+                    q = known
         return (p, q), is_valid, has_sums
 
     @inner
     @named(f"log_ratio_{element.name}")
     def log_ratio(rows, known, token, settings, draft_temperature):
-        """Return (log p, log p - log q) of a draft token; of one that has no q it is rejected."""
+        """Return (log p, log p - log q) of a draft token; -inf of one that has no q."""
         p, q = known
         of_p = log_p(rows[0], token, p, settings[0])
         of_q = 0.0
@@ -140,120 +149,72 @@ def speculate_rows_of(element):
         return of_p, of_p - of_q if of_q > -np.inf else -np.inf
 
     @inner
-    @named(f"by_token_{element.name}")
-    def by_token(step, request, V, L, settings, draft_settings, key, outputs, sums):
-        """Accept until a token is rejected; return (accepted, the token after or -1)."""
-        target, draft, tokens, K = step
-        seed, own_id = key
-        log_probs = outputs[2] + request * (K + 1) * width
-        for place in range(L + 1):
-            rows = row_of(target, request, place), 0
-            if place < L:
-                rows = rows[0], row_of(draft, request, place)
-            known, is_valid, has_sums = read_rows(
-                rows, rows[1] != 0, V, settings, draft_settings, sums
-            )
-            if not is_valid:
-                return place, -1
-            hole = NO_HOLE
-            if place < L:
-                token = target_at(tokens, request * K + place)
-                of_p, log_r = log_ratio(rows, known, token, settings, draft_settings[0])
-                if settings[0] == 0.0:
-                    is_accepted = of_p == 0.0
-                else:
-                    is_accepted = log_r >= log_of(uniform_at(own_id, place, SPECULATE, seed))
-                if is_accepted:
-                    store_float(log_probs + place * width, code, of_p)
-                    continue
-                if rows[1] == 0:
-                    hole = token
-            u = uniform_64_at(own_id, place, RESIDUAL, seed)
-            drawn = draw_token(rows, known, 1.0, hole, V, sums, has_sums, u)
-            of_p = log_p(rows[0], drawn, known[0], settings[0])
-            store_float(log_probs + place * width, code, of_p)
-            return place, drawn
-        return 0, -1
+    @named(f"block_certainty_{element.name}")
+    def block_certainty(rows, known, factor, hole, V, sums):
+        """Return the probability by which the tokens before a row are accepted as a block."""
+        q_law = NO_LAW
+        if rows[1] != 0:
+            q_law = weights_law(known[1], 1.0)
+        s = sum_weights(rows, (weights_law(known[0], factor), q_law), hole, V, sums)
+        rest = s + 1.0 - factor
+        return s / rest if rest > 0.0 else 1.0
 
     @inner
-    @named(f"by_block_{element.name}")
-    def by_block(step, request, V, L, settings, draft_settings, key, outputs, sums):
-        """Accept the longest prefix that is accepted; return (accepted, the token after or -1)."""
+    @named(f"take_step_{element.name}")
+    def take_step(step, request, V, L, form, settings, draft_settings, key, outputs, sums):
+        """Accept draft tokens and draw one; return (how many, the token or -1).
+
+        ``form`` is (whether by a block, the place where it is known to end or -1).
+        """
         target, draft, tokens, K = step
+        by_block, forced = form
         seed, own_id = key
         log_probs = outputs[2] + request * (K + 1) * width
-        rows = row_of(target, request, 0), 0
-        if L > 0:
-            rows = rows[0], row_of(draft, request, 0)
-        known, is_valid, has_sums = read_rows(rows, rows[1] != 0, V, settings, draft_settings, sums)
-        if not is_valid:
-            return 0, -1
-        accepted, factor = 0, 1.0
-        kept_rows, kept, kept_factor, keeps_sums, end = rows, known, 1.0, has_sums, L
-        has_end = True
-        for place in range(1, L + 1):
-            token = target_at(tokens, request * K + place - 1)
-            of_p, log_r = log_ratio(rows, known, token, settings, draft_settings[0])
-            store_float(log_probs + (place - 1) * width, code, of_p)
-            factor = min(1.0, factor * math.exp(min(log_r, 0.0) if factor == 1.0 else log_r))
-            rows = row_of(target, request, place), 0
-            if place < L:
-                rows = rows[0], row_of(draft, request, place)
-            known, is_valid, has_sums = read_rows(
-                rows, rows[1] != 0, V, settings, draft_settings, sums
-            )
-            certain = factor
-            if not is_valid:
-                end, has_end = place, False
-            elif place < L:
-                hole, q_law = NO_HOLE, NO_LAW
-                if rows[1] == 0:
-                    hole = target_at(tokens, request * K + place)
-                else:
-                    q_law = weights_law(known[1], 1.0)
-                laws = weights_law(known[0], factor), q_law
-                s = sum_weights(rows, laws, hole, V, sums)
-                has_sums = False
-                certain = s / (s + 1.0 - factor) if s + 1.0 - factor > 0.0 else 1.0
-            if uniform_at(own_id, place - 1, SPECULATE, seed) <= certain:
-                accepted = place
-                kept_rows, kept, kept_factor, keeps_sums = rows, known, factor, has_sums
-            if not is_valid:
+        accepted, ended, factor, is_valid, is_over = 0, 0, 1.0, True, False
+        rows, known, hole, has_sums = (0, 0), (LAWLESS, LAWLESS), NO_HOLE, False
+        kept_rows, kept, kept_factor, kept_hole, kept_sums = rows, known, factor, hole, False
+        for place in range(L + 1):
+            if is_over or not is_valid:
                 break
-        if accepted == end and not has_end:
+            ended = place
+            is_draft = place < L
+            rows, hole = (row_of(target, request, place), 0), NO_HOLE
+            if is_draft:
+                rows = rows[0], row_of(draft, request, place)
+            known, is_valid, has_sums = read_rows(rows, V, settings, draft_settings, sums)
+            token = target_at(tokens, request * K + place) if is_draft else 0
+            if is_draft and rows[1] == 0:
+                hole = token
+            if by_block and place > 0:
+                certain = factor
+                if is_valid and is_draft:
+                    certain = block_certainty(rows, known, factor, hole, V, sums)
+                    has_sums = False
+                is_over = uniform_at(own_id, place - 1, SPECULATE, seed) <= certain
+            if not by_block or place == 0 or is_over:
+                accepted, kept_rows, kept, kept_hole = place, rows, known, hole
+                kept_factor, kept_sums = factor if is_draft else 1.0, has_sums
+            is_over = False
+            if is_valid and is_draft:
+                of_p, log_r = log_ratio(rows, known, token, settings, draft_settings[0])
+                store_float(log_probs + place * width, code, of_p)
+                if by_block:
+                    factor = min(1.0, factor * math.exp(min(log_r, MOST_LOG)))
+                elif settings[0] == 0.0:
+                    is_over = of_p < 0.0
+                else:
+                    is_over = log_r < log_of(uniform_at(own_id, place, SPECULATE, seed))
+                    is_over = is_over or forced >= 0
+        if not is_valid and accepted == ended:
             return accepted, -1
-        hole = NO_HOLE
-        if accepted < end:
-            keeps_sums = False
-            if kept_rows[1] == 0:
-                hole = target_at(tokens, request * K + accepted)
-        else:
-            kept_factor = 1.0
-        u = uniform_64_at(own_id, accepted, RESIDUAL, seed)
-        drawn = draw_token(kept_rows, kept, kept_factor, hole, V, sums, keeps_sums, u)
+        # Of a row that was read before the last, the sums are no more.
+        kept_sums = kept_sums and accepted == ended
+        place = accepted if forced < 0 else forced
+        u = uniform_64_at(own_id, place, RESIDUAL, seed)
+        drawn = draw_token(kept_rows, kept, kept_factor, kept_hole, V, sums, kept_sums, u)
         of_p = log_p(kept_rows[0], drawn, kept[0], settings[0])
         store_float(log_probs + accepted * width, code, of_p)
         return accepted, drawn
-
-    @inner
-    @named(f"drawn_at_{element.name}")
-    def drawn_at(step, request, V, L, settings, draft_settings, key, outputs, sums, place):
-        """Draw where a draft is known to be rejected (L is 1) or all were accepted (0)."""
-        target, draft, tokens, K = step
-        rows = row_of(target, request, 0), 0
-        hole = NO_HOLE
-        if L > 0:
-            rows = rows[0], row_of(draft, request, 0)
-            if rows[1] == 0:
-                hole = target_at(tokens, request * K)
-        known, is_valid, has_sums = read_rows(rows, rows[1] != 0, V, settings, draft_settings, sums)
-        if not is_valid:
-            return 0, -1
-        u = uniform_64_at(key[1], place, RESIDUAL, key[0])
-        drawn = draw_token(rows, known, 1.0, hole, V, sums, has_sums, u)
-        of_p = log_p(rows[0], drawn, known[0], settings[0])
-        store_float(outputs[2] + request * (K + 1) * width, code, of_p)
-        return 0, drawn
 
     @inner
     @named(f"write_request_{element.name}")
@@ -303,19 +264,13 @@ def speculate_rows_of(element):
                 outside += misplaced
                 if is_valid and misplaced == 0:
                     key = key_of(draw, request)
+                    forced = -1
                     if places != 0:
-                        place = load_integer(places + request * 8, I64)
-                        accepted, drawn = drawn_at(
-                            step, request, V, L, own, draft_settings, key, outputs, sums, place
-                        )
-                    elif is_block and own[0] != 0.0:
-                        accepted, drawn = by_block(
-                            step, request, V, L, own, draft_settings, key, outputs, sums
-                        )
-                    else:
-                        accepted, drawn = by_token(
-                            step, request, V, L, own, draft_settings, key, outputs, sums
-                        )
+                        forced = load_integer(places + request * 8, I64)
+                    how = is_block and own[0] != 0.0, forced
+                    accepted, drawn = take_step(
+                        step, request, V, L, how, own, draft_settings, key, outputs, sums
+                    )
                 write_request(request, tokens, K, accepted, drawn, outputs)
             begin = next_share(counter, begin, grab)
         restore(mode)

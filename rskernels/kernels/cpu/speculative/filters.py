@@ -117,33 +117,33 @@ def keep_of(element):
     sum.
     """
     look, scalar, lowest = look_of(element), element.scalar, LOWEST[element.wide]
-
-    @inner
-    @named(f"largest_least_{element.name}")
-    def largest_least(row, V, reference, scale, bounds, mass, wanted, goal):
-        """Return the largest logit from which on there are so many entries and so much."""
-        low, high = bounds
-        while low < high:
-            middle = float64(scalar(low * 0.5 + high * 0.5))
-            if not low < middle < high:
-                middle = high
-            kept, sum_kept, smallest, below = look(row, V, reference, scale, middle)
-            if kept >= wanted and sum_kept >= goal:
-                low, mass = smallest, sum_kept
-            else:
-                high = below
-        return low, mass
+    top_entry = top_of(element)
 
     @inner
     @named(f"keep_{element.name}")
     def keep(row, V, reference, scale, k, share):
-        kept, mass, low, _ = look(row, V, reference, scale, lowest)
-        _, _, _, top = look(row, V, reference, scale, np.inf)
-        if 0 < k < kept:
-            low, mass = largest_least(row, V, reference, scale, (low, top), mass, k, 0.0)
-        if share < 1.0:
-            goal = share * mass
-            low, mass = largest_least(row, V, reference, scale, (low, top), mass, 0, goal)
+        top, _ = top_entry(row, V)
+        low, mass, wanted, goal = lowest, 0.0, 0, 0.0
+        # What all, the largest k, and the largest that have the share begin with.
+        for turn in range(3):
+            if (turn == 1 and not 0 < k < V) or (turn == 2 and not share < 1.0):
+                continue
+            high = low if turn == 0 else top
+            if turn == 1:
+                wanted = k
+            elif turn == 2:
+                wanted, goal = 0, share * mass
+            while low < high or turn == 0:
+                middle = float64(scalar(low * 0.5 + high * 0.5))
+                if not low < middle < high:
+                    middle = high
+                kept, sum_kept, smallest, below = look(row, V, reference, scale, middle)
+                if turn == 0 or (kept >= wanted and sum_kept >= goal):
+                    low, mass = smallest, sum_kept
+                else:
+                    high = below
+                if turn == 0:
+                    break
         return low, mass
 
     return keep
