@@ -29,29 +29,36 @@ TENSORS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_opcheck(dtype):
-    target, tokens, draft = inputs(dtype)
-    lengths = torch.tensor([3, 0, 1, 2], dtype=torch.int32)
-    check = torch.library.opcheck
-    check(OPS.speculate.default, (target, tokens, draft, None, *NUMBERS))
-    check(OPS.speculate.default, (target.transpose(0, 1), *_swapped(tokens), None, *TENSORS))
-    check(OPS.speculate.default, (target, tokens, draft, lengths, *TENSORS))
-    numbers = torch.tensor([0.7, 0.9], dtype=torch.float64)
-    check(OPS.dynamic_speculate.default, (numbers, target, tokens, draft, lengths, *NUMBERS))
+def certain(dtype):
+    """Return a step that accepts everything: what is behind is NaN, which opcheck takes for wrong.
 
-
-def _swapped(tokens):
-    # R and K + 1 are equal, so that the rows' layout alone is another.
-    return tokens, None
+    With it, hidden states and a weight whose logits are the target's.
+    """
+    tokens = torch.arange(R * (K + 1)).view(R, K + 1) % V
+    weight = torch.eye(V).to(dtype)
+    target = 99.0 * weight[tokens]
+    return target, tokens[:, :K], target[:, :K], weight
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_opcheck_of_hidden_states(dtype):
-    _, tokens, draft = inputs(dtype)
-    hidden, weight = draw(R * (K + 1), D).to(dtype), draw(V, D, seed=2).to(dtype)
-    product = (hidden, weight, None, 1.0, 0.0, None, None, 0.0)
-    for values in (NUMBERS, TENSORS, (None, 1.0, None, 0, None, 1.0, *NUMBERS[6:])):
+def test_opcheck(dtype):
+    target, tokens, draft, _ = certain(dtype)
+    lengths = torch.full((R,), K, dtype=torch.int32)
+    check, op = torch.library.opcheck, OPS.speculate.default
+    if dtype == torch.float32:
+        check(op, (target, tokens, draft, None, *NUMBERS))
+        strided = target.transpose(0, 1).contiguous().transpose(0, 1)
+        check(op, (strided, tokens, None, lengths, *TENSORS))
+        numbers = torch.tensor([0.7, 0.9], dtype=torch.float64)
+        check(OPS.dynamic_speculate.default, (numbers, target, tokens, draft, None, *NUMBERS))
+    else:
+        check(op, (target, tokens, draft, lengths, *TENSORS))
+
+
+def test_opcheck_of_hidden_states():
+    target, tokens, draft, weight = certain(torch.float32)
+    product = (target.flatten(0, 1), weight, None, 1.0, 0.0, None, None, 0.0)
+    for values in (TENSORS, (None, 1.0, None, 0, None, 1.0, *NUMBERS[6:])):
         arguments = (*product, tokens, draft, None, *values)
         torch.library.opcheck(OPS.linear_speculate.default, arguments)
 

@@ -122,18 +122,22 @@ def processed(logits: torch.Tensor, law: Speculation) -> tuple[torch.Tensor, tor
     """Return the probabilities of rows [R, k, V] after all settings, and which rows have none."""
     R = logits.shape[0]
     T, k, top_p = (
-        torch.as_tensor(value, device=logits.device).expand(R)[:, None]
-        for value in (law.temperature, law.top_k, law.top_p)
+        torch.as_tensor(value, dtype=dtype, device=logits.device).expand(R)[:, None]
+        for value, dtype in (
+            (law.temperature, torch.float64),
+            (law.top_k, torch.int64),
+            (law.top_p, torch.float64),
+        )
     )
     z, greedy = logits.double(), is_greedy(law, R, logits.device)[:, None]
-    log_p, bad = log_softmax(logits, torch.where(greedy, 1.0, T.double()))
+    log_p, bad = log_softmax(logits, torch.where(greedy, 1.0, T))
     bad |= (k < 0) | ~((top_p > 0) & (top_p <= 1))
     ranked, order = z.sort(-1, descending=True)
     last = torch.where(k > 0, k, logits.shape[-1]).clamp(1, logits.shape[-1]).long() - 1
     least = ranked.gather(-1, last.expand(bad.shape)[..., None])
     log_p = torch.where(z >= least, log_p, -math.inf).log_softmax(-1)
     mass = log_p.gather(-1, order).exp().cumsum(-1)
-    enough = mass >= top_p.double()[..., None] * mass[..., -1:]
+    enough = mass >= top_p[..., None] * mass[..., -1:]
     nucleus = ranked.gather(-1, enough.long().argmax(-1)[..., None])
     nucleus = torch.where(top_p[..., None] < 1, nucleus, -math.inf)
     p = torch.where(z >= nucleus, log_p, -math.inf).softmax(-1)
