@@ -67,11 +67,9 @@ def speculate(
 
     row = torch.arange(R, device=target.device)
     p_here, invalid = p[row, accepted], accepted >= first_bad
-    weights = p_here
-    if K:
-        residual = (factor[:, None] * p_here - q[row, accepted.clamp(max=K - 1)]).clamp(min=0)
-        has_residual = (accepted < L) & ~is_greedy_row & (residual.sum(-1) > 0)
-        weights = torch.where(has_residual[:, None], residual, p_here)
+    is_rejected = (accepted < L) & ~is_greedy_row
+    q_here = q[row, accepted.clamp(max=K - 1)] if K else torch.zeros_like(p_here)
+    weights = weights_of(p_here, q_here, factor, is_rejected)
     drawn = draw(weights, row_uniforms_64(ids, accepted, law.seed, Stream.RESIDUAL))
     drawn = torch.where(invalid, -1, drawn)
 
@@ -108,14 +106,32 @@ def by_block(
         factor = (factor * ratio).clamp(max=1.0)
         h = factor
         if i < p_of.shape[1]:
-            s = (factor[:, None] * p[:, i] - q[:, i]).clamp(min=0).sum(-1)
-            # Where both are 0 the laws agree, and a longer prefix is certain.
-            within = torch.where(s + 1 - factor > 0, s / (s + 1 - factor), 1.0)
-            h = torch.where(i < L, within, factor)
+            s = residual_of(p[:, i], q[:, i], factor).sum(-1)
+            h = torch.where(i < L, certainty_of(s, factor), factor)
         is_longest = (u[:, i - 1].double() <= h) & (i <= L)
         accepted = torch.where(is_longest, i, accepted)
         kept = torch.where(is_longest, factor, kept)
     return accepted, kept
+
+
+def certainty_of(s: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Return s / (s + 1 - c); 1 where both are 0: the laws agree, a longer prefix is certain."""
+    rest = s + 1 - factor
+    return torch.where(rest > 0, s / rest, 1.0)
+
+
+def residual_of(p: torch.Tensor, q: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Return (c p - q)+ of rows [R, V]."""
+    return (factor[:, None] * p - q).clamp(min=0)
+
+
+def weights_of(
+    p: torch.Tensor, q: torch.Tensor, factor: torch.Tensor, is_rejected: torch.Tensor
+) -> torch.Tensor:
+    """Return what a token is drawn by: the residual where one was rejected, if there is any."""
+    residual = residual_of(p, q, factor)
+    has_residual = is_rejected & (residual.sum(-1) > 0)
+    return torch.where(has_residual[:, None], residual, p)
 
 
 def processed(logits: torch.Tensor, law: Speculation) -> tuple[torch.Tensor, torch.Tensor]:

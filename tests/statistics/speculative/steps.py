@@ -12,6 +12,7 @@ from scipy import stats
 from rskernels.kernels.reference.speculative import processed
 from rskernels.law.speculation import Speculation
 
+from ...support.backends import backend_of
 from ..intervals import CHANCE, assert_inside, binomial
 
 V = 16
@@ -31,29 +32,29 @@ class Case(NamedTuple):
     """Requests have as many settings in turns."""
 
 
-def _logits(seed, spread=1.5, size=V):
+def logits_of(seed, spread=1.5, size=V):
     generator = torch.Generator().manual_seed(seed)
     return spread * torch.randn(size, size, generator=generator)
 
 
 def _near(target, seed, spread=0.8):
-    return target + _logits(seed, spread, len(target))
+    return target + logits_of(seed, spread, len(target))
 
 
 def _without_support():
-    target, draft = _logits(1), _logits(2)
+    target, draft = logits_of(1), logits_of(2)
     draft[:, 3:9] = -torch.inf
     target[:, 7:12] = -torch.inf
     return Case(target, draft, {})
 
 
-TARGET = _logits(1)
+TARGET = logits_of(1)
 DRAFT = _near(TARGET, 2)
 TEMPERATURES = torch.tensor([0.5, 1.0, 1.7], dtype=torch.float64)
 CASES = {
     "the same": Case(TARGET, TARGET, {}),
     "near": Case(TARGET, DRAFT, {}),
-    "far": Case(TARGET, _logits(3, 2.0), {}),
+    "far": Case(TARGET, logits_of(3, 2.0), {}),
     "without support": _without_support(),
     "certain": Case(TARGET, DRAFT, {}, is_certain=True),
     "temperatures": Case(TARGET, DRAFT, {"temperature": TEMPERATURES}, groups=3),
@@ -175,3 +176,11 @@ def check_longer(accepted, lengths):
     expected = float((lengths * torch.arange(len(lengths))).sum())
     room = 5 * float(accepted.std()) / len(accepted) ** 0.5
     assert float(accepted.mean()) >= expected - room, "speculative block accepts fewer"
+
+
+def check_definition(subject, seed, case, K, N, **law):
+    """Check texts against those of the definition, which has the same uniforms."""
+    seen = write(subject, case, K, N, seed, **law)
+    want = write(backend_of("reference"), case, K, N, seed, **law)
+    for mine, theirs in zip(seen, want, strict=True):
+        assert torch.equal(mine, theirs), "speculative tokens are not the definition's"

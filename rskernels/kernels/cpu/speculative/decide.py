@@ -91,6 +91,13 @@ def key_of(draw, request):
     return own_seed, own_id
 
 
+@inner
+def certainty_of(s, factor):
+    """Return s / (s + 1 - c); 1 where both are 0: the laws agree, a longer prefix is certain."""
+    rest = s + 1.0 - factor
+    return s / rest if rest > 0.0 else 1.0
+
+
 def speculate_rows_of(element):
     """Return the kernel of an element."""
     read_row, log_p = read_row_of(element), log_p_of(element)
@@ -156,8 +163,7 @@ def speculate_rows_of(element):
         if rows[1] != 0:
             q_law = weights_law(known[1], 1.0)
         s = sum_weights(rows, (weights_law(known[0], factor), q_law), hole, V, sums)
-        rest = s + 1.0 - factor
-        return s / rest if rest > 0.0 else 1.0
+        return certainty_of(s, factor)
 
     @inner
     @named(f"take_step_{element.name}")

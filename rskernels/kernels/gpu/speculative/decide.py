@@ -196,6 +196,13 @@ def sum_of_parts(sums_ptr, parts, WHICH: tl.constexpr):
 
 
 @triton.jit
+def certainty_of(s, factor):
+    """Return s / (s + 1 - c); 1 where both are 0: the laws agree, a longer prefix is certain."""
+    rest = s + 1.0 - factor
+    return tl.where(rest > 0.0, s / tl.where(rest > 0.0, rest, 1.0), 1.0)
+
+
+@triton.jit
 def part_of_goal(sums_ptr, parts, goal, which):
     """Return the first part by which a row's sums reach a goal, and the sum before it."""
     total = tl.full([], 0.0, tl.float64)
@@ -251,8 +258,7 @@ def draw_kernel(
             for place in range(0, K):
                 factor = tl.load(factors_ptr + first + place + 1)
                 total = sum_of_parts(sums_ptr + (place + 1) * parts * 2, parts, 0)
-                rest = total + 1.0 - factor
-                within = tl.where(rest > 0.0, total / tl.where(rest > 0.0, rest, 1.0), 1.0)
+                within = certainty_of(total, factor)
                 certain = tl.where(place + 1 < end, within, factor)
                 u = tl.sum(tl.where(places == place, uniforms, 0.0), 0)
                 is_longest = (u <= certain) & (place + 1 <= end)
