@@ -3,7 +3,20 @@
 import pytest
 import torch
 
-from .steps import CASES, DRAFT, TARGET, Case, V, check_texts, laws_of, length_law, write
+from .steps import (
+    CASES,
+    DRAFT,
+    TARGET,
+    Case,
+    V,
+    check_definition,
+    check_texts,
+    chi_squared,
+    laws_of,
+    length_law,
+    logits_of,
+    write,
+)
 
 FULL, REFERENCE, INTERPRETED = 1 << 15, 1 << 13, 24
 METHODS = ("token", "block")
