@@ -2,7 +2,7 @@
 
     python tests/kernels/gpu/compile_speculative.py sm_90
 
-prints a JSON list as ``compile_ahead.py`` does: an object a launch, with its resources.
+(or ``few``: for sm_90, one call) prints a JSON list as ``compile_ahead.py`` does: an object a launch, with its resources.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
+from unittest import mock
 
 import torch
 from compile_ahead import TARGETS, Launch, compiling, resources
 from triton.backends.compiler import GPUTarget
 
 from rskernels.kernels.gpu import speculative
+from rskernels.kernels.gpu.linear.tiles import Machine
+from rskernels.kernels.product import Product
 from rskernels.law.speculation import Speculation
 
 R, K, V = 64, 5, 16384
 ODD = 50257
+FEW = "few"
 
 
 def calls() -> Iterator[tuple[str, torch.dtype, Callable[[], Any]]]:
@@ -34,9 +39,9 @@ def calls() -> Iterator[tuple[str, torch.dtype, Callable[[], Any]]]:
     for dtype in (torch.bfloat16, torch.float32):
         target, draft = (torch.empty(R, rows, V, dtype=dtype) for rows in (K + 1, K))
         step = partial(speculative.speculate, target, tokens, draft)
+        yield "of tensors", dtype, partial(step, lengths, tensors._replace(is_block=True))
         yield "plain", dtype, partial(step, None, one)
         yield "cut", dtype, partial(step, lengths, numbers)
-        yield "of tensors", dtype, partial(step, lengths, tensors._replace(is_block=True))
     target, draft = (torch.empty(R, rows, ODD, dtype=torch.bfloat16) for rows in (K + 1, K))
     step = partial(speculative.speculate, target, tokens)
     yield "certain", torch.bfloat16, partial(step, None, None, Speculation(seed=3))
@@ -51,6 +56,9 @@ def calls() -> Iterator[tuple[str, torch.dtype, Callable[[], Any]]]:
     yield "forced", torch.float32, partial(forced, rows, lengths, one, whole)
     forced = partial(speculative.run_steps, rows.half(), tokens[:, :1])
     yield "forced", torch.float16, partial(forced, None, lengths, numbers, whole)
+    product = Product(torch.empty(R * (K + 1), 64), torch.empty(V, 64), None, 1.0, 0.0, None)
+    of_product = partial(speculative.speculate_product, product, tokens, None, None)
+    yield "product", torch.float32, partial(of_product, one._replace(top_k=3))
     doubles = torch.empty(R, K + 1, 1000, dtype=torch.float64)
     step = partial(speculative.speculate, doubles, tokens, doubles[:, :K], lengths)
     yield "of tensors", torch.float64, partial(step, tensors)
@@ -70,11 +78,17 @@ def describe(launch: Launch, target: GPUTarget) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", choices=TARGETS)
-    target = TARGETS[parser.parse_args().target]
+    parser.add_argument("target", choices=[*TARGETS, FEW])
+    name = parser.parse_args().target
+    target = TARGETS["sm_90" if name == FEW else name]
     described = []
-    with compiling(target) as seen:
-        for name, dtype, call in calls():
+    machine = Machine(0 if target.backend == "hip" else target.arch, 132)
+    launch = "rskernels.kernels.gpu.linear.launch"
+    with (
+        compiling(target) as seen,
+        mock.patch(f"{launch}.machine_of", return_value=machine),
+    ):
+        for name, dtype, call in islice(calls(), 1 if name == FEW else None):
             seen.clear()
             call()
             case = {"launch": name, "dtype": str(dtype).removeprefix("torch.")}
