@@ -2,7 +2,8 @@
 
     python tests/kernels/gpu/compile_speculative.py sm_90
 
-(or ``few``: for sm_90, one call) prints a JSON list as ``compile_ahead.py`` does: an object a launch, with its resources.
+(or ``few``: for sm_90, one call) prints a JSON list as ``compile_ahead.py`` does: an object a
+launch, with its resources.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def describe(launch: Launch, target: GPUTarget) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", choices=[*TARGETS, FEW])
-    name = parser.parse_args().target
-    target = TARGETS["sm_90" if name == FEW else name]
+    given = parser.parse_args().target
+    target = TARGETS["sm_90" if given == FEW else given]
     described = []
     machine = Machine(0 if target.backend == "hip" else target.arch, 132)
     launch = "rskernels.kernels.gpu.linear.launch"
@@ -88,7 +89,7 @@ def main() -> None:
         compiling(target) as seen,
         mock.patch(f"{launch}.machine_of", return_value=machine),
     ):
-        for name, dtype, call in islice(calls(), 1 if name == FEW else None):
+        for name, dtype, call in islice(calls(), 1 if given == FEW else None):
             seen.clear()
             call()
             case = {"launch": name, "dtype": str(dtype).removeprefix("torch.")}

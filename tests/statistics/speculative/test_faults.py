@@ -36,7 +36,6 @@ FAULTS = [
             f"{CPU}.weights.sum_weights_of": wrong.sum_of_p,
             f"{CPU}.weights.draw_entry_of": wrong.entry_of_p,
         },
-        gpu={f"{GPU}.weights.weights_of_step": wrong.step_of_p},
     ),
     Fault(
         "the residual has both signs", "far", 1,
@@ -58,7 +57,7 @@ FAULTS = [
         "accepted by the residual's word", "far", 1,
         reference={f"{REFERENCE}.row_uniforms": wrong.of_residual_words},
         cpu={f"{CPU}.draws.uniform_at": wrong.word_of_residual},
-        gpu={f"{GPU}.decide.residual_uniform": wrong.word_of_acceptance},
+        gpu={f"{GPU}.draws.residual_uniform": wrong.word_of_acceptance},
     ),
     Fault(
         "one uniform for all places", "far", 3,
@@ -74,6 +73,7 @@ FAULTS = [
         "a block is accepted by its ratios alone", "far", 3,
         reference={f"{REFERENCE}.certainty_of": wrong.of_factor},
         cpu={f"{CPU}.decide.certainty_of": wrong.of_factor},
+        gpu={f"{GPU}.decide.certainty_of": wrong.of_factor},
         is_block=True,
     ),
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 import torch
 from numba import njit
 
-from rskernels.kernels.gpu.speculative.decide import place_uniforms
+from rskernels.kernels.gpu.speculative.draws import place_uniforms
 from rskernels.law.streams import Stream
 
 original = None  # bound where a function is planted
@@ -105,19 +105,6 @@ def last_row_before(rows, request, place):
     return original(rows, request, min(place, max(rows[5] - 2, 0)))
 
 
-# kernels.gpu.speculative.weights.weights_of_step
-def step_of_p(
-    p_ptr, p_stride, p_top, p_scale, p_shift, p_factor, p_least,
-    q_ptr, q_stride, q_top, q_scale, q_shift, q_factor, q_least,
-    hole, has_q, start, V, LANES, WIDE, HAS_DRAFT,
-):  # fmt: skip
-    return original(
-        p_ptr, p_stride, p_top, p_scale, p_shift, p_factor, p_least,
-        q_ptr, q_stride, q_top, q_scale, q_shift, q_factor, q_least,
-        hole, has_q, start, V, LANES, WIDE, False,
-    )  # fmt: skip
-
-
-# kernels.gpu.speculative.decide.residual_uniform
+# kernels.gpu.speculative.draws.residual_uniform
 def word_of_acceptance(row_id, place, seed):
     return place_uniforms(row_id, place, seed)

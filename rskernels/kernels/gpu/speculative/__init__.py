@@ -1,7 +1,7 @@
 """Speculative steps in Triton: ``launch`` calls the kernels of ``decide``.
 
-``rows`` finds what top-k and top-p keep of a row, ``weights`` sums a residual by parts,
-``linear`` makes rows of logits that are not stored.
+``rows`` finds what top-k and top-p keep of a row, ``weights`` sums a residual by parts, ``draws``
+has the uniforms; ``linear`` makes rows of logits that are not stored.
 """
 
 from rskernels.kernels.gpu.speculative.launch import run_steps, speculate

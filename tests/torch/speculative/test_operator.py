@@ -5,7 +5,7 @@ import torch
 
 import rskernels
 
-from ..support.bits import same_bits
+from ...support.bits import same_bits
 
 R, K, V, D = 4, 3, 40, 8
 OPS = torch.ops.rskernels
