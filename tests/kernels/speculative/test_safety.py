@@ -55,7 +55,7 @@ def test_settings_out_of_range_end_their_request(backend):
         ("top_k", (-1,)),
         ("top_p", (math.nan, 0.0, 1.5)),
     ):
-        for value in values:
+        for value in values[:1] if backend.is_slow else values:
             bad = {**good, name: good[name].clone()}
             bad[name][2] = value
             seen = backend.speculate(target, tokens, draft, seed=1, **bad)
@@ -143,7 +143,7 @@ def test_a_request_alone_and_in_a_batch_of_64(backend, threads, settings, is_blo
         own = {"temperature": T[one], **law}
         seen = backend.speculate(*alone, seed=seeds[one], row_offset=3, **own)
         assert same_bits(seen[:3], tuple(part[one] for part in whole[:3]))
-        for offset in (50 + n, ids[one]):
+        for offset in (50 + n,) if backend.is_slow else (50 + n, ids[one]):
             seen = backend.speculate(*alone, seed=8, row_offset=offset, **own)
             assert same_bits(seen[:3], tuple(part[one] for part in by_id[:3]))
 

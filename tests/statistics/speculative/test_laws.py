@@ -18,7 +18,7 @@ from .steps import (
     write,
 )
 
-FULL, REFERENCE, INTERPRETED = 1 << 15, 1 << 13, 24
+FULL, REFERENCE, INTERPRETED = 1 << 15, 1 << 13, 8
 METHODS = ("token", "block")
 
 

@@ -87,6 +87,8 @@ def run_steps(
     if places is not None and target.shape[1] != K + 1:
         # Of a forced request the row after its draft token is never looked at.
         target = target.expand(R, K + 1, target.shape[2])
+    if K == 0:
+        draft = None
     draft_tokens = draft_tokens.contiguous()
     lengths = None if lengths is None else lengths.contiguous()
     given = _positions(draft_tokens, lengths, target.shape[2])
