@@ -13,7 +13,11 @@ from .cases import FORMS, LENGTHS, R, draw_step
 
 SIZES = (1, 5, 16, 17, 511, 512, 513, 2049, 8193, 20_000)
 SLOW_SIZES = (16, 1025)
-DTYPES = (torch.float64, torch.bfloat16, torch.float16)
+DTYPES = (
+    torch.float64,
+    torch.bfloat16,
+    pytest.param(torch.float16, marks=pytest.mark.slow),
+)
 
 
 def assert_same(kernel, step, lengths=None, **law):
