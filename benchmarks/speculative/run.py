@@ -23,7 +23,8 @@ Medians of alternating rounds in one process, all threads, float32 logits: {step
 {steps.K} draft tokens, a vocabulary of {steps.V:,}. *Eager* takes the same step by torch's
 operators on the whole batch; *transformers* is its `_speculative_sampling`, which takes one request
 at a time, {steps.R} of them. Both are given the filtered logits by `topk` or `sort` where a case
-names a filter. *Accepted*: of {steps.K} draft tokens, by token and by block."""
+names a filter. *Accepted*: draft tokens of {steps.K} on average, by token and by block, in the one
+step that is measured, of {steps.R} requests: too few to tell the two methods apart."""
 
 
 def measure() -> list[dict[str, Any]]:
