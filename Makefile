@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick off-policy test test-fast test-unprivileged nightly soak bench bench-linear bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo compare compare-quick off-policy test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
 demo: $(READY) ## train a small CNN on digits, five ways, and compare them
 	$(BIN)/rskernels demo
@@ -68,6 +68,10 @@ bench: $(READY) ## measure the CPU kernels, the envelope and sequences
 bench-linear: $(READY) ## measure decisions, losses and a training step from hidden states
 	$(BIN)/python -m pip install --quiet -e '.[train,test,language]'
 	$(BIN)/python -m benchmarks.linear.run $(ARGS)
+
+bench-speculative: $(READY) ## measure speculative steps
+	$(BIN)/python -m pip install --quiet -e '.[train,test,language]'
+	$(BIN)/python -m benchmarks.speculative.run
 
 # For instance make bench-base BASE=main ARGS=--quick.
 bench-base: $(READY) ## measure this tree and an earlier revision in turns, BASE=REVISION

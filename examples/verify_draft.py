@@ -1,8 +1,9 @@
 """Speculative decoding: a small model drafts tokens, a large one verifies them in one pass.
 
 A draft token is kept with probability min(1, p/q), p the target's probability of it and q the
-draft's. Where one is rejected, its place is drawn from max(0, p - q): the text then follows the
-target model exactly, and the better the draft, the more tokens a pass of the target brings.
+draft's. Where one is rejected, its place is drawn from max(0, p - q), and after the last one more
+token from p: the text follows the target model exactly, and the better the draft, the more tokens a
+pass of the target brings.
 """
 
 import torch
@@ -25,30 +26,27 @@ trigrams.index_put_((tokens[:-2], tokens[1:-1], tokens[2:]), torch.ones(len(toke
 draft_logits, target_logits = bigrams.log(), trigrams.log()
 
 
-def draft(last: Tensor) -> tuple[Tensor, Tensor]:
-    """Return DRAFT tokens after the last one, and the draft's probabilities ``[DRAFT, V]``."""
-    drawn, densities = [last], []
+def draft(last: Tensor) -> Tensor:
+    """Return DRAFT tokens after the last one, and that one before them."""
+    drawn = [last]
     for _ in range(DRAFT):
-        densities.append(draft_logits[drawn[-1]].softmax(-1))
-        drawn.append(densities[-1].multinomial(1)[0])
-    return torch.stack(drawn[1:]), torch.stack(densities)
+        drawn.append(draft_logits[drawn[-1]].softmax(-1).multinomial(1)[0])
+    return torch.stack(drawn)
 
 
 torch.manual_seed(0)
 text, kept, expected = tokens[:2], 0, 0.0
 for number in range(ROUNDS):
-    drafted, q = draft(text[-1])
-    context = torch.cat([text[-2:], drafted])
-    logits = target_logits[context[:-2], context[1:-1]]  # [DRAFT, V], one pass of the target
-    q_hat = q.gather(-1, drafted[:, None])[:, 0]
-    mask = rskernels.verify_mask(logits, q_hat, targets=drafted, seed=0, row_offset=DRAFT * number)
-    length = int(mask.long().cumprod(0).sum())  # the tokens before the first rejection
-    text = torch.cat([text, drafted[:length]])
-    if length < DRAFT:
-        residual = (logits[length].softmax(-1) - q[length]).clamp(min=0)
-        text = torch.cat([text, residual.multinomial(1)])
-    kept += int(mask[0])
-    expected += torch.minimum(logits[0].softmax(-1), q[0]).sum().item()
+    drafted = draft(text[-1])
+    context = torch.cat([text[-2:-1], drafted])
+    p = target_logits[context[:-1], context[1:]]  # [DRAFT + 1, V], one pass of the target
+    q = draft_logits[drafted[:-1]]  # [DRAFT, V], what the draft drew from
+    step = rskernels.speculative_sample(
+        p[None], drafted[None, 1:], q[None], seed=0, row_offset=number
+    )
+    text = torch.cat([text, step.tokens[0, : step.accepted[0] + 1]])
+    kept += int(step.accepted[0] > 0)
+    expected += torch.minimum(p[0].softmax(-1), q[0].softmax(-1)).sum().item()
 
 print(f"first draft tokens kept: {kept / ROUNDS:.2f}, expected {expected / ROUNDS:.2f}")
 print(f"tokens a pass of the target: {(len(text) - 2) / ROUNDS:.2f}")

@@ -1,9 +1,9 @@
 """Torch's side of the operations: operators, autograd, transforms, and the way past the dispatcher.
 
 ``schemas`` declares the operators; ``devices``, ``fakes``, ``autograd``, ``transforms`` and
-``dynamic`` implement them; ``vocabulary`` puts together what ranks know; ``operations`` has what
-``rskernels.ops`` calls. Nothing outside of this folder defines an operator or asks torch's private
-queries.
+``dynamic`` implement them; ``vocabulary`` puts together what ranks know; ``operations`` and
+``speculative`` have what ``rskernels.ops`` calls. Nothing outside of this folder defines an
+operator or asks torch's private queries.
 """
 
 # Whoever calls an operator needs all that registers for it.
@@ -23,6 +23,7 @@ from rskernels._torch.operations import (
     product_fields,
     refuse_tangents,
 )
+from rskernels._torch.speculative import SPECULATE
 
 __all__ = [
     "ACCEPT_PREFIX",
@@ -31,6 +32,7 @@ __all__ = [
     "DECIDE_RATIOS",
     "DECIDE_SEQUENCES",
     "MASK",
+    "SPECULATE",
     "Call",
     "DecisionOperation",
     "Operation",

@@ -87,7 +87,7 @@ def _decision_kernel(name: str, kernels: Callable[[], Any]) -> Callable[..., Any
     return decision
 
 
-def _of_product(kernel: Callable[..., Any]) -> Callable[..., Any]:
+def of_product(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Return a kernel that takes the fields of a product in place of logits."""
 
     def linear(
@@ -156,7 +156,7 @@ def _gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
 
 
 def _linear_gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
-    def of_product(
+    def of_rows(
         product: Product,
         targets: Tensor,
         upstream: Tensor,
@@ -173,7 +173,7 @@ def _linear_gradient_kernel(kernels: Callable[[], Any]) -> Callable[..., Any]:
         )
         return [gradient for gradient in gradients if gradient is not None]
 
-    linear = _of_product(of_product)
+    linear = of_product(of_rows)
 
     def gradient(upstream: Tensor, *fields: Any) -> Any:
         product, targets, others = fields[:PARTS], fields[PARTS], fields[PARTS + 1 :]
@@ -194,7 +194,7 @@ for _device, _kernels in (("CPU", cpu_kernels), ("CUDA", gpu_kernels)):
         ("decide_with_totals", _decision_kernel),
         ("target_log_prob", _log_prob_kernel),
     ):
-        _kernel = _of_product(_make(f"linear.{_name}", _kernels))
+        _kernel = of_product(_make(f"linear.{_name}", _kernels))
         LIBRARY.impl(f"linear_{_name}", _kernel, _device)
     LIBRARY.impl("target_log_prob_backward", _gradient_kernel(_kernels), _device)
     _kernel = _linear_gradient_kernel(_kernels)

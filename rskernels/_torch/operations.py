@@ -158,12 +158,13 @@ def _ratio_fields(
     return (log_ratio.detach(), *split(M, 1.0), *split(seed, 0), *rest)
 
 
-def _operation(
+def operation_of(
     name: str,
     fields: Callable[..., tuple[Any, ...]],
     kernel: str | None = None,
     linear: DecisionOperation | None = None,
 ) -> DecisionOperation:
+    """Return the record of an operation; ``kernel`` names its function in a backend."""
     of_backend = attrgetter(kernel or name)
     return DecisionOperation(
         operator(name), DYNAMIC[name], of_backend, fields, _names(name), linear
@@ -180,11 +181,11 @@ def _decide_live(of: DifferentiableLogProb, *fields: Any) -> Decided:
     return mask, log_prob, log_ratio, counts, excess
 
 
-_LINEAR_MASK = _operation("linear_mask", _linear_fields, "linear.mask")
-_LINEAR_DECIDE = _operation("linear_decide", _linear_fields, "linear.decide")
-MASK = _operation("mask", _row_fields, linear=_LINEAR_MASK)
-DECIDE = _operation("decide", _row_fields, linear=_LINEAR_DECIDE)
-BERNOULLI = _operation("bernoulli", _ratio_fields)
-DECIDE_RATIOS = _operation("decide_ratios", _ratio_fields)
-DECIDE_SEQUENCES = _operation("decide_sequences", _ratio_fields)
-ACCEPT_PREFIX = _operation("accept_prefix", _ratio_fields)
+_LINEAR_MASK = operation_of("linear_mask", _linear_fields, "linear.mask")
+_LINEAR_DECIDE = operation_of("linear_decide", _linear_fields, "linear.decide")
+MASK = operation_of("mask", _row_fields, linear=_LINEAR_MASK)
+DECIDE = operation_of("decide", _row_fields, linear=_LINEAR_DECIDE)
+BERNOULLI = operation_of("bernoulli", _ratio_fields)
+DECIDE_RATIOS = operation_of("decide_ratios", _ratio_fields)
+DECIDE_SEQUENCES = operation_of("decide_sequences", _ratio_fields)
+ACCEPT_PREFIX = operation_of("accept_prefix", _ratio_fields)

@@ -96,6 +96,24 @@ _LINEAR_GRADIENT = (
     Field("bool[]", "wanted"),
     *_SOFTMAX,
 )
+_SPECULATION = (
+    Field("Tensor", "draft_tokens"),
+    Field("Tensor?", "draft_logits"),
+    Field("Tensor?", "lengths"),
+    Field("Tensor?", "temperature"),
+    Field("float", "temperature_value"),
+    Field("Tensor?", "top_k"),
+    Field("SymInt", "top_k_value"),
+    Field("Tensor?", "top_p"),
+    Field("float", "top_p_value"),
+    Field("Tensor?", "seed"),
+    Field("SymInt", "seed_value"),
+    Field("Tensor?", "row_offset"),
+    Field("SymInt", "row_offset_value"),
+    Field("bool", "is_block"),
+    Field("bool", "is_processed"),
+)
+_SPECULATED = "(Tensor, Tensor, Tensor, Tensor)"
 _WITH_TOTALS = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 
 SCHEMAS = {
@@ -114,6 +132,8 @@ SCHEMAS = {
         "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     ),
     "accept_prefix": Schema(_SEQUENCES, "Tensor"),
+    "speculate": Schema((Field("Tensor", "logits"), *_SPECULATION), _SPECULATED),
+    "linear_speculate": Schema((*_PRODUCT[:-1], *_SPECULATION), _SPECULATED),
     "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),
     "target_log_prob_backward": Schema(_GRADIENT, "Tensor"),
 }

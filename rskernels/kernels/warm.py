@@ -13,6 +13,7 @@ from torch import Tensor
 from rskernels.kernels.layout import wide_dtype
 from rskernels.kernels.product import Product, Wanted
 from rskernels.law.decision import Law
+from rskernels.law.speculation import Speculation
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 DEVICES = ("cpu", "cuda")
@@ -70,6 +71,19 @@ def _linear(kernels: Any, logits: Tensor, targets: Tensor) -> None:
     kernels.linear.target_log_prob_backward(upstream, product, targets, totals, 1.0, -100, every)
 
 
+def _speculative(kernels: Any, logits: Tensor, targets: Tensor) -> None:
+    target, law = logits[:, None].expand(-1, 2, -1), Speculation(top_k=5, seed=1)
+    for form in (law, Speculation(seed=1)):
+        kernels.speculative.speculate(target, targets[:, None], target[:, :1], None, form)
+    weight = torch.zeros(V, D, dtype=logits.dtype, device=logits.device)
+    hidden = target[:, :, :D].reshape(-1, D)
+    product = Product(hidden, weight, torch.zeros_like(weight[:, 0]), 1.0, 0.0, None)
+    draft = target[:, :1]
+    kernels.speculative.speculate_product(
+        product, targets[:, None], draft, None, Speculation(seed=1)
+    )
+
+
 # What each form of a kernel is called as; the names are those of the command's options.
 FORMS: dict[str, Callable[[Any, Tensor, Tensor], object]] = {
     "mask": lambda kernels, logits, targets: kernels.mask(logits, targets, LAW),
@@ -81,6 +95,7 @@ FORMS: dict[str, Callable[[Any, Tensor, Tensor], object]] = {
     ),
     "gradient": _gradient,
     "linear": _linear,
+    "speculative": _speculative,
     "bernoulli": lambda kernels, logits, targets: kernels.bernoulli(
         logits[:, 0].contiguous(), 1.0, 1, 0, 0, False
     ),

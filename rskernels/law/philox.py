@@ -92,10 +92,10 @@ def word_uniform(lead: torch.Tensor, trail: torch.Tensor) -> torch.Tensor:
 
 
 def seed_words(seed: int | torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Return the Philox key ``[2]`` (int64 words) of a 64-bit seed."""
+    """Return the Philox key ``[2]`` (int64 words) of a 64-bit seed, ``[N, 2]`` of N seeds."""
     if isinstance(seed, torch.Tensor):
-        seed = seed.reshape(()).to(device)
-        return torch.stack((seed & WORD, (seed >> 32) & WORD))
+        seed = (seed.reshape(()) if seed.numel() == 1 else seed).to(device)
+        return torch.stack((seed & WORD, (seed >> 32) & WORD), dim=-1)
     return torch.tensor([seed & WORD, (seed >> 32) & WORD], dtype=torch.int64, device=device)
 
 
@@ -103,11 +103,26 @@ def row_uniforms(
     rows: torch.Tensor, columns: torch.Tensor | int, seed: int | torch.Tensor, stream: int
 ) -> torch.Tensor:
     """Return the float32 uniform of each (row, column); ``rows`` and ``columns`` broadcast."""
+    return word_uniform(*_both_words(rows, columns, seed, stream))
+
+
+def row_uniforms_64(
+    rows: torch.Tensor, columns: torch.Tensor | int, seed: int | torch.Tensor, stream: int
+) -> torch.Tensor:
+    """Return the same uniforms rounded to float64: those by which an entry of a row is drawn."""
+    lead, trail = (word.double() for word in _both_words(rows, columns, seed, stream))
+    return lead * 2.0**-32 + (trail + 0.5) * 2.0**-64
+
+
+def _both_words(
+    rows: torch.Tensor, columns: torch.Tensor | int, seed: int | torch.Tensor, stream: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the leading and trailing word of each (row, column)."""
     column_ids = torch.as_tensor(columns, dtype=torch.int64, device=rows.device)
     rows, column_ids = torch.broadcast_tensors(rows, column_ids)
     key = seed_words(seed, rows.device)
     lead, trail = (_words(rows, column_ids, key, which) for which in (stream, stream + TRAILING))
-    return word_uniform(lead, trail)
+    return lead, trail
 
 
 def _words(

@@ -25,3 +25,7 @@ class Stream(IntEnum):
     """Decisions of ``accept_sequences``."""
     PREFIX = 6
     """Decisions of ``accept_prefix``."""
+    SPECULATE = 7
+    """Acceptances of draft tokens by ``speculative_sample``; a draft's place is the column."""
+    RESIDUAL = 8
+    """Its residual and bonus draws; the place of the token that is drawn is the column."""

@@ -3,9 +3,9 @@
 ``decide`` has the masks of logits, ``acceptance`` what they return beside, ``columns`` the order
 they read in, ``linear`` logits that are not stored; ``ratios`` decides about ratios, ``log_prob``
 is the differentiable log-probability, ``mean`` averages a loss over what was accepted;
-``sequences`` decides about sequences, which ``batch`` checks;
-``arguments`` says what they accept, ``bind`` puts it in order. Nothing is computed here but that
-mean.
+``sequences`` decides about sequences, which ``batch`` checks; ``speculative`` takes a step of
+speculative sampling; ``arguments`` says what they accept, ``bind`` puts it in order. Nothing is
+computed here but that mean.
 """
 
 from rskernels.ops.acceptance import Acceptance
@@ -16,12 +16,14 @@ from rskernels.ops.log_prob import target_log_prob
 from rskernels.ops.mean import accepted_mean, masked_mean
 from rskernels.ops.ratios import bernoulli, bernoulli_mask
 from rskernels.ops.sequences import SequenceAcceptance, accept_prefix, accept_sequences
+from rskernels.ops.speculative import SpeculativeResult, speculative_sample
 
 __all__ = [
     "Acceptance",
     "ColumnOrder",
     "LinearLogits",
     "SequenceAcceptance",
+    "SpeculativeResult",
     "accept",
     "accept_mask",
     "accept_prefix",
@@ -30,6 +32,7 @@ __all__ = [
     "bernoulli",
     "bernoulli_mask",
     "masked_mean",
+    "speculative_sample",
     "target_log_prob",
     "verify",
     "verify_mask",

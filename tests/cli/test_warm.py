@@ -112,6 +112,13 @@ for logits in (torch.randn(6, 700), torch.randn(700, 6).T, torch.randn(2, 3, 200
         if seen.log_prob.requires_grad:
             seen.log_prob.sum().backward()
             rskernels.target_log_prob(z, targets).sum().backward()
+    steps = torch.randn(3, 3, V), torch.zeros(3, 2, dtype=torch.int64), torch.randn(3, 2, V)
+    each = {"temperature": torch.rand(3), "seed": torch.arange(3), "lengths": torch.arange(3)}
+    hidden = rskernels.LinearLogits(torch.randn(3, 3, 9), torch.randn(V, 9), torch.randn(V))
+    for target in (steps[0], hidden):
+        rskernels.speculative_sample(target, *steps[1:], top_k=3, method="block", seed=1)
+        rskernels.speculative_sample(target, steps[1], top_p=0.5, **each)
+        rskernels.speculative_sample(target, *steps[1:])
     for ratios in (logits[..., 0], logits[..., 0].double(), logits[..., 0].bfloat16()):
         rskernels.bernoulli_mask(ratios, M, seed=1)
         rskernels.bernoulli(ratios, M, seed=1)

@@ -24,6 +24,7 @@ from ..support.bits import same_bits
 from ..support.lawful import assert_lawful
 from .cases import draw_rows
 from .sequences import sequences
+from .steps import speculative
 
 
 class Case(NamedTuple):
@@ -335,6 +336,7 @@ CASES = {
     "order": order,
     "rejection_sample": sampling,
     "sequences": lambda rng: Case(*sequences(rng)),
+    "speculative": lambda rng: Case(*speculative(rng)),
     "target_log_prob": log_prob,
     "uniforms": uniforms,
     "verify": verify,

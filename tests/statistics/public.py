@@ -44,3 +44,11 @@ class Public:
     def accept_prefix(self, log_ratio, M=1.0, *, mask=None, **law):
         log_ratio, M, mask = map(self._place, (log_ratio, M, mask))
         return rskernels.accept_prefix(log_ratio, M, mask=mask, **law).cpu()
+
+    def speculate(self, target, tokens, draft=None, lengths=None, *, is_block=False, **law):
+        given = (self._place(value) for value in (target, tokens, draft))
+        law = {name: self._place(value) for name, value in law.items()}
+        seen = rskernels.speculative_sample(
+            *given, lengths=self._place(lengths), method="block" if is_block else "token", **law
+        )
+        return rskernels.SpeculativeResult(*(part.cpu() for part in seen))

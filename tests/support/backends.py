@@ -5,11 +5,12 @@ import importlib
 
 import torch
 
-from rskernels import Acceptance, SequenceAcceptance
+from rskernels import Acceptance, SequenceAcceptance, SpeculativeResult
 from rskernels.kernels import reference
 from rskernels.kernels.product import Lora, Product
 from rskernels.law.decision import Law
 from rskernels.law.philox import philox4x32
+from rskernels.law.speculation import Speculation
 from rskernels.law.streams import Stream
 
 
@@ -101,6 +102,12 @@ class Backend:
         if self.name == "reference":
             return philox4x32(counter, key)
         return self.kernels.philox(self.place(counter), self.place(key)).cpu()
+
+    def speculate(self, target, tokens, draft=None, lengths=None, **law):
+        given = (self.place(value) for value in (target, tokens, draft, lengths))
+        law = Speculation(**{name: self.place(value) for name, value in law.items()})
+        results = self.kernels.speculative.speculate(*given, law)
+        return SpeculativeResult(*(result.cpu() for result in results))
 
     def _law(self, logits, targets, density, M=1.0, *, seed=0, **law):
         logits, targets, density, M, seed = map(self.place, (logits, targets, density, M, seed))

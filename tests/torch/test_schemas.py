@@ -11,8 +11,17 @@ PRODUCT = (
     "Tensor hidden, Tensor weight, Tensor? bias, float scale, float softcap, Tensor? A, "
     "Tensor? B, float lora_scale, Tensor targets, "
 )
-NUMBERS = ("scale", "softcap", "lora_scale", "density_value", "M_value", "temperature_value")
+NUMBERS = ("scale", "softcap", "lora_scale", "density_value", "M_value", "temperature_value",
+           "top_p_value")  # fmt: skip
+STEP = (
+    "Tensor draft_tokens, Tensor? draft_logits, Tensor? lengths, Tensor? temperature, "
+    "float temperature_value, Tensor? top_k, SymInt top_k_value, Tensor? top_p, float top_p_value, "
+    "Tensor? seed, SymInt seed_value, Tensor? row_offset, SymInt row_offset_value, bool is_block, "
+    "bool is_processed) -> (Tensor, Tensor, Tensor, Tensor)"
+)
 DECLARED = {
+    "speculate": f"(Tensor logits, {STEP}",
+    "linear_speculate": f"({PRODUCT.replace('Tensor targets, ', '')}{STEP}",
     "mask": (
         "(Tensor logits, Tensor? targets, Tensor? density, float density_value=1., "
         "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "

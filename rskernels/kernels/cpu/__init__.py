@@ -2,12 +2,13 @@
 
 ``launch`` lays tensors out and runs the loops over rows of ``decide``, ``dense`` and ``gradient``,
 ``ratios`` those of ``bernoulli``, ``sequences`` those of sequences, ``linear`` those of logits that
-are not stored; ``softmax`` is their pass over logits, ``early_exit`` says when it may end, ``law``
-decides. ``threads`` share out rows, ``turns`` takes them in turns, ``parts`` shares a row's bounds
-by quarters; ``simd`` has the vectors, ``dtypes`` the loads.
+are not stored, ``speculative`` the one over requests; ``softmax`` is their pass over logits,
+``early_exit`` says when it may end, ``law`` decides. ``threads`` share out rows, ``turns`` takes
+them in turns, ``parts`` shares a row's bounds by quarters; ``simd`` has the vectors, ``dtypes`` the
+loads.
 """
 
-from rskernels.kernels.cpu import linear
+from rskernels.kernels.cpu import linear, speculative
 from rskernels.kernels.cpu.launch import (
     decide,
     decide_with_totals,
@@ -31,6 +32,7 @@ __all__ = [
     "mask",
     "philox",
     "plain_mask",
+    "speculative",
     "target_log_prob",
     "target_log_prob_backward",
 ]

@@ -100,7 +100,8 @@ def _block_sum_of(element):
 
 
 @cache
-def _block_top_of(element):
+def block_top_of(element):
+    """Return ``block_top(block, length)`` of an element."""
     load, load_part = loader(element.name), part_loader(element.name)
     size, low = element.size, element.scalar(-np.inf)
 
@@ -141,7 +142,7 @@ def parts_total_of(element):
     where to stop. What is asked for is ``ahead`` bytes ahead or, if that is 0, the part or window
     that follows.
     """
-    block_sum, block_top, size = _block_sum_of(element), _block_top_of(element), element.size
+    block_sum, block_top, size = _block_sum_of(element), block_top_of(element), element.size
 
     @inner
     @named(f"parts_total_{element.name}")
@@ -217,7 +218,7 @@ def short_totals_of(element):
     """
     block_sum, block_top, store = (
         _block_sum_of(element),
-        _block_top_of(element),
+        block_top_of(element),
         storer(element.wide),
     )
     width, zero = LANES * element.wide_size, element.scalar(0.0)

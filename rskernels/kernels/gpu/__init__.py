@@ -2,11 +2,11 @@
 
 ``launch`` lays tensors out for the kernels of ``decide``, ``dense`` and ``gradient``, ``ratios``
 for that of ``bernoulli``, ``sequences`` for those of sequences, ``linear`` for those of logits that
-are not stored; ``softmax`` is their pass over logits, ``early_exit`` says when it may end, ``law``
-decides.
+are not stored, ``speculative`` for those over requests; ``softmax`` is their pass over logits,
+``early_exit`` says when it may end, ``law`` decides.
 """
 
-from rskernels.kernels.gpu import linear
+from rskernels.kernels.gpu import linear, speculative
 from rskernels.kernels.gpu.launch import (
     decide,
     decide_with_totals,
@@ -28,6 +28,7 @@ __all__ = [
     "linear",
     "mask",
     "philox",
+    "speculative",
     "target_log_prob",
     "target_log_prob_backward",
 ]

@@ -89,11 +89,11 @@ def target_log_prob(
     totals = torch.empty((*targets.shape, 2), dtype=torch.float64, device=logits.device)
     if rows.length == 0:
         return log_prob, totals
-    meta = _meta(logits)
+    meta = meta_of(logits)
     partials, has_partials = _partials(rows, targets, temperature, meta)
     with on_device(logits.device):
         log_prob_kernel[(rows.length,)](
-            **_logits_arguments(rows),
+            **logits_arguments(rows),
             partials_ptr=partials, targets_ptr=targets.contiguous(),
             **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
             log_prob_ptr=log_prob, totals_ptr=totals,
@@ -115,12 +115,12 @@ def target_log_prob_backward(
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     if rows.length == 0:
         return gradient
-    V, meta = logits.shape[-1], _meta(logits)
+    V, meta = logits.shape[-1], meta_of(logits)
     part = meta["LANES"] * meta["STEPS"]
     spans = triton.cdiv(V, part) if rows.length < FEW_ROWS else 1
     with on_device(logits.device):
         gradient_kernel[(rows.length, spans)](
-            **_logits_arguments(rows),
+            **logits_arguments(rows),
             targets_ptr=targets.contiguous(), upstream_ptr=upstream.contiguous(),
             totals_ptr=totals,
             **_temperature_arguments(temperature, logits), ignore_index=ignore_index,
@@ -153,12 +153,12 @@ def _decide_targets(logits, targets, law, has_outputs, is_lazy=False, order=None
     if N == 0:
         return mask, log_prob, log_ratio, summary
     has_order = order is not None and logits.shape[-1] > ORDER_BLOCK
-    meta = _meta(logits)
+    meta = meta_of(logits)
     order = order if has_order else None
     partials, has_partials = _partials(rows, targets, temperature, meta, order)
     with on_device(device):
         target_kernel[(N,)](
-            **_logits_arguments(rows),
+            **logits_arguments(rows),
             partials_ptr=partials, order_ptr=targets if order is None else order,
             targets_ptr=targets.contiguous(),
             **row_arguments("density", row_scalar(density, targets.shape), log_space, logits),
@@ -184,7 +184,7 @@ def _decide_entries(logits, law, has_outputs):
     logits = rows.tensors[0]
     N, V, device = rows.length, logits.shape[-1], logits.device
     mask = torch.empty(logits.shape, dtype=torch.bool, device=device)
-    meta = _meta(logits, DENSE_LANES, DENSE_STEPS)
+    meta = meta_of(logits, DENSE_LANES, DENSE_STEPS)
     part = meta["LANES"] * meta["STEPS"]
     spans = triton.cdiv(V, part) if N < FEW_ROWS else 1
     log_prob, log_ratio, summary = outputs_of(logits, logits.shape, N * spans, has_outputs)
@@ -193,7 +193,7 @@ def _decide_entries(logits, law, has_outputs):
     partials, has_partials = _partials(rows, None, temperature, meta)
     with on_device(device):
         dense_kernel[(N, spans)](
-            **_logits_arguments(rows),
+            **logits_arguments(rows),
             partials_ptr=partials,
             **_entry_arguments("density", density, log_space, logits),
             **_entry_arguments("M", M, log_space, logits),
@@ -217,7 +217,7 @@ def _partials(rows, targets, temperature, meta, order=None):
     partials = torch.empty(shape, dtype=wide_dtype(logits), device=logits.device)
     with on_device(logits.device):
         partials_kernel[(rows.length * parts,)](
-            **_logits_arguments(rows),
+            **logits_arguments(rows),
             partials_ptr=partials, order_ptr=logits if order is None else order,
             targets_ptr=logits if targets is None else targets.contiguous(),
             **_temperature_arguments(temperature, logits),
@@ -236,7 +236,7 @@ def outputs_of(logits, shape, programs, has_outputs):
     return log_prob, torch.empty_like(log_prob), summary
 
 
-def _meta(logits, most_lanes=LANES, most_steps=STEPS):
+def meta_of(logits, most_lanes=LANES, most_steps=STEPS):
     """Return a row's partition, a function of V and dtype alone, and the launch's constants."""
     V, is_wide = logits.shape[-1], logits.dtype == torch.float64
     if is_wide:
@@ -259,7 +259,7 @@ def wide_of(values):
     return tl.float64 if values.dtype == torch.float64 else tl.float32
 
 
-def _logits_arguments(rows: RowLayout):
+def logits_arguments(rows: RowLayout):
     """Return the kernels' arguments that describe logits: where rows and columns are."""
     logits = rows.tensors[0]
     return {

@@ -1,6 +1,6 @@
 """The definition of every operation, in float64 torch. Read ``rows`` first."""
 
-from rskernels.kernels.reference import linear
+from rskernels.kernels.reference import linear, speculative
 from rskernels.kernels.reference.rows import (
     bernoulli,
     decide,
@@ -24,5 +24,6 @@ __all__ = [
     "mask",
     "natural_log",
     "philox",
+    "speculative",
     "target_log_prob",
 ]

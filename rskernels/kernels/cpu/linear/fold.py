@@ -31,7 +31,8 @@ from rskernels.kernels.cpu.turns import (
 )
 
 
-def _finish_of(element):
+def finish_of(element):
+    """Return ``finish(row, width, affine)`` of an element."""
     load, store, scalar = part_loader(element.name), storer(element.name), element.scalar
     size, one = element.size, scalar(1.0)
 
@@ -61,7 +62,7 @@ def fold_rows_of(element):
     ``rows`` the address of the rows' numbers or, where it is 0, the first of them. Of each row of
     the tile it writes whether it is over: no other column can change its decision.
     """
-    parts_total, finish = parts_total_of(element), _finish_of(element)
+    parts_total, finish = parts_total_of(element), finish_of(element)
     size, write = element.size, write_f64 if element.size == 8 else write_f32
 
     @cached

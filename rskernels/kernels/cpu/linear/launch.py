@@ -132,7 +132,7 @@ def _totals(opened: Opened, targets: Tensor) -> Tensor:
 
 def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) -> Opened:
     """Return the rows as they are before the first block; ``form`` as ``open_rows_of`` has it."""
-    product = _addressable(product)
+    product = addressable(product)
     hidden, weight, lora = product.hidden, product.weight, product.lora
     N, D = hidden.shape
     V, code, targets = len(weight), CODE[hidden.dtype], targets.contiguous()
@@ -199,7 +199,7 @@ def write_target_logits(
     product: Product, low_rank: Tensor | None, targets: Tensor, out: Tensor
 ) -> None:
     """Write each row's logit of its target, float64 [N]; a row without one is left as it is."""
-    product = _addressable(product)
+    product = addressable(product)
     run_units(
         target_logit_kernels[CODE[product.hidden.dtype]],
         (-(-len(targets) // LANES), LANES, len(targets)),
@@ -211,7 +211,7 @@ def write_target_logits(
     )
 
 
-def _addressable(product: Product) -> Product:
+def addressable(product: Product) -> Product:
     """Return the product with a bias and rows of the hidden states that lie side by side."""
     hidden, weight, bias, scale, softcap, lora = product
     hidden, D = hidden.detach(), hidden.shape[1]

@@ -1,0 +1,1 @@
+"""Speculative steps against eager torch and against transformers."""

@@ -1,0 +1,141 @@
+"""Every backend takes the steps that the definition takes, on rows that cross every block."""
+
+import pytest
+import torch
+
+import rskernels
+from rskernels.kernels import reference
+from rskernels.law.philox import row_uniforms_64
+from rskernels.law.speculation import Speculation
+
+from ...support.cases import layouts
+from .cases import FORMS, LENGTHS, R, draw_step
+
+SIZES = (1, 5, 16, 17, 511, 512, 513, 2049, 8193, 20_000)
+SLOW_SIZES = (16, 1025)
+DTYPES = (
+    torch.float64,
+    torch.bfloat16,
+    pytest.param(torch.float16, marks=pytest.mark.slow),
+)
+
+
+def assert_same(kernel, step, lengths=None, **law):
+    """Check a step against the reference: the tokens, log p, and counts."""
+    target, tokens, draft = step
+    seen = kernel.speculate(target, tokens, draft, lengths, **law)
+    want = reference.speculative.speculate(target, tokens, draft, lengths, Speculation(**law))
+    want = rskernels.SpeculativeResult(*want)
+    assert torch.equal(seen.tokens, want.tokens)
+    assert torch.equal(seen.accepted, want.accepted)
+    assert torch.equal(seen.counts, want.counts)
+    is_double = target.dtype == torch.float64
+    assert seen.log_prob.dtype == (torch.float64 if is_double else torch.float32)
+    near = {"rtol": 1e-12, "atol": 1e-12} if is_double else {"rtol": 2e-5, "atol": 5e-6}
+    torch.testing.assert_close(seen.log_prob.double(), want.log_prob, equal_nan=True, **near)
+    return seen
+
+
+@pytest.mark.parametrize("is_block", [False, True], ids=["token", "block"])
+@pytest.mark.parametrize("form", FORMS)
+def test_sizes_across_every_boundary(kernel, form, is_block):
+    law = {"seed": 3, **FORMS[form], "is_block": is_block}
+    for V in SLOW_SIZES[:1] if kernel.is_slow else SIZES:
+        step = draw_step(V, **law)
+        assert_same(kernel, step, LENGTHS, **law)
+        if not kernel.is_slow:
+            assert_same(kernel, (*step[:2], None), None, **law)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    "is_block", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["token", "block"]
+)
+def test_parts_in_triton(gpu, is_block):
+    law = {**FORMS["both"], "is_block": is_block}
+    assert_same(gpu, draw_step(8200, **law), LENGTHS, **law)
+    target, tokens, _ = draw_step(8200, requests=2)
+    assert_same(gpu, (target, tokens, None), None, seed=4, is_block=is_block)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes(kernel, dtype):
+    for form in ("plain", "both"):
+        assert_same(kernel, draw_step(700, dtype, **FORMS[form]), LENGTHS.int(), **FORMS[form])
+
+
+def test_layouts(kernel):
+    target, tokens, draft = draw_step(70)
+    seen = kernel.speculate(target, tokens, draft, seed=1)
+    for name in ("sliced", "stepped", "transposed"):
+        views = (getattr(layouts(part), name) for part in (target, draft))
+        other = kernel.speculate(
+            next(views), tokens.int().t().contiguous().t(), next(views), seed=1
+        )
+        assert torch.equal(other.tokens, seen.tokens), name
+    one = target[:1, :1].expand(R, 4, 70)
+    assert_same(kernel, (one, tokens, one[:, :3]), seed=2)
+
+
+def test_no_draft_tokens_and_no_requests(kernel):
+    for settings in ({}, {"top_k": 2}, {"temperature": 0.0}, {"is_block": True}):
+        assert_same(kernel, draw_step(33, K=0), seed=1, **settings)
+    target, tokens, draft = draw_step(33)
+    seen = kernel.speculate(target[:0], tokens[:0], draft[:0], seed=1)
+    assert seen.tokens.shape == (0, 4)
+    assert seen.counts.tolist() == [0, 0, 0]
+
+
+def test_equal_logits_stay_together(backend):
+    row = torch.tensor([1.0, 3.0, 2.0, 2.0, 0.0, 2.0])
+    rows = row.expand(backend.rows(300, slow=12), 1, -1)
+    tokens = torch.zeros(len(rows), 0, dtype=torch.int64)
+    q = row.softmax(0)
+    for settings, kept in (
+        ({"top_k": 2}, [1, 2, 3, 5]),
+        ({"top_k": 1}, [1]),
+        ({"top_k": 99}, range(6)),
+        ({"top_p": float(q[1]) - 1e-3}, [1]),
+        ({"top_p": float(q[1]) + 1e-3}, [1, 2, 3, 5]),
+        ({"top_p": 0.95, "top_k": 3}, [1, 2, 3, 5]),
+        ({"top_k": 2, "top_p": 0.3}, [1]),
+    ):
+        seen = backend.speculate(rows, tokens, seed=5, **settings)
+        law = torch.full_like(row, -torch.inf)
+        law[list(kept)] = row[list(kept)]
+        want = law.log_softmax(0)[seen.tokens[:, 0]]
+        torch.testing.assert_close(seen.log_prob[:, 0].float(), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["k", "p"])
+def test_the_settings_of_transformers(name):
+    logits = pytest.importorskip("transformers.generation.logits_process")
+    rows = 3 * torch.randn(40, 1, 50, generator=torch.Generator().manual_seed(0)).double()
+    warper, law = {
+        "k": (logits.TopKLogitsWarper(7), Speculation(top_k=7)),
+        "p": (logits.TopPLogitsWarper(0.85), Speculation(top_p=0.85)),
+    }[name]
+    p, bad = reference.speculative.processed(rows, law)
+    assert not bad.any()
+    torch.testing.assert_close(p[:, 0], warper(None, rows[:, 0]).softmax(-1))
+
+
+def test_greedy_takes_the_first_of_the_largest(backend):
+    target = torch.tensor([[[0.0, 2.0, 2.0], [5.0, 1.0, 5.0]]]).expand(3, -1, -1)
+    tokens = torch.tensor([[1], [2], [0]])
+    for is_block in (False, True):
+        seen = backend.speculate(target, tokens, temperature=0.0, seed=1, is_block=is_block)
+        assert seen.tokens.tolist() == [[1, 0], [1, -1], [1, -1]]
+        assert seen.log_prob[seen.tokens >= 0].tolist() == [0.0] * 4
+
+
+def test_the_inverse_of_the_distribution_function(backend):
+    """The bonus token is the first by which the probabilities sum to the uniform."""
+    V, N = 9, backend.rows(500, slow=20)
+    row = torch.randn(V, generator=torch.Generator().manual_seed(3))
+    seen = backend.speculate(
+        row.expand(N, 1, V), torch.zeros(N, 0, dtype=torch.int64), seed=11, row_offset=70
+    )
+    u = row_uniforms_64(70 + torch.arange(N), 0, 11, 8)
+    want = torch.searchsorted(row.double().softmax(0).cumsum(0), u)
+    assert torch.equal(seen.tokens[:, 0], want)

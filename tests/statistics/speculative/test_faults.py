@@ -1,0 +1,109 @@
+"""Faults planted in copies of the kernels, each of which the check of texts must find."""
+
+from typing import NamedTuple
+
+import pytest
+
+from ..faults.fault import NONE, Replacements
+from ..faults.mutants import plant
+from . import wrong
+from .steps import CASES, check_definition, check_texts
+
+SIZES = {"reference": 1 << 13, "cpu": 1 << 15, "gpu": 24}
+# Interpreted, too few texts are written for a statistic.
+CHECKS = {"reference": check_texts, "cpu": check_texts, "gpu": check_definition}
+ORDINARY = ("what is rejected is drawn from p",)  # of the CPU, a copy of which compiles for seconds
+
+
+class Fault(NamedTuple):
+    """What is wrong, the case and K that find it, and what it replaces in each backend."""
+
+    name: str
+    case: str
+    K: int
+    reference: Replacements = NONE
+    cpu: Replacements = NONE
+    gpu: Replacements = NONE
+    is_block: bool = False
+
+
+REFERENCE, CPU, GPU = (f"kernels.{name}.speculative" for name in ("reference", "cpu", "gpu"))
+FAULTS = [
+    Fault(
+        ORDINARY[0], "far", 1,
+        reference={f"{REFERENCE}.residual_of": wrong.of_p},
+        cpu={
+            f"{CPU}.weights.sum_weights_of": wrong.sum_of_p,
+            f"{CPU}.weights.draw_entry_of": wrong.entry_of_p,
+        },
+    ),
+    Fault(
+        "the residual has both signs", "far", 1,
+        reference={f"{REFERENCE}.residual_of": wrong.of_difference},
+    ),
+    Fault(
+        "a draft token is drawn again", "certain", 1,
+        cpu={
+            f"{CPU}.weights.sum_weights_of": wrong.sum_without_hole,
+            f"{CPU}.weights.draw_entry_of": wrong.entry_without_hole,
+        },
+    ),
+    Fault(
+        "accepted by q/p", "near", 1,
+        reference={f"{REFERENCE}.accepts": wrong.of_inverse},
+        cpu={f"{CPU}.rows.log_p_of": wrong.negative_log_p},
+    ),
+    Fault(
+        "accepted by the residual's word", "far", 1,
+        reference={f"{REFERENCE}.row_uniforms": wrong.of_residual_words},
+        cpu={f"{CPU}.draws.uniform_at": wrong.word_of_residual},
+        gpu={f"{GPU}.draws.residual_uniform": wrong.word_of_acceptance},
+    ),
+    Fault(
+        "one uniform for all places", "far", 3,
+        reference={f"{REFERENCE}.row_uniforms": wrong.of_first_place},
+        cpu={f"{CPU}.draws.uniform_at": wrong.word_of_first_place},
+    ),
+    Fault(
+        "the bonus is not drawn from its row", "near", 2,
+        reference={f"{REFERENCE}.weights_of": wrong.bonus_of_draft},
+        cpu={f"{CPU}.decide.row_of": wrong.last_row_before},
+    ),
+    Fault(
+        "a block is accepted by its ratios alone", "far", 3,
+        reference={f"{REFERENCE}.certainty_of": wrong.of_factor},
+        cpu={f"{CPU}.decide.certainty_of": wrong.of_factor},
+        gpu={f"{GPU}.decide.certainty_of": wrong.of_factor},
+        is_block=True,
+    ),
+]  # fmt: skip
+PLANTED = [(fault, name) for fault in FAULTS for name in SIZES if getattr(fault, name)]
+
+
+def nightly(fault, backend):
+    is_ordinary = backend == "reference" or (backend == "cpu" and fault.name in ORDINARY)
+    marks = () if is_ordinary else pytest.mark.slow
+    return pytest.param(fault, backend, marks=marks, id=f"{backend}-{fault.name}")
+
+
+@pytest.mark.parametrize(("fault", "backend"), [nightly(*planted) for planted in PLANTED])
+def test_a_planted_fault_is_found(tmp_path, monkeypatch, backend_of, seed, fault, backend):
+    monkeypatch.syspath_prepend(tmp_path)
+    mutant = backend_of(backend, plant(tmp_path, getattr(fault, backend)))
+    with pytest.raises(AssertionError, match=r"^speculative"):
+        CHECKS[backend](
+            mutant, seed, CASES[fault.case], fault.K, SIZES[backend], is_block=fault.is_block
+        )
+
+
+@pytest.mark.parametrize(
+    "backend", ["reference", *(pytest.param(b, marks=pytest.mark.slow) for b in ("cpu", "gpu"))]
+)
+def test_the_unchanged_copy_passes(tmp_path, monkeypatch, backend_of, seed, backend):
+    monkeypatch.syspath_prepend(tmp_path)
+    unchanged = backend_of(backend, plant(tmp_path, NONE))
+    for fault in FAULTS:
+        if getattr(fault, backend):
+            CHECKS[backend](
+                unchanged, seed, CASES[fault.case], fault.K, SIZES[backend], is_block=fault.is_block
+            )

@@ -1,0 +1,110 @@
+"""Functions that are wrong, by backend: ``original`` is what each replaces."""
+
+import torch
+from numba import njit
+
+from rskernels.kernels.gpu.speculative.draws import place_uniforms
+from rskernels.law.streams import Stream
+
+original = None  # bound where a function is planted
+RESIDUAL = int(Stream.RESIDUAL)
+
+
+# kernels.reference.speculative.residual_of
+def of_p(p, q, factor):
+    return factor[:, None] * p
+
+
+def of_difference(p, q, factor):
+    return (factor[:, None] * p - q).abs()
+
+
+# kernels.reference.speculative.weights_of
+def bonus_of_draft(p, q, factor, is_rejected):
+    return torch.where(is_rejected[:, None], original(p, q, factor, is_rejected), q)
+
+
+# kernels.reference.speculative.accepts
+def of_inverse(log_r, u):
+    return original(-log_r, u)
+
+
+# kernels.reference.speculative.row_uniforms
+def of_residual_words(rows, columns, seed, stream):
+    return original(rows, columns, seed, RESIDUAL)
+
+
+def of_first_place(rows, columns, seed, stream):
+    return original(rows, 0, seed, stream)
+
+
+# certainty_of, in every backend
+def of_factor(s, factor):
+    return factor
+
+
+# kernels.cpu.speculative.weights.sum_weights_of
+def sum_of_p(element):
+    sum_weights = original(element)
+
+    @njit
+    def sum_weights_of_p(rows, laws, hole, V, sums):
+        return sum_weights((rows[0], 0), laws, hole, V, sums)
+
+    return sum_weights_of_p
+
+
+def sum_without_hole(element):
+    sum_weights = original(element)
+
+    @njit
+    def sum_all_weights(rows, laws, hole, V, sums):
+        return sum_weights(rows, laws, -1, V, sums)
+
+    return sum_all_weights
+
+
+# kernels.cpu.speculative.weights.draw_entry_of
+def entry_of_p(element):
+    draw_entry = original(element)
+
+    @njit
+    def draw_entry_of_p(rows, laws, hole, V, sums, goal):
+        return draw_entry((rows[0], 0), laws, hole, V, sums, goal)
+
+    return draw_entry_of_p
+
+
+def entry_without_hole(element):
+    draw_entry = original(element)
+
+    @njit
+    def draw_any_entry(rows, laws, hole, V, sums, goal):
+        return draw_entry(rows, laws, -1, V, sums, goal)
+
+    return draw_any_entry
+
+
+# kernels.cpu.speculative.rows.log_p_of
+def negative_log_p(element):
+    log_p = original(element)
+    return njit(lambda row, entry, known, temperature: -log_p(row, entry, known, temperature))
+
+
+# kernels.cpu.speculative.draws.uniform_at
+def word_of_residual(row, column, stream, seed):
+    return original(row, column, RESIDUAL, seed)
+
+
+def word_of_first_place(row, column, stream, seed):
+    return original(row, 0, stream, seed)
+
+
+# kernels.cpu.speculative.decide.row_of
+def last_row_before(rows, request, place):
+    return original(rows, request, min(place, max(rows[5] - 2, 0)))
+
+
+# kernels.gpu.speculative.draws.residual_uniform
+def word_of_acceptance(row_id, place, seed):
+    return place_uniforms(row_id, place, seed)
