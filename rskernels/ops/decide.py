@@ -19,7 +19,7 @@ from rskernels.ops.bind import bind, plain_mask
 from rskernels.ops.columns import ColumnOrder
 from rskernels.ops.linear import LinearLogits, is_cut
 from rskernels.ops.log_prob import refuse_gradient
-from rskernels.ops.vocabulary import decide_cut, mask_cut
+from rskernels.ops.vocabulary import decide_cut
 
 
 def accept_mask(
@@ -105,7 +105,7 @@ def accept_mask(
         model_is_target=False, is_lazy=bool(assume_finite), order=order,
     )  # fmt: skip
     if is_cut(logits):
-        return mask_cut(logits, call)
+        return decide_cut(logits, call, is_live=False).mask
     mask: Tensor = MASK(call)
     return mask
 
@@ -143,7 +143,7 @@ def verify_mask(
         model_is_target=True, is_lazy=True, order=order,
     )  # fmt: skip
     if is_cut(logits):
-        return mask_cut(logits, call)
+        return decide_cut(logits, call, is_live=False).mask
     mask: Tensor = MASK(call)
     return mask
 

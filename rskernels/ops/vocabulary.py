@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -16,23 +14,13 @@ from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.linear import LinearLogits
 from rskernels.ops.ratios import bernoulli
 
-_DECISION = "a decision about LinearLogits with a group"
 
+def decide_cut(logits: LinearLogits, call: Call, is_live: bool = True) -> Acceptance:
+    """Decide rows whose vocabulary is cut, by a call that ``bind`` has made; one collective.
 
-def mask_cut(logits: LinearLogits, call: Call) -> Tensor:
-    """Return the mask of ``decide_cut``, which has no derivative."""
-    refuse_in_graph(_DECISION)
-    parts = {name: part.detach() for name, part in logits.tensors().items()}
-    lora = None if logits.lora is None else (parts["A"], parts["B"], logits.lora[2])
-    detached = replace(
-        logits, hidden=parts["hidden"], weight=parts["weight"], bias=parts.get("bias"), lora=lora
-    )
-    return decide_cut(detached, call).mask
-
-
-def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
-    """Decide rows whose vocabulary is cut, by a call that ``bind`` has made; one collective."""
-    _refuse(_DECISION, logits)
+    log_prob has a gradient if it ``is_live``.
+    """
+    _refuse("a decision about LinearLogits with a group", logits, is_live)
     _, targets, law, *reading = call.arguments
     if reading and reading[1] is not None:
         raise ValueError(
@@ -42,7 +30,8 @@ def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
     seed = law.seed
     if not isinstance(seed, Tensor):
         seed = torch.tensor([seed], dtype=torch.int64, device=targets.device)
-    log_prob, exact, seed = _log_prob(logits, targets, law.temperature, law.ignore_index, seed)
+    softmax = law.temperature, law.ignore_index
+    log_prob, exact, seed = _log_prob(logits, targets, *softmax, seed, is_live)
     ratio = _log_ratio(exact, law).to(log_prob.dtype)
     decided = bernoulli(ratio, law.M, log_space=law.log_space, seed=seed, row_offset=law.row_offset)
     # A ratio of NaN left them out.
@@ -69,8 +58,9 @@ def _log_prob(
     temperature: Tensor | float,
     ignore_index: int,
     seed: Tensor,
+    is_live: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log q of the targets, which has a gradient, the same in float64, and the seed.
+    """Return log q of the targets, which has a gradient if live, the same in float64, and the seed.
 
     Raises
     ------
@@ -84,19 +74,23 @@ def _log_prob(
     own = own.masked_fill(is_ignored, vocabulary.IGNORED)
     if isinstance(temperature, Tensor):
         temperature = temperature.expand(targets.shape).reshape(-1)
+    fields = product_fields(product)
+    if not is_live:
+        fields = tuple(part.detach() if isinstance(part, Tensor) else part for part in fields)
     log_prob, exact, is_known, seed = vocabulary.CutLogProb.apply(  # type: ignore[no-untyped-call]
-        *product_fields(product), own, temperature, seed, logits.group
+        *fields, own, temperature, seed, logits.group
     )
     if targets.device.type == "cpu":
         _check_targets(rows, is_known | is_ignored, ignore_index)
     return log_prob.view(targets.shape), exact.view(targets.shape), seed
 
 
-def _refuse(what: str, logits: LinearLogits) -> None:
+def _refuse(what: str, logits: LinearLogits, is_live: bool = True) -> None:
     """Raise before a collective of what has no values, or derivatives that there are not."""
     refuse_in_graph(what)
     refuse_transforms("LinearLogits with a group")
-    refuse_tangents(*logits.tensors().values())
+    if is_live:
+        refuse_tangents(*logits.tensors().values())
     if logits.device.type == "meta":
         raise ValueError(
             "hidden is on meta; meta tensors have no values for a group to exchange, give CPU or "
