@@ -1,0 +1,67 @@
+"""Two ranks train each integration, stop, and go on as if they had not; run by test_training.py."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from tests.integrations.training import TRAINERS, losses, run
+from tests.support.ranks import run_ranks
+
+ENVIRONMENT = {
+    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "ACCELERATE_USE_CPU": "true",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}  # fmt: skip
+
+
+def main():
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    os.environ.update(ENVIRONMENT, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks))
+    for name in sys.argv[2:]:
+        check(name, Path(sys.argv[1]) / name)
+
+
+def check(name, folder):
+    trainer, accepted = run(TRAINERS[name], folder)
+    assert trainer.accelerator.num_processes == 2
+    envelope = trainer.rejection.envelope
+    masks = gathered([mask for _, mask in accepted])
+    assert masks[0] != masks[1], "the ranks draw alike"
+    # The last step was logged, so that both hold what both have seen.
+    seen = gathered(int(envelope.seen.sum()))
+    assert seen[0] == seen[1] == sum(gathered(rows(trainer, accepted)))
+    assert len(set(gathered(float(envelope.log_M())))) == 1
+    weights = gathered([float(p.double().sum()) for p in trainer.model.parameters()])
+    assert weights[0] == weights[1]
+    log = losses(trainer)
+    assert len(log) == 10
+    assert 0 < log[-1]["rejection/acceptance"] <= 1
+
+    again, later = run(TRAINERS[name], folder, resume=str(folder / "checkpoint-10"))
+    assert later == accepted[-len(later) :]
+    assert len(later) == len(accepted) // 2
+    assert losses(again, 10) == losses(trainer, 10)
+    assert again.rejection.envelope.to_bytes() == envelope.to_bytes()
+
+
+def rows(trainer, accepted):
+    """Return how many rows a rank decided that had a ratio."""
+    if trainer.rejection.envelope.policy in ("max", "budget", "quantile"):
+        return trainer.decided
+    raise AssertionError(trainer.rejection.envelope.policy)
+
+
+def gathered(value):
+    """Return what every rank has."""
+    everything = [None, None]
+    dist.all_gather_object(everything, value)
+    return everything
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as store:
+        sys.exit(not run_ranks(2, Path(store) / "meet", main))
