@@ -97,21 +97,23 @@ TRAINERS = {"hf": hf, "rsft": rsft, "sequences": sequences, "grpo": grpo}
 
 
 def run(make, folder, resume=None, **more):
-    """Train; return the trainer, and the number of the accepted after each batch."""
+    """Train; return the trainer, and of each batch its number, its mask and its rows of a ratio."""
     trainer = make(folder, **more)
-    accepted = []
+    decided = []
     record = trainer.rejection.record
 
     def and_note(seen, groups=None):
-        accepted.append((trainer.rejection.batches, seen.mask.flatten().tolist()))
+        rows = int((~seen.log_ratio.isnan()).sum())
+        decided.append((trainer.rejection.batches, seen.mask.flatten().tolist(), rows))
         return record(seen, groups)
 
     trainer.rejection.record = and_note
     trainer.train(resume_from_checkpoint=resume)
-    return trainer, accepted
+    return trainer, decided
 
 
-def losses(trainer, since=0):
-    """Return what was logged of each training step, apart from times."""
-    logs = [row for row in trainer.state.log_history if "loss" in row and row["step"] > since]
-    return [{k: v for k, v in row.items() if "time" not in k} for row in logs]
+def logs(trainer, since=0):
+    """Return what was logged of each training step, of all that does not count a process's own."""
+    kept = ("step", "loss", "grad_norm", "reward", "learning_rate")
+    rows = [row for row in trainer.state.log_history if "loss" in row and row["step"] > since]
+    return [{k: v for k, v in row.items() if k in kept or "rejection" in k} for row in rows]

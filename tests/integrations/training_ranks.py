@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from tests.integrations.training import TRAINERS, losses, run
+from tests.integrations.training import TRAINERS, logs, run
 from tests.support.ranks import run_ranks
 
 ENVIRONMENT = {
@@ -25,33 +25,28 @@ def main():
 
 
 def check(name, folder):
-    trainer, accepted = run(TRAINERS[name], folder)
+    trainer, decided = run(TRAINERS[name], folder)
     assert trainer.accelerator.num_processes == 2
     envelope = trainer.rejection.envelope
-    masks = gathered([mask for _, mask in accepted])
+    masks = gathered([mask for _, mask, _ in decided])
     assert masks[0] != masks[1], "the ranks draw alike"
-    # The last step was logged, so that both hold what both have seen.
-    seen = gathered(int(envelope.seen.sum()))
-    assert seen[0] == seen[1] == sum(gathered(rows(trainer, accepted)))
+    # The last step was logged, so that both hold what both have seen, each row once.
+    rows = sum(gathered(sum(rows for *_, rows in decided)))
+    assert gathered(int(envelope.seen.sum())) == [rows, rows]
     assert len(set(gathered(float(envelope.log_M())))) == 1
-    weights = gathered([float(p.double().sum()) for p in trainer.model.parameters()])
+    weights = gathered([float(p.detach().double().sum()) for p in trainer.model.parameters()])
     assert weights[0] == weights[1]
-    log = losses(trainer)
+    log = logs(trainer)
     assert len(log) == 10
-    assert 0 < log[-1]["rejection/acceptance"] <= 1
+    last = sum(sum(gathered(sum(mask))) for _, mask, _ in decided[-2:])
+    given = sum(sum(gathered(rows)) for *_, rows in decided[-2:])
+    assert log[-1]["rejection/acceptance"] == last / given
 
     again, later = run(TRAINERS[name], folder, resume=str(folder / "checkpoint-10"))
-    assert later == accepted[-len(later) :]
-    assert len(later) == len(accepted) // 2
-    assert losses(again, 10) == losses(trainer, 10)
+    assert later == decided[-len(later) :]
+    assert len(later) == len(decided) // 2
+    assert logs(again, 10) == logs(trainer, 10)
     assert again.rejection.envelope.to_bytes() == envelope.to_bytes()
-
-
-def rows(trainer, accepted):
-    """Return how many rows a rank decided that had a ratio."""
-    if trainer.rejection.envelope.policy in ("max", "budget", "quantile"):
-        return trainer.decided
-    raise AssertionError(trainer.rejection.envelope.policy)
 
 
 def gathered(value):
