@@ -57,9 +57,10 @@ SEED ?= $(shell date +%s)
 soak: $(READY) ## random calls from threads, forks and interrupts: no leak, no hang
 	$(BIN)/python -m tests.soak.run --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
-bench: $(READY) ## measure the CPU kernels and the envelope
+bench: $(READY) ## measure the CPU kernels, the envelope and sequences
 	$(BIN)/python -m benchmarks.cpu.run
 	$(BIN)/python -m benchmarks.envelope.run
+	$(BIN)/python -m benchmarks.sequences.run
 
 bench-linear: $(READY) ## measure decisions, losses and a training step from hidden states
 	$(BIN)/python -m pip install --quiet -e '.[train,test,language]'

@@ -109,10 +109,8 @@ def accepted_mask(accepted: ArrayLike) -> NDArray[np.bool_]:
     return mask
 
 
-def not_ignored(ignored: ArrayLike | None, *columns: ArrayLike | None) -> tuple[Any, ...]:
+def not_ignored(ignored: ArrayLike, *columns: ArrayLike | None) -> tuple[Any, ...]:
     """Return columns of rows without those that are ignored; waits for a device."""
-    if ignored is None:
-        return columns
     kept = ~as_tensor(ignored).cpu()
     return tuple(x if x is None else as_tensor(x).cpu()[kept] for x in columns)
 

@@ -52,6 +52,13 @@ def _gradient(kernels: Any, logits: Tensor, targets: Tensor) -> None:
     kernels.target_log_prob_backward(upstream, logits, targets, totals, 1.0, -100)
 
 
+def _sequences(kernels: Any, logits: Tensor, targets: Tensor) -> None:
+    law = (1.0, 1, 0, 0, False)
+    tokens = logits[:, :64].contiguous()
+    kernels.decide_sequences(tokens, *law, tokens < 1, None, "sum")
+    kernels.accept_prefix(tokens, *law, tokens < 1, None)
+
+
 def _linear(kernels: Any, logits: Tensor, targets: Tensor) -> None:
     weight = torch.zeros(V, D, dtype=logits.dtype, device=logits.device)
     product = Product(logits[:, :D].contiguous(), weight, None, 1.0, 0.0, None)
@@ -80,6 +87,7 @@ FORMS: dict[str, Callable[[Any, Tensor, Tensor], object]] = {
     "ratios": lambda kernels, logits, targets: kernels.decide_ratios(
         logits[:, 0].contiguous(), 1.0, 1, 0, 0, False
     ),
+    "sequences": _sequences,
 }
 
 

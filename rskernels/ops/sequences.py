@@ -133,10 +133,8 @@ def accept_sequences(
     batch = batch_of(log_ratio, mask, cu_seqlens)
     call = _bind(batch, M, log_space, seed, generator, row_offset, Stream.SEQUENCE, statistic)
     kept, token_mask, ratios, lengths, counts, excess, tokens = DECIDE_SEQUENCES(call)
-    given = batch.in_its_layout(token_mask)
-    return SequenceAcceptance(
-        kept, given, ratios, lengths, counts, excess, tokens[0], tokens[1], counts[0]
-    )
+    seen = (kept, batch.in_its_layout(token_mask), ratios, lengths, counts, excess)
+    return SequenceAcceptance(*seen, tokens[0], tokens[1], counts[0])
 
 
 def accept_prefix(

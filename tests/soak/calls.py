@@ -23,6 +23,7 @@ from ..support.backends import backend_of
 from ..support.bits import same_bits
 from ..support.lawful import assert_lawful
 from .cases import draw_rows
+from .sequences import sequences
 
 
 class Case(NamedTuple):
@@ -333,6 +334,7 @@ CASES = {
     "estimate_M": estimate,
     "order": order,
     "rejection_sample": sampling,
+    "sequences": lambda rng: Case(*sequences(rng)),
     "target_log_prob": log_prob,
     "uniforms": uniforms,
     "verify": verify,

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import rskernels
 from rskernels._torch import devices, operations
 from rskernels._torch.fast_path import is_idle, is_plain
-from rskernels.ops import decide, ratios
+from rskernels.ops import decide, ratios, sequences
 
 N, V = 64, 5
 CALLS = {
@@ -20,9 +20,18 @@ CALLS = {
     "decide": lambda z, targets: rskernels.accept(z, 0.2, 1.5, targets=targets, seed=3).mask,
     "bernoulli": lambda z, targets: rskernels.bernoulli_mask(z, 1.5, seed=3),
     "decide_ratios": lambda z, targets: rskernels.bernoulli(z, 1.5, seed=3).mask,
+    "decide_sequences": lambda z, targets: rskernels.accept_sequences(z, 1.5, seed=3).mask,
+    "accept_prefix": lambda z, targets: rskernels.accept_prefix(z, 1.5, seed=3),
 }
 # Where the record of each operation is looked up.
-MODULES = {"mask": decide, "decide": operations, "bernoulli": ratios, "decide_ratios": ratios}
+MODULES = {
+    "mask": decide,
+    "decide": operations,
+    "bernoulli": ratios,
+    "decide_ratios": ratios,
+    "decide_sequences": sequences,
+    "accept_prefix": sequences,
+}
 
 
 class DispatchMode(TorchDispatchMode):

@@ -11,6 +11,7 @@ LOGITS, TARGETS = torch.zeros(256, 2), torch.arange(256) % 2
 DRAWS = {
     "bernoulli_mask": lambda **how: rskernels.bernoulli_mask(LOG_RATIO, **how),
     "bernoulli": lambda **how: rskernels.bernoulli(LOG_RATIO, **how).mask,
+    "accept_sequences": lambda **how: rskernels.accept_sequences(LOG_RATIO[:, None], **how).mask,
     "accept_mask": lambda **how: rskernels.accept_mask(LOGITS, 0.25, 1.0, targets=TARGETS, **how),
     "verify_mask": lambda **how: rskernels.verify_mask(LOGITS, 1.0, targets=TARGETS, **how),
     "accept": lambda **how: rskernels.accept(LOGITS, 0.25, 1.0, targets=TARGETS, **how).mask,

@@ -42,6 +42,15 @@ DECLARED = {
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
         "SymInt row_offset, int stream, bool log_space) -> (Tensor, Tensor, Tensor, Tensor)"
     ),
+    "decide_sequences": (
+        "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
+        "SymInt row_offset, int stream, bool log_space, Tensor? mask, Tensor? cu_seqlens, "
+        "str statistic) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+    "accept_prefix": (
+        "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
+        "SymInt row_offset, int stream, bool log_space, Tensor? mask, Tensor? cu_seqlens) -> Tensor"
+    ),
     "linear_mask": (
         f"({PRODUCT}Tensor? density, float density_value=1., "
         "Tensor? M=None, float M_value=1., Tensor? seed=None, SymInt seed_value=0, "

@@ -157,6 +157,24 @@ def of_ratios(log_ratio: torch.Tensor) -> dict[str, Callable[[], Any]]:
     }
 
 
+def of_sequences(log_ratio: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """Return the calls that take sequences, padded and packed, by name."""
+    B, packed = len(log_ratio), log_ratio.reshape(-1)
+    mask, starts = torch.empty(log_ratio.shape, dtype=torch.bool), torch.zeros(B + 1).long()
+    M, seed = torch.empty(B, dtype=log_ratio.dtype), torch.empty(1, dtype=torch.int64)
+    numbers, tensors = (2.0, 7, 0, 5, False), (M, seed, 0, 5, True)
+    flat = mask.reshape(-1)
+    accept, prefix = gpu.decide_sequences, gpu.accept_prefix
+    return {
+        "sequences": partial(accept, log_ratio, *numbers, None, None, "sum"),
+        "sequences of a mask": partial(accept, log_ratio, *tensors, mask, None, "max"),
+        "sequences packed": partial(accept, packed, *numbers, None, starts, "mean_k2"),
+        "sequences packed, of a mask": partial(accept, packed, *numbers, flat, starts, "mean_k3"),
+        "prefixes": partial(prefix, log_ratio, *numbers, None, None),
+        "prefixes packed, of a mask": partial(prefix, packed, *tensors, flat, starts),
+    }
+
+
 def layouts(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return logits in layouts that the compiler tells apart, of two numbers of columns."""
     empty = partial(torch.empty, dtype=dtype)
@@ -186,6 +204,8 @@ def calls(dtype: str, target: str) -> Iterator[tuple[str, int, Callable[[], Any]
             yield f"{name}, few rows", EVEN, few[name]
     if dtype in ("float32", "float64"):
         for name, call in of_ratios(empty(MANY)).items():
+            yield name, 1, call
+        for name, call in of_sequences(empty(FEW, 100)).items():
             yield name, 1, call
     if dtype != "bfloat16":
         return

@@ -16,7 +16,10 @@ pytestmark = pytest.mark.process
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 DTYPES = {"bfloat16", "float16", "float32", "float64"}
-KERNELS = {"partials", "target", "log_prob", "dense", "gradient", "bernoulli", "philox"}
+KERNELS = {
+    "partials", "target", "log_prob", "dense", "gradient", "bernoulli", "philox",
+    "pack", "reduce", "spread", "prefix",
+}  # fmt: skip
 EVEN = 16384  # columns; rows begin where a vector does
 UNALIGNED = ("sliced", "transposed")
 OTHER_LOADS = 8  # a row's target, density, M, seed and the like
@@ -71,7 +74,7 @@ def test_aligned_logits_are_read_sixteen_bytes_at_a_time(launches):
 def test_no_compiler_chooses_the_order_of_a_sum(compiled):
     # Which thread adds which logits would settle a sum's last bit, and with it decisions (law 3).
     for launch in chain.from_iterable(compiled.values()):
-        if launch["kernel"] in ("partials", "target", "log_prob"):
+        if launch["kernel"] in ("partials", "target", "log_prob", "reduce"):
             # Of two terms there is one order. A look only asks whether a total is large.
             assert launch["flags"].get("IS_LAZY") or set(launch["sums"]) <= {1, 2}, launch
             assert not launch["is_fused"]

@@ -49,10 +49,10 @@ def codes_of_mean(statistic):
 
 
 # decide_sequences, of every backend
-def by_tokens(log_ratio, M, seed, row_offset, stream, log_space, mask, cu_seqlens, statistic):
-    seen = original(log_ratio, M, seed, row_offset, stream, log_space, mask, cu_seqlens, statistic)
+def by_tokens(log_ratio, M, seed, row_offset, stream, log_space, *layout):
+    seen = original(log_ratio, M, seed, row_offset, stream, log_space, *layout)
     accept_prefix = sys.modules[original.__module__].accept_prefix
-    kept = accept_prefix(log_ratio, 1.0, seed, row_offset, stream, False, mask, cu_seqlens)
+    kept = accept_prefix(log_ratio, 1.0, seed, row_offset, stream, False, *layout[:2])
     return kept == seen[3], *seen[1:]
 
 

@@ -1,10 +1,6 @@
-"""Numba intrinsics for tokens that a mask names: flags of sixteen, and lanes moved together."""
-
-from llvmlite import ir
-from numba import types
+"""Numba intrinsics that load flags: which of sixteen entries are tokens."""
 
 from rskernels.kernels.cpu.simd.vectors import (
-    DOUBLE,
     I8,
     I32,
     call,
@@ -33,11 +29,3 @@ def load_whole_flags(builder, address):
     octets = wide(I8)
     flags = builder.load(builder.inttoptr(address, octets.as_pointer()), align=1)
     return builder.icmp_unsigned("!=", flags, constant(octets, 0))
-
-
-@lanes(lambda address, inside, value: types.void)
-def store_packed(builder, address, inside, value):
-    """Store the float64 lanes that are inside, one after the other."""
-    pointer = builder.inttoptr(address, DOUBLE.as_pointer())
-    name = f"llvm.masked.compressstore.{suffix(wide(DOUBLE))}"
-    call(builder, name, ir.VoidType(), value, pointer, inside)

@@ -10,11 +10,12 @@ from numba import njit
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dtypes import F64, NONE, load_float, size_of
 from rskernels.kernels.cpu.law import decide_exactly, natural_log, seed_of
-from rskernels.kernels.cpu.sequences.lanes import load_flags, load_whole_flags, store_packed
+from rskernels.kernels.cpu.sequences.lanes import load_flags, load_whole_flags
 from rskernels.kernels.cpu.simd.functions import exp2
 from rskernels.kernels.cpu.simd.memory import (
     loader,
     part_loader,
+    read_f64,
     read_i64,
     stack_memory,
     store_mask,
@@ -134,9 +135,22 @@ def turned(line, total, by):
 
 
 @inner
+def store_packed(address, scratch, inside, values):
+    """Store the lanes that are inside, one after the other; what follows is overwritten.
+
+    Instructions that do so take AMD's processors longer.
+    """
+    _store_f64(scratch, first_lanes(LANES), values)
+    bits, at = bits_of(inside), 0
+    for lane in range(LANES):
+        write_f64(address, at, read_f64(scratch, lane))
+        at += bits >> lane & 1
+
+
+@inner
 def packed(line, values, inside):
     """Return the lanes that are inside, moved together."""
-    store_packed(line, inside, values)
+    store_packed(line, line + LANES * 8, inside, values)
     return _load_f64(line, first_lanes(count(inside)))
 
 
@@ -265,7 +279,7 @@ def prefix_sequences(share, arguments):
     seed_address, seed, row_offset = draw
     seed = seed_of(seed_address, seed)
     M_address, M_code, M_step, M_number = M
-    line = _lines()
+    line, scratch = _lines(), _line()
     begin = next_share(counter, -grab, grab)
     while begin < units:
         for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
@@ -277,7 +291,7 @@ def prefix_sequences(share, arguments):
             column, held, is_over = 0, 0, False
             for at in range(start, end, LANES):
                 values, inside = tokens_at(tokens, at, end)
-                store_packed(line + held * 8, inside, values)
+                store_packed(line + held * 8, scratch, inside, values)
                 held += count(inside)
                 if held >= GROUP:
                     accepted = count_accepted(line, GROUP, column, row_offset + n, seed, log_M)

@@ -16,6 +16,7 @@ from rskernels.kernels.gpu.law import (
     row_id_of,
     word_uniform,
 )
+from rskernels.kernels.gpu.softmax import sum_of_lanes
 from rskernels.law import sequences
 
 MEAN, MAX = tl.constexpr(sequences.MEAN), tl.constexpr(sequences.MAX)
@@ -98,7 +99,7 @@ def reduce_kernel(
         else:
             total += term
     length = end - start
-    result = tl.max(total, 0) if IS_MAX else tl.sum(total, 0)
+    result = tl.max(total, 0) if IS_MAX else sum_of_lanes(total, LANES)
     if OVER == MEAN:
         result = result / tl.where(length > 0, length, 1).to(tl.float64)
     if TERM != LOG_RATIO:

@@ -1,0 +1,1 @@
+"""Decisions about sequences against the sums that they contain."""
