@@ -4,4 +4,4 @@
 only that one needs it to be installed.
 """
 
-__all__ = ["hf_trainer", "metrics", "trl"]
+__all__ = ["assisted_generation", "hf_trainer", "metrics", "trl"]

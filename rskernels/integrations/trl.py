@@ -147,17 +147,19 @@ class RSFTTrainer(SFTTrainer):
 
     def _log_density(self, inputs: dict[str, Any], mask: Tensor, column: Tensor | None) -> Tensor:
         """Return log p̂ of each token, float64 ``[B, T - 1]``."""
-        density = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
+        density: Tensor = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
         if self.reference is not None:
             known = ("input_ids", "attention_mask", "position_ids")
             logits = self.reference(**{k: v for k, v in inputs.items() if k in known}).logits
-            density += target_log_prob(logits[:, :-1], inputs["labels"][:, 1:])
+            density = density + target_log_prob(logits[:, :-1], inputs["labels"][:, 1:])
         added: Any = self.log_density if column is None else column.double()[:, None]
         if self.level == "token":
-            return density + added
+            density = density + added
+            return density
         # One more factor of the sample's ratio, at its first token.
         first = mask & (mask.cumsum(1) == 1)
-        return density + torch.where(first, added, 0.0)
+        density = density + torch.where(first, added, 0.0)
+        return density
 
     def _refuse_odd(self) -> None:
         """Raise where the loss would not be the one that is documented."""
