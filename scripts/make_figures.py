@@ -153,6 +153,7 @@ BOXES = {
     "cli": (0, 6, 4.2, "the command"),
     "experiments": (0, 5, 4.2, "compare and demo"),
     "rsft": (0, 4, 4.2, "training loops and rules"),
+    "integrations": (5.5, 4, 3.9, "trainers of others"),
     "sampling": (0, 3, 4.2, "rejection_sample"),
     "envelope": (0, 2, 4.2, "Envelope, estimate_M"),
     "ops": (0, 1, 4.2, "public operations, checks"),
@@ -178,6 +179,7 @@ def architecture() -> plt.Figure:
     arrows = [((2, level - 0.06), (2, level - 0.36)) for level in range(6, -3, -1)]
     arrows += [((4.26, 2.29), (5.44, 2.29)), ((7.4, 1.94), (7.4, 1.64))]
     arrows += [((4.26, 2.04), (5.44, -0.42))]  # envelope to distributed
+    arrows += [((5.44, 4.1), (4.26, 3.5))]  # integrations to sampling and what is below
     for start, end in arrows:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=INK))
     axes.text(4.84, 2.4, "rows", fontsize=9, ha="center")
