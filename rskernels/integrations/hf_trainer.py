@@ -146,7 +146,7 @@ class EnvelopeCallback(TrainerCallback):
             before = self.envelope.to_bytes()
             self._own = Envelope.from_bytes(before) if rank == 0 else empty_like(self.envelope)
         if state.global_step > 0:
-            self._load(self._folder_of(args, state), rank, ranks)
+            self._load(self._folder_of(args, state, rank), rank, ranks)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Share M after the first step, before which nobody may have one."""
@@ -191,13 +191,13 @@ class EnvelopeCallback(TrainerCallback):
         self.batches = state["batches"]
         self._sums = list(state["sums"])
 
-    def _folder_of(self, args: Any, state: Any) -> Path:
+    def _folder_of(self, args: Any, state: Any, rank: int) -> Path:
         given = self.resume_from_checkpoint
         if given is None and isinstance(args.resume_from_checkpoint, str):
             given = args.resume_from_checkpoint
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         folder = folder if given is None else Path(given)
-        if not (folder / FILE.format(0)).exists():
+        if not any((folder / FILE.format(one)).exists() for one in (rank, 0)):
             raise FileNotFoundError(
                 f"{folder} holds no envelope to go on with: give the checkpoint's folder as "
                 "EnvelopeCallback(resume_from_checkpoint=...), one that was saved with the callback"
@@ -205,12 +205,13 @@ class EnvelopeCallback(TrainerCallback):
         return folder
 
     def _load(self, folder: Path, rank: int, ranks: int) -> None:
-        first = _read(folder, 0)
+        # A node may have the files of its own ranks alone.
+        first = _read(folder, rank if (folder / FILE.format(rank)).exists() else 0)
         if first["ranks"] == ranks:
-            self.load_state_dict(first if rank == 0 else _read(folder, rank))
+            self.load_state_dict(first)
             return
         # Other ranks than saved it: each takes some of their parts.
-        states = [first, *(_read(folder, other) for other in range(1, first["ranks"]))]
+        states = [_read(folder, other) for other in range(first["ranks"])]
         own = empty_like(self.envelope)
         for state in states[rank::ranks]:
             own.merge(Envelope.from_bytes(state["own"]))

@@ -20,8 +20,6 @@ from rskernels.ops import Acceptance, SequenceAcceptance, target_log_prob
 with framework("RSFTTrainer", HF_HINT):
     from trl import GRPOTrainer, SFTTrainer
 
-LEVELS = ("token", "sequence")
-
 
 class RSFTTrainer(SFTTrainer):
     """Supervised fine-tuning on the tokens, or samples, that an envelope accepts.
@@ -90,8 +88,8 @@ class RSFTTrainer(SFTTrainer):
         rejection_resume_from: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if level not in LEVELS:
-            raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
+        if level not in ("token", "sequence"):
+            raise ValueError(f'level must be "token" or "sequence", got {level!r}')
         if statistic != "sum" and log_density != 0.0:
             raise ValueError(f"log_density needs statistic='sum', got {statistic!r}")
         self.rejection = _callback(envelope, rejection_seed, rejection_resume_from)
@@ -153,12 +151,9 @@ class RSFTTrainer(SFTTrainer):
             logits = self.reference(**{k: v for k, v in inputs.items() if k in known}).logits
             density = density + target_log_prob(logits[:, :-1], inputs["labels"][:, 1:])
         added: Any = self.log_density if column is None else column.double()[:, None]
-        if self.level == "token":
-            density = density + added
-            return density
-        # One more factor of the sample's ratio, at its first token.
-        first = mask & (mask.cumsum(1) == 1)
-        density = density + torch.where(first, added, 0.0)
+        if self.level == "sequence":  # one more factor of the sample's ratio, at its first token
+            added = torch.where(mask & (mask.cumsum(1) == 1), added, 0.0)
+        density = density + added
         return density
 
     def _refuse_odd(self) -> None:
@@ -275,19 +270,14 @@ class RejectionGRPOTrainer(GRPOTrainer):
                 "rollouts came without log-probabilities: sample them by vLLM, or by a "
                 "rollout_func that returns 'logprobs'"
             )
-        prompts = _pad([torch.tensor(ids) for ids in made.prompt_ids], left=True)
-        completions = _pad([torch.tensor(ids) for ids in made.completion_ids])
-        given = [torch.ones(len(ids), dtype=torch.bool) for ids in made.completion_ids]
-        attended = _pad([torch.ones(len(ids), dtype=torch.bool) for ids in made.prompt_ids], True)
-        tokens = mask = _pad(given)
+        prompts, attended = _pad(made.prompt_ids, torch.int64, left=True)
+        completions, mask = _pad(made.completion_ids, torch.int64)
+        tokens = mask
         if made.tool_mask is not None:  # what a tool said has no ratio
-            tokens = mask & _pad([torch.tensor(kept).bool() for kept in made.tool_mask])
-        sampled = _pad(
-            [
-                torch.tensor([torch.nan if p is None else p for p in row], dtype=torch.float64)
-                for row in made.log_probs
-            ]
-        )
+            tokens = mask & _pad(made.tool_mask, torch.bool)[0]
+        # TRL has None for a NaN of vLLM.
+        rows = [[torch.nan if p is None else p for p in row] for row in made.log_probs]
+        sampled, _ = _pad(rows, torch.float64)
         with torch.no_grad():
             now, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
@@ -347,9 +337,14 @@ def _callback(envelope: Envelope, seed: int, resume_from: str | None) -> Envelop
     return callback
 
 
-def _pad(rows: list[Tensor], left: bool = False) -> Tensor:
-    """Return rows of one dimension as ``[B, T]``, with 0 behind them, or before."""
-    padded: Tensor = torch.nn.utils.rnn.pad_sequence(
-        rows, batch_first=True, padding_side="left" if left else "right"
+def _pad(rows: list[Any], dtype: torch.dtype, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Return rows as ``[B, T]`` with 0 behind or before them, and where they are, bool."""
+    side = "left" if left else "right"
+    values, places = (
+        torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True, padding_side=side)
+        for parts in (
+            (torch.as_tensor(row, dtype=dtype) for row in rows),
+            (torch.ones(len(row), dtype=torch.bool) for row in rows),
+        )
     )
-    return padded
+    return values, places

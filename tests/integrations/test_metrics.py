@@ -84,7 +84,7 @@ def test_what_is_no_decision_or_no_m_is_refused():
 
 def test_a_framework_that_is_missing_is_named_with_what_installs_it():
     with (
-        pytest.raises(ModuleNotFoundError, match="A hook needs nowhere, .*: pip install it"),
+        pytest.raises(ModuleNotFoundError, match=r"A hook needs nowhere, .*: pip install it"),
         framework("A hook", "pip install it"),
     ):
         import nowhere.to.be.found  # noqa: F401

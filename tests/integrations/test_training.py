@@ -124,7 +124,7 @@ def test_what_is_no_envelope_or_of_groups_is_refused(tmp_path):
         EnvelopeCallback("max")
     with pytest.raises(ValueError, match="must have one group, got 2"):
         rsft(tmp_path, envelope=rskernels.Envelope("max", groups=2))
-    with pytest.raises(ValueError, match="level must be one of token, sequence"):
+    with pytest.raises(ValueError, match='level must be "token" or "sequence", got'):
         rsft(tmp_path, "word")
     with pytest.raises(ValueError, match="got \\['label_smoothing_factor', 'loss_type'\\]"):
         rsft(tmp_path, label_smoothing_factor=0.1, loss_type="dft")

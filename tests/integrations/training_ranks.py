@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from rskernels import masked_mean
+from rskernels.integrations.hf_trainer import ranks_mean
 from tests.integrations.training import TRAINERS, logs, run
 from tests.support.ranks import run_ranks
 
@@ -20,8 +22,19 @@ ENVIRONMENT = {
 def main():
     rank, ranks = dist.get_rank(), dist.get_world_size()
     os.environ.update(ENVIRONMENT, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks))
+    check_mean(rank)
     for name in sys.argv[2:]:
         check(name, Path(sys.argv[1]) / name)
+
+
+def check_mean(rank):
+    """The mean of what the ranks return is the mean over the rows of both."""
+    values = torch.arange(6.0, dtype=torch.float64).view(2, 3)
+    for kept in ([[1, 1, 0], [0, 0, 1]], [[0, 0, 0], [1, 0, 1]], [[0, 0, 0], [0, 0, 0]]):
+        mask = torch.tensor(kept).bool()
+        whole = masked_mean(values, mask)
+        own = ranks_mean(values[rank], mask[rank])
+        assert sum(gathered(own.item())) / 2 == whole.item()
 
 
 def check(name, folder):
