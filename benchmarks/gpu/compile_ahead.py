@@ -1,6 +1,6 @@
 """Tabulate what the compiler makes of every Triton kernel, for GPUs that need not be present.
 
-    python -m benchmarks.gpu.compile_ahead    # a minute or two
+    python -m benchmarks.gpu.compile_ahead    # about five minutes
 
 Writes ``benchmarks/results/kernels.md``.
 """
@@ -19,13 +19,15 @@ from typing import Any, NamedTuple
 from benchmarks.common import machine
 from benchmarks.common.results import RESULTS
 from benchmarks.common.tables import table
+from benchmarks.gpu.linear import bound_tables, launch_tables
 
-SCRIPT = Path(__file__).parents[2] / "tests" / "kernels" / "gpu" / "compile_ahead.py"
+SCRIPTS = Path(__file__).parents[2] / "tests" / "kernels" / "gpu"
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 FIELDS = (
     "kernel", "launch", "dtype", "threads", "registers", "spills", "shared", "load_bits", "code",
     "loops",
 )  # fmt: skip
+LINEAR_FIELDS = ("kernel", "launch", "dtype", "registers", "spills", "shared", "products")
 
 RESOURCES = """\
 Compiled as `rskernels/kernels/gpu/launch.py` launches them for aligned rows of 16,384 logits; no
@@ -66,18 +68,18 @@ WRITTEN = {"dense mask": 1, "dense decide": 9, "gradient": None, "gradient at te
 SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
-def compile_for(target: str) -> list[dict[str, Any]]:
+def compile_for(target: str, script: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
     """Compile in a process of its own, into a cache of its own, and return what came of it."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     with tempfile.TemporaryDirectory() as cache:
         environment["TRITON_CACHE_DIR"] = cache
-        command = [sys.executable, str(SCRIPT), target]
+        command = [sys.executable, str(SCRIPTS / script), target]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, encoding="utf-8"
         )
     if done.returncode:
         raise RuntimeError(f"{target}:\n{done.stderr}")
-    return [{field: launch[field] for field in FIELDS} for launch in json.loads(done.stdout)]
+    return [{field: launch[field] for field in fields} for launch in json.loads(done.stdout)]
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -103,6 +105,9 @@ def markdown(results: dict[str, Any]) -> str:
         everywhere = {key: cells for key, cells in rows.items() if len(cells) == len(targets)}
         lines = [[*key, *(cells[t] for t in targets)] for key, cells in everywhere.items()]
         parts += [f"### {dtype}", table(("kernel", "launch", *targets), lines)]
+    if "linear" in results:
+        parts += ["## From hidden states: the bound", *bound_tables()]
+        parts += ["## From hidden states: the launches", *launch_tables(results["linear"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -152,7 +157,10 @@ def main() -> None:
         "date": machine.today(),
         "command": "python -m benchmarks.gpu.compile_ahead",
         "versions": machine.versions(),
-        "targets": {target: compile_for(target) for target in TARGETS},
+        "targets": {target: compile_for(target, "compile_ahead.py", FIELDS) for target in TARGETS},
+        "linear": {
+            target: compile_for(target, "compile_linear.py", LINEAR_FIELDS) for target in TARGETS
+        },
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(markdown(results), encoding="utf-8")

@@ -59,7 +59,11 @@ def measure_losses() -> list[dict[str, Any]]:
 
 
 def measure_step() -> list[dict[str, Any]]:
-    steps = {name: step.make(loss) for name, loss in step.LOSSES.items()}
+    return [measure_steps(case) for case in step.CASES]
+
+
+def measure_steps(case: step.Case) -> dict[str, Any]:
+    steps = {name: step.make(name, case) for name in step.LOSSES}
     curves: dict[str, list[float]] = {name: [] for name in steps}
 
     def call(name: str) -> Any:
@@ -68,15 +72,14 @@ def measure_step() -> list[dict[str, Any]]:
     times = alternate({name: call(name) for name in steps}, 60.0, (STEPS, STEPS))
     memory = {name: extra_memory(call(name)) for name in steps}
     length = min(map(len, curves.values()))
-    return [
-        {
-            "what": "step",
-            "parameters": next(iter(steps.values())).parameters,
-            "seconds": {name: timing.median for name, timing in times.items()},
-            "memory": memory,
-            "curves": {name: curve[:length] for name, curve in curves.items()},
-        }
-    ]
+    return {
+        "what": "step",
+        "is_checkpointed": case.is_checkpointed,
+        "parameters": next(iter(steps.values())).parameters,
+        "seconds": {name: timing.median for name, timing in times.items()},
+        "memory": memory,
+        "curves": {name: curve[:length] for name, curve in curves.items()},
+    }
 
 
 PARTS = {"decision": measure_decisions, "loss": measure_losses, "step": measure_step}

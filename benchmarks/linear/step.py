@@ -1,8 +1,8 @@
 """A training step of a small language model, with the logits stored and without.
 
-A Llama of 25 million parameters with a vocabulary of 32,000 (transformers, its configuration only),
-4,096 tokens a step. They are drawn from a Markov chain: the loss falls, and both forms must follow
-the same curve.
+A Llama of 10 or 25 million parameters with a vocabulary of 32,000 (transformers, its configuration
+only), 4,096 tokens a step. They are drawn from a Markov chain: the loss falls, and all forms must
+follow the same curve. Activations may be checkpointed: made again in the backward pass.
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ from torch.nn import functional
 
 import rskernels
 
-V, D, LAYERS = 32_000, 512, 2
+V, LAYERS = 32_000, 2
 SEQUENCES, LENGTH = 8, 512
 FOLLOWERS = 8  # tokens that may follow a token
 RATE = 1e-3
+
+
+class Case(NamedTuple):
+    """A size of model, and whether activations are made again in the backward pass."""
+
+    D: int
+    is_checkpointed: bool
+
+
+CASES = (Case(256, False), Case(512, False), Case(512, True))
 
 
 class Step(NamedTuple):
@@ -52,20 +62,23 @@ def loss_of_linear(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
 LOSSES = {"stored": loss_of_stored, "LinearLogits": loss_of_linear}
 
 
-def make(loss_of: Callable[[Any, Tensor, Tensor], Tensor]) -> Step:
+def make(loss: str, case: Case) -> Step:
     """Return a model that has learnt nothing yet; of every loss the same."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=V,
-        hidden_size=D,
-        intermediate_size=4 * D,
+        hidden_size=case.D,
+        intermediate_size=4 * case.D,
         num_hidden_layers=LAYERS,
-        num_attention_heads=D // 64,
+        num_attention_heads=case.D // 64,
         tie_word_embeddings=True,
     )
-    model = LlamaForCausalLM(config)
+    model, loss_of = LlamaForCausalLM(config), LOSSES[loss]
+    if case.is_checkpointed:
+        model.gradient_checkpointing_enable()
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     generator = torch.Generator().manual_seed(1)
     followers = torch.randint(64, (V, FOLLOWERS), generator=generator)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks.gpu import compile_ahead, device_tests
+from benchmarks.gpu import compile_ahead, device_tests, linear
 from benchmarks.gpu.budget import Budget
 
 
@@ -82,3 +82,47 @@ def test_tests_that_take_too_long_are_stopped_with_what_they_started():
     assert seen["outcome"] == "stopped after 2 s"
     assert seen["summary"] == "begun"
     assert seen["seconds"] < 30.0
+
+
+def test_the_schedule_of_products_is_counted_in_tiles():
+    # Tiles of 128 rows and 256 columns, blocks of 1024 columns.
+    one = linear.schedule_of(linear.Shape(128, 64, 1024), 1)
+    assert (one.padding, one.last_turn, one.targets) == (1.0, 1.0, 1)
+    assert one.reduction == 1.0 + 2048 / (16 * 64)
+    assert one.cached == 4 * (128 + 256) * 64 * 2
+    assert one.partials == 128 * 2 * 2 * 4
+    # Two row tiles at a block of four tiles, then at one of a single tile.
+    uneven = linear.schedule_of(linear.Shape(129, 64, 1025), 4)
+    assert uneven.last_turn == 4 * 4 / 10
+    assert uneven.padding == pytest.approx(10 * 128 * 256 / (129 * 1025))
+    # Each group of 32 row tiles reads the weight again.
+    again = linear.schedule_of(linear.Shape(33 * 128, 64, 1024), 40)
+    assert again.read_again == 2 * 1024 * 64 * 2 + 33 * 128 * 64 * 2
+
+
+def test_the_bound_of_products_is_that_of_the_datasheet():
+    text = "\n".join(linear.bound_tables())
+    small = "| [1,024, 768] × [50,257, 768] | H100 | 79 | 79 | 0.0799 | 0.0235 | 1.003 |"
+    large = "| [8,192, 4,096] × [131,072, 4,096] | H200 | 8,796 | 1,141 | 8.89 | 0.238 | 1.000 |"
+    assert small in text
+    assert large in text
+
+
+def test_the_launches_of_products_show_their_instructions():
+    def launch(kernel, registers, products):
+        return {
+            "kernel": kernel, "launch": "mask", "dtype": "float16", "registers": registers,
+            "spills": 0, "shared": 64, "products": products,
+        }  # fmt: skip
+
+    targets = {
+        "sm_90": [
+            launch("sums", 200, {"wgmma": {"m64": 4, "m32": 2}}),
+            launch("sums", 220, {"wgmma": {"m64": 4}}),
+            launch("look", 40, {}),
+        ],
+        "gfx942": [launch("sums", 90, {}), launch("pack", 30, {})],
+    }
+    text = "\n".join(linear.launch_tables(targets))
+    assert "| sums | mask | 220 · 0 · 64 · 4 wgmma | 90 · 0 · 64 · none |" in text
+    assert "multiply nothing (look, pack)\ntake at most 40 registers, and spill none." in text

@@ -158,6 +158,8 @@ def check_sharded(
     """
     if not is_sharded(rows):
         given = next(other for other, value in others.items() if is_sharded(value))
+        if name == "hidden":
+            raise TypeError(f"{given} is a DTensor; beside LinearLogits give its full_tensor()")
         raise TypeError(f"{given} is a DTensor, {name} is not; give both as DTensors or neither")
     layout = _layout(name, rows, decisions)
     for other, value in others.items():
@@ -242,11 +244,8 @@ def _layout(name: str, rows: Tensor, decisions: torch.Size) -> Layout:
         ranks = mesh.size(mesh_dim)
         dim = place.dim if type(place) is Shard else None
         if dim is not None and dim < row_dims:
-            # The parts that torch.chunk makes.
-            size = -(-sizes[dim] // ranks)
-            start = min(size * coordinate[mesh_dim], sizes[dim])
+            start, sizes[dim] = chunk(sizes[dim], ranks, coordinate[mesh_dim])
             starts[dim] += start
-            sizes[dim] = min(size, sizes[dim] - start)
             placements.append(place)
         elif ranks == 1 or place == Replicate():
             placements.append(Replicate())
@@ -260,7 +259,7 @@ def _layout(name: str, rows: Tensor, decisions: torch.Size) -> Layout:
                 f"{name} must be sharded by rows or replicated, got {place} on dimension "
                 f"{mesh_dim} of the mesh; {_REMEDY.replace('logits', name)}"
             )
-    _check_part(name, rows, sizes)
+    check_part(name, rows, sizes)
     kept = len(decisions)
     cut = [0] + [place.dim + 1 for place in placements if isinstance(place, Shard)]
     return Layout(
@@ -282,7 +281,7 @@ def _check_other(name: str, value: Tensor, rows: str, layout: Layout, is_whole: 
         raise ValueError(f"{name} and {rows} are DTensors of different meshes")
     placements = value.placements  # type: ignore[attr-defined]
     if _is_replicated(value):
-        _check_part(name, value, list(value.shape))
+        check_part(name, value, list(value.shape))
         return
     wanted = layout.wanted(value)
     if is_whole or any(
@@ -297,10 +296,17 @@ def _check_other(name: str, value: Tensor, rows: str, layout: Layout, is_whole: 
     sizes = list(value.shape)
     for dim, axis in layout.aligned(value):
         sizes[axis] = layout.sizes[dim]
-    _check_part(name, value, sizes)
+    check_part(name, value, sizes)
 
 
-def _check_part(name: str, value: Tensor, sizes: list[int]) -> None:
+def chunk(length: int, ranks: int, at: int) -> tuple[int, int]:
+    """Return start and size of a rank's part, as torch.chunk cuts."""
+    size = -(-length // ranks)
+    start = min(size * at, length)
+    return start, min(size, length - start)
+
+
+def check_part(name: str, value: Tensor, sizes: list[int]) -> None:
     """Raise unless a rank holds what the placements say: its row ids follow from them."""
     held = list(own_part(value).shape)
     if held != sizes:

@@ -31,7 +31,7 @@ class Whole(NamedTuple):
     totals: Tensor
     """float64 ``[N, 2]``: as of a part."""
     is_own: Tensor
-    """bool ``[N]``: whether the target is a column of any rank."""
+    """bool ``[N]``: whether the target is a column of one rank, and of no other."""
     seed: Tensor
     """int64 ``[1]``: that of the group's first rank."""
 
@@ -54,10 +54,10 @@ def combine(
     sent = torch.cat([reference, total, logit, seed.reshape(1).view(torch.float64)])
     gathered = all_gather(sent, len(sent), group).to(sent.device)
     references, totals, logits = gathered[:, : 3 * N].view(len(gathered), 3, N).unbind(1)
-    top = references.amax(0)
-    scaled = torch.where(totals == 0.0, 0.0, totals * (references - top).exp()).sum(0)
+    top, scaled = _total(references, totals)
     logit = logits.amin(0)
-    is_own = logit != torch.inf
+    # Ranks that were given other targets, or columns in common, would seem to agree.
+    is_own = (logits != torch.inf).sum(0) == 1
     log_prob = (logit - top - scaled.log()).clamp(max=0.0)
     return Whole(
         torch.where(is_own, log_prob, torch.nan),
@@ -65,3 +65,9 @@ def combine(
         is_own,
         gathered[0, -1:].view(torch.int64),
     )
+
+
+def _total(references: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest reference of ``[ranks, N]``, and the sum of totals in terms of it."""
+    top = references.amax(0)
+    return top, torch.where(totals == 0.0, 0.0, totals * (references - top).exp()).sum(0)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rskernels._torch.sharded import is_sharded
+from rskernels._torch.vocabulary import held
 from rskernels.kernels.product import Lora, Product
 from rskernels.ops.arguments import (
     check_floating,
@@ -37,7 +38,9 @@ class LinearLogits:
     hidden : Tensor
         h, float32, float64, bfloat16 or float16 ``[..., D]``, any strides, CPU or CUDA.
     weight : Tensor
-        W ``[V, D]``, of the dtype and device of ``hidden``, as ``torch.nn.Linear`` has it.
+        W ``[V, D]``, of the dtype and device of ``hidden``, as ``torch.nn.Linear`` has it. Or a
+        DTensor that is sharded by rows, ``Shard(0)``, on one dimension of its mesh: ``group`` and
+        ``offset`` follow from it, and the parts here are then this rank's.
     bias : Tensor, optional
         floating ``[V]``.
     scale : float
@@ -51,7 +54,8 @@ class LinearLogits:
         The ranks over which the vocabulary is cut: ``weight``, ``bias`` and B are this rank's rows,
         and every rank has the same ``hidden``, targets, densities and M. All decide alike, with
         the seed of the first rank; each operation is one collective. All rows are then read to
-        their end, and ``order`` is refused.
+        their end, and ``order`` is refused, as are graphs of torch.compile and torch.export. Not
+        given beside a DTensor.
     offset : int
         With a ``group``: the column that this rank's first row of ``weight`` is.
 
@@ -63,8 +67,9 @@ class LinearLogits:
     Raises
     ------
     TypeError, ValueError
-        If an argument's type, dtype, shape, device or number is not as above; of DTensors and
-        MaskedTensors.
+        If an argument's type, dtype, shape, device or number is not as above; of MaskedTensors; of
+        DTensors unless ``bias`` and B are placed as ``weight`` is, and ``hidden`` and A are
+        replicated or plain tensors.
 
     Notes
     -----
@@ -111,7 +116,9 @@ class LinearLogits:
             raise ValueError(f"softcap must be above 0 or None, got {self.softcap}")
         self._check_group()
         if may_be_odd(*self.tensors().values()):
-            self._refuse_odd()
+            refuse_odd(self.tensors(), "by ignore_index as their target, or by a density of 0")
+            if is_sharded(*self.tensors().values()):
+                self._take_held()
 
     @property
     def shape(self) -> torch.Size:
@@ -192,15 +199,17 @@ class LinearLogits:
             wanted = "[" + ", ".join(map(str, shape)) + "]"
             raise ValueError(f"{name} must have shape {wanted}, got {list(part.shape)}")
 
-    def _refuse_odd(self) -> None:
-        parts = self.tensors()
-        refuse_odd(parts, "by ignore_index as their target, or by a density of 0")
-        for name, part in parts.items():
-            if is_sharded(part):
-                raise TypeError(
-                    f"{name} is a DTensor, which LinearLogits does not take; give what its "
-                    "to_local() returns, with a row_offset for each rank"
-                )
+    def _take_held(self) -> None:
+        """Put what this rank holds in the place of DTensors, and where its columns stand."""
+        if self.group is not None:
+            raise ValueError("group is given beside a DTensor, whose mesh says which ranks it has")
+        parts, group, offset = held(self.tensors())
+        for name in {"hidden", "weight", "bias"} & parts.keys():
+            object.__setattr__(self, name, parts[name])
+        if self.lora is not None:
+            object.__setattr__(self, "lora", (parts["A"], parts["B"], self.lora[2]))
+        object.__setattr__(self, "group", group)
+        object.__setattr__(self, "offset", offset)
 
 
 def is_cut(logits: object) -> TypeGuard[LinearLogits]:

@@ -19,7 +19,10 @@ def decide_cut(logits: LinearLogits, call: Call) -> Acceptance:
     refuse_in_graph("a decision about LinearLogits with a group")
     _, targets, law, *reading = call.arguments
     if reading and reading[1] is not None:
-        raise ValueError("order is given, but LinearLogits with a group are read to their end")
+        raise ValueError(
+            "order is given, but LinearLogits with a group, or with a DTensor as weight, are read "
+            "to their end; leave it out"
+        )
     seed = law.seed
     if not isinstance(seed, Tensor):
         seed = torch.tensor([seed], dtype=torch.int64, device=targets.device)
@@ -56,7 +59,7 @@ def _log_prob(
     Raises
     ------
     IndexError
-        If a CPU target is a column of no rank, and not ``ignore_index``.
+        If a CPU target is a column of no rank or of two, and not ``ignore_index``.
     """
     rows, product = targets.reshape(-1).long(), logits.product()
     columns, is_ignored = rows - logits.offset, rows == ignore_index
@@ -77,8 +80,8 @@ def _check_targets(targets: Tensor, is_known: Tensor, ignore_index: int) -> None
     if not bool(is_known.all()):
         row = int(is_known.logical_not().nonzero()[0])
         raise IndexError(
-            f"targets must be columns of a rank of the group or ignore_index ({ignore_index}), "
-            f"got {targets[row].item()} in row {row}"
+            f"targets must be columns of one rank of the group or ignore_index ({ignore_index}), "
+            f"and the same on every rank, got {targets[row].item()} in row {row}"
         )
 
 

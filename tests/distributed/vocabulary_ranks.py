@@ -7,6 +7,8 @@ import tempfile
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import rskernels
 import rskernels.kernels.cpu  # before the fork: it takes longer than most checks
@@ -168,8 +170,122 @@ def check_errors():
     with pytest.raises(IndexError, match=f"got {V} in row 4"):
         rskernels.accept_mask(part, density, 2.0, targets=targets)
     order = rskernels.ColumnOrder(torch.arange(1), end - begin)
-    with pytest.raises(ValueError, match="read to their end"):
+    with pytest.raises(ValueError, match="read to their end; leave it out"):
         rskernels.verify_mask(part, density, 2.0, targets=targets, order=order)
+    for call in (
+        lambda: rskernels.accept_mask(part, density, 2.0, targets=targets),
+        lambda: rskernels.verify(part, density, 2.0, targets=targets).log_prob,
+        lambda: rskernels.target_log_prob(part, targets),
+    ):
+        if dist.get_rank() > 0:
+            continue  # one tells, without a collective: a compiler takes seconds to import
+        with pytest.raises(Exception, match=r"cannot trace .*LinearLogits with a group; call it"):
+            torch.compile(call, fullgraph=True, backend="eager")()
+    # Ranks that have columns in common, or other targets, do not agree by chance.
+    targets[4] = 0
+    twice = LinearLogits(hidden, parts["weight"], group=dist.group.WORLD, offset=0)
+    with pytest.raises(IndexError, match=r"columns of one rank .* the same on every rank"):
+        rskernels.target_log_prob(twice, targets)
+
+
+def place(value, mesh, how):
+    """Return the DTensor of a tensor that every rank holds; no collective."""
+    return distribute_tensor(value, mesh, how, src_data_rank=None)
+
+
+def check_dtensors(mesh, placements, columns):
+    """Compare with one process what follows from a weight's placements, gradients too.
+
+    Ranks may have fewer columns than others, or none.
+    """
+    hidden, parts, targets, density = draw((21,), torch.float32, {"lora": True})
+    hidden[0], density[2] = 0.5, 0.01
+    A, B, scale = parts["lora"]
+    bias = torch.linspace(-1.0, 1.0, columns)
+    whole = [hidden, parts["weight"][:columns], bias, A, B[:columns]]
+    targets[targets >= 0] %= columns
+    law = {**LAW, "targets": targets, "temperature": 0.7}
+    for is_plain in (False, True):  # hidden and A
+        copied = [Replicate()] * mesh.ndim
+        leaves, seen = [], []
+        for is_cut in (False, True):
+            live = [part.clone() for part in whole]
+            for at, part in enumerate(live):
+                if is_cut and not (is_plain and at in (0, 3)):
+                    live[at] = place(part, mesh, copied if at in (0, 3) else placements)
+            live = [part.detach().requires_grad_() for part in live]
+            with torch.no_grad():
+                z = LinearLogits(*live[:3], lora=(*live[3:], scale), softcap=4.0)
+            decided = rskernels.accept(z, density, 2.0, **law)
+            assert torch.equal(rskernels.accept_mask(z, density, 2.0, **law), decided.mask)
+            decided.log_prob[targets >= 0].sum().backward()
+            leaves.append(live)
+            seen.append(decided)
+        want, got = seen
+        same_on_all_ranks([part.detach() for part in got])
+        assert torch.equal(got.mask, want.mask)
+        assert torch.equal(got.counts, want.counts)
+        torch.testing.assert_close(
+            got.log_prob, want.log_prob, rtol=1e-5, atol=3e-6, equal_nan=True
+        )
+        for want, got in zip(*leaves, strict=True):
+            gradient = got.grad
+            if isinstance(got, DTensor):
+                assert gradient.placements == got.placements
+                gradient = gradient.full_tensor()
+            largest = float(want.grad.abs().max())
+            torch.testing.assert_close(gradient, want.grad, rtol=2e-5, atol=2e-5 * largest)
+            assert largest > 0
+
+
+def check_placements():
+    ranks = dist.get_world_size()
+    line = init_device_mesh("cpu", (ranks,))
+    square = init_device_mesh("cpu", (2, ranks // 2))
+    for columns in (V, ranks + 1, 1):
+        check_dtensors(line, [Shard(0)], columns)
+    check_dtensors(line, [Replicate()], V)
+    check_dtensors(square, [Replicate(), Shard(0)], 101)
+    check_dtensors(square, [Shard(0), Replicate()], 101)
+    hidden, parts, targets, density = draw((5,), torch.float32, {"bias": True, "lora": True})
+    weight, bias, (A, B, _) = parts.values()
+    rows, copied = [Shard(0)], [Replicate()]
+    cut = place(weight, line, rows)
+    z = LinearLogits(hidden, cut)
+    assert (z.group, z.offset) == (line.get_group(0), dist.get_rank() * -(-V // ranks))
+    assert z.shape == (5, len(cut.to_local()))
+
+    def refuse(error, message, *given, **options):
+        with pytest.raises(error, match=message):
+            LinearLogits(*given, **options)
+
+    by_rows = r"over its rows, Shard\(0\), on at most one dimension of its mesh.*redistribute"
+    refuse(ValueError, by_rows, hidden, place(weight, line, [Shard(1)]))
+    refuse(ValueError, by_rows, hidden, DTensor.from_local(weight, line, [Partial()]))
+    if ranks == 4:
+        refuse(ValueError, by_rows, hidden, place(weight, square, [Shard(0)] * 2))
+    refuse(TypeError, "bias is a plain tensor, weight is a DTensor", hidden, cut, bias)
+    refuse(ValueError, "bias must be placed as weight is", hidden, cut, place(bias, line, copied))
+    refuse(TypeError, "bias is a DTensor, weight is not", hidden, weight, place(bias, line, rows))
+    lora = place(A, line, rows), place(B, line, rows), 1.0
+    refuse(ValueError, r"A must be \[Replicate\(\)\], got", hidden, cut, lora=lora)
+    refuse(TypeError, "B is a plain tensor", hidden, cut, lora=(A, B, 1.0))
+    own = "hidden must be replicated.* with a row_offset for each rank"
+    refuse(ValueError, own, place(hidden, line, rows), cut)
+    refuse(ValueError, own, place(hidden, line, rows), weight)
+    refuse(ValueError, "whose mesh says", hidden, cut, group=dist.group.WORLD)
+    other = init_device_mesh("cpu", (ranks, 1))
+    refuse(ValueError, "different meshes", hidden, cut, place(bias, other, [Shard(0)] * 2))
+    wrong = DTensor.from_local(
+        weight[:1], line, rows, run_check=False, shape=weight.shape, stride=weight.stride()
+    )
+    refuse(ValueError, "this rank should hold", hidden, wrong)
+    for index, p_hat, name in (
+        (place(targets, line, rows), density, "targets"),
+        (targets, place(density, line, rows), "p_hat"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} is a DTensor; beside LinearLogits give"):
+            rskernels.accept_mask(z, p_hat, 2.0, targets=index)
 
 
 def main():
@@ -182,6 +298,7 @@ def main():
         check_gradients(dtype, options)
     check_seeds()
     check_errors()
+    check_placements()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_draft_tokens_are_kept_as_often_as_the_two_models_agree(numbers):
     # 500 decisions: four standard deviations.
     assert kept == pytest.approx(expected, abs=4 * (0.25 / 500) ** 0.5)
     assert 2.0 < tokens < 4.0
+
+
+def test_a_step_without_stored_logits_has_the_same_losses(numbers):
+    (_, memory, *losses), (_, stored, *wanted) = torch.tensor(
+        numbers("train_from_hidden_states.py")
+    ).view(2, -1).tolist()  # fmt: skip
+    assert losses == pytest.approx(wanted, abs=1e-4)
+    assert wanted[0] - 0.1 > wanted[-1] > 10.0
+    if sys.platform == "linux":
+        assert stored > 3 * memory
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

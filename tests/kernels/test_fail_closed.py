@@ -9,7 +9,7 @@ import rskernels
 
 from ..support.bits import same_bits
 from ..support.cases import draw_case
-from ..support.processes import run_python
+from ..support.guarded import run_guarded
 
 NAN, INF = math.nan, math.inf
 # Of a row of 8193: the first lanes of a block, its last, the block after, and the tail of the row.
@@ -220,25 +220,8 @@ def test_public_functions_raise_for_a_target_outside():
 
 
 GUARDED = """
-import ctypes, mmap, sys
-import numpy as np, torch
 from rskernels.kernels import {name} as kernels
 from rskernels.law.decision import Law
-
-PAGE = mmap.PAGESIZE
-libc = ctypes.CDLL(None, use_errno=True)
-
-def guarded(values, at_end):
-    '''A copy that ends (or begins) where memory that may not be touched begins (or ends).'''
-    size = values.numel() * values.element_size()
-    pages = -(-size // PAGE)
-    memory = mmap.mmap(-1, (pages + 2) * PAGE)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    for page in (base, base + (pages + 1) * PAGE):
-        assert libc.mprotect(ctypes.c_void_p(page), PAGE, 0) == 0
-    start = PAGE + (pages * PAGE - size if at_end else 0)
-    view = torch.frombuffer(memory, dtype=values.dtype, count=values.numel(), offset=start)
-    return view.view(values.shape).copy_(values)
 
 for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     for V in {widths}:
@@ -278,4 +261,4 @@ def test_no_memory_outside_a_tensor_is_read(name, widths):
     if name == "gpu" and torch.cuda.is_available():
         pytest.skip("protects the CPU's memory")
     code = GUARDED.format(name=name, widths=widths)
-    assert run_python(code, TRITON_INTERPRET="1").strip() == "unharmed"
+    assert run_guarded(code) == "unharmed"

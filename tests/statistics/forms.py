@@ -13,6 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from rskernels.kernels import reference
+from rskernels.kernels.product import Lora, Product
+
 TEMPERATURE = 0.6
 TEMPERATURES = torch.tensor([TEMPERATURE, 2.5])  # of rows in turns
 ROW = torch.tensor([0.0, 1.0, -0.5])
@@ -21,6 +24,23 @@ LONG_ROW = torch.sin(torch.arange(float(1 << 14)))
 TARGET = 0  # neither the largest logit nor the smallest
 ENTRIES = 3 * torch.sin(torch.arange(float(1 << 12)))
 BLOCK = 1 << 20  # decisions a call: a mask that stays in the cache
+
+
+def _make_product():
+    """Return hidden states and a weight that make logits of every kind: eight rows, five blocks."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator)
+
+    lora = Lora(draw(3, 16) / 4, draw(700, 3) / 2, 2.0)
+    return Product(draw(8, 16), draw(700, 16) / 4, draw(700) / 2, 1.6, 3.0, lora)
+
+
+PRODUCT = _make_product()
+PRODUCT_LOG_Q = (reference.linear.logits_of(PRODUCT) / TEMPERATURE).log_softmax(-1)
+# Of each row the column with the 100th largest logit.
+PRODUCT_TARGETS = PRODUCT_LOG_Q.argsort(-1, descending=True)[:, 100].contiguous()
 
 
 class Form(NamedTuple):
@@ -79,6 +99,20 @@ def dense_verify(subject, rows, ratio, M, **law):
     return dense(subject, rows, ratio, M, model_is_target=True, **law)
 
 
+def linear(subject, rows, ratio, M, *, model_is_target=False, **law):
+    which = torch.arange(rows) % len(PRODUCT.hidden)
+    q = PRODUCT_LOG_Q.gather(-1, PRODUCT_TARGETS[:, None]).exp()[which, 0]
+    density = q / (ratio * M) if model_is_target else ratio * M * q
+    return subject.mask(
+        PRODUCT._replace(hidden=PRODUCT.hidden[which]), PRODUCT_TARGETS[which], density, M,
+        temperature=TEMPERATURE, model_is_target=model_is_target, is_lazy=True, **law,
+    )  # fmt: skip
+
+
+def linear_verify(subject, rows, ratio, M, **law):
+    return linear(subject, rows, ratio, M, model_is_target=True, **law)
+
+
 def bernoulli(subject, rows, ratio, M, **law):
     return subject.bernoulli(torch.full((rows,), math.log(ratio * M)), M, **law)
 
@@ -99,6 +133,11 @@ EACH_FORMS = {
 LONG_FORMS = {
     "long_target": Form(partial(target, logits=LONG_ROW), 1, 1 << 5, 1 << 13),
     "long_verify": Form(partial(verify, logits=LONG_ROW), 1, 1 << 5, 1 << 13),
+}
+# From hidden states: rows differ, and are packed together once others are decided.
+LINEAR_FORMS = {
+    "linear": Form(linear, 1, 1 << 9, 1 << 13),
+    "linear_verify": Form(linear_verify, 1, 1 << 9, 1 << 13),
 }
 
 

@@ -1,6 +1,7 @@
 """The public functions, called as the backends' modules are."""
 
 import rskernels
+from rskernels.kernels.product import Product
 
 
 class Public:
@@ -12,6 +13,9 @@ class Public:
     def mask(self, logits, targets, density, M=1.0, *, model_is_target=False, is_lazy=False, **law):
         logits, targets, density, M = map(self._place, (logits, targets, density, M))
         law = {name: self._place(value) for name, value in law.items()}
+        if isinstance(logits, Product):
+            *parts, scale, softcap, lora = logits
+            logits = rskernels.LinearLogits(*parts, scale=scale, softcap=softcap, lora=tuple(lora))
         if model_is_target:
             # It always stops reading a row that is decided.
             return rskernels.verify_mask(logits, density, M, targets=targets, **law).cpu()

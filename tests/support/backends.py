@@ -7,6 +7,7 @@ import torch
 
 from rskernels import Acceptance, SequenceAcceptance
 from rskernels.kernels import reference
+from rskernels.kernels.product import Lora, Product
 from rskernels.law.decision import Law
 from rskernels.law.philox import philox4x32
 from rskernels.law.streams import Stream
@@ -32,7 +33,9 @@ class Backend:
         return slow if self.is_slow else count
 
     def place(self, value):
-        """Return a tensor on the backend's device with the strides it has."""
+        """Return a tensor, or a product's, on the backend's device with the strides it has."""
+        if isinstance(value, (Product, Lora)):
+            return type(value)(*map(self.place, value))
         if not isinstance(value, torch.Tensor) or self.device.type == "cpu":
             return value
         length = value.untyped_storage().nbytes() // value.element_size()
@@ -44,7 +47,8 @@ class Backend:
         return Acceptance(*(result.cpu() for result in results))
 
     def mask(self, *args, is_lazy=False, order=None, **law):
-        return self.kernels.mask(*self._law(*args, **law), is_lazy, self.place(order)).cpu()
+        kernels = self.kernels.linear if isinstance(args[0], Product) else self.kernels
+        return kernels.mask(*self._law(*args, **law), is_lazy, self.place(order)).cpu()
 
     def bernoulli(self, log_ratio, M=1.0, *, seed=0, row_offset=0, stream=0, log_space=False):
         log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))

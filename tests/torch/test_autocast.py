@@ -94,3 +94,50 @@ def test_compiled_under_autocast(model, compiled):
         logits, seen = compiled(step)(*batch())
         assert logits.dtype == torch.bfloat16
         assert same_bits(seen, rskernels.accept(logits, 0.02, 1.5, targets=batch()[1], seed=4))
+
+
+def learn(hidden, weight, targets):
+    """Return a loss from hidden states, whose verified rows alone count."""
+    z = rskernels.LinearLogits(hidden, weight)
+    with torch.no_grad():
+        mask = rskernels.verify_mask(z, 0.02, targets=targets, seed=4)
+    chosen = rskernels.LinearLogits(hidden[mask], weight)
+    return mask, -rskernels.target_log_prob(chosen, targets[mask]).sum()
+
+
+def test_hidden_states_made_under_autocast(model, dtype):
+    inputs, targets = batch()
+    below = torch.nn.Linear(8, 8)
+    results = []
+    for is_inside in (True, False):
+        with torch.autocast("cpu", dtype=dtype):
+            hidden = below(inputs)
+            # Of two dtypes neither is chosen silently.
+            with pytest.raises(TypeError, match=f"weight is torch.float32, hidden {dtype}"):
+                rskernels.LinearLogits(hidden, model.weight)
+            if is_inside:
+                mask, loss = learn(hidden, model.weight.to(dtype), targets)
+        if not is_inside:
+            mask, loss = learn(hidden, model.weight.to(dtype), targets)
+        assert loss.dtype == torch.float32
+        gradients = torch.autograd.grad(loss, (model.weight, below.weight))
+        assert [gradient.dtype for gradient in gradients] == [torch.float32] * 2
+        results.append((mask, loss.detach(), *gradients))
+    assert same_bits(*results)
+    mask, _, *gradients = results[0]
+    assert 0 < mask.sum() < len(mask)
+    log_prob = (below(inputs) @ model.weight.T).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    want = torch.autograd.grad(-(log_prob * mask).sum(), (model.weight, below.weight))
+    for one, other in zip(gradients, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
+
+
+def test_wider_hidden_states_are_not_cast(model, dtype):
+    inputs, targets = batch()
+    want = learn(inputs, model.weight, targets)
+    gradients = torch.autograd.grad(want[1], model.weight)
+    with torch.autocast("cpu", dtype=dtype):
+        mask, loss = learn(inputs, model.weight, targets)
+        assert torch.equal(mask, want[0])
+        assert same_bits(loss.detach(), want[1].detach())
+        assert same_bits(torch.autograd.grad(loss, model.weight), gradients)

@@ -130,3 +130,62 @@ def test_gradients_of_an_exported_program():
         assert len(gradients[0]) == 2
         for one, other in zip(*gradients, strict=True):
             torch.testing.assert_close(one, other)
+
+
+class LinearStep(torch.nn.Module):
+    """Every form of decision from hidden states, and a loss with all parts of a product."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.head = torch.nn.Linear(FEATURES, CLASSES)
+        self.A = torch.nn.Parameter(torch.randn(2, FEATURES))
+        self.B = torch.nn.Parameter(torch.randn(CLASSES, 2))
+        self.seed = seed
+
+    def forward(self, hidden, targets):
+        z = rskernels.LinearLogits(
+            hidden, self.head.weight, self.head.bias, scale=0.9, softcap=5.0,
+            lora=(self.A, self.B, 0.5),
+        )  # fmt: skip
+        law = {"targets": targets, "seed": self.seed, "temperature": 0.7}
+        mask = rskernels.verify_mask(z, 0.1, **law)
+        lazy = rskernels.accept_mask(z, 0.2, 1.5, assume_finite=True, **law)
+        seen = rskernels.accept(z, 0.2, 1.5, **law)
+        loss = -torch.where(seen.mask, seen.log_prob, 0.0).sum()
+        log_prob = rskernels.target_log_prob(z, targets)
+        return loss - log_prob.sum(), mask, lazy, seen.mask, seen.log_ratio, seen.counts, log_prob
+
+
+@pytest.mark.parametrize("seed", [7, None])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_program_from_hidden_states_decides_and_learns_as_the_module(strict, seed):
+    torch.manual_seed(0)
+    module = LinearStep(seed)
+    program = export(module, batch(16), strict)
+    calls = [str(node.target) for node in program.graph.nodes]
+    for name, count in (("mask", 2), ("decide_with_totals", 1), ("target_log_prob", 1)):
+        assert calls.count(f"rskernels.linear_{name}.default") == count
+    # No tensor of the logits' size is made.
+    made = [node.meta.get("val") for node in program.graph.nodes if node.op == "call_function"]
+    shapes = [value.shape for value in made if isinstance(value, torch.Tensor)]
+    assert shapes
+    assert not any(len(shape) > 1 and shape[-1] == CLASSES for shape in shapes)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    for run in (program.module(), torch.export.load(file).module()):
+        for N in (16, 5, 1, 100, 0):
+            results = []
+            for call in (run, module):
+                torch.manual_seed(3)
+                call.zero_grad()
+                loss, *seen = call(*batch(N))
+                loss.backward()
+                gradients = {name: part.grad for name, part in call.named_parameters()}
+                results.append((loss.detach(), *(part.detach() for part in seen), gradients))
+            *got, by_name = results[0]
+            *want, gradients = results[1]
+            assert same_bits(got, want)
+            assert by_name.keys() == gradients.keys()
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(by_name[name], gradient)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import rskernels
 from rskernels import LinearLogits
@@ -213,3 +214,32 @@ def test_a_graph_decides_and_trains(counted, backend):
         for got, want in zip(*results, strict=True):
             torch.testing.assert_close(got, want)
     assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("is_one_pass", [False, True])
+def test_checkpointed(is_one_pass, use_reentrant):
+    """What is made again is the same, also where a seed is drawn for it."""
+
+    def loss_of(hidden, weight, bias, A, B, targets):
+        hidden = torch.tanh(hidden)
+        z = LinearLogits(hidden, weight, bias, scale=0.9, softcap=4.0, lora=(A, B, 0.5))
+        if not is_one_pass:
+            return -rskernels.target_log_prob(z, targets).mean()
+        seen = rskernels.verify(z, 0.02, targets=targets)
+        return -torch.where(seen.mask, seen.log_prob, 0.0).mean()
+
+    results = []
+    for is_checkpointed in (False, True):
+        hidden, weight, bias, _, _, A, B, _, targets = live_parts(50)
+        live = hidden, weight, bias, A, B
+        torch.manual_seed(4)
+        if is_checkpointed:
+            loss = checkpoint(loss_of, *live, targets, use_reentrant=use_reentrant)
+        else:
+            loss = loss_of(*live, targets)
+        torch.manual_seed(5)
+        loss.backward()
+        results.append((loss.detach(), *(part.grad for part in live)))
+    assert results[0][0] > 0.0
+    assert same_bits(*results)

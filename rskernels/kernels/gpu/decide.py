@@ -18,6 +18,7 @@ from rskernels.kernels.gpu.law import (
     natural_log,
     rounded,
     row_id_of,
+    target_of,
     temperature_of,
 )
 from rskernels.kernels.gpu.softmax import row_offset_of, row_total
@@ -101,14 +102,10 @@ def target_kernel(
     """Decide the target's entry of a row, a program a row."""
     row = tl.program_id(0)
     row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
-    target = tl.load(targets_ptr + row).to(tl.int64)
-    ignored = target == ignore_index
     T, scale = temperature_of(
         temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE
     )
-    inside = (target >= 0) & (target < V) & (ignored == 0)
-    if HAS_TEMPERATURE:
-        inside &= T > 0.0
+    target, ignored, inside = target_of(targets_ptr, row, ignore_index, V, T, HAS_TEMPERATURE)
     log_d = log_of_row(density_ptr, density_stride, log_density, row, HAS_DENSITY, LOG_SPACE)
     log_m = log_of_row(M_ptr, M_stride, log_M, row, HAS_M, LOG_SPACE)
     row_id = row_id_of(row_offset, row)

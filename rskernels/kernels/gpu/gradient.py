@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.law import log_prob_of, temperature_of
+from rskernels.kernels.gpu.law import log_prob_of, target_of, temperature_of
 from rskernels.kernels.gpu.softmax import (
     fixed_shift,
     load_step,
@@ -31,9 +31,8 @@ def log_prob_kernel(
         temperature_ptr, temperature_stride, temperature, row, HAS_TEMPERATURE
     )
     row_ptr = logits_ptr + row_offset_of(row, inner, outer_stride, inner_stride)
-    target = tl.load(targets_ptr + row).to(tl.int64)
-    ignored = target == ignore_index
-    inside = (target >= 0) & (target < V) & (ignored == 0)
+    # A row without a temperature is read: what it has no softmax for is NaN anyhow.
+    target, ignored, inside = target_of(targets_ptr, row, ignore_index, V, T, False)
     length = tl.where(inside, V, 0)
     z = tl.load(row_ptr + tl.where(inside, target, 0) * stride).to(tl.float64)
     top, total = row_total(

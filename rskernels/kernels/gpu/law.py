@@ -68,6 +68,17 @@ def temperature_of(
 
 
 @triton.jit
+def target_of(targets_ptr, rows, ignore_index, V, T, HAS_TEMPERATURE: tl.constexpr):
+    """Return rows' targets, where they are ignored, and where target and temperature are valid."""
+    target = tl.load(targets_ptr + rows).to(tl.int64)
+    ignored = target == ignore_index
+    inside = (target >= 0) & (target < V) & (ignored == 0)
+    if HAS_TEMPERATURE:
+        inside &= T > 0.0
+    return target, ignored, inside
+
+
+@triton.jit
 def log_prob_of(z, top, total, temperature):
     """Return log q of a logit, at most 0; NaN for a row without a softmax. All float64."""
     log_q = (z - top) / temperature - tl.log(total)

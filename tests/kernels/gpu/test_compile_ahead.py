@@ -1,6 +1,7 @@
 """Every Triton kernel compiles for four GPU architectures, on a machine that has none.
 
-What is compiled is what the host code launches, see ``compile_ahead.py``.
+What is compiled is what the host code launches, see ``compile_ahead.py``. Two of the architectures
+are for the nightly run.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ from ...support.processes import run_for_each
 pytestmark = pytest.mark.process
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+ALWAYS, NIGHTLY = ("sm_90", "gfx942"), ("sm_80", "sm_100")
 DTYPES = {"bfloat16", "float16", "float32", "float64"}
 KERNELS = {
     "partials", "target", "log_prob", "dense", "gradient", "bernoulli", "philox",
@@ -27,13 +28,19 @@ OTHER_LOADS = 8  # a row's target, density, M, seed and the like
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Return what each target's compiler made of every launch."""
-    return run_for_each(SCRIPT, TARGETS, tmp_path_factory.mktemp("triton"))
+    """Return what the compilers of two targets made of every launch."""
+    return run_for_each(SCRIPT, ALWAYS, tmp_path_factory.mktemp("triton"))
 
 
-@pytest.fixture(params=TARGETS)
-def launches(request, compiled):
-    return compiled[request.param]
+@pytest.fixture(scope="module")
+def compiled_nightly(tmp_path_factory):
+    return run_for_each(SCRIPT, NIGHTLY, tmp_path_factory.mktemp("triton"))
+
+
+@pytest.fixture(params=[*ALWAYS, *(pytest.param(name, marks=pytest.mark.slow) for name in NIGHTLY)])
+def launches(request):
+    is_nightly = request.param in NIGHTLY
+    return request.getfixturevalue("compiled_nightly" if is_nightly else "compiled")[request.param]
 
 
 def test_every_kernel_compiles_for_every_dtype(launches):
@@ -71,9 +78,9 @@ def test_aligned_logits_are_read_sixteen_bytes_at_a_time(launches):
         assert launch["other_loads"] <= OTHER_LOADS or launch["flags"].get("HAS_ORDER"), launch
 
 
-def test_no_compiler_chooses_the_order_of_a_sum(compiled):
+def test_no_compiler_chooses_the_order_of_a_sum(launches):
     # Which thread adds which logits would settle a sum's last bit, and with it decisions (law 3).
-    for launch in chain.from_iterable(compiled.values()):
+    for launch in launches:
         if launch["kernel"] in ("partials", "target", "log_prob", "reduce"):
             # Of two terms there is one order. A look only asks whether a total is large.
             assert launch["flags"].get("IS_LAZY") or set(launch["sums"]) <= {1, 2}, launch

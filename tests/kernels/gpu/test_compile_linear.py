@@ -1,6 +1,7 @@
 """The Triton kernels on products compile for four GPU architectures, and use their tensor cores.
 
-What is compiled is what the host code launches, see ``compile_linear.py``.
+What is compiled is what the host code launches, see ``compile_linear.py``. Two of the architectures
+are for the nightly run.
 """
 
 from collections import defaultdict
@@ -14,6 +15,7 @@ from ...support.processes import run_for_each
 pytestmark = pytest.mark.process
 
 SCRIPT = Path(__file__).with_name("compile_linear.py")
+ALWAYS, NIGHTLY = ("sm_90", "gfx942"), ("sm_80", "sm_100")
 # What multiplies half precision on each, and float64: a B200's tensor cores know no such product.
 PRODUCTS = {"sm_80": "mma", "sm_90": "wgmma", "sm_100": "tcgen05", "gfx942": "mfma"}
 DOUBLE_PRODUCTS = {"sm_80": "mma", "sm_90": "mma", "sm_100": None, "gfx942": "mfma"}
@@ -40,18 +42,24 @@ TENSOR_MEMORY = 512  # columns; of a launch that needs more, no code is left
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Return what each target's compiler made of every launch."""
-    return run_for_each(SCRIPT, PRODUCTS, tmp_path_factory.mktemp("triton"))
+    """Return what the compilers of two targets made of every launch."""
+    return run_for_each(SCRIPT, ALWAYS, tmp_path_factory.mktemp("triton"))
 
 
-@pytest.fixture(params=PRODUCTS)
+@pytest.fixture(scope="module")
+def compiled_nightly(tmp_path_factory):
+    return run_for_each(SCRIPT, NIGHTLY, tmp_path_factory.mktemp("triton"))
+
+
+@pytest.fixture(params=[*ALWAYS, *(pytest.param(name, marks=pytest.mark.slow) for name in NIGHTLY)])
 def target(request):
     return request.param
 
 
 @pytest.fixture
-def launches(compiled, target):
-    return compiled[target]
+def launches(request, target):
+    name = "compiled_nightly" if target in NIGHTLY else "compiled"
+    return request.getfixturevalue(name)[target]
 
 
 def test_every_kernel_and_flag_is_compiled(compiled):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rskernels.kernels import reference
@@ -27,7 +28,7 @@ ROUNDING = {
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Make blocks of few rows and columns, so that small cases cross their edges."""
-    monkeypatch.setattr(gradient, "TILE", 16)
+    monkeypatch.setattr(gradient, "TILE", 32)
     monkeypatch.setattr(gradient, "WIDTH", 64)
 
 
@@ -87,7 +88,7 @@ def assert_close(got, product, want, most):
 
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize(("N", "V"), [(2, 2), (15, 63), (16, 64), (17, 65), (33, 257)])
+@pytest.mark.parametrize(("N", "V"), [(2, 2), (31, 63), (32, 64), (33, 65), (65, 257)])
 def test_every_option_dtype_and_edge_of_a_block(small_blocks, N, V, options, dtype):
     product = draw_product(N, 24, V, dtype, options)
     targets, _ = draw_case(product)
@@ -190,28 +191,45 @@ def test_classes_that_a_bias_shuts_out_have_no_gradient(small_blocks):
     assert_close([got.hidden, got.weight[:100], got.bias[:100], None, None], some, want, 2e-6)
 
 
-class Work(TorchDispatchMode):
-    """Counts the multiplications of matrix products, and the elements of the largest result."""
+class Largest(TorchDispatchMode):
+    """Notes the elements of the largest tensor that is made."""
 
     def __init__(self):
         super().__init__()
-        self.multiplied = self.largest = 0
+        self.elements = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if function.overloadpacket.__name__ in ("mm", "addmm", "addmm_"):
-            *_, left, right = [arg for arg in args if isinstance(arg, torch.Tensor)]
-            self.multiplied += left.shape[0] * left.shape[1] * right.shape[1]
         if isinstance(result, torch.Tensor):
-            self.largest = max(self.largest, result.numel())
+            self.elements = max(self.elements, result.numel())
         return result
 
 
-def work_of(product, targets, upstream, wanted):
+@pytest.fixture
+def multiplied(small_blocks, monkeypatch):
+    """The multiplications of every product with slopes or for them, as a list."""
+    work = []
+    multiply, add_products = gradient.multiply, gradient.add_products
+
+    def count_multiply(factor, count, pairs, out):
+        features = sum(columns.shape[1] for _, columns in pairs)
+        work.append(count * out.shape[1] * features)
+        multiply(factor, count, pairs, out)
+
+    def count_add(packed, slopes, out, *how):
+        work.append(slopes.numel() * out.shape[1])
+        add_products(packed, slopes, out, *how)
+
+    monkeypatch.setattr(gradient, "multiply", count_multiply)
+    monkeypatch.setattr(gradient, "add_products", count_add)
+    return work
+
+
+def gradients_of(product, targets, upstream, wanted):
     _, totals = linear.target_log_prob(product, targets, 1.0, -100)
-    with Work() as work:
+    with Largest() as largest:
         got = linear.target_log_prob_backward(upstream, product, targets, totals, 1.0, -100, wanted)
-    return work, got
+    return largest.elements, got
 
 
 N, D, V = 96, 8, 640
@@ -227,28 +245,28 @@ N, D, V = 96, 8, 640
     ],
 )
 @pytest.mark.parametrize("used", [0, 30, 96])
-def test_what_is_not_wanted_costs_no_product(small_blocks, used, wanted, products):
+def test_what_is_not_wanted_costs_no_product(multiplied, used, wanted, products):
     product = draw_product(N, D, V)
     targets, _ = draw_case(product)
     upstream = torch.zeros(N)
     upstream[N - used :] = 1.0
-    work, got = work_of(product, targets, upstream, wanted)
-    assert work.multiplied == used * D * V * products
+    largest, got = gradients_of(product, targets, upstream, wanted)
+    assert sum(multiplied) == used * D * V * products
     assert [part is not None for part in got] == list(wanted)
     # The logits would be the largest.
-    assert work.largest < N * V
+    assert largest < N * V
     if used == 0:
         assert all(part.eq(0).all() for part in got if part is not None)
 
 
-def test_a_frozen_weight_and_a_low_rank_one_that_is_trained(small_blocks):
+def test_a_frozen_weight_and_a_low_rank_one_that_is_trained(multiplied):
     product = draw_product(N, D, V, options="lora")
     targets, _ = draw_case(product)
     wanted = Wanted(hidden=True, A=True, B=True)
-    work, got = work_of(product, targets, torch.ones(N), wanted)
+    _, got = gradients_of(product, targets, torch.ones(N), wanted)
     assert [part is not None for part in got] == list(wanted)
     rank = len(product.lora.A)
-    assert work.multiplied == N * (2 * D * V + 3 * rank * V + 3 * rank * D)
+    assert sum(multiplied) == N * (2 * D * V + 3 * rank * V + 2 * rank * D)
     want = truth(product, targets, torch.ones(N))
     assert same_bits(got.B, backward(product, targets, torch.ones(N)).B)
     assert max(errors([got.hidden, got.A, got.B], [want[0], *want[3:]])) <= 2e-6
@@ -305,3 +323,50 @@ def test_int32_targets():
     upstream = torch.ones(9)
     want = backward(product, targets, upstream)
     assert same_bits(backward(product, targets.int(), upstream)[:2], want[:2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neither_threads_nor_other_rows_change_a_gradient(dtype):
+    product = draw_product(700, 40, 5000, dtype, "all")
+    targets, _ = draw_case(product)
+    upstream = draw_upstream(targets, dtype)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = backward(product, targets, upstream)
+    finally:
+        torch.set_num_threads(threads)
+    whole = backward(product, targets, upstream)
+    assert same_bits([alone.hidden, alone.weight], [whole.hidden, whole.weight])
+    some = slice(33, 58)
+    part = product._replace(hidden=product.hidden[some])
+    assert same_bits([backward(part, targets[some], upstream[some]).hidden], [whole.hidden[some]])
+
+
+@pytest.mark.parametrize("surplus", [8.0, 14.0, 30.0])
+def test_of_confident_rows_no_less_exact_than_of_stored_logits(surplus):
+    # Of 1 - q little is left, and any error of q is much of it.
+    product = draw_product(64, 256, 500)
+    targets = torch.arange(64)
+    weight = product.weight.clone()
+    hidden = product.hidden
+    weight[:64] += surplus * hidden / hidden.square().sum(1, keepdim=True)
+    product = product._replace(weight=weight)
+    upstream = torch.ones(64)
+    want = truth(product, targets, upstream)
+
+    def stored(made):
+        return functional.log_softmax(made.hidden @ made.weight.T, 1)[range(64), targets]
+
+    ours, eager = (
+        errors(backward(product, targets, upstream)[:2], want[:2]),
+        errors(derived(product, upstream, stored)[:2], want[:2]),
+    )
+    assert max(ours) <= 2.0 * max(eager)
+
+
+def test_a_vocabulary_of_one_has_no_gradient():
+    product = draw_product(20, 40, 1)
+    got = backward(product, torch.zeros(20, dtype=torch.int64), torch.ones(20))
+    assert got.hidden.eq(0).all()
+    assert got.weight.eq(0).all()

@@ -9,6 +9,7 @@ import torch
 import rskernels
 from rskernels.kernels.cpu.linear import launch
 from rskernels.kernels.cpu.linear.blocks import blocks_of
+from rskernels.kernels.layout import ORDER_BLOCK
 from rskernels.kernels.product import Product
 from rskernels.law.decision import Law
 
@@ -18,6 +19,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Means and spreads of log r: from hardly any row accepted to all of them.
 ACCEPTANCES = ((-7.0, 0.5), (-4.0, 1.0), (-1.5, 2.0), (0.0, 3.0), (2.0, 0.5))
 N = 7200
+WIDTHS = (300, 900, 2100)
 
 
 def zipf(product):
@@ -26,36 +28,39 @@ def zipf(product):
     return product._replace(bias=-torch.arange(1.0, V + 1).log())
 
 
-def draw(cpu, options, dtype, V, seed, temperature):
+def draw(cpu, options, dtype, V, seed, temperature, *, rows=N, is_zipf=False):
     """Return a product, targets, the model's log-probabilities, and log r to be decided."""
-    product = draw_product(N, 4, V, dtype, options, seed=seed)
-    if seed % 2:
+    product = draw_product(rows, 4, V, dtype, options, seed=seed)
+    if is_zipf:
         product = zipf(product)
     generator = torch.Generator().manual_seed(seed)
-    targets = torch.randint(V, (N,), generator=generator)
+    targets = torch.randint(V, (rows,), generator=generator)
     log_prob, _ = cpu.kernels.linear.target_log_prob(product, targets, temperature, -100)
-    chosen = torch.randint(len(ACCEPTANCES), (N,), generator=generator)
+    chosen = torch.randint(len(ACCEPTANCES), (rows,), generator=generator)
     mean, spread = torch.tensor(ACCEPTANCES).double()[chosen].unbind(-1)
-    log_r = torch.randn(N, generator=generator).double() * spread + mean
+    log_r = torch.randn(rows, generator=generator).double() * spread + mean
     return product, targets, log_prob.double(), log_r
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_million_lazy_decisions_are_those_of_the_full_product(cpu, dtype):
-    # 4 dtypes x 6 options x 3 widths x 2 roles x 7200 rows.
-    decided = accepted = 0
-    each = torch.linspace(0.4, 4.0, N)
-    for seed, (options, V) in enumerate(itertools.product(OPTIONS, (300, 900, 2100))):
-        temperature = each if seed % 3 == 0 else 0.7
-        order = torch.randperm(-(-V // 1024)) if seed % 3 == 2 else None
-        product, targets, log_prob, log_r = draw(cpu, options, dtype, V, seed, temperature)
+    # 4 dtypes x 6 options x 3 widths x 2 temperatures x 2 orders x 2 roles x 1800 rows.
+    rows, decided, accepted = N // 4, 0, 0
+    each = torch.linspace(0.4, 4.0, rows)
+    cases = itertools.product(OPTIONS, WIDTHS, (0.7, each), (False, True))
+    for seed, (options, V, temperature, is_ordered) in enumerate(cases):
+        is_zipf = seed // 4 % 2 == 1
+        order = torch.randperm(-(-V // ORDER_BLOCK)) if is_ordered else None
+        product, targets, log_prob, log_r = draw(
+            cpu, options, dtype, V, seed, temperature, rows=rows, is_zipf=is_zipf
+        )
         for model_is_target in (False, True):
             density = log_prob - log_r if model_is_target else log_prob + log_r
             law = Law(density, 0.0, seed, 0, temperature, True, model_is_target)
             full = cpu.kernels.linear.mask(product, targets, law, False, order)
             lazy = cpu.kernels.linear.mask(product, targets, law, True, order)
-            assert torch.equal(full, lazy), f"{options}, V = {V}, target {model_is_target}"
-            decided += N
+            assert torch.equal(full, lazy), f"{options}, V = {V}, {seed}, target {model_is_target}"
+            decided += rows
             accepted += int(full.sum())
     assert decided == 259_200
     assert 0.2 < accepted / decided < 0.8
@@ -64,7 +69,7 @@ def test_a_million_lazy_decisions_are_those_of_the_full_product(cpu, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_bound_itself(cpu, dtype):
     # Acceptance ratios a few roundings around u: where leaving too early would show.
-    product, targets, log_prob, _ = draw(cpu, "plain", dtype, 5000, 1, 1.0)
+    product, targets, log_prob, _ = draw(cpu, "plain", dtype, 5000, 1, 1.0, is_zipf=True)
     log_u = rskernels.uniforms((N,), seed=9).log()
     step = torch.randint(-40, 41, (N,), generator=torch.Generator().manual_seed(1))
     log_r = log_u + step * 2.0 ** (-24 if dtype == torch.float32 else -50)

@@ -3,7 +3,7 @@
 They are compiled as what they replace; those that take a ``builder`` emit LLVM.
 """
 
-from numba import float32, njit
+from numba import float32, int64, njit
 
 from rskernels.kernels.cpu.simd.functions import log_of_normal
 from rskernels.kernels.cpu.simd.uniforms import draw_columns
@@ -288,3 +288,35 @@ def without_last(element):
             rows, read, V - 1, scales, scratch, references, totals
         )
     )
+
+
+# kernels.cpu.linear.blocks.blocks_of
+def without_a_block(V, order):
+    return [block for at, block in enumerate(original(V, order)) if at != 2]
+
+
+# kernels.cpu.linear.blocks._packed
+def of_rows_before(hidden, low_rank, numbers):
+    """Pack the row before in the place of each, once some of the rows are left."""
+    if numbers is not None:
+        hidden = hidden.roll(1, 0)
+        low_rank = low_rank.roll(1, 0)
+    return original(hidden, low_rank, numbers)
+
+
+# kernels.cpu.linear.blocks.low_rank_of
+def of_low_rank_once(product):
+    return original(product._replace(lora=product.lora._replace(scale=1.0)))
+
+
+# kernels.cpu.linear.fold._finish_of
+def bent_before_scaled(element):
+    finish, one, zero = original(element), element.scalar(1.0), int64(0)
+
+    @njit
+    def swapped(row, width, affine):
+        scale, softcap, bias = affine
+        finish(row, width, (one, softcap, bias))
+        finish(row, width, (scale, 0.0, zero))
+
+    return swapped

@@ -153,3 +153,19 @@ def of_no_M(value, dtype):
 # kernels.reference.rows.excess_of
 def signed(r):
     return r - 1
+
+
+# kernels.reference.linear.logits_of
+def without_a_block(product):
+    z = original(product)
+    z[:, 192:448] = -torch.inf
+    return z
+
+
+def bent_before_scaled(product):
+    bent = original(product._replace(scale=1.0))
+    return product.scale * bent
+
+
+def of_low_rank_once(product):
+    return original(product._replace(lora=product.lora._replace(scale=1.0)))

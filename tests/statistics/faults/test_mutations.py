@@ -11,11 +11,12 @@ from ..laws import test_t9_fresh_ratio as t9
 from . import in_reference
 from .decision_faults import DECISION
 from .fault import NONE
+from .linear_faults import LINEAR
 from .mutants import plant
 from .sequence_faults import SEQUENCES
 from .uniform_faults import ROWS, UNIFORM_LAW
 
-FAULTS = [*UNIFORM_LAW, *ROWS, *DECISION, *SEQUENCES]
+FAULTS = [*UNIFORM_LAW, *ROWS, *DECISION, *LINEAR, *SEQUENCES]
 BACKENDS = ("reference", "cpu", "gpu")
 PLANTED = [(fault, backend) for fault in FAULTS for backend in BACKENDS if getattr(fault, backend)]
 CHECKS = {  # of the unchanged copy, by backend and whether they are for the nightly run only

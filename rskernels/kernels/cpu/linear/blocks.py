@@ -46,16 +46,17 @@ def blocks_of(V: int, order: Tensor | None) -> Iterator[Block]:
     if order is not None:
         for place in order.tolist():
             start = place * ORDER_BLOCK
-            yield _block(start, min(ORDER_BLOCK, V - start))
+            yield block_of(start, min(ORDER_BLOCK, V - start))
         return
     start, width = 0, FIRST_BLOCK
     while start < V:
-        yield _block(start, min(width, V - start))
+        yield block_of(start, min(width, V - start))
         start, width = start + width, min(2 * width, WIDEST_BLOCK)
 
 
-def _block(start: int, width: int) -> Block:
-    # What is missing in the last block comes from the one before.
+def block_of(start: int, width: int) -> Block:
+    """Return the block of so many columns from one on."""
+    # What is missing in the last block comes from the one before, if there is one.
     return Block(start, width, max(0, start + width - padded(width, COLUMNS)))
 
 
@@ -75,24 +76,25 @@ class Columns:
     """A matrix with a row for each column of the logits, block by block as it is multiplied."""
 
     def __init__(self, rows: Tensor, factor: Factor) -> None:
-        self._dtype, self._features = DTYPE[factor.name], factor.features
-        # As many rows as are multiplied together.
-        missing = COLUMNS - len(rows)
-        self._rows = torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
+        self._rows, self._factor = rows, factor
         self._scratch: Tensor | None = None
 
     def of(self, block: Block) -> Tensor:
-        """Return the rows of a block, of which the elements lie side by side."""
-        part = self._rows[block.columns]
-        width = part.shape[1]
+        """Return the rows of a block, of which the elements lie side by side.
+
+        They are as many as are multiplied: where the matrix has fewer, others follow.
+        """
+        part, count = self._rows[block.columns], padded(block.width, COLUMNS)
+        width, dtype = part.shape[1], DTYPE[self._factor.name]
         is_apart = part.stride(1) != 1 and width > 1
-        if part.dtype == self._dtype and width % self._features == 0 and not is_apart:
+        is_whole = len(part) == count and width % self._factor.features == 0
+        if part.dtype == dtype and is_whole and not is_apart:
             return part
-        if self._scratch is None or len(self._scratch) < len(part):
-            shape = len(part), padded(width, self._features)
-            self._scratch = torch.zeros(shape, dtype=self._dtype, device="cpu")
-        copied = self._scratch[: len(part)]
-        copied[:, :width] = part
+        if self._scratch is None or len(self._scratch) < count:
+            shape = count, padded(width, self._factor.features)
+            self._scratch = torch.zeros(shape, dtype=dtype, device="cpu")
+        copied = self._scratch[:count]
+        copied[: len(part), :width] = part
         return copied
 
 

@@ -33,7 +33,12 @@ from rskernels.kernels.cpu.linear.blocks import (
 )
 from rskernels.kernels.cpu.linear.fold import fold_kernels
 from rskernels.kernels.cpu.linear.micro import Factor
-from rskernels.kernels.cpu.linear.rows import GROUP, open_kernels, settle_kernels
+from rskernels.kernels.cpu.linear.rows import (
+    GROUP,
+    open_kernels,
+    settle_kernels,
+    target_logit_kernels,
+)
 from rskernels.kernels.cpu.simd.vectors import LANES
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.cpu.turns import REFERENCE, TOTAL
@@ -127,7 +132,8 @@ def _totals(opened: Opened, targets: Tensor) -> Tensor:
 
 def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) -> Opened:
     """Return the rows as they are before the first block; ``form`` as ``open_rows_of`` has it."""
-    hidden, weight, bias, scale, softcap, lora = product = _addressable(product)
+    product = _addressable(product)
+    hidden, weight, lora = product.hidden, product.weight, product.lora
     N, D = hidden.shape
     V, code, targets = len(weight), CODE[hidden.dtype], targets.contiguous()
     # Copies are named, so that they live until the kernel returns.
@@ -135,25 +141,14 @@ def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) 
     _M, M_numbers = row_numbers(law.M, targets)
     _temperature, temperature_numbers = row_numbers(law.temperature, targets)
     low_rank = low_rank_of(product)
-    low_rank_numbers: tuple[int, ...] = NO_LORA
-    if low_rank is not None and lora is not None:
-        low_rank_numbers = (
-            low_rank.data_ptr(), low_rank.stride(0), len(lora.A),
-            lora.B.data_ptr(), *lora.B.stride(),
-        )  # fmt: skip
+    numbers = _numbers_of(product, low_rank)
     groups = torch.empty((-(-N // LANES), GROUP // 8), dtype=torch.int64, device="cpu")
     reading = torch.empty(N, dtype=torch.bool, device="cpu")
-    affine = scale, softcap, 0 if bias is None else bias.data_ptr()
     outside = run_units(
         open_kernels[code],
         (len(groups), LANES, N),
         N * (D + ROW_WORK),
-        (
-            (hidden.data_ptr(), hidden.stride(0), D),
-            (weight.data_ptr(), *weight.stride()),
-            low_rank_numbers,
-            affine,
-        ),
+        numbers,
         V,
         (targets.data_ptr(), CODE[targets.dtype]),
         density_numbers,
@@ -170,7 +165,49 @@ def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) 
     factor = factor_of(hidden.dtype)
     B = None if lora is None else Columns(lora.B, factor.wide)
     return Opened(
-        V, wide_dtype(hidden), factor, Columns(weight, factor), B, groups, rows, N, affine, (bias,)
+        V,
+        wide_dtype(hidden),
+        factor,
+        Columns(weight, factor),
+        B,
+        groups,
+        rows,
+        N,
+        numbers[3],
+        (product.bias,),
+    )
+
+
+def _numbers_of(product: Product, low_rank: Tensor | None) -> tuple[tuple[Any, ...], ...]:
+    """Return the addresses and numbers of an addressable product's parts, as kernels take them."""
+    hidden, weight, bias, scale, softcap, lora = product
+    of_low_rank: tuple[int, ...] = NO_LORA
+    if low_rank is not None and lora is not None:
+        of_low_rank = (
+            low_rank.data_ptr(), low_rank.stride(0), len(lora.A),
+            lora.B.data_ptr(), *lora.B.stride(),
+        )  # fmt: skip
+    return (
+        (hidden.data_ptr(), hidden.stride(0), hidden.shape[1]),
+        (weight.data_ptr(), *weight.stride()),
+        of_low_rank,
+        (scale, softcap, 0 if bias is None else bias.data_ptr()),
+    )
+
+
+def write_target_logits(
+    product: Product, low_rank: Tensor | None, targets: Tensor, out: Tensor
+) -> None:
+    """Write each row's logit of its target, float64 [N]; a row without one is left as it is."""
+    product = _addressable(product)
+    run_units(
+        target_logit_kernels[CODE[product.hidden.dtype]],
+        (-(-len(targets) // LANES), LANES, len(targets)),
+        product.hidden.numel() + len(targets) * ROW_WORK,
+        _numbers_of(product, low_rank),
+        len(product.weight),
+        (targets.data_ptr(), CODE[targets.dtype]),
+        (out.data_ptr(), out.stride(0) * 8),
     )
 
 

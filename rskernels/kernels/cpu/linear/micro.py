@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from rskernels.kernels.cpu.linear.store import store_rows
 from rskernels.kernels.cpu.simd.functions import scales_by_powers
 from rskernels.kernels.cpu.simd.target import assembly_of
 from rskernels.kernels.cpu.simd.vectors import DOUBLE, FLOAT, I8, I32, I64, call, suffix
@@ -111,7 +112,7 @@ def _spread(builder, word, lanes):
 
 def _section(builder, factor, begin, end, rows, columns, ahead, shape):
     """Emit the loop over words ``begin`` to ``end``; return the sums of columns by vectors."""
-    step, vectors = shape
+    step, vectors, apart = shape
     vector = ir.VectorType(factor.lane, factor.lanes)
     before, loop = builder.block, builder.append_basic_block("words")
     after = builder.append_basic_block("section")
@@ -122,18 +123,20 @@ def _section(builder, factor, begin, end, rows, columns, ahead, shape):
     sums = [builder.phi(vector) for _ in range(len(columns) * vectors)]
     for one in sums:
         one.add_incoming(ir.Constant(vector, [0.0] * factor.lanes), before)
-    # Where rows of the weight follow each other, the lines of the next tile, each twice.
-    line = builder.gep(ahead, [builder.mul(at, I64(len(columns)))])
-    byte = builder.bitcast(line, I8.as_pointer())
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, I32(0), I32(3), I32(1))
+    if ahead is not None:
+        # Where rows of the weight follow each other, the lines of the next tile, each twice.
+        line = builder.gep(ahead, [builder.mul(at, I64(len(columns)))])
+        byte = builder.bitcast(line, I8.as_pointer())
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, I32(0), I32(3), I32(1))
     place = builder.mul(at, I64(step))
     held = [
         builder.load(builder.gep(rows, [builder.add(place, I64(v))]), align=4)
         for v in range(vectors)
     ]
     added = []
+    there = at if apart is None else builder.mul(at, apart)
     for c, column in enumerate(columns):
-        word = builder.load(builder.gep(column, [at]), align=2 if factor.features > 1 else 4)
+        word = builder.load(builder.gep(column, [there]), align=2 if factor.features > 1 else 4)
         number = _spread(builder, word, factor.lanes)
         for v in range(vectors):
             added.append(_times(builder, factor, sums[c * vectors + v], held[v], number))
@@ -146,8 +149,13 @@ def _section(builder, factor, begin, end, rows, columns, ahead, shape):
     return added
 
 
-def _sections(builder, factor, totals, rows, columns, words, shape):
-    """Emit the sum over all words, section by section, added to ``totals``."""
+def emit_product(builder, factor, totals, rows, columns, words, shape):
+    """Emit the sum over all words, section by section, added to ``totals``.
+
+    ``rows`` and ``columns`` are pointers, the last of the latter to what is fetched ahead, or None.
+    ``shape`` is how far apart the words of a row are, in vectors; how many vectors of rows there
+    are; and how far apart the words of a column are, in words, or None where they lie side by side.
+    """
     step = I64(SECTION // factor.features)
     before, head = builder.block, builder.append_basic_block("sections")
     body, after = builder.append_basic_block("more"), builder.append_basic_block("summed")
@@ -169,32 +177,6 @@ def _sections(builder, factor, totals, rows, columns, words, shape):
     builder.branch(head)
     builder.position_at_end(after)
     return held
-
-
-def _store(builder, factor, totals, columns, vectors, out, stride):
-    """Emit the stores of rows, a few columns each: the lanes are transposed in log2 steps."""
-    lanes = factor.lanes
-    low, high = (
-        ir.Constant(
-            ir.VectorType(I32, lanes),
-            [place for lane in range(start, start + lanes // 2) for place in (lane, lanes + lane)],
-        )
-        for start in (0, lanes // 2)
-    )
-    rows = lanes // columns
-    for v in range(vectors):
-        parts = totals[v::vectors]
-        for _ in range(columns.bit_length() - 1):
-            pairs = list(zip(parts[: columns // 2], parts[columns // 2 :], strict=True))
-            parts = [builder.shuffle_vector(*pair, by) for pair in pairs for by in (low, high)]
-        for n, part in enumerate(parts):
-            for row in range(rows):
-                order = list(range(row * columns, (row + 1) * columns))
-                indices = ir.Constant(ir.VectorType(I32, columns), order)
-                piece = builder.shuffle_vector(part, part, indices)
-                at = builder.add(out, builder.mul(stride, I64(v * lanes + n * rows + row)))
-                pointer = builder.inttoptr(at, piece.type.as_pointer())
-                builder.store(piece, pointer, align=4)
 
 
 def product_of(factor, vectors):
@@ -223,11 +205,11 @@ def product_of(factor, vectors):
                     )
                     for c in range(columns + 1)
                 ]
-                totals = _sections(
+                totals = emit_product(
                     builder, kind, totals, builder.inttoptr(packed, held), places, words,
-                    (step, vectors),
+                    (step, vectors, None),
                 )  # fmt: skip
-            _store(builder, factor, totals, columns, vectors, *values[4])
+            store_rows(builder, factor, totals, columns, vectors, *values[4])
             return context.get_dummy_value()
 
         pair = types.UniTuple(types.int64, 2)

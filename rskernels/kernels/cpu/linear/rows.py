@@ -56,13 +56,7 @@ IGNORED, READ, ACCEPTED = range(3)  # the order of the bits
 _load_f64, _store_f64 = loader("f64"), storer("f64")
 
 
-def open_rows_of(element):
-    """Return the kernel that opens rows: all that is known of them before the product.
-
-    It writes their groups, and which of them have to be read, a byte a row. ``form`` is whether
-    the mask alone is wanted, and whether a row may be left once it is certain. The kernel returns
-    how many targets lie outside ``[0, V)``.
-    """
+def _target_logit_of(element):
     code, size = element.code, element.size
     dot, low_rank_dot = dot_of(element.name, element.name), dot_of(element.wide, element.name)
     wide_size, read_wide = element.wide_size, read_f64 if code == F64 else read_f32
@@ -85,6 +79,48 @@ def open_rows_of(element):
         if softcap != 0.0:
             z = softcap * first(tanh(splat(z / softcap)))
         return z if code == F64 else first(widen(narrow(splat(z))))
+
+    return target_logit
+
+
+def target_logits_of(element):
+    """Return the kernel that writes one logit of each row, float64, as ``open_rows_of`` has it.
+
+    A row without one, whose target lies outside ``[0, V)``, is left as it is. ``logits`` is
+    (address, bytes to the next row's).
+    """
+    target_logit = _target_logit_of(element)
+
+    @cached
+    @njit(nogil=True)
+    @named(f"linear_target_logits_{element.dtype}")
+    def target_logits(share, arguments):
+        mode = keep_subnormals(0)
+        counter, grab, units, unit_rows, N = share
+        product, V, targets, logits = arguments
+        scratch = scratch_memory()
+        begin = next_share(counter, -grab, grab)
+        while begin < units:
+            for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
+                target = target_at(targets, n)
+                if 0 <= target < V:
+                    z = target_logit(n, target, product, scratch)
+                    write_f64(logits[0] + n * logits[1], 0, z)
+            begin = next_share(counter, begin, grab)
+        restore(mode)
+        return 0
+
+    return target_logits
+
+
+def open_rows_of(element):
+    """Return the kernel that opens rows: all that is known of them before the product.
+
+    It writes their groups, and which of them have to be read, a byte a row. ``form`` is whether
+    the mask alone is wanted, and whether a row may be left once it is certain. The kernel returns
+    how many targets lie outside ``[0, V)``.
+    """
+    code, target_logit = element.code, _target_logit_of(element)
 
     @cached
     @njit(nogil=True)
@@ -193,3 +229,4 @@ def settle_rows_of(element):
 
 
 open_kernels, settle_kernels = Kernels(open_rows_of), Kernels(settle_rows_of)
+target_logit_kernels = Kernels(target_logits_of)

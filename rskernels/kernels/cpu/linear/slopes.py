@@ -13,7 +13,7 @@ from rskernels.kernels.cpu.simd.vectors import LANES, first_lanes, lane_is, name
 from rskernels.kernels.cpu.threads import next_share
 
 # What the kernel knows of a row, float64, side by side.
-REFERENCE, TOTAL, SCALE, SLOPE, KNOWN = range(5)
+REFERENCE, TOTAL, SCALE, SLOPE, LOGIT, KNOWN = range(6)
 
 
 def _slope_row_of(element):
@@ -24,12 +24,16 @@ def _slope_row_of(element):
 
     @inner
     @named(f"linear_slope_row_{element.name}")
-    def slope_row(row, width, softmax, slope, target, affine):
-        """Turn products into slopes where they lie; ``target`` is a column of the block or none."""
+    def slope_row(row, width, softmax, slope, own, affine):
+        """Turn products into slopes where they lie.
+
+        ``own`` is (column, slope) of the target, which may be none of the block.
+        """
         reference, total, scale = softmax
         factor, softcap, bias = affine
         base, octave = splat(scalar(reference)), splat(scalar(scale))
-        weight, height = splat(scalar(-slope / total)), splat(scalar(slope))
+        target, height = own
+        weight, height = splat(scalar(-slope / total)), splat(scalar(height))
         by, cap = splat(scalar(factor)), splat(scalar(softcap))
         inverse = splat(one) / cap
         for i in range(0, width, LANES):
@@ -43,7 +47,7 @@ def _slope_row_of(element):
                 z, steepness = bent * cap, splat(one) - bent * bent
             value = exp2((z - base) * octave) * weight
             value = select(z <= splat(low), splat(zero), value)
-            value = select(lane_is(target - i), value + height, value)
+            value = select(lane_is(target - i), height, value)
             store(row + i * size, inside, value * steepness)
 
     return slope_row
@@ -77,8 +81,11 @@ def slope_rows_of(element):
                 reference, total = read_f64(of_row, REFERENCE), read_f64(of_row, TOTAL)
                 softmax = reference, total, read_f64(of_row, SCALE)
                 slope, target = read_f64(of_row, SLOPE), read_i64(targets, n) - start
+                # By the logit that the total holds: of a confident row 1 - q is all rounding else.
+                octaves = (read_f64(of_row, LOGIT) - reference) * softmax[2]
+                own = target, slope * (1.0 - 2.0**octaves / total)
                 row = address + n * stride * size
-                slope_row(row, width, softmax, slope, target, (scale, softcap, bias))
+                slope_row(row, width, softmax, slope, own, (scale, softcap, bias))
             begin = next_share(counter, begin, grab)
         restore(mode)
         return 0

@@ -10,6 +10,7 @@ from rskernels.kernels.gpu.law import (
     log_prob_of,
     log_uniform,
     row_id_of,
+    target_of,
     temperature_of,
 )
 from rskernels.kernels.gpu.linear.packing import (
@@ -18,7 +19,6 @@ from rskernels.kernels.gpu.linear.packing import (
     REJECTED,
     packed_rows,
     store_verdict,
-    target_of,
 )
 from rskernels.kernels.gpu.linear.sums import load_blocks, sum_of_columns, total_of_blocks
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.law import temperature_of
+from rskernels.kernels.gpu.law import target_of, temperature_of
 
 OPEN, REJECTED, ACCEPTED = (tl.constexpr(verdict) for verdict in range(3))
 
@@ -17,17 +17,6 @@ def packed_rows(rows_ptr, count_ptr, N, CHUNK: tl.constexpr, IS_PACKED: tl.const
         return tl.load(rows_ptr + places, mask=is_inside, other=0), is_inside
     else:
         return tl.minimum(places, N - 1), places < N
-
-
-@triton.jit
-def target_of(targets_ptr, rows, ignore_index, V, T, HAS_TEMPERATURE: tl.constexpr):
-    """Return rows' targets, where they are ignored, and where row and temperature are valid."""
-    target = tl.load(targets_ptr + rows).to(tl.int64)
-    ignored = target == ignore_index
-    inside = (target >= 0) & (target < V) & (ignored == 0)
-    if HAS_TEMPERATURE:
-        inside &= T > 0.0
-    return target, ignored, inside
 
 
 @triton.jit
