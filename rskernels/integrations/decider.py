@@ -1,0 +1,309 @@
+"""Real decisions about rollouts: rules applied, ids counted, M learnt in the right order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rskernels.envelope import Envelope
+from rskernels.integrations.metrics import NAMES, DecisionMetrics, decision_metrics
+from rskernels.integrations.rules import PREFIX, SEQUENCE, Rule
+from rskernels.law.numbers import INVALID, VIOLATIONS
+from rskernels.law.seeds import check_seed
+from rskernels.ops import Acceptance, accept_prefix, accept_sequences, bernoulli, bernoulli_mask
+from rskernels.ops.sequences import Tokens
+
+# A token's id is its sequence's, then its place: 15 bits of rank, 28 of sequences, 20 of tokens.
+TOKEN_BITS, COUNT_BITS, RANK_BITS = 20, 28, 15
+
+METRICS = (*NAMES, "tokens_kept", "pilot")
+"""What a decision's metrics have: also the share of the tokens given that are kept, and of the
+sequences that were only learnt from."""
+
+SHARES = ("acceptance", "violations", "invalid", "excess", "log_M", "tokens_kept")
+"""What frameworks may average over batches of decisions, see ``shares``."""
+
+
+class Decision(NamedTuple):
+    """What was decided about a batch of rollouts, all on its device."""
+
+    token_mask: Any
+    """bool, in the layout given: the tokens that are kept."""
+    mask: Tensor
+    """bool ``[B]``: the sequences of which a token is kept."""
+    log_ratio: Tensor
+    """float64 of the rows that were decided, ``[B]`` or ``[tokens]``: their log ratio, NaN where
+    invalid or outside of the mask."""
+    accepted: Tensor
+    """bool, of the shape of ``log_ratio``: which were accepted."""
+    log_M: Tensor
+    """float64 ``[]``: by which they were decided; +inf where there was none yet."""
+    counts: Tensor
+    """int64 ``[4]``: rows that were accepted, violated M, were invalid, were outside."""
+    excess: Tensor
+    """float64 ``[2]``: sums of (w/M - 1)+ and w/M over valid rows."""
+    metrics: DecisionMetrics
+    """Of the names ``METRICS``."""
+
+
+class _Part(NamedTuple):
+    """What was decided about neighbouring sequences."""
+
+    token_masks: list[Tensor]
+    log_ratio: Tensor
+    accepted: Tensor
+    outside: Tensor
+    counts: Tensor
+    excess: Tensor
+
+
+class Decider:
+    """Decides rollouts by a rule, counts their ids and learns M from them.
+
+    A decision is a function of (seed, id of the sequence, its tokens, M), so that two sequences
+    must not share an id. Ids that a framework has are given; others are counted here, in a range of
+    this rank's own, so that cutting a batch into micro-batches changes nothing where M is given.
+    Ranks that hold the same sequences, as of tensor or context parallelism, need the same ``rank``.
+
+    Where M is learnt, the first half of the first batch is a pilot: it is learnt from and rejected.
+    From then on a batch is decided by what was learnt before it.
+
+    Parameters
+    ----------
+    rule : str or Rule
+        As ``Rule.parse`` reads it.
+    seed : int
+        Of all decisions. Give another one when a run is resumed, or ``load_state_dict``.
+    rank : int
+        In ``[0, 32768)``: which data-parallel rank this is.
+    """
+
+    def __init__(self, rule: str | Rule, *, seed: int = 0, rank: int = 0) -> None:
+        self.rule = rule if isinstance(rule, Rule) else Rule.parse(rule)
+        self.seed = check_seed(seed)
+        if not 0 <= rank < 1 << RANK_BITS:
+            raise ValueError(f"rank must be in [0, {1 << RANK_BITS}), got {rank}")
+        self.rank = rank
+        self.count = 0
+        self.has_learnt = self.rule.is_fixed
+        self.envelope = Envelope.parse(self.rule.policy)
+
+    def decide(self, log_ratio: Tokens, mask: Tokens, ids: Sequence[int] | None = None) -> Decision:
+        """Decide B sequences, then learn from them.
+
+        Parameters
+        ----------
+        log_ratio : Tensor or sequence of Tensor
+            log p - log q of each token: padded ``[B, T]``, or a list of B tensors ``[T_b]``.
+        mask : Tensor or sequence of Tensor
+            Which are tokens of the response, in the same layout: bool, or numbers that are not 0.
+        ids : sequence of int, optional
+            One of each sequence, in ``[0, 2**43)``. None: counted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``accept_sequences``, and for ids that are none.
+        """
+        size = len(log_ratio)
+        log_ratio, flags = _checked(log_ratio, mask)
+        first = self._ids(size, ids)
+        if size == 0:
+            return _nothing(flags)
+        cut = 0 if self.has_learnt else size - size // 2
+        parts = []
+        for begin, end in ((0, cut), (cut, size)):
+            if begin == end:
+                continue
+            log_M = self._log_M(log_ratio[begin].device)
+            part = self._part(log_ratio[begin:end], flags[begin:end], first[begin:end], log_M)
+            self.envelope.update(part.log_ratio, accepted=part.accepted, ignored=part.outside)
+            parts.append(part)
+        self.has_learnt = True
+        if ids is None:
+            self.count += size
+        return _joined(parts, log_M, flags, cut / size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to go on as if it had not stopped."""
+        return {
+            "count": self.count,
+            "has_learnt": self.has_learnt,
+            "envelope": self.envelope.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        self.envelope.load_state_dict(state["envelope"])
+        self.count, self.has_learnt = state["count"], state["has_learnt"]
+
+    def _ids(self, size: int, ids: Sequence[int] | None) -> list[int]:
+        if ids is None:
+            if self.count + size > 1 << COUNT_BITS:
+                raise ValueError(f"a rank decides at most 2**{COUNT_BITS} sequences of a seed")
+            start = (self.rank << COUNT_BITS) + self.count
+            return list(range(start, start + size))
+        numbers = [int(number) for number in ids]
+        if len(numbers) != size:
+            raise ValueError(f"ids must be one a sequence, {size}, got {len(numbers)}")
+        for number in numbers:
+            if not 0 <= number < 1 << (RANK_BITS + COUNT_BITS):
+                raise ValueError(f"an id must be in [0, 2**{RANK_BITS + COUNT_BITS}), got {number}")
+        return numbers
+
+    def _log_M(self, device: torch.device | None) -> Tensor:
+        log_M = self.envelope.log_M(device=device)
+        # NaN before anything was learnt. An M of 0 would make every row invalid.
+        return torch.where(log_M > -math.inf, log_M, math.inf)
+
+    def _part(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
+        if self.rule.unit == SEQUENCE:
+            return self._sequences(log_ratio, mask, ids, log_M)
+        return self._tokens(log_ratio, mask, ids, log_M)
+
+    def _sequences(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
+        seen = [
+            accept_sequences(
+                log_ratio[begin:end], log_M, log_space=True, mask=mask[begin:end],
+                statistic=self.rule.statistic or "sum", seed=self.seed, row_offset=first,
+            )
+            for begin, end, first in _runs(ids)
+        ]  # fmt: skip
+        return _Part(
+            [row for part in seen for row in part.token_mask],
+            torch.cat([part.log_ratio for part in seen]),
+            torch.cat([part.mask for part in seen]),
+            torch.cat([part.lengths == 0 for part in seen]),
+            torch.stack([part.counts for part in seen]).sum(0),
+            torch.stack([part.excess for part in seen]).sum(0),
+        )
+
+    def _tokens(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
+        """Decide each token, keyed by its sequence and place, so that padding changes nothing."""
+        longest = max((len(row) for row in log_ratio), default=0)
+        if longest > 1 << TOKEN_BITS:
+            raise ValueError(f"a sequence must have at most 2**{TOKEN_BITS} tokens, got {longest}")
+        if self.rule.unit == PREFIX:
+            runs = _runs(ids)
+            kept = [row for run in runs for row in self._prefixes(log_ratio, mask, run, log_M)]
+        else:
+            kept = [
+                bernoulli_mask(
+                    row, log_M, log_space=True, seed=self.seed, row_offset=number << TOKEN_BITS
+                )
+                & flags
+                for row, flags, number in zip(log_ratio, mask, ids, strict=True)
+            ]
+        ratios, inside = _flat(log_ratio).detach(), _flat(mask)
+        # What it draws is not used: counts and sums of all tokens at once.
+        seen = bernoulli(ratios, log_M, log_space=True, mask=inside, seed=self.seed)
+        accepted = torch.cat(kept)
+        counts = torch.cat([accepted.sum()[None], seen.counts[1:]])
+        return _Part(kept, seen.log_ratio.double(), accepted, ~inside, counts, seen.excess)
+
+    def _prefixes(
+        self, log_ratio: Any, mask: Any, run: tuple[int, int, int], log_M: Tensor
+    ) -> list[Tensor]:
+        begin, end, first = run
+        lengths = accept_prefix(
+            log_ratio[begin:end], log_M, log_space=True, mask=mask[begin:end],
+            seed=self.seed, row_offset=first,
+        )  # fmt: skip
+        flags = mask[begin:end]
+        if isinstance(flags, Tensor):
+            return list(flags & (flags.cumsum(1) <= lengths[:, None]))
+        return [row & (row.cumsum(0) <= n) for row, n in zip(flags, lengths, strict=True)]
+
+
+def _checked(log_ratio: Tokens, mask: Tokens) -> tuple[Any, Any]:
+    """Return both in one layout, the mask as bool."""
+    if isinstance(log_ratio, Tensor) != isinstance(mask, Tensor):
+        one, other = type(mask).__name__, type(log_ratio).__name__
+        raise TypeError(f"mask must be in the layout of log_ratio, {other}, got {one}")
+    if isinstance(log_ratio, Tensor) and isinstance(mask, Tensor):
+        if log_ratio.dim() != 2 or mask.shape != log_ratio.shape:
+            shapes = f"{list(log_ratio.shape)} and {list(mask.shape)}"
+            raise ValueError(f"log_ratio and mask must both be [B, T], got {shapes}")
+        return log_ratio, mask.bool()
+    sizes, given = [len(row) for row in log_ratio], [len(row) for row in mask]
+    if sizes != given:
+        raise ValueError(f"sequences have {sizes} tokens, their masks {given}")
+    return list(log_ratio), [row.bool() for row in mask]
+
+
+def _runs(ids: list[int]) -> list[tuple[int, int, int]]:
+    """Return (begin, end, first id) of the stretches of ids that follow each other."""
+    breaks = [at for at, (one, other) in enumerate(pairwise(ids), 1) if other != one + 1]
+    return [(begin, end, ids[begin]) for begin, end in pairwise([0, *breaks, len(ids)])]
+
+
+def shares(decision: Decision) -> Tensor:
+    """Return what may be averaged over batches, float64, an entry a name of ``SHARES``.
+
+    Counts are divided by the rows that they are of; what there is nothing to tell of is 0, since a
+    NaN would spoil the mean of all batches.
+    """
+    values, log_ratio = decision.metrics.values, decision.log_ratio
+    valid = (~log_ratio.isnan()).sum()
+    invalid = decision.counts[INVALID]
+    terms = [
+        values[0],
+        decision.counts[VIOLATIONS] / valid,
+        invalid / (valid + invalid),
+        values[NAMES.index("excess")],
+        decision.log_M,
+        values[METRICS.index("tokens_kept")],
+    ]
+    return torch.stack(terms).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+
+
+def _nothing(mask: Any) -> Decision:
+    """Return the decision about no sequence."""
+    device = mask.device if isinstance(mask, Tensor) else None
+    rows = torch.zeros(0, dtype=torch.float64, device=device)
+    counts = torch.zeros(4, dtype=torch.int64, device=device)
+    log_M, excess = torch.full((), math.inf).to(rows), torch.zeros(2).to(rows)
+    seen = Acceptance(rows.bool(), rows, rows, counts, excess)
+    return Decision(mask, seen.mask, rows, seen.mask, log_M, counts, excess, _metrics(seen, log_M))
+
+
+def _joined(parts: list[_Part], log_M: Tensor, mask: Any, pilot: float) -> Decision:
+    rows: Any = [row for part in parts for row in part.token_masks]
+    rows = torch.stack(rows) if isinstance(mask, Tensor) else rows
+    log_ratio = torch.cat([part.log_ratio for part in parts])
+    accepted = torch.cat([part.accepted for part in parts])
+    counts = torch.stack([part.counts for part in parts]).sum(0)
+    excess = torch.stack([part.excess for part in parts]).sum(0)
+    seen = Acceptance(accepted, log_ratio, log_ratio, counts, excess)
+    return Decision(
+        rows,
+        rows.any(1) if isinstance(rows, Tensor) else torch.stack([row.any() for row in rows]),
+        log_ratio,
+        accepted,
+        log_M,
+        counts,
+        excess,
+        _metrics(seen, log_M, _total(rows) / _total(mask), pilot),
+    )
+
+
+def _metrics(
+    seen: Acceptance, log_M: Tensor, kept: Tensor | None = None, pilot: float = 0.0
+) -> DecisionMetrics:
+    values = decision_metrics(seen, log_M).values
+    kept = torch.full_like(log_M, math.nan) if kept is None else kept.double()
+    extra = torch.stack([kept, torch.full_like(kept, pilot)])
+    return DecisionMetrics(METRICS, torch.cat([values, extra]))
+
+
+def _flat(rows: Any) -> Tensor:
+    return rows.flatten() if isinstance(rows, Tensor) else torch.cat(rows)
+
+
+def _total(rows: Any) -> Tensor:
+    return _flat(rows).sum()

@@ -1,0 +1,172 @@
+"""Decisions about rollouts: their law, and that nothing but the sequence and its id counts."""
+
+import math
+
+import pytest
+import torch
+
+from rskernels import accept_prefix, accept_sequences
+from rskernels.integrations.decider import METRICS, SHARES, Decider, shares
+
+from .frameworks import Law
+
+RULES = ("seq_sum_bernoulli:1.5", "token_bernoulli:1.5", "prefix_bernoulli")
+
+
+def batch(size=60, length=6):
+    generator = torch.Generator().manual_seed(3)
+    log_ratio = torch.randn(size, length, generator=generator) / 2
+    lengths = torch.randint(0, length + 1, (size,), generator=generator)
+    mask = torch.arange(length) < lengths[:, None]
+    return torch.where(mask, log_ratio, math.nan), mask
+
+
+def test_accepted_sequences_have_the_law_of_the_target():
+    law = Law(8_000)
+    kept = Decider(f"seq_sum_bernoulli:{law.M}").decide(law.log_p - law.log_q, torch.ones(8_000, 2))
+    assert law.chi_squared(kept.mask) > 5e-8
+    assert law.chi_squared(torch.ones(8_000, dtype=torch.bool)) < 5e-8  # q is another law
+    assert abs(kept.metrics.to_dict()["acceptance"] - 1 / law.M) < 5 * 0.5 / math.sqrt(8_000)
+
+
+@pytest.mark.parametrize("rule", ["token_bernoulli:2", "prefix_bernoulli"])
+def test_tokens_are_accepted_as_often_as_their_ratio_says(rule):
+    log_ratio = torch.tensor([0.0, -1.0, 0.4, -0.3]).expand(8_000, 4)
+    chance = (log_ratio[0].double().exp() / (2 if rule.startswith("token") else 1)).clamp(max=1)
+    chance = chance if rule.startswith("token") else chance.cumprod(0)
+    kept = Decider(rule).decide(log_ratio, torch.ones(8_000, 4)).token_mask.double().mean(0)
+    assert ((kept - chance).abs() <= 5 * (chance * (1 - chance) / 8_000).sqrt()).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_micro_batches_padding_and_lists_change_nothing(rule):
+    log_ratio, mask = batch()
+    whole = Decider(rule, seed=4).decide(log_ratio, mask)
+    assert whole.token_mask.any()
+    parts = Decider(rule, seed=4)
+    padded = torch.nn.functional.pad(mask, (0, 3))
+    wide = torch.nn.functional.pad(log_ratio, (0, 3), value=9.0)
+    lists = Decider(rule, seed=4).decide(
+        [row[flags] for row, flags in zip(log_ratio, mask, strict=True)],
+        [flags[flags] for flags in mask],
+    )
+    kept = [parts.decide(wide[i : i + 25], padded[i : i + 25]).token_mask for i in range(0, 60, 25)]
+    assert torch.equal(torch.cat(kept)[:, :6], whole.token_mask)
+    assert not torch.cat(kept)[:, 6:].any()
+    for row, flags, expected in zip(lists.token_mask, mask, whole.token_mask, strict=True):
+        assert torch.equal(row, expected[flags])
+    torch.testing.assert_close(lists.metrics.values, whole.metrics.values)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_ids_that_are_given_decide_and_their_order_does_not(rule):
+    log_ratio, mask = batch()
+    ids = list(range(70, 130))
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    whole = Decider(rule).decide(log_ratio, mask, ids=ids)
+    dealt = Decider(rule, rank=3).decide(
+        log_ratio[order], mask[order], ids=[ids[at] for at in order]
+    )
+    assert torch.equal(dealt.token_mask, whole.token_mask[order])
+    assert not torch.equal(Decider(rule).decide(log_ratio, mask).token_mask, whole.token_mask)
+
+
+def test_ranks_and_seeds_share_no_draw():
+    log_ratio, mask = torch.full((200, 1), -0.7), torch.ones(200, 1)
+    deciders = [Decider("seq_sum_bernoulli:1", rank=rank) for rank in (0, 1)]
+    deciders.append(Decider("seq_sum_bernoulli:1", seed=1))
+    masks = [decider.decide(log_ratio, mask).mask.double() for decider in deciders]
+    masks.append(deciders[0].decide(log_ratio, mask).mask.double())
+    correlation = torch.corrcoef(torch.stack(masks)) - torch.eye(4)
+    assert correlation.abs().max() < 5 / math.sqrt(200)
+
+
+def test_decisions_are_those_of_the_library():
+    log_ratio, mask = batch()
+    first = 2 << 28
+    seen = accept_sequences(log_ratio, 1.5, mask=mask, seed=9, row_offset=first)
+    got = Decider("seq_sum_bernoulli:1.5", seed=9, rank=2).decide(log_ratio, mask)
+    assert torch.equal(got.token_mask, seen.token_mask)
+    lengths = accept_prefix(log_ratio, mask=mask, seed=9, row_offset=first)
+    got = Decider("prefix_bernoulli", seed=9, rank=2).decide(log_ratio, mask)
+    assert torch.equal(got.token_mask.sum(-1), lengths)
+
+
+def test_nan_padding_and_empty_sequences_are_in_no_share():
+    log_ratio = torch.tensor([[0.1, math.nan], [0.3, math.nan], [math.inf, 0.0]])
+    mask = torch.tensor([[1, 0], [1, 1], [0, 0]])
+    seen = Decider("seq_sum_bernoulli:1").decide(log_ratio, mask)
+    assert seen.token_mask.tolist() == [[True, False], [False, False], [False, False]]
+    assert seen.counts.tolist() == [1, 1, 1, 1]
+    metrics = seen.metrics.to_dict()
+    assert metrics["acceptance"] == 1.0
+    assert metrics["tokens_kept"] == pytest.approx(1 / 3)
+    assert metrics["tv_bound"] == pytest.approx(1 - math.exp(-0.1), rel=1e-6)
+    averaged = dict(zip(SHARES, shares(seen).tolist(), strict=True))
+    assert averaged["violations"] == 1.0
+    assert averaged["invalid"] == 0.5
+    assert seen.metrics.names == METRICS
+
+
+def test_the_first_half_of_the_first_batch_is_only_learnt_from():
+    log_ratio, mask = torch.linspace(-2, 2, 20).repeat(2)[:, None], torch.ones(40, 1)
+    decider = Decider("seq_sum_bernoulli:max")
+    first = decider.decide(log_ratio, mask)
+    assert not first.mask[:20].any()
+    assert first.mask[20:].any()
+    assert first.metrics.to_dict()["pilot"] == 0.5
+    assert first.log_M == 2.0
+    assert decider.decide(log_ratio, mask).metrics.to_dict()["pilot"] == 0.0
+
+
+def test_a_learnt_m_meets_its_budget():
+    generator = torch.Generator().manual_seed(0)
+    decider = Decider("token_bernoulli:budget=0.4")
+    for _ in range(3):
+        ratios = torch.randn(400, 10, generator=generator)
+        seen = decider.decide(ratios, torch.ones(400, 10))
+    assert abs(seen.metrics.to_dict()["acceptance"] - 0.4) < 0.03
+
+
+@pytest.mark.parametrize("rule", ["seq_sum_bernoulli:budget=0.5", *RULES])
+def test_a_run_goes_on_from_its_state(rule):
+    log_ratio, mask = batch()
+    one, other = Decider(rule), Decider(rule)
+    one.decide(log_ratio, mask)
+    other.load_state_dict(one.state_dict())
+    again = one.decide(log_ratio, mask), other.decide(log_ratio, mask)
+    assert torch.equal(again[0].token_mask, again[1].token_mask)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_sequence_is_a_batch_too(rule):
+    decider = Decider(rule)
+    assert decider.decide([], []).token_mask == []
+    assert decider.decide(torch.empty(0, 4), torch.empty(0, 4)).token_mask.shape == (0, 4)
+    assert decider.count == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda one: Decider("token_bernoulli:1", rank=-1), r"rank must be in \[0, 32768\), got"),
+        (
+            lambda one: one.decide(torch.zeros(2, 1), torch.ones(2, 2)),
+            "both be .B, T., got .2, 1. an",
+        ),
+        (lambda one: one.decide([torch.zeros(2)], [torch.ones(3)]), "have .2. tokens, their mas"),
+        (lambda one: one.decide(torch.zeros(2, 1), torch.ones(2, 1), ids=[1]), "one a sequence, 2"),
+        (lambda one: one.decide(torch.zeros(1, 1), torch.ones(1, 1), ids=[-1]), r"in \[0, 2\*\*43"),
+        (lambda one: one.decide(torch.zeros(1, 2**20 + 1), torch.ones(1, 2**20 + 1)), "2\\*\\*20"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused_for_its_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(Decider("token_bernoulli:1"))
+
+
+def test_a_mask_in_another_layout_is_refused():
+    with pytest.raises(
+        TypeError, match="mask must be in the layout of log_ratio, Tensor, got list"
+    ):
+        Decider("token_bernoulli:1").decide(torch.zeros(1, 1), [torch.ones(1)])
