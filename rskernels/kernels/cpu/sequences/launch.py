@@ -7,13 +7,14 @@ import torch
 from rskernels.kernels.cpu.launch import CODE, draw_numbers, row_numbers
 from rskernels.kernels.cpu.ratios import decide_ratios
 from rskernels.kernels.cpu.sequences.loops import (
+    count_sequences,
     prefix_sequences,
     reduce_sequences,
     spread_sequences,
 )
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import wide_dtype
-from rskernels.kernels.sequences import of_sequences, starts_are_sound
+from rskernels.kernels.sequences import starts_are_sound
 from rskernels.law.sequences import DecidedSequences, codes_of
 
 UNIT_TOKENS = 1 << 15  # tokens of a unit, the grain of threads, of sequences of the mean length
@@ -44,7 +45,13 @@ def decide_sequences(
     token_mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")
     chosen, flags = (decided[0].data_ptr(), token_mask.data_ptr()), tokens[2]
     run_units(spread_sequences, rows, count * SPREAD_WORK, flags, places, *chosen)
-    return of_sequences(decided, token_mask, lengths, None)
+    mask, of_each, counted, excess = decided
+    counts, tokens = torch.empty_like(counted), counted.new_empty(2)
+    run_units(
+        count_sequences, (1, B, B), B, lengths.data_ptr(), mask.data_ptr(),
+        counted.data_ptr(), (counts.data_ptr(), tokens.data_ptr()),
+    )  # fmt: skip
+    return mask, token_mask, of_each, lengths, counts, excess, tokens
 
 
 def accept_prefix(

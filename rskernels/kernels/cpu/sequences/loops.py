@@ -16,6 +16,7 @@ from rskernels.kernels.cpu.simd.memory import (
     loader,
     part_loader,
     read_f64,
+    read_i8,
     read_i64,
     stack_memory,
     store_mask,
@@ -47,7 +48,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     without,
 )
 from rskernels.kernels.cpu.threads import next_share
-from rskernels.law.numbers import LOG2_E
+from rskernels.law.numbers import ACCEPTED, IGNORED, INVALID, LOG2_E, VIOLATIONS
 from rskernels.law.philox import TRAILING
 from rskernels.law.sequences import K2, K3, LOG_RATIO, MAX, MEAN
 from rskernels.law.streams import Stream
@@ -237,6 +238,30 @@ def spread_sequences(share, arguments):
                 chosen = load_flags(flags + whole_end, inside)
             store_mask(token_mask + whole_end, inside, chosen)
         begin = next_share(counter, begin, grab)
+    return 0
+
+
+@cached
+@njit(nogil=True)
+def count_sequences(share, arguments):
+    """Write how many sequences were accepted, violated M, were invalid and were empty, and tokens.
+
+    ``counted`` holds what was counted of ratios, with the empty among the invalid.
+    """
+    lengths, accepted, counted, outputs = arguments
+    counts, tokens = outputs
+    empty, kept, given = 0, 0, 0
+    for n in range(share[4]):
+        length = read_i64(lengths, n)
+        empty += length == 0
+        given += length
+        kept += length * (read_i8(accepted, n) != 0)
+    write_i64(counts, ACCEPTED, read_i64(counted, ACCEPTED))
+    write_i64(counts, VIOLATIONS, read_i64(counted, VIOLATIONS))
+    write_i64(counts, INVALID, read_i64(counted, INVALID) - empty)
+    write_i64(counts, IGNORED, empty)
+    write_i64(tokens, 0, kept)
+    write_i64(tokens, 1, given)
     return 0
 
 
