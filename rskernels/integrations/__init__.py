@@ -5,4 +5,15 @@ those for reinforcement learning share. Import the file of your framework; only 
 be installed.
 """
 
-__all__ = ["decider", "groups", "metrics", "prime_rl", "rules", "slime", "verl"]
+__all__ = [
+    "assisted_generation",
+    "decider",
+    "groups",
+    "hf_trainer",
+    "metrics",
+    "prime_rl",
+    "rules",
+    "slime",
+    "trl",
+    "verl",
+]

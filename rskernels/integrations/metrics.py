@@ -151,15 +151,17 @@ def all_reduce_sums(sums: Tensor, group: dist.ProcessGroup | None = None) -> Ten
     Parameters
     ----------
     sums : Tensor
-        float64 ``[SIZE]``, on a device that the group's backend takes.
+        float64 ``[SIZE]``; where the backend is NCCL it is moved to the GPU and back.
     group : torch.distributed.ProcessGroup, optional
         The default group if None.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return sums
-    parts = [torch.empty_like(sums) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, sums.contiguous(), group=group)
-    return combine(parts)
+    # A rank that has decided nothing has its sums on the CPU.
+    own = sums.cuda() if dist.get_backend(group) == "nccl" else sums.contiguous()
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, own, group=group)
+    return combine(parts).to(sums.device)
 
 
 def metrics_of(sums: Tensor) -> DecisionMetrics:

@@ -7,6 +7,7 @@ import torch
 
 import rskernels
 from rskernels.integrations import metrics
+from rskernels.integrations.extras import framework
 
 RATIOS = torch.tensor([0.3, -1.0, 2.5, math.nan, -math.inf, 0.0, 7.0], dtype=torch.float64)
 
@@ -79,3 +80,11 @@ def test_what_is_no_decision_or_no_m_is_refused():
         metrics.decision_metrics([seen, seen.mask])
     with pytest.raises(TypeError, match="envelope must be an Envelope"):
         metrics.decision_metrics(seen, "max")
+
+
+def test_a_framework_that_is_missing_is_named_with_what_installs_it():
+    with (
+        pytest.raises(ModuleNotFoundError, match=r"A hook needs nowhere, .*: pip install it"),
+        framework("A hook", "pip install it"),
+    ):
+        import nowhere.to.be.found  # noqa: F401
