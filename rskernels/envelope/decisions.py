@@ -21,7 +21,7 @@ from rskernels.ops import (
     bernoulli,
     verify,
 )
-from rskernels.ops.arguments import number_argument
+from rskernels.ops.arguments import check_floating, number_argument
 from rskernels.ops.sequences import Tokens
 
 Seed = int | Tensor | None
@@ -72,7 +72,8 @@ class EnvelopeDecisions(EnvelopeState):
         the first batch on, :meth:`update` before with log ratios that are not decided, or take the
         policy "fixed". The estimate of a batch is never used on that batch, by which the accepted
         law would be wrong; "leave_one_out" takes that of all other rows, at the price that its
-        documentation says, and decides in a second pass over the ratios.
+        documentation says, and decides in a second pass: over the ratios, or, without targets, over
+        the logits.
 
         Several threads may call it. Each decides by what is known as it begins.
 
@@ -202,6 +203,8 @@ class EnvelopeDecisions(EnvelopeState):
     ) -> Acceptance:
         """Decide rows by ``accept`` or ``verify``, then learn from them."""
         self._refuse_control()
+        if not isinstance(logits, (Tensor, LinearLogits)):
+            raise TypeError(f"logits must be a Tensor or LinearLogits, got {type(logits).__name__}")
         law: dict[str, Any] = {
             "targets": targets,
             "temperature": temperature,
@@ -212,9 +215,13 @@ class EnvelopeDecisions(EnvelopeState):
             # What is decided here is not used; a fixed seed leaves the generators as they were.
             seen = decide(logits, log_density, math.inf, log_space=True, seed=0, **law)
             log_M = self._M_for(seen.log_ratio, groups, logits.device)
-            mask = None if ignored is None else ~ignored
-            second = bernoulli(seen.log_ratio, log_M, log_space=True, mask=mask, **draw)
-            seen = second._replace(log_prob=seen.log_prob)
+            if targets is None:
+                # Only the form that read the logits knows an entry's row and column.
+                seen = decide(logits, log_density, log_M, log_space=True, **law, **draw)
+            else:
+                mask = None if ignored is None else ~ignored
+                second = bernoulli(seen.log_ratio, log_M, log_space=True, mask=mask, **draw)
+                seen = second._replace(log_prob=seen.log_prob)
         else:
             log_M = self._M_for(None, groups, logits.device)
             seen = decide(logits, log_density, log_M, log_space=True, **law, **draw)
@@ -254,6 +261,7 @@ class EnvelopeDecisions(EnvelopeState):
 def _log(density: Tensor | float, name: str) -> Tensor | float:
     """Return the logarithm of a density; NaN where it has none."""
     if isinstance(density, Tensor):
+        check_floating(name, density)
         return density.detach().double().log()
     number = number_argument(name, density)
     if not 0.0 <= number < math.inf:
@@ -262,5 +270,6 @@ def _log(density: Tensor | float, name: str) -> Tensor | float:
 
 
 def _device_of(log_ratio: Tokens) -> torch.device | None:
-    first = log_ratio if isinstance(log_ratio, Tensor) else next(iter(log_ratio), None)
+    given = log_ratio if isinstance(log_ratio, (list, tuple)) else [log_ratio]
+    first = next(iter(given), None)
     return first.device if isinstance(first, Tensor) else None

@@ -135,8 +135,9 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | tuple[int, ...] | None 
     if is_sharded(values):
         raise TypeError("a mean over dim of DTensors is not served; give their to_local()")
     dtype = torch.promote_types(values.dtype, torch.float32)
-    total = torch.where(mask, values, 0).sum(dim, dtype=dtype)
-    return total / mask.sum(dim).clamp(min=1)
+    # Each divided before they are added up, so that no sum overflows where the mean does not.
+    count = mask.sum(dim, keepdim=True).clamp(min=1)
+    return (torch.where(mask, values, 0).to(dtype) / count).sum(dim)
 
 
 def _or_1(divisor: Tensor) -> Tensor:

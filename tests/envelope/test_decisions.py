@@ -177,8 +177,8 @@ def test_violations_that_raise_and_weights():
     assert envelope.counts.seen == 6
     weighted = Envelope("fixed", M=1.0, on_violation="control")
     for call in (
-        lambda: weighted.accept(*rows()),
-        lambda: weighted.verify(*rows()),
+        lambda: weighted.accept(rows()[0], 0.2),
+        lambda: weighted.verify(rows()[0], 0.2),
         lambda: weighted.bernoulli(torch.ones(3)),
         lambda: weighted.accept_sequences(torch.ones(3, 2)),
     ):
@@ -240,3 +240,27 @@ class TestOnADevice:
         ratios = torch.empty(8, device="meta")
         ids = torch.empty(8, dtype=torch.int64, device="meta")
         envelope.update(ratios, ids, ignored=torch.empty(8, dtype=torch.bool, device="meta"))
+
+
+def test_leave_one_out_of_entries_draws_by_row_and_column():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 5, generator=generator)
+    plain = rskernels.accept(logits, 0.2, math.inf, seed=0)
+    log_M = Envelope("leave_one_out").log_M(log_ratio=plain.log_ratio)
+    seen = Envelope("leave_one_out").accept(logits, 0.2, seed=0)
+    want = rskernels.accept(logits, math.log(0.2), log_M, seed=0, log_space=True)
+    assert same_bits(tuple(seen), tuple(want))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e: e.accept([1.0], 0.5), "logits must be a Tensor or LinearLogits, got list"),
+        (lambda e: e.accept(torch.zeros(3), torch.tensor([1, 2, 3])), "p_hat must be float32"),
+        (lambda e: e.bernoulli(3.0), "log_ratio must be"),
+        (lambda e: e.accept_sequences(3), "log_ratio must be"),
+    ],
+)
+def test_what_is_no_tensor_is_said(call, message):
+    with pytest.raises(TypeError, match=message):
+        call(Envelope("max"))

@@ -218,3 +218,10 @@ def test_a_mask_broadcasts():
 def test_what_a_mean_over_a_mask_refuses(values, mask, error, message):
     with pytest.raises(error, match=message):
         rskernels.masked_mean(values, mask)
+
+
+def test_no_sum_overflows_where_the_mean_does_not():
+    values, mask = torch.full((4, 2), 3e38), torch.ones(4, 2, dtype=torch.bool)
+    for dim in (None, 0, (0, 1)):
+        mean = rskernels.masked_mean(values, mask, dim)
+        torch.testing.assert_close(mean, torch.full_like(mean, 3e38))
