@@ -133,7 +133,8 @@ def combine(sums: Tensor | Sequence[Tensor]) -> Tensor:
     log_M = sums[:, _LOG_M]
     places = torch.arange(len(log_M), device=log_M.device)
     last = torch.where(log_M.isnan(), -1, places).amax().clamp(min=0)
-    return torch.cat([total, torch.stack([weight, square, top]), log_M[last][None]])
+    # Indexing by a tensor without dimensions would read it on the host.
+    return torch.cat([total, torch.stack([weight, square, top]), log_M.gather(0, last[None])])
 
 
 def no_sums(device: torch.device | str = "cpu") -> Tensor:

@@ -9,6 +9,7 @@ from rskernels import accept_prefix, accept_sequences
 from rskernels.integrations.decider import METRICS, SHARES, Decider, shares
 
 from .frameworks import Law
+from .waits import NoWait
 
 RULES = ("seq_sum_bernoulli:1.5", "token_bernoulli:1.5", "prefix_bernoulli")
 
@@ -170,3 +171,14 @@ def test_a_mask_in_another_layout_is_refused():
         TypeError, match="mask must be in the layout of log_ratio, Tensor, got list"
     ):
         Decider("token_bernoulli:1").decide(torch.zeros(1, 1), [torch.ones(1)])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_m_that_is_given_waits_for_no_device(rule):
+    log_ratio, mask = batch()
+    decider = Decider(rule)
+    with NoWait():
+        padded = decider.decide(log_ratio, mask)
+        shares(padded)
+        listed = decider.decide(list(log_ratio), list(mask))
+    assert padded.counts.sum() == listed.counts.sum() > 0

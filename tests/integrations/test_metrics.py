@@ -9,6 +9,8 @@ import rskernels
 from rskernels.integrations import metrics
 from rskernels.integrations.extras import framework
 
+from .waits import NoWait
+
 RATIOS = torch.tensor([0.3, -1.0, 2.5, math.nan, -math.inf, 0.0, 7.0], dtype=torch.float64)
 
 
@@ -88,3 +90,13 @@ def test_a_framework_that_is_missing_is_named_with_what_installs_it():
         framework("A hook", "pip install it"),
     ):
         import nowhere.to.be.found  # noqa: F401
+
+
+def test_no_number_is_read_on_the_host():
+    seen = rskernels.bernoulli(RATIOS, 2.0, seed=0)
+    with NoWait():
+        found = metrics.decision_metrics([seen, seen], 0.5)
+    assert found.to_dict()["log_M"] == 0.5
+    assert metrics.combine(torch.zeros(2, metrics.SIZE, device="meta")).shape == (metrics.SIZE,)
+    with pytest.raises(AssertionError, match="waits for a device"), NoWait():
+        found.values[0].item()
