@@ -85,7 +85,8 @@ class Rejection:
             The mask ``[B, T]`` in the dtype of ``response_mask``, and floats by name: of each rule
             ``rollout_rs_LABEL_METRIC``, of ``Rule.label`` and the names of ``decider.METRICS``,
             over valid rows alone, such as ``rollout_rs_seq_sum_bernoulli_2.0_acceptance``. They
-            are read in one wait for the device. What is not finite is left out, since verl takes means.
+            are read in one wait for the device. What is not finite is left out, since verl takes
+            means.
 
         Raises
         ------
