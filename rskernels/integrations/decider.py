@@ -295,8 +295,10 @@ def _nothing(mask: Any) -> Decision:
     counts = torch.zeros(4, dtype=torch.int64, device=device)
     log_M, excess = torch.full((), math.inf).to(rows), torch.zeros(2).to(rows)
     seen = Acceptance(rows.bool(), rows, rows, counts, excess)
-    metrics = _metrics(seen, log_M)
-    return Decision(mask, seen.mask, rows, seen.mask, log_M, counts, excess, metrics, counts.sum())
+    return Decision(
+        mask, seen.mask, rows, seen.mask, log_M, counts, excess,
+        metrics=_metrics(seen, log_M), tokens=counts.sum(),
+    )  # fmt: skip
 
 
 def _joined(parts: list[_Part], log_M: Tensor, mask: Any, pilot: float) -> Decision:
@@ -315,8 +317,8 @@ def _joined(parts: list[_Part], log_M: Tensor, mask: Any, pilot: float) -> Decis
         log_M,
         counts,
         excess,
-        _metrics(seen, log_M, _total(rows) / _total(mask), pilot),
-        _total(mask),
+        metrics=_metrics(seen, log_M, _total(rows) / _total(mask), pilot),
+        tokens=_total(mask),
     )
 
 

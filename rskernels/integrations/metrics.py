@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rskernels.envelope import Envelope
+from rskernels.envelope import Envelope, NoFiniteM
 from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
 from rskernels.ops import Acceptance, SequenceAcceptance
 
@@ -68,7 +68,8 @@ def decision_metrics(
         returned.
     envelope : Envelope, Tensor or float, optional
         Whose log M is reported, or log M itself. An Envelope with another policy than "max" or
-        "fixed" waits for the rows that a device holds. None: NaN.
+        "fixed" waits for the rows that a device holds. None: NaN, as where "tail" finds no finite
+        M.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def decision_sums(
         [
             counts[ACCEPTED], valid.sum().double(), counts[VIOLATIONS], counts[INVALID],
             seen.excess[0].double(), seen.excess[1].double(), w.sum(), w.square().sum(), top,
-            _log_M(envelope, ratios.device),
+            largest_log_M(envelope, ratios.device),
         ]
     )  # fmt: skip
 
@@ -180,10 +181,13 @@ def metrics_of(sums: Tensor) -> DecisionMetrics:
     return DecisionMetrics(NAMES, torch.stack(values))
 
 
-def _log_M(envelope: Envelope | Tensor | float | None, device: torch.device) -> Tensor:
-    """Return one log M, the largest of those that are known; NaN where none is."""
+def largest_log_M(envelope: Envelope | Tensor | float | None, device: torch.device) -> Tensor:
+    """Return one log M, the largest of those that are known; NaN where none is, or is finite."""
     if isinstance(envelope, Envelope):
-        envelope = envelope.log_M(device=device)
+        try:
+            envelope = envelope.log_M(device=device)
+        except NoFiniteM:
+            envelope = envelope.report().groups["log_M"]  # NaN for groups without one
     if isinstance(envelope, Tensor):
         values = envelope.detach().to(device, torch.float64).flatten()
     elif envelope is None or isinstance(envelope, int | float):
