@@ -182,16 +182,15 @@ def metrics_of(sums: Tensor) -> DecisionMetrics:
 
 
 def largest_log_M(envelope: Envelope | Tensor | float | None, device: torch.device) -> Tensor:
-    """Return one log M, the largest of those that are known; NaN where none is, or is finite."""
+    """Return one log M, the largest of those that are known; NaN where none is."""
     if isinstance(envelope, Envelope):
-        try:
-            envelope = envelope.log_M(device=device)
-        except NoFiniteM:
-            envelope = envelope.report().groups["log_M"]  # NaN for groups without one
-    if isinstance(envelope, Tensor):
-        values = envelope.detach().to(device, torch.float64).flatten()
-    elif envelope is None or isinstance(envelope, int | float):
-        number = math.nan if envelope is None else float(envelope)
+        log_M: Tensor | float | None = _known_log_M(envelope, device)
+    else:
+        log_M = envelope
+    if isinstance(log_M, Tensor):
+        values = log_M.detach().to(device, torch.float64).flatten()
+    elif log_M is None or isinstance(log_M, int | float):
+        number = math.nan if log_M is None else float(log_M)
         values = torch.full((1,), number, dtype=torch.float64, device=device)
     else:
         raise TypeError(
@@ -200,3 +199,10 @@ def largest_log_M(envelope: Envelope | Tensor | float | None, device: torch.devi
         )
     largest = torch.where(values.isnan(), -math.inf, values).amax()
     return torch.where(values.isnan().all(), math.nan, largest)
+
+
+def _known_log_M(envelope: Envelope, device: torch.device) -> Tensor:
+    try:
+        return envelope.log_M(device=device)
+    except NoFiniteM:  # of some groups: they have NaN in the report
+        return envelope.report().groups["log_M"]
