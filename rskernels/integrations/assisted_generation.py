@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,8 @@ with framework("speculative_verifier", HF_HINT):
 
 # The function of transformers that is replaced, whose callers look it up by this name.
 REPLACED = "_speculative_sampling"
+# A step's id is the number of its generation, then the length of its text.
+LENGTH_BITS = 32
 
 
 class Verified:
@@ -45,6 +48,7 @@ class Verified:
         self.seed, self.method = seed, method
         self.accepted = torch.zeros((), dtype=torch.int64)
         self.given = torch.zeros((), dtype=torch.int64)
+        self._generation, self._length = 0, -1
 
     def verify(
         self,
@@ -57,7 +61,9 @@ class Verified:
         """Return the tokens of a step, ``[1, n + 1]``, and how many were drafted, as transformers.
 
         Logits are processed already: by the temperature and the cuts of either model. The step's id
-        is the length of the text before it, by which each has draws of its own.
+        is the length of the text before it and the number of the generation, by which each has
+        draws of its own: within a generation texts grow, so a length that is not above the last one
+        begins the next.
         """
         if assistant_ensemble_weight is not None:
             raise ValueError(
@@ -65,6 +71,8 @@ class Verified:
                 f"assistant_ensemble_weight={assistant_ensemble_weight}"
             )
         length = candidate_input_ids.shape[1] - candidate_length
+        self._generation += length <= self._length
+        self._length = length
         step = speculative_sample(
             new_logits,
             candidate_input_ids[:, length:],
@@ -72,7 +80,7 @@ class Verified:
             method=self.method,
             draft_is_processed=True,
             seed=self.seed,
-            row_offset=length,
+            row_offset=self._generation << LENGTH_BITS | length,
         )
         accepted, given, lawless = step.counts.unbind()
         # Generation on the host needs the length in any case.
@@ -91,6 +99,7 @@ _verifying: ContextVar[Verified | None] = ContextVar("verifying", default=None)
 _lock = threading.Lock()
 _users = 0
 _original: Callable[..., Any] | None = None
+_replacement: Callable[..., Any] | None = None
 
 
 @contextmanager
@@ -98,18 +107,19 @@ def speculative_verifier(seed: int, *, method: str = "token") -> Iterator[Verifi
     """Verify drafts by :func:`speculative_sample` in each ``generate`` inside of this context.
 
     For ``model.generate(ids, assistant_model=draft, do_sample=True)``, whose tokens then follow the
-    target model's law exactly, as before, with draws that are a function of the seed and of the
-    text's length. What the draft proposes is drawn by torch's own generator: seed that too, and the
-    same text comes out again. Greedy generation, and drafts without probabilities such as prompt
-    look-up, are not concerned.
+    target model's law exactly, as before, with draws that are a function of the seed, of how many
+    generations there were in this context, and of the text's length. What the draft proposes is
+    drawn by torch's own generator: seed that too, and the same text comes out again. Greedy
+    generation, and drafts without probabilities such as prompt look-up, are not concerned.
 
-    Other threads are not either: each enters a context of its own.
+    Other threads are not either: each enters a context of its own. One that has not draws as
+    transformers does, and is warned of it.
 
     Parameters
     ----------
     seed : int
-        64 bits. Generations of one seed from prompts of one length share their draws, so give each
-        its own.
+        64 bits. Generations in one context have draws of their own; those in another context of the
+        same seed have the same ones, so give each context its own seed.
     method : {"token", "block"}
         "block" decides on all tokens of a draft together, and accepts no fewer on average.
 
@@ -125,6 +135,11 @@ def speculative_verifier(seed: int, *, method: str = "token") -> Iterator[Verifi
         asks for another law, and where a row of logits has no law.
     RuntimeError
         If this version of transformers has no function to replace.
+
+    Warns
+    -----
+    RuntimeWarning
+        In a thread that assists generation outside of such a context while another one is in it.
     """
     if method not in ("token", "block"):
         raise ValueError(f'method must be "token" or "block", got {method!r}')
@@ -139,18 +154,27 @@ def speculative_verifier(seed: int, *, method: str = "token") -> Iterator[Verifi
         _leave()
 
 
-def _dispatch(*args: Any, **kwargs: Any) -> Any:
-    """Verify by what this thread asked for, or as transformers does."""
-    verified = _verifying.get()
-    if verified is not None:
-        return verified.verify(*args, **kwargs)
-    original = _original
-    assert original is not None
-    return original(*args, **kwargs)
+def _dispatcher(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what verifies by what its thread asked for, or as ``original`` does."""
+
+    def dispatch(*args: Any, **kwargs: Any) -> Any:
+        verified = _verifying.get()
+        if verified is not None:
+            return verified.verify(*args, **kwargs)
+        if _users:
+            warnings.warn(
+                "this thread has not entered speculative_verifier, which another one has: its "
+                "drafts are verified as transformers does, by torch's generator",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return original(*args, **kwargs)
+
+    return dispatch
 
 
 def _enter() -> None:
-    global _users, _original
+    global _users, _original, _replacement
     with _lock:
         if not _users:
             if not hasattr(utils, REPLACED):
@@ -159,7 +183,8 @@ def _enter() -> None:
                     "drafts are verified in versions 4.41 to 5.24"
                 )
             _original = getattr(utils, REPLACED)
-            setattr(utils, REPLACED, _dispatch)
+            _replacement = _dispatcher(_original)
+            setattr(utils, REPLACED, _replacement)
         _users += 1
 
 
@@ -167,5 +192,6 @@ def _leave() -> None:
     global _users
     with _lock:
         _users -= 1
-        if not _users:
+        # What somebody else has put in its place since is theirs to take away.
+        if not _users and getattr(utils, REPLACED) is _replacement:
             setattr(utils, REPLACED, _original)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rskernels.envelope import Envelope
+from rskernels.envelope import Envelope, NoFiniteM
 from rskernels.integrations.metrics import NAMES, DecisionMetrics, decision_metrics
 from rskernels.integrations.rules import PREFIX, SEQUENCE, Rule
-from rskernels.law.numbers import INVALID, VIOLATIONS
+from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
 from rskernels.law.seeds import check_seed
 from rskernels.ops import Acceptance, accept_prefix, accept_sequences, bernoulli, bernoulli_mask
 from rskernels.ops.sequences import Tokens
@@ -25,8 +26,12 @@ METRICS = (*NAMES, "tokens_kept", "pilot")
 """What a decision's metrics have: also the share of the tokens given that are kept, and of the
 sequences that were only learnt from."""
 
-SHARES = ("acceptance", "violations", "invalid", "excess", "log_M", "tokens_kept")
-"""What frameworks may average over batches of decisions, see ``shares``."""
+SHARES = (
+    "accepted", "valid", "violations", "invalid", "excess",
+    "log_M", "has_M", "tokens", "tokens_kept", "pilot",
+)  # fmt: skip
+"""What frameworks may average over batches of decisions: numerators and denominators, see
+``shares``."""
 
 
 class Decision(NamedTuple):
@@ -42,13 +47,15 @@ class Decision(NamedTuple):
     accepted: Tensor
     """bool, of the shape of ``log_ratio``: which were accepted."""
     log_M: Tensor
-    """float64 ``[]``: by which they were decided; +inf where there was none yet."""
+    """float64 ``[]``: by which they were decided; +inf where there was none, which accepts none."""
     counts: Tensor
     """int64 ``[4]``: rows that were accepted, violated M, were invalid, were outside."""
     excess: Tensor
     """float64 ``[2]``: sums of (w/M - 1)+ and w/M over valid rows."""
     metrics: DecisionMetrics
     """Of the names ``METRICS``."""
+    tokens: Tensor
+    """int64 ``[]``: how many tokens were given."""
 
 
 class _Part(NamedTuple):
@@ -71,7 +78,11 @@ class Decider:
     Ranks that hold the same sequences, as of tensor or context parallelism, need the same ``rank``.
 
     Where M is learnt, the first half of the first batch is a pilot: it is learnt from and rejected.
-    From then on a batch is decided by what was learnt before it.
+    From then on a batch is decided by what was learnt before it. Where that has no finite M, as the
+    policy "tail" may say of heavy tails, M is +inf: nothing is accepted, and ``log_M`` says so.
+
+    Draws are of a seed that follows from ``seed``, the rule and ``place``, ``draw_seed``, so that
+    two rules decide independently of each other.
 
     Parameters
     ----------
@@ -81,11 +92,16 @@ class Decider:
         Of all decisions. Give another one when a run is resumed, or ``load_state_dict``.
     rank : int
         In ``[0, 32768)``: which data-parallel rank this is.
+    place : str
+        Where in a run it decides, if a rule decides the same sequences at several.
     """
 
-    def __init__(self, rule: str | Rule, *, seed: int = 0, rank: int = 0) -> None:
+    def __init__(self, rule: str | Rule, *, seed: int = 0, rank: int = 0, place: str = "") -> None:
         self.rule = rule if isinstance(rule, Rule) else Rule.parse(rule)
-        self.seed = check_seed(seed)
+        self.seed, self.place = check_seed(seed), place
+        text = f"{self.seed}/{self.rule.name}/{self.rule.policy}/{place}".encode()
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        self.draw_seed = int.from_bytes(digest, "little", signed=True)
         if not 0 <= rank < 1 << RANK_BITS:
             raise ValueError(f"rank must be in [0, {1 << RANK_BITS}), got {rank}")
         self.rank = rank
@@ -157,7 +173,10 @@ class Decider:
         return numbers
 
     def _log_M(self, device: torch.device | None) -> Tensor:
-        log_M = self.envelope.log_M(device=device)
+        try:
+            log_M = self.envelope.log_M(device=device)
+        except NoFiniteM:
+            return torch.full((), math.inf, dtype=torch.float64, device=device)
         # NaN before anything was learnt. An M of 0 would make every row invalid.
         return torch.where(log_M > -math.inf, log_M, math.inf)
 
@@ -170,7 +189,7 @@ class Decider:
         seen = [
             accept_sequences(
                 log_ratio[begin:end], log_M, log_space=True, mask=mask[begin:end],
-                statistic=self.rule.statistic or "sum", seed=self.seed, row_offset=first,
+                statistic=self.rule.statistic or "sum", seed=self.draw_seed, row_offset=first,
             )
             for begin, end, first in _runs(ids)
         ]  # fmt: skip
@@ -194,14 +213,14 @@ class Decider:
         else:
             kept = [
                 bernoulli_mask(
-                    row, log_M, log_space=True, seed=self.seed, row_offset=number << TOKEN_BITS
+                    row, log_M, log_space=True, seed=self.draw_seed, row_offset=number << TOKEN_BITS
                 )
                 & flags
                 for row, flags, number in zip(log_ratio, mask, ids, strict=True)
             ]
         ratios, inside = _flat(log_ratio).detach(), _flat(mask)
         # What it draws is not used: counts and sums of all tokens at once.
-        seen = bernoulli(ratios, log_M, log_space=True, mask=inside, seed=self.seed)
+        seen = bernoulli(ratios, log_M, log_space=True, mask=inside, seed=self.draw_seed)
         accepted = torch.cat(kept)
         counts = torch.cat([accepted.sum()[None], seen.counts[1:]])
         return _Part(kept, seen.log_ratio.double(), accepted, ~inside, counts, seen.excess)
@@ -212,7 +231,7 @@ class Decider:
         begin, end, first = run
         lengths = accept_prefix(
             log_ratio[begin:end], log_M, log_space=True, mask=mask[begin:end],
-            seed=self.seed, row_offset=first,
+            seed=self.draw_seed, row_offset=first,
         )  # fmt: skip
         flags = mask[begin:end]
         if isinstance(flags, Tensor):
@@ -245,21 +264,28 @@ def _runs(ids: list[int]) -> list[tuple[int, int, int]]:
 def shares(decision: Decision) -> Tensor:
     """Return what may be averaged over batches, float64, an entry a name of ``SHARES``.
 
-    Counts are divided by the rows that they are of; what there is nothing to tell of is 0, since a
-    NaN would spoil the mean of all batches.
+    All are finite and of what was given, so that a mean over batches, however these are weighed,
+    keeps its quotients: ``accepted``, ``valid``, ``violations`` and ``invalid`` are shares of the
+    rows, ``excess`` is Σ(w/M - 1)+ by them, and acceptance is accepted / valid; ``tokens`` and
+    ``tokens_kept`` are shares of the places, padding too; ``has_M`` is 1 where there was a finite
+    M, else ``log_M`` is 0 with it, so that the mean of log M is log_M / has_M; ``pilot`` is the
+    share of sequences that were only learnt from.
     """
-    values, log_ratio = decision.metrics.values, decision.log_ratio
-    valid = (~log_ratio.isnan()).sum()
-    invalid = decision.counts[INVALID]
-    terms = [
-        values[0],
-        decision.counts[VIOLATIONS] / valid,
-        invalid / (valid + invalid),
-        values[NAMES.index("excess")],
-        decision.log_M,
-        values[METRICS.index("tokens_kept")],
+    counts, ratios = decision.counts, decision.log_ratio
+    valid = (~ratios.isnan()).sum()
+    has_M = decision.log_M.isfinite()
+    # A ratio beyond float64 has an infinite excess, which would spoil the mean of all batches.
+    excess = decision.excess[0].clamp(max=1e30)
+    of_rows = [counts[ACCEPTED], valid, counts[VIOLATIONS], counts[INVALID], excess]
+    kept = _flat(decision.token_mask)
+    values = [
+        *(term.double() / max(ratios.numel(), 1) for term in of_rows),
+        torch.where(has_M, decision.log_M, 0.0).double(),
+        has_M.double(),
+        *(term.double() / max(kept.numel(), 1) for term in (decision.tokens, kept.sum())),
+        decision.metrics.values[METRICS.index("pilot")],
     ]
-    return torch.stack(terms).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+    return torch.stack(values)
 
 
 def _nothing(mask: Any) -> Decision:
@@ -269,7 +295,10 @@ def _nothing(mask: Any) -> Decision:
     counts = torch.zeros(4, dtype=torch.int64, device=device)
     log_M, excess = torch.full((), math.inf).to(rows), torch.zeros(2).to(rows)
     seen = Acceptance(rows.bool(), rows, rows, counts, excess)
-    return Decision(mask, seen.mask, rows, seen.mask, log_M, counts, excess, _metrics(seen, log_M))
+    return Decision(
+        mask, seen.mask, rows, seen.mask, log_M, counts, excess,
+        metrics=_metrics(seen, log_M), tokens=counts.sum(),
+    )  # fmt: skip
 
 
 def _joined(parts: list[_Part], log_M: Tensor, mask: Any, pilot: float) -> Decision:
@@ -288,7 +317,8 @@ def _joined(parts: list[_Part], log_M: Tensor, mask: Any, pilot: float) -> Decis
         log_M,
         counts,
         excess,
-        _metrics(seen, log_M, _total(rows) / _total(mask), pilot),
+        metrics=_metrics(seen, log_M, _total(rows) / _total(mask), pilot),
+        tokens=_total(mask),
     )
 
 
@@ -302,7 +332,9 @@ def _metrics(
 
 
 def _flat(rows: Any) -> Tensor:
-    return rows.flatten() if isinstance(rows, Tensor) else torch.cat(rows)
+    if isinstance(rows, Tensor):
+        return rows.flatten()
+    return torch.cat(rows) if rows else torch.zeros(0, dtype=torch.bool)
 
 
 def _total(rows: Any) -> Tensor:

@@ -19,10 +19,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rskernels.envelope import Envelope
+from rskernels.envelope import Envelope, NoFiniteM
 from rskernels.integrations import metrics
 from rskernels.integrations.extras import HF_HINT, framework
-from rskernels.ops import Acceptance, SequenceAcceptance, masked_mean
+from rskernels.ops import (
+    Acceptance,
+    SequenceAcceptance,
+    accept_sequences,
+    bernoulli,
+    masked_mean,
+)
 
 with framework("EnvelopeCallback", HF_HINT):
     from transformers import Trainer, TrainerCallback
@@ -91,6 +97,47 @@ class EnvelopeCallback(TrainerCallback):
         place = self.batches * ranks + rank
         return {"seed": self.seed, "row_offset": place * IDS_A_BATCH}
 
+    def bernoulli(self, log_ratio: Tensor, mask: Tensor | None = None) -> Acceptance:
+        """Decide a batch as ``Envelope.bernoulli`` of one group, by :meth:`draws`.
+
+        Where the policy "tail" finds no finite M, by M of +inf, which accepts nothing; it is learnt
+        from all the same. The envelope's own method raises ``NoFiniteM`` there, which would end the
+        training.
+
+        Parameters
+        ----------
+        log_ratio, mask : Tensor
+            As of ``Envelope.bernoulli``.
+        """
+        draws = self.draws()
+        try:
+            return self.envelope.bernoulli(log_ratio, mask=mask, **draws)
+        except NoFiniteM:
+            seen = bernoulli(log_ratio, math.inf, log_space=True, mask=mask, **draws)
+        ignored = None if mask is None else ~mask
+        self.envelope.update(seen.log_ratio, accepted=seen.mask, ignored=ignored)
+        return seen
+
+    def accept_sequences(self, log_ratio: Tensor, mask: Tensor, statistic: str = "sum") -> Any:
+        """Decide a batch as ``Envelope.accept_sequences`` of one group; else as :meth:`bernoulli`.
+
+        Parameters
+        ----------
+        log_ratio, mask, statistic
+            As of ``Envelope.accept_sequences``.
+
+        Returns
+        -------
+        SequenceAcceptance
+        """
+        law: dict[str, Any] = {"mask": mask, "statistic": statistic, **self.draws()}
+        try:
+            return self.envelope.accept_sequences(log_ratio, **law)
+        except NoFiniteM:
+            seen = accept_sequences(log_ratio, math.inf, log_space=True, **law)
+        self.envelope.update(seen)
+        return seen
+
     def record(
         self, seen: Acceptance | SequenceAcceptance, groups: Tensor | None = None
     ) -> Acceptance | SequenceAcceptance:
@@ -129,14 +176,15 @@ class EnvelopeCallback(TrainerCallback):
         self.envelope.load_bytes(everything.to_bytes())
 
     def take_metrics(self) -> metrics.DecisionMetrics:
-        """Return the metrics of all processes since the last call; each must call it."""
+        """Return the metrics of all processes since the last call; each must call it.
+
+        ``log_M`` is NaN where there is none, and where the policy "tail" finds none that is finite.
+        """
         device = self._sums[0].device if self._sums else torch.device("cpu")
         sums = metrics.combine([metrics.no_sums(device), *(s.to(device) for s in self._sums)])
         self._sums = []
         sums = metrics.all_reduce_sums(sums)
-        log_M = self.envelope.log_M(device=device).flatten()
-        known = torch.where(log_M.isnan(), -math.inf, log_M).amax()
-        sums[-1] = torch.where(log_M.isnan().all(), math.nan, known)
+        sums[-1] = metrics.largest_log_M(self.envelope, device)
         return metrics.metrics_of(sums)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -206,8 +254,14 @@ class EnvelopeCallback(TrainerCallback):
 
     def _load(self, folder: Path, rank: int, ranks: int) -> None:
         # A node may have the files of its own ranks alone.
-        first = _read(folder, rank if (folder / FILE.format(rank)).exists() else 0)
+        is_own = (folder / FILE.format(rank)).exists()
+        first = _read(folder, rank if is_own else 0)
         if first["ranks"] == ranks:
+            if not is_own:  # what rank 0 has seen would count twice
+                raise FileNotFoundError(
+                    f"{folder} is of {ranks} ranks and lacks {FILE.format(rank)}, what rank {rank} "
+                    "of them has seen: copy it there from the node that saved it"
+                )
             self.load_state_dict(first)
             return
         # Other ranks than saved it: each takes some of their parts.

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rskernels.envelope import Envelope
+from rskernels.envelope import Envelope, NoFiniteM
 from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
 from rskernels.ops import Acceptance, SequenceAcceptance
 
@@ -68,7 +68,8 @@ def decision_metrics(
         returned.
     envelope : Envelope, Tensor or float, optional
         Whose log M is reported, or log M itself. An Envelope with another policy than "max" or
-        "fixed" waits for the rows that a device holds. None: NaN.
+        "fixed" waits for the rows that a device holds. None: NaN, as where "tail" finds no finite
+        M.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def decision_sums(
         [
             counts[ACCEPTED], valid.sum().double(), counts[VIOLATIONS], counts[INVALID],
             seen.excess[0].double(), seen.excess[1].double(), w.sum(), w.square().sum(), top,
-            _log_M(envelope, ratios.device),
+            largest_log_M(envelope, ratios.device),
         ]
     )  # fmt: skip
 
@@ -133,7 +134,8 @@ def combine(sums: Tensor | Sequence[Tensor]) -> Tensor:
     log_M = sums[:, _LOG_M]
     places = torch.arange(len(log_M), device=log_M.device)
     last = torch.where(log_M.isnan(), -1, places).amax().clamp(min=0)
-    return torch.cat([total, torch.stack([weight, square, top]), log_M[last][None]])
+    # Indexing by a tensor without dimensions would read it on the host.
+    return torch.cat([total, torch.stack([weight, square, top]), log_M.gather(0, last[None])])
 
 
 def no_sums(device: torch.device | str = "cpu") -> Tensor:
@@ -179,14 +181,16 @@ def metrics_of(sums: Tensor) -> DecisionMetrics:
     return DecisionMetrics(NAMES, torch.stack(values))
 
 
-def _log_M(envelope: Envelope | Tensor | float | None, device: torch.device) -> Tensor:
+def largest_log_M(envelope: Envelope | Tensor | float | None, device: torch.device) -> Tensor:
     """Return one log M, the largest of those that are known; NaN where none is."""
     if isinstance(envelope, Envelope):
-        envelope = envelope.log_M(device=device)
-    if isinstance(envelope, Tensor):
-        values = envelope.detach().to(device, torch.float64).flatten()
-    elif envelope is None or isinstance(envelope, int | float):
-        number = math.nan if envelope is None else float(envelope)
+        log_M: Tensor | float | None = _known_log_M(envelope, device)
+    else:
+        log_M = envelope
+    if isinstance(log_M, Tensor):
+        values = log_M.detach().to(device, torch.float64).flatten()
+    elif log_M is None or isinstance(log_M, int | float):
+        number = math.nan if log_M is None else float(log_M)
         values = torch.full((1,), number, dtype=torch.float64, device=device)
     else:
         raise TypeError(
@@ -195,3 +199,10 @@ def _log_M(envelope: Envelope | Tensor | float | None, device: torch.device) -> 
         )
     largest = torch.where(values.isnan(), -math.inf, values).amax()
     return torch.where(values.isnan().all(), math.nan, largest)
+
+
+def _known_log_M(envelope: Envelope, device: torch.device) -> Tensor:
+    try:
+        return envelope.log_M(device=device)
+    except NoFiniteM:  # of some groups: they have NaN in the report
+        return envelope.report().groups["log_M"]

@@ -76,12 +76,13 @@ def loss(
     ratio = logprobs.detach() - inputs.inference_logprobs
     decision = _decider(rule, seed, rank, context_parallel).decide([ratio], [mask])
     kept = decision.token_mask[0]
-    terms = -inputs.advantages * logprobs
+    # Every factor, since a NaN that is masked in one comes back by another, and in the gradient.
+    terms = -torch.where(kept, inputs.advantages, 0.0) * torch.where(kept, logprobs, 0.0)
     if inputs.loss_weights is not None:
-        terms = terms * inputs.loss_weights
+        terms = terms * torch.where(kept, inputs.loss_weights, 0.0)
     names = (f"rskernels/{name}" for name in SHARES)
     metrics = dict(zip(names, shares(decision).float().unbind(), strict=True))
-    return LossOutputs(loss=torch.where(kept, terms, 0.0).sum(), metrics=metrics)
+    return LossOutputs(loss=terms.sum(), metrics=metrics)
 
 
 def _decider(rule: str, seed: int, rank: int | None, context_parallel: int) -> Decider:

@@ -50,6 +50,15 @@ class Rule:
         """Whether M is given, so that nothing is learnt."""
         return self.policy.startswith("fixed:")
 
+    @property
+    def label(self) -> str:
+        """Name and M for a metric's name, one a rule, in which there is no "max" and no "min".
+
+        By these two words verl takes the largest, or least, of batches in the place of a mean.
+        """
+        text = f"{self.name}_{self.policy.removeprefix('fixed:').replace(':', '=')}"
+        return text.replace("max", "largest")
+
     @classmethod
     def parse(cls, text: str, policy: str | float | None = None) -> Rule:
         """Read ``NAME``, ``NAME:M`` or ``NAME:POLICY=NUMBER``.

@@ -15,7 +15,7 @@ from torch import Tensor
 from rskernels.integrations.decider import SHARES, Decider, Decision, shares
 from rskernels.integrations.groups import accepted_advantages
 
-_deciders: dict[tuple[str, int, int], Decider] = {}
+_deciders: dict[tuple[str, int, int, str], Decider] = {}
 
 
 def tis(
@@ -71,12 +71,14 @@ def tis(
         p.detach() - q
         for p, q in zip(gather(train_log_probs), gather(rollout_log_probs), strict=True)
     ]
-    decision = _decider(args).decide(ratios, loss_masks)
+    decision = _decider(args, "tis").decide(ratios, loss_masks)
     masks = [
         torch.where(kept, mask, torch.zeros_like(mask))
         for kept, mask in zip(decision.token_mask, loss_masks, strict=True)
     ]
     kept = cut(decision.token_mask)
+    for log_prob, flags in zip(train_log_probs, kept, strict=True):
+        _stop_nan(log_prob, flags)
     is_kept = torch.cat(kept) if kept else pg_loss.new_zeros(0, dtype=torch.bool)
     return torch.where(is_kept, pg_loss, 0.0), masks, _metrics(decision, pg_loss)
 
@@ -113,11 +115,12 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
     ratios = [one.detach() - other for one, other in zip(p, q, strict=True)]
     indices = [int(index) for index in rollout_data["sample_indices"]]
     masks = rollout_data["loss_masks"]
-    decision = _decider(args).decide(ratios, masks, ids=indices)
+    decision = _decider(args, "advantages").decide(ratios, masks, ids=indices)
     rewards = torch.as_tensor(
         rollout_data["rewards"], dtype=torch.float32, device=decision.mask.device
     )
-    groups = torch.tensor(indices, device=rewards.device) // args.n_samples_per_prompt
+    numbers = torch.tensor(indices, dtype=torch.int64, device=rewards.device)
+    groups = numbers // args.n_samples_per_prompt
     values = accepted_advantages(
         *_of_all_ranks(rewards, decision.mask, groups),
         has_std=getattr(args, "grpo_std_normalization", True),
@@ -132,18 +135,24 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
         rollout_data[f"rskernels/{name}"] = [value] * len(indices)
 
 
-def _decider(args: Any) -> Decider:
-    """Return the decider of these arguments in this process."""
+def _decider(args: Any, place: str) -> Decider:
+    """Return the decider of these arguments in this process, of one of the two hooks."""
     rule = getattr(args, "rskernels_rule", None)
     if rule is None:
         raise ValueError(
             "args.rskernels_rule is missing; set it by --custom-config-path, such as "
             "'rskernels_rule: seq_sum_bernoulli:2'"
         )
-    key = (rule, getattr(args, "rskernels_seed", 0), _data_parallel()[0])
+    key = (rule, getattr(args, "rskernels_seed", 0), _data_parallel()[0], place)
     if key not in _deciders:
-        _deciders[key] = Decider(key[0], seed=key[1], rank=key[2])
+        _deciders[key] = Decider(key[0], seed=key[1], rank=key[2], place=place)
     return _deciders[key]
+
+
+def _stop_nan(log_prob: Tensor, kept: Tensor) -> None:
+    """Let no NaN into the gradient of what is rejected: an exp that overflowed makes one of a 0."""
+    if log_prob.requires_grad:
+        log_prob.register_hook(lambda gradient: gradient.where(kept | gradient.isfinite(), 0.0))
 
 
 def _metrics(decision: Decision, pg_loss: Tensor) -> dict[str, Tensor]:

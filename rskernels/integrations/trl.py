@@ -28,7 +28,8 @@ class RSFTTrainer(SFTTrainer):
     probability min(1, p̂/(M·q)), by the forward pass that the loss is of; M is that of earlier
     batches. The loss is the mean of -log q over what was accepted, of all ranks; 0 where that is
     nothing, as in the first batch, from which M is learnt, unless the envelope has seen ratios
-    before or is "fixed". Evaluation decides nothing.
+    before or is "fixed". Evaluation decides nothing. With gradient accumulation it is the mean of
+    these means: a token of a micro-batch of which little was accepted weighs more.
 
     log p̂ of a token is the reference's log-probability of it, or 0 without a reference; to it
     comes ``log_density``. Of a sample it is the sum over its tokens:
@@ -138,10 +139,10 @@ class RSFTTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _decide(self, ratios: Tensor, mask: Tensor) -> Acceptance | SequenceAcceptance:
-        envelope, draws = self.rejection.envelope, self.rejection.draws()
         if self.level == "token":
-            return envelope.bernoulli(ratios, mask=mask, **draws)
-        return envelope.accept_sequences(ratios, mask=mask, statistic=self.statistic, **draws)
+            return self.rejection.bernoulli(ratios, mask)
+        seen: SequenceAcceptance = self.rejection.accept_sequences(ratios, mask, self.statistic)
+        return seen
 
     def _log_density(self, inputs: dict[str, Any], mask: Tensor, column: Tensor | None) -> Tensor:
         """Return log p̂ of each token, float64 ``[B, T - 1]``."""
@@ -286,12 +287,10 @@ class RejectionGRPOTrainer(GRPOTrainer):
                 completions.shape[1],
                 batch_size=self.args.per_device_train_batch_size,
             )
-        return self.rejection.envelope.accept_sequences(
-            now.double() - sampled.to(device),
-            mask=tokens.to(device),
-            statistic=self.statistic,
-            **self.rejection.draws(),
+        seen: SequenceAcceptance = self.rejection.accept_sequences(
+            now.double() - sampled.to(device), tokens.to(device), self.statistic
         )
+        return seen
 
 
 class _Rollouts(NamedTuple):

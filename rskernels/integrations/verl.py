@@ -9,6 +9,7 @@ of verl. Then options may stand in ``algorithm.rollout_correction``::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,9 @@ from rskernels.integrations.rules import RULES, Rule
 
 IN_OPTION = "in_option"
 """What ``rollout_rs_threshold`` is where each option says its own M: verl wants one that is set."""
+
+PLACE = "policy_loss"
+"""Where ``policy_loss`` decides, so that it draws apart from the driver's ``rollout_rs``."""
 
 RejectionMask = Callable[..., tuple[Tensor, dict[str, float]]]
 
@@ -48,7 +52,7 @@ class Rejection:
         self, thresholds: RejectionMask, *, seed: int = 0, rank: int | None = None
     ) -> None:
         self.thresholds, self.seed, self.rank = thresholds, seed, rank
-        self.deciders: dict[Rule, Decider] = {}
+        self.deciders: dict[tuple[Rule, str], Decider] = {}
 
     def __call__(
         self,
@@ -56,6 +60,7 @@ class Rejection:
         response_mask: Tensor,
         rollout_rs: str = "token_k1",
         rollout_rs_threshold: str | float | None = None,
+        place: str = "",
     ) -> tuple[Tensor, dict[str, float]]:
         """Return the mask of what every option keeps, and metrics.
 
@@ -71,13 +76,17 @@ class Rejection:
         rollout_rs_threshold : str or float
             One for all options that do not say their own M, or as many as there are of these,
             separated by commas; ``"in_option"`` where there is none.
+        place : str
+            As of ``Decider``.
 
         Returns
         -------
         tuple
             The mask ``[B, T]`` in the dtype of ``response_mask``, and floats by name: of each rule
-            ``rollout_rs_RULE_METRIC`` for the names of ``decider.METRICS``, over valid rows alone.
-            They are read in one wait for the device.
+            ``rollout_rs_LABEL_METRIC``, of ``Rule.label`` and the names of ``decider.METRICS``,
+            over valid rows alone, such as ``rollout_rs_seq_sum_bernoulli_2.0_acceptance``. They
+            are read in one wait for the device. What is not finite is left out, since verl takes
+            means.
 
         Raises
         ------
@@ -93,17 +102,19 @@ class Rejection:
             )
         for rule in ours:
             # Each option sees all tokens: what another one rejects does not change its statistic.
-            decision = self.decider(rule).decide(log_ratio.detach(), response_mask)
+            decision = self.decider(rule, place).decide(log_ratio.detach(), response_mask)
             mask = mask * decision.token_mask.to(mask.dtype)
-            metrics.update(decision.metrics.to_dict(f"rollout_rs_{rule.name}_"))
+            found = decision.metrics.to_dict(f"rollout_rs_{rule.label}_")
+            metrics |= {name: value for name, value in found.items() if math.isfinite(value)}
         return mask, metrics
 
-    def decider(self, rule: Rule) -> Decider:
-        """Return what decides by this rule in this process."""
-        if rule not in self.deciders:
+    def decider(self, rule: Rule, place: str = "") -> Decider:
+        """Return what decides by this rule, at this place of a run, in this process."""
+        key = rule, place
+        if key not in self.deciders:
             rank = _data_parallel_rank() if self.rank is None else self.rank
-            self.deciders[rule] = Decider(rule, seed=self.seed, rank=rank)
-        return self.deciders[rule]
+            self.deciders[key] = Decider(rule, seed=self.seed, rank=rank, place=place)
+        return self.deciders[key]
 
 
 def install(*, seed: int = 0, rank: int | None = None) -> Rejection:
@@ -188,8 +199,11 @@ def policy_loss(
         response_mask,
         rule,
         correction.get("rollout_rs_threshold", None),
+        place=PLACE,
     )
-    terms = torch.where(mask.bool(), log_prob, 0.0) * -advantages
+    kept = mask.bool()
+    # Both, since a NaN that is masked in one factor comes back by the other, and in the gradient.
+    terms = torch.where(kept, log_prob, 0.0) * -torch.where(kept, advantages, 0.0)
     loss = agg_loss(
         loss_mat=terms,
         loss_mask=response_mask,

@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.generation import utils
 
+from rskernels.integrations import assisted_generation
 from rskernels.integrations.assisted_generation import speculative_verifier
 
 ORIGINAL = utils._speculative_sampling
@@ -95,7 +96,8 @@ def test_the_function_is_given_back_and_other_threads_keep_theirs(models):
     def other():
         ids, q = torch.tensor([[0, 0, 1]]), torch.zeros(1, 1, 4)
         torch.manual_seed(0)
-        seen.append(utils._speculative_sampling(ids, q, 1, torch.zeros(1, 2, 4)))
+        with pytest.warns(RuntimeWarning, match="has not entered speculative_verifier"):
+            seen.append(utils._speculative_sampling(ids, q, 1, torch.zeros(1, 2, 4)))
 
     with speculative_verifier(0) as outer:
         with speculative_verifier(1):
@@ -107,6 +109,7 @@ def test_the_function_is_given_back_and_other_threads_keep_theirs(models):
     assert utils._speculative_sampling is ORIGINAL
     torch.manual_seed(0)
     ids, q = torch.tensor([[0, 0, 1]]), torch.zeros(1, 1, 4)
+    assert len(seen) == 1  # it was warned
     assert torch.equal(seen[0][0], ORIGINAL(ids, q, 1, torch.zeros(1, 2, 4))[0])
 
 
@@ -122,3 +125,48 @@ def test_another_law_or_none_is_refused(models):
         pytest.raises(ValueError, match="no token can be drawn at place 2"),
     ):
         verified.verify(torch.tensor([[0, 0, 1]]), torch.zeros(1, 1, 4), 1, nan)
+
+
+def test_generations_in_one_context_draw_apart():
+    """Drafts of p/q = 1/2 after prompts of one length are not all accepted, or all rejected."""
+    ids, q = torch.tensor([[0, 0, 0]]), torch.zeros(1, 1, 4)
+    q[0, 0, 0] = 2.0
+    p = torch.zeros(1, 2, 4)
+    with speculative_verifier(7) as verified:
+        for _ in range(400):
+            utils._speculative_sampling(ids, q, 1, p)
+    rate = (0.25 / q[0, 0].softmax(-1)[0]).item()
+    assert abs(verified.accepted / 400 - rate) < 5 * (rate * (1 - rate) / 400) ** 0.5
+
+
+def test_a_generation_begins_where_a_text_is_not_longer(monkeypatch):
+    offsets, step = [], assisted_generation.speculative_sample
+
+    def noted(*args, row_offset, **law):
+        offsets.append(row_offset)
+        return step(*args, row_offset=row_offset, **law)
+
+    monkeypatch.setattr(assisted_generation, "speculative_sample", noted)
+    with speculative_verifier(7) as verified:
+        for length in (3, 5, 3, 4, 4, 9):
+            ids = torch.zeros(1, length + 1, dtype=torch.int64)
+            verified.verify(ids, torch.zeros(1, 1, 4), 1, torch.zeros(1, 2, 4))
+    generations = [offset >> 32 for offset in offsets]
+    assert generations == [0, 0, 1, 1, 2, 2]
+    assert [offset % (1 << 32) for offset in offsets] == [3, 5, 3, 4, 4, 9]
+
+
+def test_what_others_put_in_the_place_stays(monkeypatch):
+    monkeypatch.setattr(utils, "_speculative_sampling", ORIGINAL)
+    with speculative_verifier(0):
+        inner = utils._speculative_sampling
+        utils._speculative_sampling = lambda *given: inner(*given)
+        theirs = utils._speculative_sampling
+    assert utils._speculative_sampling is theirs
+    ids, q, p = torch.tensor([[0, 0, 1]]), torch.zeros(1, 1, 4), torch.zeros(1, 2, 4)
+    with speculative_verifier(0) as verified:
+        utils._speculative_sampling(ids, q, 1, p)
+    assert verified.given == 1
+    assert utils._speculative_sampling is theirs
+    theirs(ids, q, 1, p)
+    assert verified.given == 1

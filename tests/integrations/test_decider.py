@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from rskernels import accept_prefix, accept_sequences
+from rskernels.envelope import NoFiniteM
 from rskernels.integrations.decider import METRICS, SHARES, Decider, shares
 
 from .frameworks import Law
+from .waits import NoWait
 
 RULES = ("seq_sum_bernoulli:1.5", "token_bernoulli:1.5", "prefix_bernoulli")
 
@@ -71,24 +73,28 @@ def test_ids_that_are_given_decide_and_their_order_does_not(rule):
     assert not torch.equal(Decider(rule).decide(log_ratio, mask).token_mask, whole.token_mask)
 
 
-def test_ranks_and_seeds_share_no_draw():
+def test_ranks_seeds_rules_and_places_share_no_draw():
     log_ratio, mask = torch.full((200, 1), -0.7), torch.ones(200, 1)
     deciders = [Decider("seq_sum_bernoulli:1", rank=rank) for rank in (0, 1)]
     deciders.append(Decider("seq_sum_bernoulli:1", seed=1))
+    deciders.append(Decider("seq_sum_bernoulli:1", place="loss"))
+    deciders += [Decider(rule) for rule in ("seq_mean_bernoulli:1", "seq_sum_bernoulli:1.01")]
     masks = [decider.decide(log_ratio, mask).mask.double() for decider in deciders]
     masks.append(deciders[0].decide(log_ratio, mask).mask.double())
-    correlation = torch.corrcoef(torch.stack(masks)) - torch.eye(4)
+    correlation = torch.corrcoef(torch.stack(masks)) - torch.eye(len(masks))
     assert correlation.abs().max() < 5 / math.sqrt(200)
 
 
 def test_decisions_are_those_of_the_library():
     log_ratio, mask = batch()
     first = 2 << 28
-    seen = accept_sequences(log_ratio, 1.5, mask=mask, seed=9, row_offset=first)
-    got = Decider("seq_sum_bernoulli:1.5", seed=9, rank=2).decide(log_ratio, mask)
+    decider = Decider("seq_sum_bernoulli:1.5", seed=9, rank=2)
+    seen = accept_sequences(log_ratio, 1.5, mask=mask, seed=decider.draw_seed, row_offset=first)
+    got = decider.decide(log_ratio, mask)
     assert torch.equal(got.token_mask, seen.token_mask)
-    lengths = accept_prefix(log_ratio, mask=mask, seed=9, row_offset=first)
-    got = Decider("prefix_bernoulli", seed=9, rank=2).decide(log_ratio, mask)
+    decider = Decider("prefix_bernoulli", seed=9, rank=2)
+    lengths = accept_prefix(log_ratio, mask=mask, seed=decider.draw_seed, row_offset=first)
+    got = decider.decide(log_ratio, mask)
     assert torch.equal(got.token_mask.sum(-1), lengths)
 
 
@@ -103,8 +109,9 @@ def test_nan_padding_and_empty_sequences_are_in_no_share():
     assert metrics["tokens_kept"] == pytest.approx(1 / 3)
     assert metrics["tv_bound"] == pytest.approx(1 - math.exp(-0.1), rel=1e-6)
     averaged = dict(zip(SHARES, shares(seen).tolist(), strict=True))
-    assert averaged["violations"] == 1.0
-    assert averaged["invalid"] == 0.5
+    assert averaged["accepted"] == averaged["valid"] == pytest.approx(1 / 3)
+    assert averaged["violations"] == averaged["invalid"] == pytest.approx(1 / 3)
+    assert averaged["tokens_kept"] / averaged["tokens"] == pytest.approx(1 / 3)
     assert seen.metrics.names == METRICS
 
 
@@ -170,3 +177,46 @@ def test_a_mask_in_another_layout_is_refused():
         TypeError, match="mask must be in the layout of log_ratio, Tensor, got list"
     ):
         Decider("token_bernoulli:1").decide(torch.zeros(1, 1), [torch.ones(1)])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_m_that_is_given_waits_for_no_device(rule):
+    log_ratio, mask = batch()
+    decider = Decider(rule)
+    with NoWait():
+        padded = decider.decide(log_ratio, mask)
+        shares(padded)
+        listed = decider.decide(list(log_ratio), list(mask))
+    assert padded.counts[3] == listed.counts[3] > 0
+
+
+def test_shares_of_batches_add_up_and_are_finite():
+    """A pilot without an M, an empty answer, a NaN and a ratio beyond float64 spoil no mean."""
+    log_ratio = torch.tensor([[0.1], [0.3], [math.nan], [-0.2], [-9.0], [900.0]])
+    mask = torch.tensor([[1], [0], [1], [1], [1], [1]])
+    decider = Decider("seq_sum_bernoulli:max")
+    parts = [decider.decide(log_ratio[i : i + 1], mask[i : i + 1]) for i in range(6)]
+    rows = torch.stack([shares(part) for part in parts])
+    assert rows.isfinite().all()
+    mean = dict(zip(SHARES, rows.mean(0).tolist(), strict=True))
+    counts = torch.stack([part.counts for part in parts]).sum(0)
+    assert mean["accepted"] / mean["valid"] == pytest.approx(counts[0].item() / 4)
+    assert mean["invalid"] * 6 == pytest.approx(1)
+    assert mean["log_M"] / mean["has_M"] == pytest.approx(0.1)
+    assert mean["has_M"] == pytest.approx(5 / 6)
+    assert mean["pilot"] == pytest.approx(1 / 6)
+    assert all(value == 0 for value in shares(Decider("token_bernoulli:2").decide([], []))[:5])
+
+
+@pytest.mark.parametrize("unit", ["seq_sum", "token"])
+def test_tails_without_a_finite_m_accept_nothing_and_say_so(unit):
+    decider = Decider(f"{unit}_bernoulli:tail")
+    heavy = torch.empty(512, 1).cauchy_(generator=torch.Generator().manual_seed(0))
+    decider.decide(heavy, torch.ones(512, 1))
+    with pytest.raises(NoFiniteM):
+        decider.envelope.log_M()
+    seen = decider.decide(heavy, torch.ones(512, 1))
+    assert not seen.mask.any()
+    assert seen.log_M == math.inf
+    assert shares(seen)[SHARES.index("has_M")] == 0
+    assert decider.envelope.seen == 1024  # it goes on learning

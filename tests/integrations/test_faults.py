@@ -21,6 +21,14 @@ def plant(monkeypatch, name):
         monkeypatch.setattr(
             Decider, "_ids", lambda self, size, given: list(range(self.count, self.count + size))
         )
+    elif name == "one seed of all rules":
+        start = Decider.__init__
+
+        def alike(self, rule, *, seed=0, **more):
+            start(self, rule, seed=seed, **more)
+            self.draw_seed = seed
+
+        monkeypatch.setattr(Decider, "__init__", alike)
     elif name == "the geometric mean for the product":
         monkeypatch.setattr(decider.Rule, "statistic", "mean")
     elif name == "a clamp a token":
@@ -75,7 +83,8 @@ def neighbours_share_no_draw():
 
 FAULTS = {
     "ids by position in the micro-batch": splits,
-    "ids of all ranks alike": tests.test_ranks_and_seeds_share_no_draw,
+    "ids of all ranks alike": tests.test_ranks_seeds_rules_and_places_share_no_draw,
+    "one seed of all rules": tests.test_ranks_seeds_rules_and_places_share_no_draw,
     "the geometric mean for the product": law,
     "a clamp a token": law,
     "padding decided": tests.test_nan_padding_and_empty_sequences_are_in_no_share,

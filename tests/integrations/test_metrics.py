@@ -6,8 +6,11 @@ import pytest
 import torch
 
 import rskernels
+from rskernels.envelope import NoFiniteM
 from rskernels.integrations import metrics
 from rskernels.integrations.extras import framework
+
+from .waits import NoWait
 
 RATIOS = torch.tensor([0.3, -1.0, 2.5, math.nan, -math.inf, 0.0, 7.0], dtype=torch.float64)
 
@@ -88,3 +91,27 @@ def test_a_framework_that_is_missing_is_named_with_what_installs_it():
         framework("A hook", "pip install it"),
     ):
         import nowhere.to.be.found  # noqa: F401
+
+
+def test_no_number_is_read_on_the_host():
+    seen = rskernels.bernoulli(RATIOS, 2.0, seed=0)
+    with NoWait():
+        found = metrics.decision_metrics([seen, seen], 0.5)
+    assert found.to_dict()["log_M"] == 0.5
+    assert metrics.combine(torch.zeros(2, metrics.SIZE, device="meta")).shape == (metrics.SIZE,)
+    with pytest.raises(AssertionError, match="waits for a device"), NoWait():
+        found.values[0].item()
+
+
+def test_a_group_without_a_finite_m_hides_no_other():
+    heavy = torch.empty(512).cauchy_(generator=torch.Generator().manual_seed(0))
+    light = torch.linspace(-1, 0, 512).repeat(2)
+    envelope = rskernels.Envelope("tail", groups=2)
+    envelope.update(heavy, torch.zeros(512, dtype=torch.int64))
+    seen = rskernels.bernoulli(RATIOS, 2.0, seed=0)
+    assert math.isnan(metrics.decision_metrics(seen, envelope).to_dict()["log_M"])
+    envelope.update(light, torch.ones(1024, dtype=torch.int64))
+    with pytest.raises(NoFiniteM):
+        envelope.log_M()
+    expected = envelope.log_M(torch.tensor([1])).item()
+    assert metrics.decision_metrics(seen, envelope).to_dict()["log_M"] == expected

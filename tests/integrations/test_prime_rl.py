@@ -35,7 +35,7 @@ def test_accepted_sequences_have_the_law_of_the_trainer():
     rule = f"seq_sum_bernoulli:{law.M}"
     kept = torch.stack(
         [
-            prime_rl.loss(inputs(p, q), rule=rule).metrics["rskernels/acceptance"]
+            prime_rl.loss(inputs(p, q), rule=rule).metrics["rskernels/accepted"]
             for p, q in zip(law.log_p, law.log_q, strict=True)
         ]
     )
@@ -94,3 +94,32 @@ def test_the_framework_that_is_missing_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "prime_rl.trainer.rl.loss")
     with pytest.raises(ModuleNotFoundError, match="this loss needs prime_rl, which is not install"):
         prime_rl.loss(inputs(torch.zeros(1), torch.zeros(1)), rule="prefix_bernoulli")
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("which", ["advantages", "weights", "p"])
+def test_what_is_masked_reaches_neither_loss_nor_gradient(which, bad):
+    mask = torch.tensor([True, True, False])
+    given = {"p": torch.zeros(3), "advantages": torch.ones(3), "weights": torch.ones(3)}
+    given[which][2] = bad
+    p = given.pop("p").requires_grad_()
+    result = prime_rl.loss(inputs(p, torch.zeros(3), mask, **given), rule="seq_sum_bernoulli:1")
+    result.loss.backward()
+    assert result.loss == 0
+    assert p.grad.tolist() == [-1.0, -1.0, 0.0]
+
+
+def test_means_over_sequences_keep_their_quotients():
+    rule, every = "seq_sum_bernoulli:budget=0.5", torch.ones(3, dtype=torch.bool)
+    found = [
+        prime_rl.loss(inputs(torch.zeros(3), torch.zeros(3), every if i % 2 else ~every), rule=rule)
+        for i in range(8)
+    ]
+    mean = {
+        name: torch.stack([one.metrics[f"rskernels/{name}"] for one in found]).mean().item()
+        for name in SHARES
+    }
+    assert all(abs(value) < 10 for value in mean.values())
+    assert mean["valid"] == 0.5  # an answer without a token is not one that was rejected
+    assert mean["tokens"] == 0.5
+    assert mean["pilot"] == 1 / 8

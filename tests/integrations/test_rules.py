@@ -54,3 +54,15 @@ def test_what_is_no_rule_is_refused(arguments, error, message):
 
 def test_every_rule_is_read_by_its_name():
     assert [Rule.parse(name, 2.0).name for name in RULES] == list(RULES)
+
+
+def test_labels_tell_rules_apart_without_the_words_that_verl_reads():
+    texts = ("seq_max_bernoulli:2", "seq_sum_bernoulli:max", "seq_sum_bernoulli:budget=0.5")
+    assert [Rule.parse(text).label for text in texts] == [
+        "seq_largest_bernoulli_2.0",
+        "seq_sum_bernoulli_largest",
+        "seq_sum_bernoulli_budget=0.5",
+    ]
+    labels = [Rule.parse(name, number).label for name in RULES for number in (1.5, 2.0)]
+    assert len(set(labels)) == len(labels)
+    assert not [label for label in labels if "max" in label or "min" in label]

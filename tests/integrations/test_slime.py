@@ -57,7 +57,7 @@ def test_the_loss_and_masks_of_what_is_rejected_are_0():
     masks[2][1] = 0  # as of a tool's answer
     new_loss, new_masks, metrics = call(arguments("seq_sum_bernoulli:6"), p, q, masks, loss)
     ratios = [one - other for one, other in zip(p, q, strict=True)]
-    expected = Decider("seq_sum_bernoulli:6").decide(ratios, masks)
+    expected = Decider("seq_sum_bernoulli:6", place="tis").decide(ratios, masks)
     assert 0 < expected.mask.sum() < 4
     for new, kept, old in zip(new_masks, expected.token_mask, masks, strict=True):
         assert new.dtype == old.dtype
@@ -67,8 +67,8 @@ def test_the_loss_and_masks_of_what_is_rejected_are_0():
     assert torch.equal(loss.grad.bool(), torch.cat(expected.token_mask))
     assert set(metrics) == {f"rskernels/{name}" for name in SHARES}
     assert {tuple(value.shape) for value in metrics.values()} == {(10,)}
-    acceptance = expected.mask.sum().item() / 4
-    assert metrics["rskernels/acceptance"].unique().tolist() == pytest.approx([acceptance])
+    accepted = expected.mask.sum().item() / 4
+    assert metrics["rskernels/accepted"].unique().tolist() == pytest.approx([accepted])
 
 
 def test_micro_batches_decide_as_the_batch():
@@ -95,6 +95,40 @@ def test_a_nan_rejects_its_sequence_and_no_other():
     assert clean[2]["rskernels/invalid"][0] == 0.0
 
 
+def test_no_nan_of_what_is_rejected_reaches_a_gradient():
+    """The ratio of a rejected token overflows, and its gradient is 0 times infinity."""
+    p = [torch.tensor([200.0], requires_grad=True), torch.tensor([-1.0], requires_grad=True)]
+    q = [torch.tensor([math.nan]), torch.tensor([-9.0])]
+    masks = [torch.ones(1)] * 2
+    for hooked in (False, True):
+        pg_loss = torch.cat([row.exp() for row in p])
+        kept = torch.tensor([False, True])
+        loss = call(arguments(), p, q, masks, pg_loss)[0] if hooked else pg_loss.where(kept, 0.0)
+        for row in p:
+            row.grad = None
+        loss.sum().backward()
+        assert p[0].grad.item() == 0 if hooked else p[0].grad.isnan()
+        assert p[1].grad.item() == pytest.approx(math.exp(-1))
+
+
+def test_metrics_are_finite_before_anything_is_learnt():
+    p, q, masks = rollouts((2,))
+    found = call(arguments("seq_sum_bernoulli:budget=0.5"), p, q, masks)[2]
+    assert all(value.isfinite().all() for value in found.values())
+    assert found["rskernels/log_M"][0] == found["rskernels/has_M"][0] == 0
+    assert found["rskernels/pilot"][0] == 1
+
+
+def test_a_rank_without_samples_shares_its_rows(monkeypatch):
+    shared = []
+    monkeypatch.setattr(slime, "_of_all_ranks", lambda *rows: shared.append(rows) or rows)
+    names = ("log_probs", "rollout_log_probs", "loss_masks", "sample_indices", "rewards")
+    data = {name: [] for name in (*names, "total_lengths", "response_lengths")}
+    slime.advantages(arguments(n_samples_per_prompt=4), data)
+    assert [row.dtype for row in shared[0]] == [torch.float32, torch.bool, torch.int64]
+    assert data["advantages"] == []
+
+
 def test_rejected_answers_leave_the_baseline_of_their_prompt():
     p, q, masks = rollouts((2, 2, 2, 2, 2, 2, 2, 2))
     args = arguments("seq_sum_bernoulli:1.5", n_samples_per_prompt=4, grpo_std_normalization=False)
@@ -119,7 +153,7 @@ def test_rejected_answers_leave_the_baseline_of_their_prompt():
         expected = torch.where(accepted, rewards[group] - mean, 0.0)
         got = torch.stack(data["advantages"][group])
         torch.testing.assert_close(got, expected[:, None].expand(4, 2))
-    assert len(data["rskernels/acceptance"]) == 8
+    assert len(data["rskernels/accepted"]) == 8
     slime._deciders.clear()
     slime.advantages(args, shuffled)
     for at, place in enumerate(dealt):
@@ -200,7 +234,7 @@ def test_siblings_on_other_ranks_are_in_the_baseline(monkeypatch):
     }
     of_ranks = [{name: value[at::2] for name, value in data.items()} for at in (0, 1)]
     slime.advantages(args, data)
-    decider = Decider("seq_sum_bernoulli:1.01")
+    decider = Decider("seq_sum_bernoulli:1.01", place="advantages")
     kept = decider.decide([a - b for a, b in zip(p, q, strict=True)], masks, ids=range(4)).mask
     assert kept.sum() > 1
     rewards = torch.tensor(data["rewards"])

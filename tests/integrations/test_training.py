@@ -1,5 +1,6 @@
 """Trainers of Hugging Face and TRL that decide by an envelope: alone, resumed, and as two ranks."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("trl", reason="the extra hf is not installed")
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from rskernels.envelope import NoFiniteM
 from rskernels.integrations.hf_trainer import (
     EnvelopeCallback,
     empty_like,
@@ -99,6 +101,36 @@ def test_other_ranks_than_saved_it_go_on_with_all_that_was_seen(tmp_path):
     assert callback.envelope.seen == 150
     assert callback.envelope.log_M() == whole.log_M()
     assert callback.batches == 3  # past every id that was used
+
+
+def test_a_rank_without_its_own_file_is_refused(tmp_path, monkeypatch):
+    saved = EnvelopeCallback(rskernels.Envelope("quantile", level=0.5))
+    saved.record(saved.bernoulli(torch.randn(50)))
+    torch.save(saved.state_dict(2), tmp_path / "rskernels-envelope-0.pt")
+    resumed = EnvelopeCallback(rskernels.Envelope("quantile", level=0.5))
+    with pytest.raises(FileNotFoundError, match="is of 2 ranks and lacks rskernels-envelope-1"):
+        resumed._load(tmp_path, 1, 2)
+    assert resumed.envelope.seen == 0
+    resumed._load(tmp_path, 0, 2)
+    assert resumed.envelope.seen == 50
+
+
+@pytest.mark.parametrize("unit", ["tokens", "sequences"])
+def test_tails_without_a_finite_m_accept_nothing_and_training_goes_on(unit):
+    heavy = torch.empty(512, 1).cauchy_(generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(512, 1, dtype=torch.bool)
+    mask[0] = False
+    callback = EnvelopeCallback(rskernels.Envelope("tail"))
+    decide = callback.bernoulli if unit == "tokens" else callback.accept_sequences
+    callback.record(decide(heavy, mask))
+    with pytest.raises(NoFiniteM):
+        callback.envelope.bernoulli(heavy, seed=0)
+    callback.record(decide(heavy, mask))
+    found = callback.take_metrics().to_dict()
+    assert found["acceptance"] == 0
+    assert math.isnan(found["log_M"])
+    assert callback.envelope.seen == 2 * 511
+    assert callback.batches == 2
 
 
 def test_no_two_batches_draw_alike():

@@ -1,7 +1,9 @@
 """verl's masks, loss and advantages, with its recorded signatures and with itself where it is."""
 
 import importlib
+import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from rskernels.integrations import verl as adapter
 from rskernels.integrations.decider import METRICS, Decider
 
-from .frameworks import Law, actor_config, recorded_verl
+from .frameworks import Law, actor_config, put_modules, recorded_verl
 
 
 @pytest.fixture(params=["recorded", "installed"])
@@ -52,14 +54,14 @@ def test_metrics_are_floats_of_valid_rows(verl):
     kept, metrics = verl[1].compute_rollout_rejection_mask(
         log_ratio, mask, "seq_sum_bernoulli:2,token_bernoulli", "budget=0.5"
     )
-    names = ("seq_sum_bernoulli", "token_bernoulli")
+    names = ("seq_sum_bernoulli_2.0", "token_bernoulli_budget=0.5")
     assert set(metrics) == {f"rollout_rs_{rule}_{name}" for rule in names for name in METRICS}
     assert {type(value) for value in metrics.values()} == {float}
-    assert metrics["rollout_rs_seq_sum_bernoulli_invalid"] == 1.0
-    assert metrics["rollout_rs_token_bernoulli_pilot"] == 0.5
+    assert metrics["rollout_rs_seq_sum_bernoulli_2.0_invalid"] == 1.0
+    assert metrics["rollout_rs_token_bernoulli_budget=0.5_pilot"] == 0.5
     expected = Decider("seq_sum_bernoulli:2").decide(log_ratio, mask)
     accepted = expected.mask.sum().item() / 7
-    assert metrics["rollout_rs_seq_sum_bernoulli_acceptance"] == pytest.approx(accepted)
+    assert metrics["rollout_rs_seq_sum_bernoulli_2.0_acceptance"] == pytest.approx(accepted)
     tokens = Decider("token_bernoulli:budget=0.5").decide(log_ratio, mask)
     assert torch.equal(kept.bool(), expected.token_mask & tokens.token_mask)
     assert kept.dtype == mask.dtype
@@ -120,12 +122,13 @@ def test_the_loss_is_a_policy_gradient_on_what_is_accepted(verl):
         old_log_prob=old, log_prob=log_prob, advantages=advantages, response_mask=mask.bool(),
         loss_agg_mode="token-mean", config=config, rollout_is_weights=None,
     )  # fmt: skip
-    kept = Decider("seq_sum_bernoulli:1.5").decide(log_ratio, mask).token_mask
+    decider = Decider("seq_sum_bernoulli:1.5", place=adapter.PLACE)
+    kept = decider.decide(log_ratio, mask).token_mask
     assert 0 < kept.sum() < mask.sum()
     assert loss.item() == pytest.approx(-(advantages * log_prob * kept).sum().item() / 24, rel=1e-5)
     loss.backward()
     torch.testing.assert_close(log_prob.grad, -advantages * kept / 24)
-    assert "rollout_corr/rollout_rs_seq_sum_bernoulli_acceptance" in metrics
+    assert "rollout_corr/rollout_rs_seq_sum_bernoulli_1.5_acceptance" in metrics
 
 
 def test_a_micro_batch_of_which_nothing_is_kept_has_no_gradient(verl):
@@ -139,6 +142,62 @@ def test_a_micro_batch_of_which_nothing_is_kept_has_no_gradient(verl):
     loss.backward()
     assert loss == 0
     assert not log_prob.grad.any()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_kept_reaches_neither_loss_nor_gradient(bad):
+    log_prob = torch.tensor([[-1.0, -1.0, -1.0], [-60.0] * 3], requires_grad=True)
+    advantages = torch.tensor([[1.0, 1.0, bad], [bad] * 3])
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    mask[0, 2] = False
+    rejection = adapter.Rejection(None, rank=0)
+    kept, _ = rejection(log_prob.detach() + 1, mask, "seq_sum_bernoulli", "1", adapter.PLACE)
+    terms = torch.where(kept, log_prob, 0.0) * -torch.where(kept, advantages, 0.0)
+    terms.sum().backward()
+    expected = log_prob.grad.clone()
+    log_prob.grad = None
+    recorded = SimpleNamespace(
+        agg_loss=lambda loss_mat, loss_mask, loss_agg_mode: (loss_mat * loss_mask).sum()
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        put_modules(patch, verl__trainer__ppo__core_algos=vars(recorded))
+        loss, _ = adapter.policy_loss(
+            rejection=adapter.Rejection(None, rank=0), old_log_prob=torch.full((2, 3), -1.0),
+            log_prob=log_prob, advantages=advantages, response_mask=mask,
+            config=actor_config("seq_sum_bernoulli", "1"),
+        )  # fmt: skip
+    loss.backward()
+    assert loss == 2
+    assert log_prob.grad.tolist() == expected.tolist() == [[-1.0, -1.0, 0.0], [0.0] * 3]
+
+
+def test_metrics_that_verl_averages_are_finite_and_their_names_ask_for_a_mean():
+    log_ratio, mask = batch()
+    mask[1] = 0
+    rejection = adapter.Rejection(None, rank=0)
+    rules = "seq_max_bernoulli:4,seq_sum_bernoulli:max,seq_sum_bernoulli:1,seq_sum_bernoulli:4"
+    found = [
+        rejection(log_ratio[i : i + 1], mask[i : i + 1], rules, adapter.IN_OPTION)[1]
+        for i in range(3)
+    ]
+    assert all(math.isfinite(value) for one in found for value in one.values())
+    names = {name for one in found for name in one}
+    assert not [name for name in names if "max" in name or "min" in name]
+    assert len({name for name in names if name.endswith("_log_M")}) == 4
+    assert found[2]["rollout_rs_seq_sum_bernoulli_4.0_log_M"] == math.log(4)
+    assert not [name for name in found[1] if name.endswith("acceptance")]  # an empty answer
+
+
+def test_two_rules_and_two_places_draw_independently():
+    log_ratio, mask = torch.full((4_000, 1), math.log(0.5)), torch.ones(4_000, 1)
+    rejection = adapter.Rejection(None, rank=0)
+    kept, _ = rejection(log_ratio, mask, "seq_sum_bernoulli:1,seq_mean_bernoulli:1", "in_option")
+    assert abs(kept.mean().item() - 0.25) < 5 * math.sqrt(3 / 16 / 4_000)
+    driver, actor = (
+        adapter.Rejection(None, rank=0)(log_ratio, mask, "seq_sum_bernoulli", "1", place)[0]
+        for place in ("", adapter.PLACE)
+    )
+    assert abs((driver * actor).mean().item() - 0.25) < 5 * math.sqrt(3 / 16 / 4_000)
 
 
 def test_the_loss_says_what_it_lacks(verl):
@@ -200,7 +259,7 @@ def test_verl_itself_carries_decisions_to_advantages_and_loss():
         assert torch.equal(
             kept.bool(), Decider("seq_sum_bernoulli:2").decide(log_ratio, mask).token_mask
         )
-        assert "rollout_corr/rollout_rs_seq_sum_bernoulli_tv_bound" in metrics
+        assert "rollout_corr/rollout_rs_seq_sum_bernoulli_2.0_tv_bound" in metrics
         advantages, _ = core.get_adv_estimator_fn("rskernels_grpo")(
             token_level_rewards=rewards, response_mask=kept, config=None,
             index=data.non_tensor_batch["uid"],
