@@ -111,7 +111,7 @@ def _by_log_prob(
     first_bad = torch.where(bad, places, K + 1).amin(-1) if K else torch.full_like(L, K + 1)
     first_bad = torch.where(misplaced, 0, first_bad)
     ids = ids_of(law, R, device)
-    is_accepted = is_draft.clone()
+    is_accepted = is_draft & (places < first_bad[:, None])
     for place in range(K):
         u = row_uniforms(ids, place, law.seed, Stream.SPECULATE)
         log_r = log_p[:, place].double() - log_q[:, place].double()
@@ -120,7 +120,7 @@ def _by_log_prob(
     accepted = is_accepted.long().cumprod(-1).sum(-1)
     invalid = accepted >= first_bad
 
-    is_rejected = (accepted < L).long()
+    is_rejected = (accepted < torch.minimum(L, first_bad)).long()
     last = accepted.clamp(max=max(K - 1, 0))
     rejected = tokens[row, last, None] if K else torch.zeros(R, 1, dtype=torch.int64, device=device)
     rejected = torch.where((rejected < 0) | (rejected >= V), 0, rejected)
