@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rskernels.kernels.product import Product
+from rskernels.law.numbers import LEAST_LOG
 from rskernels.law.philox import row_uniforms
 from rskernels.law.speculation import Speculated, Speculation, has_own_seeds, ids_of
 from rskernels.law.streams import Stream
@@ -154,8 +155,8 @@ def _by_log_prob(
     for place in range(K):
         u = row_uniforms(ids, place, law.seed, Stream.SPECULATE)
         log_r = log_p[:, place].double() - log_q[:, place].double()
-        can_be = log_q[:, place] > -torch.inf
-        is_accepted[:, place] &= can_be & (log_r >= u.double().log())
+        is_possible = (log_p[:, place] >= LEAST_LOG) & (log_q[:, place] >= LEAST_LOG)
+        is_accepted[:, place] &= is_possible & (log_r >= u.double().log())
     accepted = is_accepted.long().cumprod(-1).sum(-1)
     invalid = accepted >= first_bad
 

@@ -12,6 +12,7 @@ from rskernels.law.speculation import Speculation
 from rskernels.law.streams import Stream
 
 from ...support.bits import same_bits
+from .cases import NEARLY_NEVER
 
 
 def draw_product(requests, K, V, D=8):
@@ -126,3 +127,22 @@ def test_ids_at_the_end_of_64_bits(backend):
             seen = speculate_product(backend, product, tokens, None, None, law)
             want = reference.speculative.speculate(z, tokens, None, None, law)
             assert torch.equal(seen[0], want[0])
+
+
+def test_what_has_no_probability_in_either_is_rejected(backend):
+    if backend.name == "reference":
+        pytest.skip("the definition makes all logits")
+    R, V = backend.rows(20, slow=3), 9
+    product, z, tokens = draw_product(R, 2, V)
+    tokens[:, 1] = 4
+    for value in NEARLY_NEVER:
+        bias = torch.zeros(V)
+        bias[4] = value
+        draft = z.roll(1, 0)[:, :2] + bias
+        for T in (1.0, torch.ones(R, dtype=torch.float64)):
+            law = Speculation(seed=2, temperature=T)
+            own = product._replace(bias=bias)
+            seen = speculate_product(backend, own, tokens, draft, None, law)
+            want = reference.speculative.speculate(z + bias, tokens, draft, None, law)
+            assert torch.equal(seen[0], want[0])
+            assert (seen[1] <= 1).all()
