@@ -2,7 +2,7 @@
 
 Where draft tokens are decided one by one, by whole softmaxes, their log-probabilities are those of
 ``target_log_prob``, and rows are made only where a token is drawn. All other requests have their
-rows made, a few requests at a time.
+rows made, a few requests at a time: on a GPU that is all of them where a setting is a tensor.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rskernels.kernels.product import Product
+from rskernels.law.numbers import LEAST_LOG
 from rskernels.law.philox import row_uniforms
 from rskernels.law.speculation import Speculated, Speculation, has_own_seeds, ids_of
 from rskernels.law.streams import Stream
@@ -50,18 +51,57 @@ def speculate_product(
     backend.check(draft_tokens, lengths, len(product.weight))
     L = torch.full((R,), K, device=draft_tokens.device) if lengths is None else lengths.long()
     given = torch.where((L < 0) | (L > K), 0, L).sum()
-    step = _by_log_prob if R and _is_plain(law) else _by_blocks
+    step = _by_blocks
+    plain = R > 0 and _are_plain(law)
+    if isinstance(plain, Tensor):
+        step = _by_log_prob if plain.all() else _by_both if plain.any() else _by_blocks
+    elif plain:
+        step = _by_log_prob
     tokens, accepted, log_prob, invalid = step(backend, product, draft_tokens, draft, L, law)
     return tokens, accepted, log_prob, torch.stack([accepted.sum(), given, invalid.sum()])
 
 
-def _is_plain(law: Speculation) -> bool:
-    """Say whether all requests are decided one by one, by whole softmaxes."""
-    T, top_k, top_p = law.temperature, law.top_k, law.top_p
-    # Reading a GPU's temperatures would wait for it.
-    is_warm = T.is_cpu and bool((T > 0).all()) if isinstance(T, Tensor) else T > 0
-    keeps_all = isinstance(top_k, int) and top_k == 0 and isinstance(top_p, float) and top_p == 1.0
-    return is_warm and keeps_all and not law.is_block
+def _are_plain(law: Speculation) -> Tensor | bool:
+    """Say whether requests are decided one by one, by whole softmaxes; of all, or of each."""
+    plain: Tensor | bool = not law.is_block
+    settings = (
+        (law.temperature, lambda T: T > 0),
+        (law.top_k, lambda k: k == 0),
+        (law.top_p, lambda share: share == 1.0),
+    )
+    for value, is_plain in settings:
+        if isinstance(value, Tensor) and not value.is_cpu:
+            return False  # reading it would wait for the device
+        plain = plain & is_plain(value)
+    return plain
+
+
+def _by_both(
+    backend: Backend,
+    product: Product,
+    draft_tokens: Tensor,
+    draft: Tensor | None,
+    L: Tensor,
+    law: Speculation,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Take each request's steps as without its neighbours, whose settings are others."""
+    (R, K), D = draft_tokens.shape, product.hidden.shape[1]
+    plain = torch.as_tensor(_are_plain(law))
+    hidden = product.hidden.view(R, K + 1, D)
+    if not has_own_seeds(law):
+        law = law._replace(row_offset=ids_of(law, R, L.device))
+    numbers, seen = [], []
+    for step, chosen in ((_by_log_prob, plain), (_by_blocks, ~plain)):
+        part = chosen.nonzero().flatten()
+        own = product._replace(hidden=hidden[part].view(-1, D))
+        own_draft = None if draft is None else draft[part]
+        seen.append(step(backend, own, draft_tokens[part], own_draft, L[part], _part_of(law, part)))
+        numbers.append(part)
+    order = torch.cat(numbers).argsort()
+    tokens, accepted, log_prob, invalid = (
+        torch.cat(parts)[order] for parts in zip(*seen, strict=True)
+    )
+    return tokens, accepted, log_prob, invalid
 
 
 def _by_blocks(
@@ -111,16 +151,16 @@ def _by_log_prob(
     first_bad = torch.where(bad, places, K + 1).amin(-1) if K else torch.full_like(L, K + 1)
     first_bad = torch.where(misplaced, 0, first_bad)
     ids = ids_of(law, R, device)
-    is_accepted = is_draft.clone()
+    is_accepted = is_draft & (places < first_bad[:, None])
     for place in range(K):
         u = row_uniforms(ids, place, law.seed, Stream.SPECULATE)
         log_r = log_p[:, place].double() - log_q[:, place].double()
-        can_be = log_q[:, place] > -torch.inf
-        is_accepted[:, place] &= can_be & (log_r >= u.double().log())
+        is_possible = (log_p[:, place] >= LEAST_LOG) & (log_q[:, place] >= LEAST_LOG)
+        is_accepted[:, place] &= is_possible & (log_r >= u.double().log())
     accepted = is_accepted.long().cumprod(-1).sum(-1)
     invalid = accepted >= first_bad
 
-    is_rejected = (accepted < L).long()
+    is_rejected = (accepted < torch.minimum(L, first_bad)).long()
     last = accepted.clamp(max=max(K - 1, 0))
     rejected = tokens[row, last, None] if K else torch.zeros(R, 1, dtype=torch.int64, device=device)
     rejected = torch.where((rejected < 0) | (rejected >= V), 0, rejected)
@@ -165,13 +205,14 @@ def _log_probs(
     return log_p, backend.log_prob(draft, targets, T, NOT_READ)[0]
 
 
-def _part_of(law: Speculation, part: slice) -> Speculation:
+def _part_of(law: Speculation, part: slice | Tensor) -> Speculation:
     """Return the law of a part of the requests."""
     seed, ids = law.seed, law.row_offset
     if isinstance(ids, Tensor):
         ids = ids[part]
-    elif not has_own_seeds(law):
-        ids = ids + part.start
+    elif isinstance(part, slice) and not has_own_seeds(law):
+        # 64 bits: the ids behind the last go on at the first.
+        ids = (ids + part.start + (1 << 63)) % (1 << 64) - (1 << 63)
     if isinstance(seed, Tensor) and has_own_seeds(law):
         seed = seed[part]
     T, top_k, top_p = law.temperature, law.top_k, law.top_p

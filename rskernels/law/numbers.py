@@ -18,6 +18,9 @@ LARGEST_SCALE = 3.0e38
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-30, 1e30
 """Beyond, the scale 1/T of a float32 logit overflows or vanishes."""
 
+LEAST_LOG = -708.0
+"""Of a probability, the least log that counts: its exponential is a normal float64. Below is 0."""
+
 ACCEPTED, VIOLATIONS, INVALID, IGNORED, EXCESS, MASS, SUMMARY = range(7)
 """The order of what is summed of decisions, four counts and two sums, and how many there are."""
 SUMMARY_COUNTS, SUMMARY_SUMS = slice(ACCEPTED, EXCESS), slice(EXCESS, SUMMARY)

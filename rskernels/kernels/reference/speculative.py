@@ -11,6 +11,7 @@ import math
 import torch
 
 from rskernels.kernels.reference.rows import accepts, log_softmax
+from rskernels.law.numbers import LEAST_LOG
 from rskernels.law.philox import row_uniforms, row_uniforms_64
 from rskernels.law.speculation import Speculated, Speculation, ids_of
 from rskernels.law.streams import Stream
@@ -157,6 +158,7 @@ def processed(logits: torch.Tensor, law: Speculation) -> tuple[torch.Tensor, tor
     nucleus = ranked.gather(-1, enough.long().argmax(-1)[..., None])
     nucleus = torch.where(top_p[..., None] < 1, nucleus, -math.inf)
     p = torch.where(z >= nucleus, log_p, -math.inf).softmax(-1)
+    p = torch.where(p.log() < LEAST_LOG, 0.0, p)
     top = torch.zeros_like(p).scatter_(-1, z.argmax(-1, keepdim=True), 1.0)
     return torch.where(greedy[..., None], top, p), bad
 

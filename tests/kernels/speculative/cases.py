@@ -24,6 +24,8 @@ FORMS = {
         "row_offset": torch.tensor([5, 9, 1, 2, 3, 1 << 62]),
     },
 }
+NEARLY_NEVER = (torch.finfo(torch.float32).min, -1e4, -800.0)
+"""Logits of which p is 0, though they are finite."""
 LENGTHS = torch.tensor([3, 0, 1, 2, 3, 3])
 
 

@@ -9,7 +9,7 @@ from rskernels.law.philox import row_uniforms_64
 from rskernels.law.speculation import Speculation
 
 from ...support.cases import layouts
-from .cases import FORMS, LENGTHS, R, draw_step
+from .cases import FORMS, LENGTHS, NEARLY_NEVER, R, draw_step
 
 SIZES = (1, 5, 16, 17, 511, 512, 513, 2049, 8193, 20_000)
 SLOW_SIZES = (16, 1025)
@@ -139,3 +139,19 @@ def test_the_inverse_of_the_distribution_function(backend):
     u = row_uniforms_64(70 + torch.arange(N), 0, 11, 8)
     want = torch.searchsorted(row.double().softmax(0).cumsum(0), u)
     assert torch.equal(seen.tokens[:, 0], want)
+
+
+@pytest.mark.parametrize("is_block", [False, True], ids=["token", "block"])
+def test_what_has_no_probability_in_either_is_rejected(kernel, is_block):
+    target, tokens, draft = draw_step(20)
+    for value in NEARLY_NEVER[:1] if kernel.is_slow else NEARLY_NEVER:
+        p, q = target.clone(), draft.clone()
+        p[range(R), 1, tokens[:, 1]] = value
+        for given in (value, 0.0, None):
+            if given is not None:
+                q[range(R), 1, tokens[:, 1]] = given
+            step = p, tokens, None if given is None else q
+            seen = assert_same(kernel, step, seed=2, is_block=is_block)
+            assert seen.counts[0] > 0 or given is None
+            assert (seen.accepted <= 1).all()
+            assert seen.counts[2] == 0

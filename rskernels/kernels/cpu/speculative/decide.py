@@ -49,7 +49,7 @@ from rskernels.kernels.cpu.speculative.weights import (
     sum_weights_of,
 )
 from rskernels.kernels.cpu.threads import next_share
-from rskernels.law.numbers import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from rskernels.law.numbers import LEAST_LOG, LEAST_TEMPERATURE, MOST_TEMPERATURE
 
 MOST_LOG = 700.0  # whose exponential is finite
 SUMS = 4
@@ -147,13 +147,14 @@ def speculate_rows_of(element):
     @inner
     @named(f"log_ratio_{element.name}")
     def log_ratio(rows, known, token, settings, draft_temperature):
-        """Return (log p, log p - log q) of a draft token; -inf of one that has no q."""
+        """Return (log p, log p - log q) of a draft token; -inf where p or q is 0."""
         p, q = known
         of_p = log_p(rows[0], token, p, settings[0])
         of_q = 0.0
         if settings[0] != 0.0 and rows[1] != 0:
             of_q = log_p(rows[1], token, q, draft_temperature)
-        return of_p, of_p - of_q if of_q > -np.inf else -np.inf
+        is_possible = of_p >= LEAST_LOG and of_q >= LEAST_LOG
+        return of_p, of_p - of_q if is_possible else -np.inf
 
     @inner
     @named(f"block_certainty_{element.name}")

@@ -6,7 +6,7 @@ A program is a request; its places lie side by side. Words are those of (seed, i
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.law import LOG2_E
+from rskernels.kernels.gpu.law import LEAST_LOG, LOG2_E
 from rskernels.kernels.gpu.softmax import row_offset_of, sum_of_lanes
 from rskernels.kernels.gpu.speculative.draws import key_of, place_uniforms, residual_uniform
 from rskernels.kernels.gpu.speculative.rows import lowest_of
@@ -113,7 +113,8 @@ def open_kernel(
         seed_ptr, seed, seed_step, ids_ptr, row_offset, id_step, request, HAS_SEED, HAS_IDS
     )
     log_u = tl.log(place_uniforms(own_id, places, own_seed).to(tl.float64))
-    log_r = tl.where(log_q > float("-inf"), log_p - log_q, float("-inf"))
+    is_possible = (log_p >= LEAST_LOG) & (log_q >= LEAST_LOG)
+    log_r = tl.where(is_possible, log_p - log_q, float("-inf"))
     is_accepted = log_r >= log_u
     tops = tl.load(tops_ptr + rows, mask=is_draft & greedy, other=-1)
     is_accepted = tl.where(greedy, tokens == tops, is_accepted)
