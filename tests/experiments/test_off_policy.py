@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rskernels.experiments.off_policy import __main__ as command
-from rskernels.experiments.off_policy import exact, policy
+from rskernels.experiments.off_policy import exact, policy, study
 from rskernels.experiments.off_policy.estimators import (
     ESTIMATORS,
     FILTER,
@@ -19,7 +19,13 @@ from rskernels.experiments.off_policy.estimators import (
 )
 from rskernels.experiments.off_policy.network import log_prob, make_network, reward, sample
 from rskernels.experiments.off_policy.simulate import simulate
-from rskernels.experiments.off_policy.study import QUICK, run_study
+from rskernels.experiments.off_policy.study import (
+    FULL,
+    QUICK,
+    enumerate_pair,
+    errors_over,
+    run_study,
+)
 from rskernels.experiments.off_policy.train import at_random, mean_loss, train
 
 NAMED = {estimator.name: estimator for estimator in ESTIMATORS}
@@ -102,6 +108,21 @@ def test_a_budget_keeps_its_share_and_is_biased_as_enumerated(laws):
     assert abs(seen.along - along) < SIGMAS * seen.along_error + 0.02
 
 
+def test_the_error_over_envelopes_is_that_of_their_spread(laws):
+    given_M = [exact.of_rejection(laws, m, 256) for m in (0.5, 1.0, 2.0)]
+    errors = errors_over(given_M, laws)
+    # Of figures that are means over M the jackknife's is the textbook's.
+    for figures, name in (([m.kept for m in given_M], "kept"),
+                          ([m.reward for m in given_M], "reward_bias")):  # fmt: skip
+        assert errors[name] == pytest.approx(np.std(figures, ddof=1) / math.sqrt(3.0))
+    assert errors["bias"] > 1e-3
+    same = errors_over(given_M[:1] * 3, laws)
+    assert max(same.values()) < 1e-12
+    unbiased = errors_over([exact.of_control(laws, m, 256) for m in (0.5, 1.0, 2.0)], laws)
+    assert unbiased["bias"] < 1e-12
+    assert unbiased["sd"] > 1e-3
+
+
 def test_control_is_exact_for_any_M(laws):
     for log_M in (-1.0, 1.0):
         known = exact.of_control(laws, log_M, 64)
@@ -161,6 +182,24 @@ def test_dropping_at_random_ignores_the_ratios():
     assert abs(float(weights.token[..., 0].mean()) - 0.25) < 5.5 * 0.0112
 
 
+def test_no_two_pairs_are_drawn_by_the_same_seed(monkeypatch):
+    seeds = []
+
+    def stop(*_, seed, **__):
+        seeds.append(seed)
+        raise StopIteration
+
+    monkeypatch.setattr(study, "simulate", stop)
+    monkeypatch.setattr(study, "all_sequences", lambda: None)
+    monkeypatch.setattr(study, "laws_of", lambda *_: None)
+    monkeypatch.setattr(study, "make_pairs", lambda *_: [None] * 5)
+    for reward_name in FULL.rewards:
+        for number in range(5):
+            with pytest.raises(StopIteration):
+                enumerate_pair(FULL, reward_name, number)
+    assert len(set(seeds)) == 10
+
+
 @pytest.mark.usefixtures("figures")
 def test_a_quick_study_writes_its_report_and_goes_on(tmp_path, capsys):
     arguments = ["--quick", "--out", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]
@@ -178,6 +217,11 @@ def test_a_quick_study_writes_its_report_and_goes_on(tmp_path, capsys):
     [true] = [r for r in results["pieces"][0]["rows"] if r["name"] == "rejection, M true"]
     assert true["bias"] < 1e-6
     assert abs(true["z_gradient"]) < SIGMAS
+    # Every figure of a row that learnt M says its error, none of an exact row does.
+    budget, exactly = ([line for line in text.splitlines() if line.startswith(f"| {name} |")]
+                       for name in ("rejection, M budget:0.5", "rejection, M true"))  # fmt: skip
+    assert [line.count("±") for line in budget[:2]] == [8, 8]
+    assert [line.count("±") for line in exactly] == [0, 0]
     said = []
     run_study(QUICK, tmp_path / "runs", said.append)
     assert said == []  # nothing was made again

@@ -38,11 +38,13 @@ batch has {n} rollouts.
   so many more rollouts were drawn that as many tokens need a gradient. *Error*: √(bias² + sd²), of
   this size of batch.
 - *Reward*: bias and sd of the estimate of E[reward], the mean of rewards by the same weights.
-- Rows without ± are exact, by enumeration; those that learn M are exact given M, averaged over
-  {envelopes} envelopes that had seen {pilot:,} rollouts. Rows with ± are of {batches:,} drawn
-  batches: a bias that is 0 reads as at most some of its ±. Every row was also drawn, by this
-  library's calls, in {drawn:,} batches: of {zs} exact means that need no learnt M, the one that
-  is farthest off lies {z:.1f} standard errors from its draws.
+- Rows without ± are exact, by enumeration. Rows with ± at every figure learn M: they are exact
+  given M, over the M of {envelopes} envelopes that had each seen {pilot:,} rollouts, and ± is the
+  standard error that comes of which M these are, by the jackknife. Rows with ± at the bias alone
+  are of {batches:,} drawn batches: a bias that is 0 reads as at most some of its ±.
+- Every row was also drawn, by this library's calls, in {drawn:,} batches: of {zs} exact means that
+  need no learnt M, the one that is farthest off lies {z:.1f} standard errors from its draws. Rows
+  of a table share their rollouts; no two tables do.
 - Where nothing is accepted a batch's estimate is 0, which counts as bias. *No M*: the share of
   envelopes whose policy says that no finite M is known; they accept nothing, and the row is of the
   others, if they are at least a twentieth.
@@ -138,17 +140,20 @@ def _figures(row: Piece) -> list[str]:
         name += f" (no M: {math.floor(100.0 * row['without_M'])}%)"
     if "bias" not in row or row.get("without_M", 0.0) > 1.0 - FEW:
         return [name, *["–"] * 8]
-    error = f" ± {row['bias_error']:.2f}" if "bias_error" in row else ""
+    drawn = {"bias": row["bias_error"]} if "bias_error" in row else {}
+    errors = row.get("errors", drawn)
+
+    def show(measure: str, form: str) -> str:
+        error = f" ± {errors[measure]:{form.lstrip('+')}}" if measure in errors else ""
+        # The sign of a 0 is that of its rounding.
+        return f"{row[measure]:{form}}".replace("-0.000", "+0.000") + error
+
     return [
         name,
-        f"{row['kept']:.3f}",
-        f"{row['bias']:.2f}{error}",
-        f"{row['cosine']:.2f}",
-        f"{row['sd']:.2f}",
-        f"{row['sd_equal_tokens']:.2f}",
-        f"{row['rmse']:.2f}",
-        f"{row['reward_bias'] + 0.0:+.3f}".replace("-0.000", "+0.000"),
-        f"{row['reward_sd']:.3f}",
+        show("kept", ".3f"),
+        *(show(measure, ".2f") for measure in ("bias", "cosine", "sd", "sd_equal_tokens", "rmse")),
+        show("reward_bias", "+.3f"),
+        show("reward_sd", ".3f"),
     ]
 
 

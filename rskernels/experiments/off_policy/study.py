@@ -126,12 +126,12 @@ def enumerate_pair(size: Size, reward: str, number: int) -> Piece:
     sequences = all_sequences()
     pair = make_pairs(sequences, reward, size.ages, size.noise)[number]
     laws = laws_of(pair, sequences)
+    # Of no two pairs the same, so that the draws of one say nothing of those of another.
+    seed = 1 + size.rewards.index(reward) * (len(size.ages) + 1) + number
     rows = []
     for estimator in ESTIMATORS:
         batches = size.batches * (4 if estimator.moments == RATIO else 1)
-        seen = simulate(
-            estimator, laws, n=size.n, batches=batches, pilot=size.pilot, seed=number + 1
-        )
+        seen = simulate(estimator, laws, n=size.n, batches=batches, pilot=size.pilot, seed=seed)
         rows.append(_row(estimator, laws, seen, size, batches))
     ones = torch.ones_like(laws.log_ratio)
     fresh = of_weights(laws._replace(q=laws.q * laws.w), ones, ones, ones[:, 0], size.n)
@@ -160,7 +160,10 @@ def _row(estimator: Estimator, laws: Laws, seen: Simulation, size: Size, batches
         row["without_M"] = 1.0 - len(known) / len(seen.log_M)
         if len(known):
             row["log_M"] = float(known.median())
-            exact = _over_envelopes(estimator, laws, known, size)
+            given_M = _over_envelopes(estimator, laws, known, size)
+            exact = mixed(given_M)
+            if estimator.policy != "true" and len(given_M) > 1:
+                row["errors"] = errors_over(given_M, laws)
     elif estimator.moments != RATIO:
         exact = moments_of(estimator, laws, size.n)
     if exact is None and estimator.moments == DRAWN:
@@ -183,11 +186,28 @@ def _row(estimator: Estimator, laws: Laws, seen: Simulation, size: Size, batches
     return row
 
 
-def _over_envelopes(estimator: Estimator, laws: Laws, known: torch.Tensor, size: Size) -> Moments:
-    """Return the moments given an M, averaged over those that envelopes had."""
+def _over_envelopes(
+    estimator: Estimator, laws: Laws, known: torch.Tensor, size: Size
+) -> list[Moments]:
+    """Return the moments given each M of some that envelopes had."""
     of = of_control if estimator.on_violation == "control" else of_rejection
     count = 1 if estimator.policy == "true" else size.envelopes
-    return mixed([of(laws, log_M, size.n) for log_M in known[:count].tolist()])
+    return [of(laws, log_M, size.n) for log_M in known[:count].tolist()]
+
+
+def errors_over(given_M: list[Moments], laws: Laws) -> dict[str, float]:
+    """Return the standard error of each figure of a mixture, from which M were drawn.
+
+    The jackknife's (Efron & Stein 1981), √((k-1)/k Σ (θ₋ᵢ - θ̄)²) over the k figures θ₋ᵢ that leave
+    one M out: the bias and the standard deviations are no means over M.
+    """
+    count = len(given_M)
+    without = [_measures(mixed(given_M[:i] + given_M[i + 1 :]), laws) for i in range(count)]
+    errors = {}
+    for name in without[0]:
+        figures = torch.tensor([figure[name] for figure in without], dtype=torch.float64)
+        errors[name] = math.sqrt((count - 1) * float(figures.var(correction=0)))
+    return errors
 
 
 def _measures(moments: Moments, laws: Laws, excess: float = 0.0) -> Piece:
