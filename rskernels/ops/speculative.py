@@ -122,7 +122,8 @@ def speculative_sample(
         seed and id alone. It ends, without a token drawn, at a row that has no law: one of the
         target or the draft with a NaN or +inf or only -inf, or of a request whose setting in a
         tensor is out of range. On CUDA so do a draft token outside ``[0, V)`` and a length outside
-        [0, K], at place 0. A draft token of q = 0, which cannot have been drawn, is rejected.
+        [0, K], at place 0. A draft token of q = 0, which cannot have been drawn, is rejected;
+        a p or q below e**-708 counts as 0.
 
     Raises
     ------
