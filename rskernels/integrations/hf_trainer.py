@@ -2,8 +2,7 @@
 
 >>> import rskernels
 >>> callback = EnvelopeCallback(rskernels.Envelope("fixed", M=2.0))
->>> seen = callback.envelope.bernoulli(torch.zeros(4), **callback.draws())
->>> callback.record(seen)
+>>> seen = callback.record(callback.bernoulli(torch.zeros(4)))
 >>> callback.batches
 1
 """
