@@ -203,9 +203,7 @@ def ids_argument(
         raise TypeError(f"ids must be int64, got {ids.dtype}")
     check_strided("ids", ids)
     if ids.shape != shape:
-        raise ValueError(
-            f"ids must have the decisions' shape {list(shape)}, got {list(ids.shape)}"
-        )
+        raise ValueError(f"ids must have the decisions' shape {list(shape)}, got {list(ids.shape)}")
     if device is not None and ids.device != device:
         raise ValueError(f"ids are on {ids.device}, the decisions on {device}")
     if row_offset != 0:
