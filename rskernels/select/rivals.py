@@ -223,8 +223,10 @@ def rso(
         top = _largest(log_w, rows)
         # An answer of weight 0 would be the largest in the end; it is never kept.
         top = torch.where(top > -math.inf, top, math.inf)
-        u = row_uniforms_64(names, turn, key, Stream.SELECT)
-        accepted = left & (log_w - top[rows.group] >= u.log())
+        at = left.nonzero()[:, 0]
+        u = row_uniforms_64(names[at], turn, key, Stream.SELECT)
+        accepted = torch.zeros_like(left)
+        accepted[at] = log_w[at] - top[rows.group[at]] >= u.log()
         missing = num - added(mask.long(), rows.group, count)
         taken = accepted & (_places_in_group(accepted, rows) < missing[rows.group])
         mask |= taken
