@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ class Options(NamedTuple):
     pilot: Pilot | None
 
 
-def check_options(form: str, beta: float | None, given: dict[str, object]) -> float:
+def check_options(form: str, beta: float | None, given: Mapping[str, object]) -> float:
     """Return beta, 0 of a form that has none.
 
     Raises

@@ -89,4 +89,5 @@ class Pilot:
         """Return int64 that order by group, then reward; the odd are of rewards in the pilot."""
         at = torch.searchsorted(self.values, rewards)
         is_one = self.values[at.clamp(max=len(self.values) - 1)] == rewards
-        return places * (2 * len(self.values) + 2) + 2 * at + is_one
+        key: Tensor = places * (2 * len(self.values) + 2) + 2 * at + is_one
+        return key

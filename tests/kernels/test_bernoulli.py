@@ -260,12 +260,39 @@ def test_public_functions_take_ids():
     law = {"seed": 5, "ids": ids, "stream": 3}
     mask = rskernels.bernoulli_mask(log_ratio, **law)
     assert torch.equal(rskernels.bernoulli(log_ratio, **law).mask, mask)
-    assert torch.equal(torch.ops.rskernels.bernoulli(
-        log_ratio, None, 1.0, None, 5, 0, 3, False, ids
-    ), mask)  # fmt: skip
+    operands = (log_ratio, None, 1.0, None, 5, 0, 3, False, ids)
+    assert torch.equal(torch.ops.rskernels.bernoulli(*operands), mask)
     kept = torch.zeros(len(ids), dtype=torch.bool)
     kept[::2] = True
     assert torch.equal(rskernels.bernoulli_mask(log_ratio, mask=kept, **law), mask & kept)
     seen = rskernels.accept_sequences(log_ratio[:, None], seed=5, ids=ids)
     want = rskernels.bernoulli_mask(log_ratio, seed=5, ids=ids, stream=Stream.SEQUENCE)
     assert torch.equal(seen.mask, want)
+
+
+META = torch.zeros(4, dtype=torch.int64, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([0, 1, 2, 3], TypeError, r"ids must be an int64 tensor or None, got list"),
+        (torch.arange(4).int(), TypeError, r"ids must be int64, got torch.int32"),
+        (torch.arange(3), ValueError, r"ids must have the decisions' shape \[4\], got \[3\]"),
+        (torch.arange(4).to_sparse(), TypeError, r"ids must be a strided tensor"),
+        (META, ValueError, r"ids are on meta, the decisions on cpu"),
+    ],
+)
+def test_what_are_no_ids(ids, error, message):
+    with pytest.raises(error, match=message):
+        rskernels.bernoulli_mask(torch.zeros(4), ids=ids)
+    with pytest.raises(error, match=message):
+        rskernels.bernoulli(torch.zeros(4), ids=ids)
+    with pytest.raises(error, match=message):
+        rskernels.accept_sequences(torch.zeros(4, 2), ids=ids)
+
+
+def test_ids_and_a_row_offset_exclude_each_other():
+    for decide in (rskernels.bernoulli_mask, rskernels.bernoulli):
+        with pytest.raises(ValueError, match=r"row_offset is for rows without ids, got 3 with"):
+            decide(torch.zeros(4), ids=torch.arange(4), row_offset=3)

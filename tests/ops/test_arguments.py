@@ -253,11 +253,6 @@ BERNOULLI_CASES = [
     ("stream", TypeError, r"stream must be an int, got bool", False),
     ("stream", ValueError, r"stream must be in \[0, 2\*\*31\), got -1", -1),
     ("stream", ValueError, r"stream must be in .*, got 2147483648", 2**31),
-    ("ids", TypeError, r"ids must be an int64 tensor or None, got list", [0, 1, 2, 3]),
-    ("ids", TypeError, r"ids must be int64, got torch.int32", torch.arange(4).int()),
-    ("ids", ValueError, r"ids must have the decisions' shape \[4\], got \[3\]", torch.arange(3)),
-    ("ids", ValueError, r"ids are on meta, the decisions on cpu",
-     torch.zeros(4, dtype=torch.int64, device="meta")),
 ]  # fmt: skip
 
 
@@ -267,10 +262,6 @@ def test_bernoulli_mask(argument, error, message, value):
         rskernels.bernoulli_mask(**{"log_ratio": torch.zeros(4), argument: value})
     with pytest.raises(ValueError, match=r"logarithm of a number above 0, got -inf"):
         rskernels.bernoulli_mask(torch.zeros(4), -INF, log_space=True)
-    with pytest.raises(ValueError, match=r"row_offset is for rows without ids, got 3 with ids"):
-        rskernels.bernoulli_mask(torch.zeros(4), ids=torch.arange(4), row_offset=3)
-    with pytest.raises(ValueError, match=r"ids must have the decisions' shape \[4\], got \[2\]"):
-        rskernels.accept_sequences(torch.zeros(4, 2), ids=torch.arange(2))
 
 
 TARGET_LOG_PROB_CASES = [
