@@ -61,7 +61,8 @@ def tilt(
       it is off by as much as F is, of the order of n over the root of the pilot's size. Answers
       below the whole pilot are not kept. It takes no ``beta``.
     - ``"learnt"``: w = exp(r/beta), M that of an ``envelope`` which has seen other rows: a pilot,
-      or all rows in a first pass. ``envelope.update(rewards / beta, groups)`` teaches it.
+      or all rows in a first pass. ``envelope.update(rewards.double() / beta, groups)`` teaches it;
+      in float64, as here. One of a single group has one M for all.
 
     Parameters
     ----------
@@ -135,6 +136,8 @@ def tilt(
     names = ids_of(ids, rows.rewards)
     if pilot_groups is not None and pilot is None:
         raise ValueError("pilot_groups is given without a pilot")
+    if groups is None and isinstance(envelope, Envelope) and envelope.groups > 1:
+        raise ValueError(f"an envelope of {envelope.groups} groups needs the group of every row")
     of_pilot = None
     if pilot is not None:
         of_pilot = Pilot(pilot, pilot_groups, groups is not None, rows.rewards.device)

@@ -115,7 +115,7 @@ def _learnt(rows: Rows, beta: float, envelope: Envelope, invalid: Tensor) -> Wei
     if envelope.policy == "leave_one_out":
         raise ValueError(
             "envelope must not learn from the rows that it decides, as 'leave_one_out' does; "
-            "update another policy with rewards / beta of a pilot or of a first pass"
+            "update another policy with the rewards / beta of a pilot or of a first pass"
         )
     if envelope.groups > 1:
         log_M = envelope.log_M(rows.groups)

@@ -33,6 +33,7 @@ CASES = [
     ({"form": "learnt", "envelope": 2.0}, TypeError, "must be an Envelope, got float"),
     ({"form": "learnt", "envelope": Envelope("leave_one_out")}, ValueError, "must not learn from"),
     ({"form": "learnt", "envelope": Envelope(groups=2), "groups": [2] * 5}, IndexError, "2"),
+    ({"form": "learnt", "envelope": Envelope(groups=2)}, ValueError, "needs the group of every"),
     ({"rewards": [[0.0]]}, ValueError, r"rewards must have shape \[N\], got \[1, 1\]"),
     ({"rewards": "01"}, TypeError, "rewards must be a tensor, an array or a sequence .*, got str"),
     ({"rewards": ["a"]}, TypeError, "rewards must be numbers"),
