@@ -154,6 +154,7 @@ BOXES = {
     "experiments": (0, 5, 4.2, "compare and demo"),
     "rsft": (0, 4, 4.2, "training loops and rules"),
     "integrations": (5.5, 4, 3.9, "trainers of others"),
+    "select": (5.5, 3, 3.9, "answers by reward"),
     "sampling": (0, 3, 4.2, "rejection_sample"),
     "envelope": (0, 2, 4.2, "Envelope, estimate_M"),
     "ops": (0, 1, 4.2, "public operations, checks"),
@@ -180,6 +181,7 @@ def architecture() -> plt.Figure:
     arrows += [((4.26, 2.29), (5.44, 2.29)), ((7.4, 1.94), (7.4, 1.64))]
     arrows += [((4.26, 2.04), (5.44, -0.42))]  # envelope to distributed
     arrows += [((5.44, 4.1), (4.26, 3.5))]  # integrations to sampling and what is below
+    arrows += [((5.44, 3.1), (4.26, 2.5))]  # select to envelope and what is below
     for start, end in arrows:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=INK))
     axes.text(4.84, 2.4, "rows", fontsize=9, ha="center")

@@ -81,6 +81,7 @@ _RATIOS = (
     Field("int", "stream"),
     Field("bool", "log_space"),
 )
+_IDS = Field("Tensor?", "ids", None)
 _SEQUENCES = (*_RATIOS, Field("Tensor?", "mask"), Field("Tensor?", "cu_seqlens"))
 _TARGETS = (Field("Tensor", "logits"), Field("Tensor", "targets"))
 _SOFTMAX = (
@@ -125,10 +126,10 @@ SCHEMAS = {
     "linear_decide_with_totals": Schema((*_PRODUCT, *_LAW), _WITH_TOTALS),
     "linear_target_log_prob": Schema((*_PRODUCT, *_SOFTMAX), "(Tensor, Tensor)"),
     "linear_target_log_prob_backward": Schema(_LINEAR_GRADIENT, "Tensor[]"),
-    "bernoulli": Schema(_RATIOS, "Tensor"),
-    "decide_ratios": Schema(_RATIOS, "(Tensor, Tensor, Tensor, Tensor)"),
+    "bernoulli": Schema((*_RATIOS, _IDS), "Tensor"),
+    "decide_ratios": Schema((*_RATIOS, _IDS), "(Tensor, Tensor, Tensor, Tensor)"),
     "decide_sequences": Schema(
-        (*_SEQUENCES, Field("str", "statistic")),
+        (*_SEQUENCES, Field("str", "statistic"), _IDS),
         "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     ),
     "accept_prefix": Schema(_SEQUENCES, "Tensor"),

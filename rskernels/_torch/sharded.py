@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 # What is cut as the rows are; other tensors are the same for every row.
-_BY_ROW = frozenset(("targets", "density", "M", "temperature"))
+_BY_ROW = frozenset(("targets", "density", "M", "temperature", "ids"))
 _ORDINARY = frozenset((Tensor, torch.nn.Parameter, float, int, type(None)))
 _REMEDY = "logits.redistribute(placements=[Shard(0)]) of torch.distributed.tensor shards by rows"
 

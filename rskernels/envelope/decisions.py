@@ -137,11 +137,12 @@ class EnvelopeDecisions(EnvelopeState):
         seed: Seed = None,
         generator: torch.Generator | None = None,
         row_offset: int = 0,
+        ids: Tensor | None = None,
     ) -> Acceptance:
         """Decide ratios by the M of earlier batches, as :func:`bernoulli`, then learn from these.
 
-        ``log_ratio`` and ``mask`` are those of :func:`bernoulli`; what is not in the mask is not
-        learnt from. All else is as in :meth:`accept`, with ``groups`` of the shape of
+        ``log_ratio``, ``mask`` and ``ids`` are those of :func:`bernoulli`; what is not in the mask
+        is not learnt from. All else is as in :meth:`accept`, with ``groups`` of the shape of
         ``log_ratio``.
         """
         self._refuse_control()
@@ -152,7 +153,7 @@ class EnvelopeDecisions(EnvelopeState):
         log_M = self._M_for(others, groups, _device_of(log_ratio))
         seen = bernoulli(
             log_ratio, log_M, log_space=True, mask=mask,
-            seed=seed, generator=generator, row_offset=row_offset,
+            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
         )  # fmt: skip
         ignored = None if mask is None else ~mask
         self.update(seen.log_ratio, groups, accepted=seen.mask, ignored=ignored)
@@ -169,10 +170,11 @@ class EnvelopeDecisions(EnvelopeState):
         seed: Seed = None,
         generator: torch.Generator | None = None,
         row_offset: int = 0,
+        ids: Tensor | None = None,
     ) -> SequenceAcceptance:
         """Decide sequences by the M of earlier batches, then learn from these.
 
-        ``log_ratio``, ``mask``, ``cu_seqlens`` and ``statistic`` are those of
+        ``log_ratio``, ``mask``, ``cu_seqlens``, ``statistic`` and ``ids`` are those of
         :func:`accept_sequences`; M is of that statistic, so keep an envelope for each. All else is
         as in :meth:`accept`, with ``groups`` ``[B]``, such as the prompt of each sequence.
         """
@@ -185,7 +187,7 @@ class EnvelopeDecisions(EnvelopeState):
         log_M = self._M_for(others, groups, _device_of(log_ratio))
         seen = accept_sequences(
             log_ratio, log_M, log_space=True, **layout,
-            seed=seed, generator=generator, row_offset=row_offset,
+            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
         )  # fmt: skip
         self.update(seen, groups)
         return seen

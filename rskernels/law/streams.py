@@ -29,3 +29,5 @@ class Stream(IntEnum):
     """Acceptances of draft tokens by ``speculative_sample``; a draft's place is the column."""
     RESIDUAL = 8
     """Its residual and bonus draws; the place of the token that is drawn is the column."""
+    SELECT = 9
+    """Decisions of ``select.tilt``, by the ids of its rows."""

@@ -191,6 +191,26 @@ def layout_argument(
     return check_sharded(name, rows, decisions, is_drawn, others)
 
 
+def ids_argument(
+    ids: Tensor | None, row_offset: int, device: torch.device | None, shape: torch.Size
+) -> tuple[Tensor, ...]:
+    """Return ids of rows, where given, as the last argument of a decision about ratios."""
+    if ids is None:
+        return ()
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"ids must be an int64 tensor or None, got {type(ids).__name__}")
+    if ids.dtype != torch.int64:
+        raise TypeError(f"ids must be int64, got {ids.dtype}")
+    check_strided("ids", ids)
+    if ids.shape != shape:
+        raise ValueError(f"ids must have the decisions' shape {list(shape)}, got {list(ids.shape)}")
+    if device is not None and ids.device != device:
+        raise ValueError(f"ids are on {ids.device}, the decisions on {device}")
+    if row_offset != 0:
+        raise ValueError(f"row_offset is for rows without ids, got {row_offset} with ids")
+    return (ids,)
+
+
 def temperature_argument(
     value: Tensor | float, device: torch.device | None, leading: torch.Size
 ) -> Tensor | float:

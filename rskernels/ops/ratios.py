@@ -15,6 +15,7 @@ from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.arguments import (
     M_argument,
     check_floating,
+    ids_argument,
     layout_argument,
     mask_of,
     may_be_odd,
@@ -32,6 +33,7 @@ def bernoulli_mask(
     row_offset: int = 0,
     stream: int = Stream.ACCEPT,
     mask: Tensor | None = None,
+    ids: Tensor | None = None,
 ) -> Tensor:
     """Accept with probability min(1, exp(log_ratio) / M).
 
@@ -52,6 +54,10 @@ def bernoulli_mask(
         bool, of the shape of ``log_ratio``: which are decided, such as the tokens of padded
         sequences ``[B, T]``. The others are rejected, whatever they are. Ids count them too, so
         that a draw depends on T; those of ``accept_prefix`` do not.
+    ids : Tensor, optional
+        int64, of the shape of ``log_ratio``: the row id of each, any 64 bits, such as a column of
+        a data set or a hash, in place of those from ``row_offset``. Rows of the same id have the
+        same uniform. As a row decides alone, neither order nor shards change a decision.
 
     Returns
     -------
@@ -64,7 +70,8 @@ def bernoulli_mask(
         If an argument's type, dtype, shape, device or Python number is not as above.
     """
     log_ratio = _masked(log_ratio, mask)
-    kept: Tensor = BERNOULLI(_bind(log_ratio, M, log_space, seed, generator, row_offset, stream))
+    call = _bind(log_ratio, M, log_space, seed, generator, row_offset, stream, ids)
+    kept: Tensor = BERNOULLI(call)
     return kept
 
 
@@ -78,6 +85,7 @@ def bernoulli(
     row_offset: int = 0,
     stream: int = Stream.ACCEPT,
     mask: Tensor | None = None,
+    ids: Tensor | None = None,
 ) -> Acceptance:
     """Decide as ``bernoulli_mask`` does, and return what the same pass saw as well.
 
@@ -95,7 +103,7 @@ def bernoulli(
     tensor([1, 1])
     """
     log_ratio = _masked(log_ratio, mask)
-    call = _bind(log_ratio, M, log_space, seed, generator, row_offset, stream)
+    call = _bind(log_ratio, M, log_space, seed, generator, row_offset, stream, ids)
     kept, valid, counts, excess = DECIDE_RATIOS(call)
     if mask is not None:
         ignored = replicated((~mask).sum())
@@ -122,17 +130,19 @@ def _bind(
     generator: torch.Generator | None,
     row_offset: int,
     stream: int,
+    ids: Tensor | None,
 ) -> Call:
     """Return the call of a decision about ratios, its arguments checked."""
     check_floating("log_ratio", log_ratio)
     idle = is_idle()
-    is_direct = idle and is_plain(log_ratio, M, seed)
+    is_direct = idle and is_plain(log_ratio, M, seed, ids)
     device = None if is_direct else log_ratio.device
     M = M_argument(M, device, log_ratio.shape, log_space)
     key = seed_argument(seed, generator, device or CPU, idle)
     layout = None
-    if not is_direct and may_be_odd(log_ratio, M, key):
-        others = {"M": M, "seed": key}
+    given = ids_argument(ids, row_offset, device, log_ratio.shape)
+    if not is_direct and may_be_odd(log_ratio, M, key, ids):
+        others = {"M": M, "seed": key, "ids": ids}
         layout = layout_argument("log_ratio", log_ratio, log_ratio.shape, seed is None, others)
     numbers = (check_row_offset(row_offset), check_stream(stream), bool(log_space))
-    return Call((log_ratio, M, key, *numbers), is_direct, layout)
+    return Call((log_ratio, M, key, *numbers, *given), is_direct, layout)

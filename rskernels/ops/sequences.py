@@ -13,7 +13,7 @@ from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels.law.seeds import CPU, check_row_offset
 from rskernels.law.sequences import STATISTICS
 from rskernels.law.streams import Stream
-from rskernels.ops.arguments import M_argument, seed_argument
+from rskernels.ops.arguments import M_argument, ids_argument, seed_argument
 from rskernels.ops.batch import Batch, batch_of
 
 Tokens = Tensor | Sequence[Tensor]
@@ -57,6 +57,7 @@ def accept_sequences(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     row_offset: int = 0,
+    ids: Tensor | None = None,
 ) -> SequenceAcceptance:
     """Accept each sequence, with all of its tokens, with probability min(1, w/M).
 
@@ -100,6 +101,8 @@ def accept_sequences(
         Id of the first sequence; sequence b has id ``row_offset + b``. The draw, of
         ``Stream.SEQUENCE``, depends on the seed and that id alone, and the sum on the sequence's
         own tokens: padding, packing and how a batch is split change nothing.
+    ids : Tensor, optional
+        int64 ``[B]``: the id of each sequence, any 64 bits, in place of those from ``row_offset``.
 
     Returns
     -------
@@ -131,7 +134,8 @@ def accept_sequences(
     if statistic not in STATISTICS:
         raise ValueError(f"statistic must be one of {', '.join(STATISTICS)}, got {statistic!r}")
     batch = batch_of(log_ratio, mask, cu_seqlens)
-    call = _bind(batch, M, log_space, seed, generator, row_offset, Stream.SEQUENCE, statistic)
+    law = (M, log_space, seed, generator, row_offset)
+    call = _bind(batch, *law, Stream.SEQUENCE, statistic, ids=ids)
     kept, token_mask, ratios, lengths, counts, excess, tokens = DECIDE_SEQUENCES(call)
     seen = (kept, batch.in_its_layout(token_mask), ratios, lengths, counts, excess)
     return SequenceAcceptance(*seen, tokens[0], tokens[1], counts[0])
@@ -200,13 +204,15 @@ def _bind(
     row_offset: int,
     stream: Stream,
     *rest: str,
+    ids: Tensor | None = None,
 ) -> Call:
     """Return the call of a decision about sequences, its arguments checked."""
     idle = is_idle()
-    is_direct = idle and is_plain(batch.log_ratio, batch.mask, batch.cu_seqlens, M, seed)
+    is_direct = idle and is_plain(batch.log_ratio, batch.mask, batch.cu_seqlens, M, seed, ids)
     device = None if is_direct else batch.log_ratio.device
-    batch.refuse_odd(M=M, seed=seed)
+    batch.refuse_odd(M=M, seed=seed, ids=ids)
     M = M_argument(M, device, torch.Size((batch.size,)), log_space)
+    given = ids_argument(ids, row_offset, device, torch.Size((batch.size,)))
     key = seed_argument(seed, generator, device or CPU, idle)
     law = (M, key, check_row_offset(row_offset), int(stream), bool(log_space))
-    return Call((batch.log_ratio, *law, batch.mask, batch.cu_seqlens, *rest), is_direct)
+    return Call((batch.log_ratio, *law, batch.mask, batch.cu_seqlens, *rest, *given), is_direct)

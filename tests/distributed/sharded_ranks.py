@@ -88,6 +88,10 @@ def check_decisions(mesh, placements, logits, targets, density):
     got = rskernels.bernoulli_mask(rows, place(logits.exp()), seed=torch.tensor([3]), row_offset=7)
     want = rskernels.bernoulli_mask(logits, logits.exp(), seed=3, row_offset=7)
     assert_whole(got, want, placements)
+    ids = torch.arange(logits.numel()).view(logits.shape).flip(0)
+    for placed in (place(ids), place(ids, copied)):
+        got = rskernels.bernoulli_mask(rows, 1.5, seed=3, ids=placed)
+        assert_whole(got, rskernels.bernoulli_mask(logits, 1.5, seed=3, ids=ids), placements)
     got = rskernels.bernoulli(rows, place(logits.exp()), seed=torch.tensor([3]), row_offset=7)
     want = rskernels.bernoulli(logits, logits.exp(), seed=3, row_offset=7)
     for part, whole in zip(got[:3], want[:3], strict=True):

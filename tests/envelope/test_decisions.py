@@ -102,6 +102,18 @@ def test_leave_one_out_takes_the_other_rows():
     assert sequences.counts[1] == 1
 
 
+def test_rows_and_sequences_of_any_ids():
+    ratios, ids = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60)
+    envelope, other = Envelope("fixed", M=2.0), Envelope("fixed", M=2.0)
+    seen = envelope.bernoulli(ratios[:, 0], ids=ids.neg(), seed=1)
+    back = other.bernoulli(ratios[:, 0].flip(0), ids=ids.neg().flip(0), seed=1)
+    assert torch.equal(back.mask.flip(0), seen.mask)
+    seen = envelope.accept_sequences(ratios, ids=ids.neg(), seed=1)
+    back = other.accept_sequences(ratios.flip(0), ids=ids.neg().flip(0), seed=1)
+    assert torch.equal(back.mask.flip(0), seen.mask)
+    assert envelope.report().overall["observed_acceptance"] < 1
+
+
 def test_ignored_rows_and_padding_are_in_no_count():
     logits, targets = rows()
     envelope = Envelope("budget", rate=0.5)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import rskernels
+from rskernels.law.philox import row_uniforms
+from rskernels.law.streams import Stream
 
 from ..support.bits import same_bits
 from ..support.cases import draw_case, layouts
@@ -208,3 +210,89 @@ def test_the_masks_use_stream_0():
     seen = rskernels.accept(logits, log_p, 0.2, targets=targets, log_space=True, seed=6)
     alone = rskernels.bernoulli_mask(seen.log_ratio, 0.2, log_space=True, seed=6)
     assert torch.equal(alone, seen.mask)
+
+
+# Either end of 64 bits, and both sides of a word's.
+ENDS = [0, 1, -1, 2**31, 2**32 - 1, 2**32, -(2**32), 2**63 - 1, -(2**63)]
+
+
+@pytest.mark.parametrize("N", [0, 1, 15, 17, 1023, 1025, 3000])
+def test_rows_of_any_ids(backend, N):
+    ids = torch.randint(-(2**63), 2**63 - 1, (N,), generator=torch.Generator().manual_seed(1))
+    ids[: len(ENDS)] = torch.tensor(ENDS)[:N]
+    log_ratio = unit_spread(N) - 1
+    law = {"seed": -4, "stream": 9}
+    want = log_ratio.double() >= row_uniforms(ids, 0, law["seed"], 9).double().log()
+    mask = backend.bernoulli(log_ratio, ids=ids, **law)
+    assert torch.equal(mask, want)
+    assert torch.equal(backend.decide_ratios(log_ratio, ids=ids, **law).mask, want)
+    # Neither the order nor the neighbours of a row change its decision.
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(backend.bernoulli(log_ratio[order], ids=ids[order], **law), mask[order])
+    strided = torch.stack([ids, ids + 1], -1)[:, 0]
+    assert torch.equal(backend.bernoulli(log_ratio, ids=strided, **law), mask)
+    for n in range(0, N, max(1, N // 3)):
+        alone = backend.bernoulli(log_ratio[n : n + 5], ids=ids[n : n + 5], **law)
+        assert torch.equal(alone, mask[n : n + 5])
+
+
+def test_ids_that_count_are_those_of_row_offset(backend):
+    log_ratio = unit_spread((40, 30))
+    ids = torch.arange(2**33, 2**33 + 1200).view(40, 30)
+    want = backend.decide_ratios(log_ratio, 1.3, seed=1, row_offset=2**33)
+    assert same_bits(backend.decide_ratios(log_ratio, 1.3, seed=1, ids=ids), want)
+
+
+def test_sequences_of_any_ids(backend):
+    log_ratio = unit_spread((37, 5)) / 3
+    ids = torch.randint(-(2**63), 2**63 - 1, (37,), generator=torch.Generator().manual_seed(1))
+    seen = backend.accept_sequences(log_ratio, seed=3, ids=ids)
+    alone = backend.bernoulli(seen.log_ratio, seed=3, stream=int(Stream.SEQUENCE), ids=ids)
+    assert torch.equal(seen.mask, alone)
+    back = backend.accept_sequences(log_ratio.flip(0), seed=3, ids=ids.flip(0))
+    assert torch.equal(back.mask.flip(0), seen.mask)
+    counted = backend.accept_sequences(log_ratio, seed=3, ids=torch.arange(5, 42))
+    assert same_bits(counted, backend.accept_sequences(log_ratio, seed=3, row_offset=5))
+
+
+def test_public_functions_take_ids():
+    log_ratio, ids = unit_spread(len(ENDS)), torch.tensor(ENDS)
+    law = {"seed": 5, "ids": ids, "stream": 3}
+    mask = rskernels.bernoulli_mask(log_ratio, **law)
+    assert torch.equal(rskernels.bernoulli(log_ratio, **law).mask, mask)
+    operands = (log_ratio, None, 1.0, None, 5, 0, 3, False, ids)
+    assert torch.equal(torch.ops.rskernels.bernoulli(*operands), mask)
+    kept = torch.zeros(len(ids), dtype=torch.bool)
+    kept[::2] = True
+    assert torch.equal(rskernels.bernoulli_mask(log_ratio, mask=kept, **law), mask & kept)
+    seen = rskernels.accept_sequences(log_ratio[:, None], seed=5, ids=ids)
+    want = rskernels.bernoulli_mask(log_ratio, seed=5, ids=ids, stream=Stream.SEQUENCE)
+    assert torch.equal(seen.mask, want)
+
+
+META = torch.zeros(4, dtype=torch.int64, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([0, 1, 2, 3], TypeError, r"ids must be an int64 tensor or None, got list"),
+        (torch.arange(4).int(), TypeError, r"ids must be int64, got torch.int32"),
+        (torch.arange(3), ValueError, r"ids must have the decisions' shape \[4\], got \[3\]"),
+        (torch.arange(4).to_sparse(), TypeError, r"ids must be a strided tensor"),
+        (META, ValueError, r"ids are on meta, the decisions on cpu"),
+    ],
+)
+def test_what_are_no_ids(ids, error, message):
+    with pytest.raises(error, match=message):
+        rskernels.bernoulli_mask(torch.zeros(4), ids=ids)
+    with pytest.raises(error, match=message):
+        rskernels.bernoulli(torch.zeros(4), ids=ids)
+    with pytest.raises(error, match=message):
+        rskernels.accept_sequences(torch.zeros(4, 2), ids=ids)
+
+
+def test_ids_and_a_row_offset_exclude_each_other():
+    for decide in (rskernels.bernoulli_mask, rskernels.bernoulli):
+        with pytest.raises(ValueError, match=r"row_offset is for rows without ids, got 3 with"):
+            decide(torch.zeros(4), ids=torch.arange(4), row_offset=3)

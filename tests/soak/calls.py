@@ -151,9 +151,14 @@ def bernoulli(rng):
     log_ratio = rows.logits
     M = 0.3 if law["log_space"] else 1.3
 
+    named = dict(law)
+    if rng.random() < 0.5:
+        ids = torch.arange(log_ratio.numel()).view(log_ratio.shape)
+        named["ids"] = ids + named.pop("row_offset")
+
     def call():
         seen = rskernels.bernoulli(log_ratio, M, stream=stream, **law)
-        return rskernels.bernoulli_mask(log_ratio, M, stream=stream, **law), *seen
+        return rskernels.bernoulli_mask(log_ratio, M, stream=stream, **named), *seen
 
     def check(results):
         result, mask, _, kept, counts, _ = results

@@ -30,6 +30,7 @@ class Public:
         return rskernels.Acceptance(*(part.cpu() for part in seen))
 
     def bernoulli(self, log_ratio, M=1.0, **law):
+        law = {name: self._place(value) for name, value in law.items()}
         return rskernels.bernoulli_mask(*map(self._place, (log_ratio, M)), **law).cpu()
 
     def decide_ratios(self, log_ratio, M=1.0, **law):

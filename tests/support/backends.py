@@ -51,25 +51,24 @@ class Backend:
         kernels = self.kernels.linear if isinstance(args[0], Product) else self.kernels
         return kernels.mask(*self._law(*args, **law), is_lazy, self.place(order)).cpu()
 
-    def bernoulli(self, log_ratio, M=1.0, *, seed=0, row_offset=0, stream=0, log_space=False):
-        log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))
-        return self.kernels.bernoulli(log_ratio, M, seed, row_offset, stream, log_space).cpu()
+    def bernoulli(self, log_ratio, M=1.0, **law):
+        return self.kernels.bernoulli(*self._ratios(log_ratio, M, **law)).cpu()
 
-    def decide_ratios(self, log_ratio, M=1.0, *, seed=0, row_offset=0, stream=0, log_space=False):
-        log_ratio, M, seed = (self.place(value) for value in (log_ratio, M, seed))
-        seen = self.kernels.decide_ratios(log_ratio, M, seed, row_offset, stream, log_space)
+    def decide_ratios(self, log_ratio, M=1.0, **law):
+        seen = self.kernels.decide_ratios(*self._ratios(log_ratio, M, **law))
         mask, log_ratio, counts, excess = (part.cpu() for part in seen)
         return Acceptance(mask, torch.full_like(log_ratio, torch.nan), log_ratio, counts, excess)
 
     def accept_sequences(
         self, log_ratio, M=1.0, *, mask=None, cu_seqlens=None, statistic="sum", seed=0,
-        row_offset=0, log_space=False,
+        row_offset=0, log_space=False, ids=None,
     ):  # fmt: skip
-        log_ratio, M, mask, cu_seqlens, seed = map(
-            self.place, (log_ratio, M, mask, cu_seqlens, seed)
+        log_ratio, M, mask, cu_seqlens, seed, ids = map(
+            self.place, (log_ratio, M, mask, cu_seqlens, seed, ids)
         )
         law = (seed, row_offset, int(Stream.SEQUENCE), log_space)
-        seen = self.kernels.decide_sequences(log_ratio, M, *law, mask, cu_seqlens, statistic)
+        layout = (mask, cu_seqlens, statistic, ids)
+        seen = self.kernels.decide_sequences(log_ratio, M, *law, *layout)
         *parts, tokens = (part.cpu() for part in seen)
         return SequenceAcceptance(*parts, tokens[0], tokens[1], parts[4][0])
 
@@ -113,6 +112,12 @@ class Backend:
         logits, targets, density, M, seed = map(self.place, (logits, targets, density, M, seed))
         law = {name: self.place(value) for name, value in law.items()}
         return logits, targets, Law(density, M, seed, **law)
+
+    def _ratios(
+        self, log_ratio, M, *, seed=0, row_offset=0, stream=0, log_space=False, ids=None
+    ):  # fmt: skip
+        log_ratio, M, seed, ids = map(self.place, (log_ratio, M, seed, ids))
+        return log_ratio, M, seed, row_offset, stream, log_space, ids
 
     def _totals(self, logits, targets, temperature, ignore_index):
         return self.kernels.target_log_prob(

@@ -46,7 +46,8 @@ def test_ratios(draw_inputs, op, kind, layout, dtype):
         arguments = (None, 1.0, torch.tensor(3), 0, 0, 0, False)
     else:
         M = torch.full(log_ratio.shape, 0.5)
-        arguments = (M, 0.0, torch.tensor([3]), 0, 5, 1, True)
+        ids = torch.arange(log_ratio.numel()).view(log_ratio.shape).neg()
+        arguments = (M, 0.0, torch.tensor([3]), 0, 0, 1, True, ids)
     check(op, log_ratio, *arguments)
 
 
@@ -104,7 +105,7 @@ def test_a_log_prob_with_a_gradient_of_dynamic_numbers(draw_inputs, where):
 @pytest.mark.parametrize("op", ["bernoulli", "decide_ratios"])
 def test_ratios_to_a_dynamic_number(draw_inputs, op, where):
     numbers = torch.tensor([0.7], dtype=torch.float64)
-    rest = (None, 1.0, None, 3, 5, 1, False)
+    rest = (None, 1.0, None, 3, 5, 1, False, None)
     check(f"dynamic_{op}", numbers, draw_inputs(where)[0], *rest)
 
 

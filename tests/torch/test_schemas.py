@@ -45,16 +45,18 @@ DECLARED = {
     ),
     "bernoulli": (
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
-        "SymInt row_offset, int stream, bool log_space) -> Tensor"
+        "SymInt row_offset, int stream, bool log_space, Tensor? ids=None) -> Tensor"
     ),
     "decide_ratios": (
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
-        "SymInt row_offset, int stream, bool log_space) -> (Tensor, Tensor, Tensor, Tensor)"
+        "SymInt row_offset, int stream, bool log_space, Tensor? ids=None) "
+        "-> (Tensor, Tensor, Tensor, Tensor)"
     ),
     "decide_sequences": (
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
         "SymInt row_offset, int stream, bool log_space, Tensor? mask, Tensor? cu_seqlens, "
-        "str statistic) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+        "str statistic, Tensor? ids=None) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
     "accept_prefix": (
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "

@@ -6,9 +6,9 @@ from numba import carray, njit
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.decide import store_rows, tally
 from rskernels.kernels.cpu.dtypes import F64, as_i64
-from rskernels.kernels.cpu.law import decide_rows, natural_logs, row_logs, seed_of
+from rskernels.kernels.cpu.law import decide_ids, decide_rows, natural_logs, row_logs, seed_of
 from rskernels.kernels.cpu.simd.functions import exp2
-from rskernels.kernels.cpu.simd.memory import part_loader, store_mask
+from rskernels.kernels.cpu.simd.memory import load_ids, part_loader, store_mask
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import philox_words
 from rskernels.kernels.cpu.simd.vectors import (
@@ -33,14 +33,17 @@ LEAST_OCTAVES, MOST_OCTAVES = -1021.0, 1024.0  # of a normal float64
 def decide_sixteen(log_ratio, M, shared_M, log_space, draw, n, inside):
     """Return (log ratio, log M, valid, accepted) of sixteen rows, from row ``n`` on."""
     address, code = log_ratio
-    seed, row_offset, stream = draw
+    seed, row_offset, stream, ids = draw
     log_M = row_logs(M, shared_M, n, inside, log_space)
     if code == F64:
         values = _load_f64(address + n * 8, inside)
     else:
         values = widen(_load_f32(address + n * 4, inside))
     valid = (values < splat(np.inf)) & (log_M > splat(-np.inf))
-    chosen = decide_rows(values - log_M, valid, row_offset, n, stream, seed)
+    if ids != 0:
+        chosen = decide_ids(values - log_M, valid, load_ids(ids + n * 8, inside), stream, seed)
+    else:
+        chosen = decide_rows(values - log_M, valid, row_offset, n, stream, seed)
     return values, log_M, valid, chosen
 
 
@@ -51,8 +54,8 @@ def bernoulli_rows(share, arguments):
     mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     log_ratio, M, draw, log_space, mask = arguments
-    seed_address, seed, row_offset, stream = draw
-    draw = seed_of(seed_address, seed), row_offset, stream
+    seed_address, seed, row_offset, stream, ids = draw
+    draw = seed_of(seed_address, seed), row_offset, stream, ids
     shared_M = natural_logs(splat(M[3]), log_space)
     begin = next_share(counter, -grab, grab)
     while begin < units:
@@ -73,10 +76,10 @@ def decide_ratio_rows(share, arguments):
     mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     log_ratio, M, draw, log_space, outputs = arguments
-    seed_address, seed, row_offset, stream = draw
+    seed_address, seed, row_offset, stream, ids = draw
     mask, ratios, summaries = outputs
     _, code = log_ratio
-    draw = seed_of(seed_address, seed), row_offset, stream
+    draw = seed_of(seed_address, seed), row_offset, stream, ids
     shared_M = natural_logs(splat(M[3]), log_space)
     zero, none, top = splat(0.0), splat(np.nan), splat(np.inf)
     begin = next_share(counter, -grab, grab)

@@ -9,6 +9,7 @@ from rskernels.kernels.cpu.simd.functions import log, log_of_normal
 from rskernels.kernels.cpu.simd.memory import part_loader
 from rskernels.kernels.cpu.simd.uniforms import (
     ROUGH,
+    id_words,
     need_trailing,
     rough_log2s,
     row_words,
@@ -209,6 +210,17 @@ def decide_rows(log_r, valid, row_offset, n, stream, seed):
     if bits_of(is_open) == 0:
         return accepted
     return decide_exactly(log_r, valid, uniforms(lead, draw_trailing(row_offset, n, stream, seed)))
+
+
+@inner
+def decide_ids(log_r, valid, ids, stream, seed):
+    """Return which log r of sixteen rows of any ids are at least log u."""
+    lead = id_words(ids, stream, seed)
+    accepted, is_open = decide_roughly(log_r, valid, lead)
+    if bits_of(is_open) == 0:
+        return accepted
+    trail = id_words(ids, stream + TRAILING, seed)
+    return decide_exactly(log_r, valid, uniforms(lead, trail))
 
 
 @inner

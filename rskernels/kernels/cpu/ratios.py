@@ -27,11 +27,12 @@ def bernoulli(
     row_offset: int,
     stream: int,
     log_space: bool,
+    ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
     mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")
     draw = (*draw_numbers(seed, row_offset), stream)
-    _run(bernoulli_rows, log_ratio, M, draw, log_space, mask.data_ptr())
+    _run(bernoulli_rows, log_ratio, M, draw, ids, log_space, mask.data_ptr())
     return mask
 
 
@@ -42,6 +43,7 @@ def decide_ratios(
     row_offset: int,
     stream: int,
     log_space: bool,
+    ids: torch.Tensor | None = None,
 ) -> DecidedRatios:
     """Decide as ``bernoulli`` does, and return (mask, log_ratio, counts, excess)."""
     mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")
@@ -50,14 +52,15 @@ def decide_ratios(
     summaries = torch.zeros((units, SUMMARY), dtype=torch.float64, device="cpu")
     draw = (*draw_numbers(seed, row_offset), stream)
     outputs = (mask.data_ptr(), valid.data_ptr(), summaries.data_ptr())
-    _run(decide_ratio_rows, log_ratio, M, draw, log_space, outputs)
+    _run(decide_ratio_rows, log_ratio, M, draw, ids, log_space, outputs)
     return mask, valid, *sums_of(summaries)
 
 
-def _run(kernel, log_ratio, M, draw, log_space, outputs):
+def _run(kernel, log_ratio, M, draw, ids, log_space, outputs):
     # Copies are named, so that they live until the kernel returns.
     values = log_ratio.to(wide_dtype(log_ratio)).contiguous()
     N = values.numel()
+    ids = None if ids is None else ids.contiguous()
     M, M_numbers = row_numbers(M, log_ratio)
     run_units(
         kernel,
@@ -65,7 +68,7 @@ def _run(kernel, log_ratio, M, draw, log_space, outputs):
         N * SCALAR_WORK,
         (values.data_ptr(), CODE[values.dtype]),
         M_numbers,
-        draw,
+        (*draw, 0 if ids is None else ids.data_ptr()),
         log_space,
         outputs,
     )

@@ -21,11 +21,12 @@ def bernoulli_kernel(
     log_ratio_ptr,  # [N]
     M_ptr, M_stride, log_M: tl.float64,
     seed_ptr, seed: tl.int64, row_offset: tl.int64, stream_id: tl.int64, N,
+    ids_ptr,  # [N]
     mask_ptr,  # [N]
     valid_ratio_ptr,  # [N]
     summary_ptr,  # [programs, SUMMARY]
     BLOCK: tl.constexpr, WIDE: tl.constexpr, HAS_M: tl.constexpr, HAS_SEED: tl.constexpr,
-    LOG_SPACE: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
+    HAS_IDS: tl.constexpr, LOG_SPACE: tl.constexpr, HAS_OUTPUTS: tl.constexpr,
 ):  # fmt: skip
     """Accept each log ratio where log r - log M >= log u, a block of rows a program."""
     program = tl.program_id(0)
@@ -38,7 +39,11 @@ def bernoulli_kernel(
     else:
         log_m = tl.full([BLOCK], log_M, tl.float64)
     seed = load_seed(seed_ptr, seed, HAS_SEED)
-    u = uniform(row_id_of(row_offset, rows), stream_id, seed)
+    if HAS_IDS:
+        row_ids = tl.load(ids_ptr + rows, mask=present, other=0)
+    else:
+        row_ids = row_id_of(row_offset, rows)
+    u = uniform(row_ids, stream_id, seed)
     valid = (log_w < float("inf")) & (log_m > float("-inf"))
     accepted = valid & accepts(log_w - log_m, u)
     tl.store(mask_ptr + rows, accepted, mask=present)

@@ -26,9 +26,10 @@ def bernoulli(
     row_offset: int,
     stream: int,
     log_space: bool,
+    ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
-    return _run(log_ratio, M, seed, row_offset, stream, log_space, False)[0]
+    return _run(log_ratio, M, seed, row_offset, stream, log_space, ids, False)[0]
 
 
 def decide_ratios(
@@ -38,13 +39,14 @@ def decide_ratios(
     row_offset: int,
     stream: int,
     log_space: bool,
+    ids: torch.Tensor | None = None,
 ) -> DecidedRatios:
     """Decide as ``bernoulli`` does, and return (mask, log_ratio, counts, excess)."""
-    mask, valid, summary = _run(log_ratio, M, seed, row_offset, stream, log_space, True)
+    mask, valid, summary = _run(log_ratio, M, seed, row_offset, stream, log_space, ids, True)
     return mask, valid, *sums_of(summary)
 
 
-def _run(log_ratio, M, seed, row_offset, stream, log_space, has_outputs):
+def _run(log_ratio, M, seed, row_offset, stream, log_space, ids, has_outputs):
     values, shape, N = log_ratio.contiguous(), log_ratio.shape, log_ratio.numel()
     mask = torch.empty(shape, dtype=torch.bool, device=log_ratio.device)
     programs = triton.cdiv(N, BLOCK)
@@ -57,6 +59,7 @@ def _run(log_ratio, M, seed, row_offset, stream, log_space, has_outputs):
             **row_arguments("M", row_scalar(M, shape), log_space, values),
             **seed_arguments(seed, values),
             row_offset=row_offset, stream_id=stream, N=N,  # Triton keeps ``stream`` for itself
+            ids_ptr=values if ids is None else ids.contiguous(), HAS_IDS=ids is not None,
             mask_ptr=mask, valid_ratio_ptr=valid, summary_ptr=summary,
             BLOCK=BLOCK, WIDE=wide_of(values), LOG_SPACE=log_space, HAS_OUTPUTS=has_outputs,
         )  # fmt: skip

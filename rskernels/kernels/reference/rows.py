@@ -71,10 +71,12 @@ def bernoulli(
     row_offset: int,
     stream: int,
     log_space: bool,
+    ids: torch.Tensor | None = None,  # [...]; else they count from row_offset
 ) -> torch.Tensor:
     """Accept element n of ``log_ratio`` where log r - log M >= log u of row n; bool [...]."""
     log_ratio = log_ratio.double()
-    u = row_uniforms(row_ids(row_offset, log_ratio), 0, seed, stream)
+    rows = row_ids(row_offset, log_ratio) if ids is None else ids
+    u = row_uniforms(rows, 0, seed, stream)
     log_M = natural_log(M, log_space, log_ratio)
     valid = (log_ratio < math.inf) & (log_M > -math.inf)
     return valid & accepts(log_ratio - log_M, u)
@@ -87,13 +89,14 @@ def decide_ratios(
     row_offset: int,
     stream: int,
     log_space: bool,
+    ids: torch.Tensor | None = None,
 ) -> DecidedRatios:
     """Decide as ``bernoulli`` does, and return (mask, log_ratio, counts, excess).
 
     Violations and excess are counted against log M rounded to the dtype of the ratios, so that an
     M that equals the largest of them is not violated.
     """
-    mask = bernoulli(log_ratio, M, seed, row_offset, stream, log_space)
+    mask = bernoulli(log_ratio, M, seed, row_offset, stream, log_space, ids)
     dtype = wide_dtype(log_ratio)
     log_ratio = log_ratio.double()
     log_M = natural_log(M, log_space, log_ratio)

@@ -28,6 +28,7 @@ def decide_sequences(
     mask: torch.Tensor | None,  # as log_ratio
     cu_seqlens: torch.Tensor | None,  # [B + 1]
     statistic: str,
+    ids: torch.Tensor | None = None,  # [B]; else they count from row_offset
 ) -> DecidedSequences:
     """Accept each sequence where its statistic - log M >= log u of its id."""
     places, is_sound = places_of(log_ratio, mask, cu_seqlens)
@@ -35,7 +36,7 @@ def decide_sequences(
     lengths = torch.tensor([len(at) for at in places], dtype=torch.int64, device=values.device)
     of_each = [statistic_of(values[at], statistic) for at in places]
     summed = torch.stack(of_each) if of_each else values.new_empty(0)
-    decided = decide_ratios(summed, M, seed, row_offset, stream, log_space)
+    decided = decide_ratios(summed, M, seed, row_offset, stream, log_space, ids)
     token_mask = torch.zeros(log_ratio.shape, dtype=torch.bool, device=values.device)
     for is_accepted, at in zip(decided[0], places, strict=True):
         token_mask.view(-1)[at] = is_accepted

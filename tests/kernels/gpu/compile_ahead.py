@@ -153,6 +153,9 @@ def of_ratios(log_ratio: torch.Tensor) -> dict[str, Callable[[], Any]]:
         "bernoulli with counts": partial(
             gpu.decide_ratios, log_ratio, log_ratio, seed, 0, 0, False
         ),
+        "bernoulli of ids": partial(
+            gpu.bernoulli, log_ratio, log_ratio, 7, 0, 9, True, log_ratio.long()
+        ),
         "philox": partial(gpu.philox, words, words[:, :2]),
     }
 

@@ -17,6 +17,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     constant,
     filled,
     first,
+    first_lanes,
     select,
     splat,
     wide,
@@ -125,6 +126,16 @@ def in_blocks(row_offset, n, stream, seed):
 
 def in_sixteens(row_offset, n, stream, seed):
     return original(row_offset, n % LANES, stream, seed)
+
+
+# kernels.cpu.law.decide_ids
+def of_another_stream(log_r, valid, ids, stream, seed):
+    return original(log_r, valid, ids, stream + 1, seed)
+
+
+# kernels.cpu.simd.memory.load_ids
+def of_half_the_lanes(address, inside):
+    return original(address, inside & first_lanes(int64(8)))
 
 
 # kernels.cpu.law.decide_roughly and decide_exactly

@@ -68,8 +68,8 @@ def tokens_without_mask(tokens, at, end):
 
 
 # decide_ratios, of every backend
-def by_place(log_ratio, M, seed, row_offset, stream, log_space):
-    return original(log_ratio, M, seed, 0, stream, log_space)
+def by_place(log_ratio, M, seed, row_offset, stream, log_space, ids=None):
+    return original(log_ratio, M, seed, 0, stream, log_space, ids)
 
 
 # kernels.reference.sequences.row_uniforms

@@ -8,7 +8,7 @@ from ..laws.test_t2_tiny_rate import (
     check_resolution_of_entries,
     check_tiny_rate,
 )
-from ..laws.test_t6_independence import check_keys
+from ..laws.test_t6_independence import check_ids, check_keys
 from ..laws.test_t7_content import check_content
 from ..laws.test_t10_reference import check_flips, check_uniforms
 from . import in_cpu, in_gpu, in_reference
@@ -184,6 +184,23 @@ ROWS = [
         keys_of_targets,
         cpu={ROW_IDS_CPU: in_cpu.in_sixteens},
         nightly=("cpu",),
+    ),
+    Fault(
+        "rows with ids draw from another stream",
+        check_ids,
+        cpu={"kernels.cpu.law.decide_ids": in_cpu.of_another_stream},
+    ),
+    Fault(
+        "half of the ids are not read",
+        check_ids,
+        cpu={"kernels.cpu.simd.memory.load_ids": in_cpu.of_half_the_lanes},
+        nightly=("cpu",),
+    ),
+    Fault(
+        "the high word of an id is ignored",
+        check_ids,
+        reference={OF_ROWS: in_reference.of_low_rows},
+        gpu={COUNTER_GPU: in_gpu.of_low_rows},
     ),
     Fault(
         "two rows of entries share their draws",

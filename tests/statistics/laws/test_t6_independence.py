@@ -80,6 +80,18 @@ def check_keys(subject, seed, form="target", draws=1 << 16):
     check_every_lag(name, bits)
 
 
+def check_ids(subject, seed, draws=1 << 12):
+    """Sensitive to ids that are not those given, whole and in their rows' order."""
+    log_ratio = torch.full((draws,), np.log(0.5))
+    order = torch.randperm(draws, generator=torch.Generator().manual_seed(seed % 2**32))
+    for offset in (0, 2**33):
+        counted = subject.bernoulli(log_ratio, seed=seed, row_offset=offset)
+        named = subject.bernoulli(log_ratio, seed=seed, ids=order + offset)
+        assert torch.equal(named, counted[order]), f"T6 ids: from {offset}, not as rows that count"
+    lows = subject.bernoulli(log_ratio, seed=seed, ids=order)
+    check_pairs("ids", [("another high word", named.numpy(), lows.numpy())])
+
+
 def check_tails(subject, seed, rows=1 << 10, columns=1 << 12):
     """Sensitive to trailing words that go with the leading ones, the entry's or a neighbour's."""
     found = tails(subject, seed, rows, columns)
@@ -137,6 +149,10 @@ def test_t6_keys(subject, kind, size, seed, form):
     if kind == "interpreted" and FORMS[form].interpreted < 1 << 10:
         pytest.skip("interpreted Triton takes milliseconds a row")
     check_keys(subject, seed, form, size(1 << 20, reference=1 << 15, interpreted=1 << 13))
+
+
+def test_t6_ids(subject, seed):
+    check_ids(subject, seed)
 
 
 def test_t6_trailing_words(subject, size, seed):

@@ -32,6 +32,7 @@ def decide_sequences(
     mask: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     statistic: str,
+    ids: torch.Tensor | None = None,
 ) -> DecidedSequences:
     """Accept each sequence where its statistic - log M >= log u of its id."""
     # Copies are named, so that they live until the kernels return.
@@ -41,7 +42,7 @@ def decide_sequences(
     lengths = torch.empty(B, dtype=torch.int64, device="cpu")
     code, outputs = codes_of(statistic), (summed.data_ptr(), lengths.data_ptr())
     run_units(reduce_sequences, rows, count * TOKEN_WORK, tokens, places, code, outputs)
-    decided = decide_ratios(summed, M, seed, row_offset, stream, log_space)
+    decided = decide_ratios(summed, M, seed, row_offset, stream, log_space, ids)
     token_mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")
     chosen, flags = (decided[0].data_ptr(), token_mask.data_ptr()), tokens[2]
     run_units(spread_sequences, rows, count * SPREAD_WORK, flags, places, *chosen)

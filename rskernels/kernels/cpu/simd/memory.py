@@ -19,6 +19,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     constant,
     f32x16,
     f64x16,
+    i64x16,
     lanes,
     suffix,
     wide,
@@ -153,6 +154,15 @@ def storer(dtype):
         call(builder, name, ir.VoidType(), encode(builder, value), pointer, align, inside)
 
     return store
+
+
+@lanes(lambda address, inside: i64x16)
+def load_ids(builder, address, inside):
+    """Return sixteen int64; lanes outside are 0 and are not read."""
+    longs = wide(I64)
+    pointer = builder.inttoptr(address, longs.as_pointer())
+    name = f"llvm.masked.load.{suffix(longs)}.p0"
+    return call(builder, name, longs, pointer, I32(8), inside, constant(longs, 0))
 
 
 @lanes(lambda address, inside, value: types.void)

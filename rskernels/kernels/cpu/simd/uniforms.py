@@ -104,6 +104,14 @@ def row_words(builder, row, stream, seed):
     return builder.trunc(words[0], wide(I32))
 
 
+@lanes(lambda ids, stream, seed: i32x16)
+def id_words(builder, ids, stream, seed):
+    """Return the words of the draws (column 0) of sixteen rows of any ids, as ``row_words``."""
+    high, use = builder.ashr(ids, constant(wide(I64), 32)), broadcast(builder, stream)
+    words = _emit_words(builder, (ids, high, constant(wide(I64), 0), use), seed)
+    return builder.trunc(words[0], wide(I32))
+
+
 def _emit_columns(builder, words):
     """Emit the words of sixteen counters in the order of their columns, sixteen at a time."""
     mask, half = constant(wide(I64), philox.WORD), constant(wide(I64), 32)

@@ -46,6 +46,7 @@ def wide(lane):
 f32x16 = Vector("f32x16", FLOAT)
 f64x16 = Vector("f64x16", DOUBLE)
 i32x16 = Vector("i32x16", I32)
+i64x16 = Vector("i64x16", I64)
 mask16 = Vector("mask16", I1)
 VECTOR_OF = {types.float32: f32x16, types.float64: f64x16}
 SCALAR_OF = {vector: scalar for scalar, vector in VECTOR_OF.items()}

@@ -31,6 +31,7 @@ def decide_sequences(
     mask: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     statistic: str,
+    ids: torch.Tensor | None = None,
 ) -> DecidedSequences:
     """Accept each sequence where its statistic - log M >= log u of its id."""
     flags = None if mask is None else mask.contiguous()
@@ -49,7 +50,7 @@ def decide_sequences(
                 # Fused, a product's rounding would depend on what else a kernel does with it.
                 enable_fp_fusion=False,
             )  # fmt: skip
-    decided = decide_ratios(summed, M, seed, row_offset, stream, log_space)
+    decided = decide_ratios(summed, M, seed, row_offset, stream, log_space, ids)
     if B > 0:
         with on_device(device):
             spread_kernel[(B,)](

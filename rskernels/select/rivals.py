@@ -1,0 +1,323 @@
+"""The rules in use elsewhere, behind the face of ``tilt``, to be compared with it.
+
+Of none of them is the law of what is kept pi(y|x) exp(r/beta) / Z(x); each says in its ``note``
+what it is. Ties go to the smaller id.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from rskernels._python.integers import as_integer
+from rskernels.law.philox import row_uniforms_64
+from rskernels.law.seeds import check_seed
+from rskernels.law.streams import Stream
+from rskernels.ops.arguments import number_argument
+from rskernels.select.forms import NONE, Weighted
+from rskernels.select.rows import Integers, Numbers, Rows, ids_of, integers_of, rows_of
+from rskernels.select.selection import TiltedSelection, selection_of
+from rskernels.select.sums import added
+
+SOFT_COLUMN = 1  # of Stream.SELECT; column 0 is the tilt's, and the passes of RSO have those from 2
+FIRST_PASS = 2
+
+
+def top_k(
+    rewards: Numbers, k: int, *, groups: Integers | None = None, ids: Integers | None = None
+) -> TiltedSelection:
+    """Keep the k answers of each group that have the largest rewards; k = 1 is RAFT.
+
+    Parameters
+    ----------
+    rewards, groups, ids
+        As in :func:`tilt`.
+    k : int
+        At least 1.
+
+    Returns
+    -------
+    TiltedSelection
+        With a NaN where there is no weight: ``kl``, ``ess``, ``delta``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    References
+    ----------
+    Dong et al., "RAFT: reward ranked finetuning for generative foundation model alignment", 2023.
+    """
+    rows, invalid, names = _laid_out(rewards, groups, ids)
+    k = _at_least_1("k", k)
+    mask = (_rank_in_group(rows, -rows.rewards, names, ~invalid) < k) & ~invalid
+    note = f"the best {k} of each group: no law of the policy, and narrower with every round"
+    return _without_law("top_k", rows, mask, invalid, note)
+
+
+def threshold(rewards: Numbers, least: float, *, groups: Integers | None = None) -> TiltedSelection:
+    """Keep every answer whose reward is at least ``least``.
+
+    It is the policy given r >= least, and where rewards are 0 or 1 the tilt of beta = 0.
+
+    Parameters
+    ----------
+    rewards, groups
+        As in :func:`tilt`.
+    least : float
+        In units of the reward.
+
+    Returns
+    -------
+    TiltedSelection
+        As of :func:`top_k`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+    rows, invalid, _ = _laid_out(rewards, groups, None)
+    level = number_argument("least", least, "a number")
+    if math.isnan(level):
+        raise ValueError("least must be a number, got nan")
+    mask = (rows.rewards >= level) & ~invalid
+    return _without_law("threshold", rows, mask, invalid, "the policy where the reward is enough")
+
+
+def weights(rewards: Numbers, beta: float, *, groups: Integers | None = None) -> TiltedSelection:
+    """Keep every answer, with the weight exp(r/beta) over its mean in the group.
+
+    Parameters
+    ----------
+    rewards, groups
+        As in :func:`tilt`.
+    beta : float
+        Finite and above 0.
+
+    Returns
+    -------
+    TiltedSelection
+        ``log_weights`` are self-normalised in each group, to a mean of 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+    rows, invalid, _ = _laid_out(rewards, groups, None)
+    weighted = _weighted(rows, _beta(beta), invalid)
+    invalid, count = weighted.invalid, len(rows.group_ids)
+    log_w = torch.where(invalid, -math.inf, weighted.log_ratio)
+    top = _largest(log_w, rows)
+    total = added((log_w - top[rows.group]).exp(), rows.group, count)
+    mean = top + (total / added((~invalid).double(), rows.group, count)).log()
+    note = "every answer, weighted; biased by the mean weight of the group, as 1/its ESS"
+    return selection_of("weights", rows, ~invalid, weighted, log_w - mean[rows.group], note=note)
+
+
+def soft_best_of_n(
+    rewards: Numbers,
+    beta: float,
+    *,
+    groups: Integers | None = None,
+    ids: Integers | None = None,
+    seed: int | Tensor,
+) -> TiltedSelection:
+    """Keep one answer of each group, drawn with a probability proportional to exp(r/beta).
+
+    The law of what is kept tends to the tilt as groups grow: it is off by order 1/n of n answers.
+
+    Parameters
+    ----------
+    rewards, groups, ids, seed
+        As in :func:`tilt`.
+    beta : float
+        Finite and above 0.
+
+    Returns
+    -------
+    TiltedSelection
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    References
+    ----------
+    Verdun et al., "Soft best-of-n sampling for model alignment", 2025.
+    """
+    rows, invalid, names = _laid_out(rewards, groups, ids)
+    weighted = _weighted(rows, _beta(beta), invalid)
+    invalid = weighted.invalid | (weighted.log_ratio == -math.inf)
+    # The first of exponential waiting times of rates w is that of row i with probability w_i/sum w.
+    u = row_uniforms_64(names, SOFT_COLUMN, check_seed(seed), Stream.SELECT)
+    waiting = (-u.log()).log() - weighted.log_ratio
+    mask = (_rank_in_group(rows, waiting, names, ~invalid) == 0) & ~invalid
+    note = "one answer of each group; of groups of n it is the tilt's law but for order 1/n"
+    return selection_of(
+        "soft_best_of_n", rows, mask, weighted, torch.zeros_like(rows.rewards), note=note
+    )
+
+
+def rso(
+    rewards: Numbers,
+    beta: float,
+    *,
+    num: int,
+    groups: Integers | None = None,
+    ids: Integers | None = None,
+    answers: Integers | None = None,
+    seed: int | Tensor,
+) -> TiltedSelection:
+    """Keep ``num`` answers of each group as Algorithm 1 of statistical rejection sampling does.
+
+    Passes over the group's answers, in the order of the rows: each is accepted with probability
+    exp((r - largest)/beta), largest that of the answers which are left at the beginning of the
+    pass, and is then left no more; until there are ``num``. As published, it is not exact: M is
+    taken from the pool that it decides, and falls from pass to pass; no answer is kept twice,
+    however likely; and it stops at ``num`` in the order of the rows, of which a sorted file has the
+    best, or the worst, first.
+
+    Parameters
+    ----------
+    rewards, groups, ids, seed
+        As in :func:`tilt`. Each pass has draws of its own, by the id.
+    beta : float
+        Finite and above 0.
+    num : int
+        At least 1. A group of fewer answers is kept whole, where the published code fails.
+    answers : Tensor, array or sequence, optional
+        int64 or int32 ``[N]``: equal where two rows of a group are the same text. As in the
+        published code they count once, at the place of the first and with the reward of the last.
+
+    Returns
+    -------
+    TiltedSelection
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    References
+    ----------
+    Liu et al., "Statistical rejection sampling improves preference optimization", ICLR 2024.
+    """
+    rows, invalid, names = _laid_out(rewards, groups, ids)
+    weighted = _weighted(rows, _beta(beta), invalid)
+    num, key = _at_least_1("num", num), check_seed(seed)
+    left = ~weighted.invalid
+    log_w = torch.where(left, weighted.log_ratio, -math.inf)
+    if answers is not None:
+        same = integers_of("answers", answers, rows.rewards)
+        left, log_w = _once(rows, same, left, log_w)
+    log_w = torch.where(left, log_w, -math.inf)
+    mask, turn = torch.zeros_like(left), FIRST_PASS
+    count = len(rows.group_ids)
+    while bool(left.any()):
+        top = _largest(log_w, rows)
+        # An answer of weight 0 would be the largest in the end; it is never kept.
+        top = torch.where(top > -math.inf, top, math.inf)
+        at = left.nonzero()[:, 0]
+        u = row_uniforms_64(names[at], turn, key, Stream.SELECT)
+        accepted = torch.zeros_like(left)
+        accepted[at] = log_w[at] - top[rows.group[at]] >= u.log()
+        missing = num - added(mask.long(), rows.group, count)
+        taken = accepted & (_places_in_group(accepted, rows) < missing[rows.group])
+        mask |= taken
+        log_w = torch.where(taken, -math.inf, log_w)
+        is_full = added(mask.long(), rows.group, count) >= num
+        left &= ~taken & ~is_full[rows.group] & (log_w > -math.inf)
+        turn += 1
+    note = (
+        "Algorithm 1 of RSO as published: M from the pool that it decides, equal answers once, "
+        "dependent on the order of the rows; not the tilted law"
+    )
+    return selection_of("rso", rows, mask, weighted, torch.zeros_like(rows.rewards), note=note)
+
+
+def _laid_out(
+    rewards: Numbers, groups: Integers | None, ids: Integers | None
+) -> tuple[Rows, Tensor, Tensor]:
+    """Return the rows, which of them have no reward, and their ids."""
+    rows = rows_of(rewards, groups)
+    return rows, ~(rows.rewards < math.inf), ids_of(ids, rows.rewards)
+
+
+def _weighted(rows: Rows, beta: float, invalid: Tensor) -> Weighted:
+    """Return rows with log w = r/beta, and no M."""
+    log_w = rows.rewards / beta
+    invalid = invalid | ~(log_w < math.inf)
+    return Weighted(torch.where(invalid, math.nan, log_w), invalid, NONE)
+
+
+def _without_law(
+    form: str, rows: Rows, mask: Tensor, invalid: Tensor, note: str
+) -> TiltedSelection:
+    known = torch.where(invalid, math.nan, torch.zeros_like(rows.rewards))
+    weighted = Weighted(known, invalid, NONE, has_weights=False)
+    return selection_of(form, rows, mask, weighted, torch.zeros_like(known), note=note)
+
+
+def _rank_in_group(rows: Rows, key: Tensor, names: Tensor, has: Tensor) -> Tensor:
+    """Return how many rows of its group come before each by key, then id; what has none last."""
+    order = names.argsort()
+    order = order[torch.where(has, key, math.inf)[order].argsort(stable=True)]
+    order = order[(~has)[order].long().argsort(stable=True)]
+    order = order[rows.group[order].argsort(stable=True)]
+    sizes = rows.group.bincount(minlength=len(rows.group_ids))
+    starts = sizes.cumsum(0) - sizes
+    ranks = torch.empty_like(order)
+    places = torch.arange(len(order), device=order.device)
+    ranks[order] = places - starts[rows.group[order]]
+    return ranks
+
+
+def _places_in_group(which: Tensor, rows: Rows) -> Tensor:
+    """Return how many of those that are named come before each in its group."""
+    order = rows.group.argsort(stable=True)
+    before = which[order].long().cumsum(0) - which[order].long()
+    sizes = rows.group.bincount(minlength=len(rows.group_ids))
+    starts = (sizes.cumsum(0) - sizes)[rows.group[order]]
+    places = torch.empty_like(order)
+    places[order] = before - before[starts] if len(order) else before
+    return places
+
+
+def _largest(log_w: Tensor, rows: Rows) -> Tensor:
+    """Return the largest of each group, ``[G]``."""
+    lowest = torch.full((len(rows.group_ids),), -math.inf, dtype=log_w.dtype, device=log_w.device)
+    return lowest.scatter_reduce(0, rows.group, log_w, "amax")
+
+
+def _once(rows: Rows, same: Tensor, left: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which rows are the first of their answer, and the weight of the last."""
+    pairs = torch.stack([rows.group, same], -1)[left]
+    _, answer = pairs.unique(dim=0, return_inverse=True)
+    places = left.nonzero()[:, 0]
+    count = int(answer.max()) + 1 if len(answer) else 0
+    ends = torch.full((count,), len(left), device=left.device), torch.full_like(places[:count], -1)
+    first = ends[0].scatter_reduce(0, answer, places, "amin")
+    last = ends[1].scatter_reduce(0, answer, places, "amax")
+    is_first, of_last = torch.zeros_like(left), log_w.clone()
+    is_first[first], of_last[first] = True, log_w[last]
+    return is_first, of_last
+
+
+def _beta(beta: float) -> float:
+    number = number_argument("beta", beta, "a number")
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"beta must be finite and above 0, got {number}")
+    return number
+
+
+def _at_least_1(name: str, value: int) -> int:
+    number = as_integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+    return number
