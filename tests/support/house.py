@@ -18,6 +18,8 @@ LAYERS = (
     ("envelope",),
     ("sampling",),
     ("integrations", "rsft", "select"),
+    ("pipeline",),
+    ("language",),
     ("experiments",),
     ("cli",),
 )
