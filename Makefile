@@ -151,7 +151,7 @@ FORCE:
 
 $(READY): pyproject.toml constraints.txt $(NATIVE) $(MODULES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'pip>=22.3'
-	$(BIN)/python -m pip install --quiet -e '.[train,test,hf,data,ray,language,vision]'
+	$(BIN)/python -m pip install --quiet -e '.[train,test,hf,data,ray,language]'
 	@touch $@
 
 $(TOOLS): $(READY)
