@@ -45,7 +45,7 @@ def fold(
     numbers, starts, ends = (np.ascontiguousarray(a, np.int64) for a in (numbers, starts, ends))
     if starts.shape != ends.shape:
         raise ValueError(f"lists need as many starts as ends, got {len(starts)} and {len(ends)}")
-    if len(starts) and not (0 <= starts.min() and ends.max() <= len(numbers)):
+    if len(starts) and not (starts.min() >= 0 and ends.max() <= len(numbers)):
         raise ValueError(f"lists must lie within the {len(numbers)} numbers")
     hashes = np.empty(len(starts), np.int64)
     hash_lists(

@@ -2,9 +2,8 @@
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
-from numba import njit
 
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.simd.memory import read_i32, read_i64, write_i64

@@ -1,0 +1,97 @@
+"""What the columns of a data set are called, and which of them a decision needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+
+from rskernels.rsft.errors import DataError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns; of those that are None there is none.
+
+    Attributes
+    ----------
+    prompt, completion : str
+        Text each, or a list of messages ``{"role", "content"}`` each.
+    messages : str
+        A list of messages in place of both: the last, the assistant's, is the completion. Taken
+        where a data set lacks ``prompt``.
+    reward : str
+        A number, or true and false.
+    group : str, optional
+        Which rows answer the same prompt: integers or text. None: those of equal prompts.
+    id : str, optional
+        Who a row is, no two alike: integers, as they are, or text, hashed.
+    sample : str, optional
+        Which answer to its prompt a row is: integers or text. With the prompt it says who a row is.
+    """
+
+    prompt: str = "prompt"
+    completion: str = "completion"
+    messages: str = "messages"
+    reward: str = "reward"
+    group: str | None = None
+    id: str | None = None
+    sample: str | None = None
+
+    def found_in(self, names: Collection[str]) -> Found:
+        """Return the columns that are used of a data set that has these.
+
+        Raises
+        ------
+        DataError
+            If one is missing.
+        """
+        named = (("reward", self.reward), ("group", self.group), ("id", self.id))
+        for what, name in (*named, ("sample", self.sample)):
+            if name is not None and name not in names:
+                raise DataError(
+                    f"there is no column {name!r} (--{what}); the columns are {', '.join(names)}"
+                )
+        has_prompt = self.prompt in names
+        needs_answer = self.id is None and self.sample is None
+        needs_prompt = self.id is None or self.group is None
+        prompt = completion = messages = None
+        if needs_prompt and has_prompt:
+            prompt = self.prompt
+            if needs_answer:
+                if self.completion not in names:
+                    raise DataError(
+                        f"there is no column {self.completion!r} (--completion), --id or --sample "
+                        f"to tell rows of a prompt apart; the columns are {', '.join(names)}"
+                    )
+                completion = self.completion
+        elif needs_prompt:
+            if self.messages not in names:
+                raise DataError(
+                    f"there is neither a column {self.prompt!r} (--prompt) nor {self.messages!r} "
+                    f"(--messages); the columns are {', '.join(names)}"
+                )
+            messages = self.messages
+        return Found(self.reward, prompt, completion, messages, self.group, self.id, self.sample)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The columns that a decision reads; None where it needs none."""
+
+    reward: str
+    prompt: str | None
+    completion: str | None
+    messages: str | None
+    group: str | None
+    id: str | None
+    sample: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys(name for name in asdict(self).values() if name is not None))
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether rows that are equal in prompt and completion must be counted to be told apart."""
+        return self.id is None and self.sample is None

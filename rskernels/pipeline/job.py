@@ -1,0 +1,202 @@
+"""What an engine runs on each piece: read it, decide its rows, write those that are kept.
+
+A job is a function of a piece and of files that earlier passes wrote. It writes files of its own, each
+whole or absent, the record of the piece last: so a piece whose record is there is done, and one that
+a crash left half done is done again, with the same result. An engine calls jobs on pieces, in any
+order and on any machine that shares the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rskernels.pipeline.columns import Found
+from rskernels.pipeline.decide import Rule, decide
+from rskernels.pipeline.keys import Keys, joined, keys_of
+from rskernels.pipeline.numbering import counts_of, numbered
+from rskernels.pipeline.read import Piece, batches, kept_rows, place_of
+from rskernels.pipeline.runs import write_run
+from rskernels.pipeline.totals import totals_of
+from rskernels.pipeline.write import write_part, write_text
+
+NAMED = 10
+"""Malformed rows that are named."""
+IDS = np.dtype([("key", np.int64)])
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folder of a run's unfinished files, by pass and piece."""
+
+    folder: Path
+
+    def path(self, of: str, number: int, suffix: str) -> Path:
+        """Return where a file of a piece lies."""
+        return self.folder / of / f"{number:06d}{suffix}"
+
+    def paths(self, of: str, count: int, suffix: str = ".npy") -> list[Path]:
+        """Return where the files of all pieces lie."""
+        return [self.path(of, number, suffix) for number in range(count)]
+
+    def make(self) -> None:
+        """Make the folders."""
+        for name in ("counts", "before", "accepted", "groups", "ids", "done"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a job says of a piece.
+
+    Attributes
+    ----------
+    number : int
+        Of the piece.
+    rows, accepted : int
+        Rows that were read, and kept.
+    bad : int
+        Rows that are malformed, or whose reward is none of the form.
+    named : list of str
+        The first of them, by file and line.
+    seconds : float
+        Of this piece, and ``deciding`` those without the writing.
+    rewards : list
+        ``[reward, rows, accepted]`` of rewards that are equal but for 3 %.
+    """
+
+    number: int
+    rows: int
+    accepted: int = 0
+    bad: int = 0
+    named: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    deciding: float = 0.0
+    rewards: list[list[float]] = field(default_factory=list)
+
+
+def read_record(path: Path) -> Record | None:
+    """Return the record of a piece that is done, or None."""
+    if not path.exists():
+        return None
+    return Record(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Count:
+    """The first pass where rows have no ids: how often each prompt and completion come in a piece."""
+
+    found: Found
+    work: Work
+
+    def __call__(self, piece: Piece) -> Record:
+        """Do it for a piece."""
+        begin = time.perf_counter()
+        keys = piece_keys(piece, self.found)
+        write_run(self.work.path("counts", piece.number, ".npy"), counts_of(keys.id))
+        return Record(piece.number, len(keys.id), seconds=time.perf_counter() - begin)
+
+    def done(self, piece: Piece) -> Record | None:
+        """Return the record of a piece that is done."""
+        path = self.work.path("counts", piece.number, ".npy")
+        if not path.exists():
+            return None
+        counts = np.load(path, mmap_mode="r")
+        return Record(piece.number, int(counts["count"].sum()))
+
+
+@dataclass(frozen=True)
+class Decide:
+    """The pass that decides and writes.
+
+    Attributes
+    ----------
+    found : Found
+        The columns.
+    rule : Rule
+        How rows are decided.
+    work : Work
+        Where what is done lies.
+    """
+
+    found: Found
+    rule: Rule
+    work: Work
+
+    def __call__(self, piece: Piece) -> Record:
+        """Do it for a piece."""
+        begin = time.perf_counter()
+        keys = piece_keys(piece, self.found)
+        if self.found.is_numbered:
+            path = self.work.path("before", piece.number, ".npy")
+            before = np.load(path) if path.exists() else None
+            keys = keys._replace(id=numbered(keys.id, before))
+        decisions = decide(keys, self.rule)
+        totals = totals_of(keys, decisions)
+        bad, named = faults(piece, keys, decisions.invalid, self.rule.form)
+        ids = np.sort(keys.id[~decisions.invalid]).view(IDS)
+        deciding = time.perf_counter() - begin
+        write_run(self.work.path("groups", piece.number, ".npy"), totals)
+        write_run(self.work.path("ids", piece.number, ".npy"), ids)
+        write_kept(
+            piece, decisions.mask, self.work.path("accepted", piece.number, f".{piece.format}")
+        )
+        record = Record(
+            piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
+            time.perf_counter() - begin, deciding, histogram(keys.reward, decisions.mask),
+        )  # fmt: skip
+        write_text(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
+        return record
+
+    def done(self, piece: Piece) -> Record | None:
+        """Return the record of a piece that is done."""
+        return read_record(self.work.path("done", piece.number, ".json"))
+
+
+def piece_keys(piece: Piece, found: Found) -> Keys:
+    """Return the keys of all rows of a piece, in order."""
+    return joined([keys_of(batch.table, found, batch.bad) for batch in batches(piece, found)])
+
+
+def write_kept(piece: Piece, mask: NDArray[np.bool_], path: Path) -> None:
+    """Write the rows of a piece that are kept."""
+    schema = None
+    if piece.format != "jsonl":
+        from rskernels.pipeline.read.tables import schema_of
+
+        schema = schema_of(piece)
+    parts: Iterator[Any] = kept_rows(piece, mask) if mask.any() else iter(())
+    write_part(path, piece.format, parts, schema)
+
+
+def faults(
+    piece: Piece, keys: Keys, invalid: NDArray[np.bool_], form: str
+) -> tuple[int, list[str]]:
+    """Return how many rows are malformed or have a reward that is none, and name the first."""
+    rows = invalid.nonzero()[0]
+    named = []
+    for row in rows[:NAMED].tolist():
+        wanted = "0 or 1" if form == "verifier" else "a number below infinity"
+        why = keys.bad.get(row, f"the reward {keys.reward[row]} is not {wanted}")
+        named.append(f"{place_of(piece, row)}: {why}")
+    return len(rows), named
+
+
+def histogram(reward: NDArray[np.float64], mask: NDArray[np.bool_]) -> list[list[float]]:
+    """Return rewards that are equal but for 3 %, with how many have them and are kept."""
+    is_finite = np.isfinite(reward)
+    # The sign, the exponent and the first five bits of the mantissa.
+    bits = (reward[is_finite] + 0.0).view(np.int64) >> 47
+    values, places, counts = np.unique(bits, return_inverse=True, return_counts=True)
+    kept = np.bincount(places, weights=mask[is_finite], minlength=len(values))
+    return [
+        [float(value), int(count), int(of_kept)]
+        for value, count, of_kept in zip((values << 47).view(np.float64), counts, kept, strict=True)
+    ]
