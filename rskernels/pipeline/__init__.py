@@ -1,13 +1,13 @@
 """Selection of data sets larger than memory: read, decided and written piece by piece.
 
-``run`` is the whole; ``job`` what an engine runs on a piece, ``local`` the engine of one machine;
-``keys`` what is read of a row and ``decide`` the decision; ``write`` and ``manifest`` let a run that
-was killed go on; ``totals`` and ``runs`` are what is known of all rows in little memory.
+``run`` is the whole, ``job`` what one of the ``engines`` does with a piece, ``decide`` the
+decision. ``read`` knows formats and ``rows`` what is read of a row; ``store`` keeps what is done,
+so that a run that was killed goes on; ``totals`` and ``report`` say what came of it.
 """
 
-from rskernels.pipeline.columns import Columns
 from rskernels.pipeline.config import SelectConfig
-from rskernels.pipeline.local import Engine, LocalEngine
+from rskernels.pipeline.engines.local import Engine, LocalEngine
+from rskernels.pipeline.rows.columns import Columns
 from rskernels.pipeline.run import select
 
 __all__ = ["Columns", "Engine", "LocalEngine", "SelectConfig", "select"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rskernels.pipeline.columns import Columns
 from rskernels.pipeline.decide import Rule
+from rskernels.pipeline.rows.columns import Columns
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rskernels.law.seeds import check_seed
 from rskernels.law.streams import Stream
 from rskernels.ops import bernoulli_mask
-from rskernels.pipeline.keys import Keys
+from rskernels.pipeline.rows.keys import Keys
 from rskernels.select.forms import Options, check_options, weigh
 
 ALONE = ("verifier", "bounded")

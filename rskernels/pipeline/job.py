@@ -1,9 +1,9 @@
 """What an engine runs on each piece: read it, decide its rows, write those that are kept.
 
-A job is a function of a piece and of files that earlier passes wrote. It writes files of its own, each
-whole or absent, the record of the piece last: so a piece whose record is there is done, and one that
-a crash left half done is done again, with the same result. An engine calls jobs on pieces, in any
-order and on any machine that shares the folder.
+A job is a function of a piece and of files that earlier passes wrote. It writes files of its own,
+each whole or absent, the record of the piece last: so a piece whose record is there is done, and
+one that a crash left half done is done again, with the same result. An engine calls jobs on pieces,
+in any order and on any machine that shares the folder.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.columns import Found
 from rskernels.pipeline.decide import Rule, decide
-from rskernels.pipeline.keys import Keys, joined, keys_of
-from rskernels.pipeline.numbering import counts_of, numbered
 from rskernels.pipeline.read import Piece, batches, kept_rows, place_of
-from rskernels.pipeline.runs import write_run
+from rskernels.pipeline.rows.columns import Found
+from rskernels.pipeline.rows.keys import Keys, joined, keys_of
+from rskernels.pipeline.rows.numbering import counts_of, numbered
+from rskernels.pipeline.store.runs import write_run
+from rskernels.pipeline.store.write import write_part, write_whole
 from rskernels.pipeline.totals import totals_of
-from rskernels.pipeline.write import write_part, write_text
 
 NAMED = 10
 """Malformed rows that are named."""
@@ -91,7 +91,7 @@ def read_record(path: Path) -> Record | None:
 
 @dataclass(frozen=True)
 class Count:
-    """The first pass where rows have no ids: how often each prompt and completion come in a piece."""
+    """The first pass where rows have no ids: how often prompt and completion come in a piece."""
 
     found: Found
     work: Work
@@ -152,7 +152,7 @@ class Decide:
             piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
             time.perf_counter() - begin, deciding, histogram(keys.reward, decisions.mask),
         )  # fmt: skip
-        write_text(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
+        write_whole(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
         return record
 
     def done(self, piece: Piece) -> Record | None:

@@ -13,9 +13,9 @@ import numpy as np
 from rskernels.pipeline.config import SelectConfig
 from rskernels.pipeline.job import Record, Work
 from rskernels.pipeline.read import Dataset
-from rskernels.pipeline.runs import merged
+from rskernels.pipeline.store.runs import merged
+from rskernels.pipeline.store.write import write_whole
 from rskernels.pipeline.totals import figures, merged_totals, overall_of
-from rskernels.pipeline.write import write_text
 
 
 def write_report(
@@ -41,7 +41,7 @@ def write_report(
         "seconds": sum(record.seconds for record in records),
         "deciding_seconds": sum(record.deciding for record in records),
     }
-    write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
+    write_whole(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
     return report
 
 

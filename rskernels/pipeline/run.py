@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rskernels.pipeline.config import SelectConfig
-from rskernels.pipeline.duplicates import duplicates_in
+from rskernels.pipeline.engines.local import Engine, LocalEngine
 from rskernels.pipeline.job import Count, Decide, Record, Work
-from rskernels.pipeline.local import Engine, LocalEngine
-from rskernels.pipeline.manifest import Manifest
-from rskernels.pipeline.numbering import write_counts_before
-from rskernels.pipeline.read import Dataset, Piece, dataset_of, split
-from rskernels.pipeline.read.pieces import names_of
+from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, split
 from rskernels.pipeline.report import write_report
-from rskernels.pipeline.write import join_parts
+from rskernels.pipeline.rows.numbering import write_counts_before
+from rskernels.pipeline.store.duplicates import duplicates_in
+from rskernels.pipeline.store.manifest import Manifest
+from rskernels.pipeline.store.write import join_parts
 from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.errors import DataError
 
@@ -73,7 +72,7 @@ def select(
     engine = engine or LocalEngine()
     with hold(folder):
         manifest = Manifest(folder, {**config.to_dict(), "data": data.digest()}, pieces)
-        if manifest.open(resume=resume, overwrite=overwrite):
+        if manifest.begin(resume=resume, overwrite=overwrite):
             from rskernels.pipeline.report import read_report
 
             return read_report(folder)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rskernels.pipeline.decide import Decisions
-from rskernels.pipeline.keys import Keys
-from rskernels.pipeline.runs import Records
+from rskernels.pipeline.rows.keys import Keys
+from rskernels.pipeline.store.runs import Records
 
 COUNTS = ("seen", "accepted", "violations", "invalid", "unknown", "decided")
 SUMS = ("reward", "reward_kept", "expected")
@@ -108,8 +108,8 @@ def figures(records: Records) -> dict[str, NDArray[np.float64]]:
     """Return what follows from totals of each group: NaN where it does not exist.
 
     ``acceptance``, ``expected_acceptance``, ``delta``, ``kl``, ``ess`` are those of
-    ``select.TiltedSelection``, its divergence by self-normalised weights of the rows; ``reward`` and
-    ``reward_kept`` are means.
+    ``select.TiltedSelection``, its divergence by self-normalised weights of the rows; ``reward``
+    and ``reward_kept`` are means.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         valid = records["seen"] - records["invalid"].astype(np.float64)

@@ -135,10 +135,8 @@ def _learnt(
             "envelope must not learn from the rows that it decides, as 'leave_one_out' does; "
             "update another policy with the rewards / beta of a pilot or of a first pass"
         )
-    if envelope.groups > 1:
-        log_M = envelope.log_M(groups)
-    else:
-        log_M = envelope.log_M(device=rewards.device)
+    device = rewards.device
+    log_M = envelope.log_M(groups) if envelope.groups > 1 else envelope.log_M(device=device)
     log_M = torch.where(log_M > -math.inf, log_M, math.nan)
     log_w = rewards / beta
     invalid = invalid | ~(log_w < math.inf)

@@ -1,10 +1,12 @@
 """Data sets as they lie in files: ``inputs`` finds them, ``pieces`` cuts them, the rest reads them.
 
-``jsonl`` reads JSON lines, ``tables`` Parquet and Arrow; both have the same functions.
+``jsonl`` reads JSON lines, ``tables`` Parquet and Arrow, with the same functions; ``formats``
+chooses between them.
 """
 
+from rskernels.pipeline.read.formats import batches, kept_rows, names_of, place_of, split
 from rskernels.pipeline.read.inputs import Dataset, dataset_of
-from rskernels.pipeline.read.pieces import Batch, Piece, batches, kept_rows, place_of, split
+from rskernels.pipeline.read.pieces import Batch, Piece
 
 __all__ = [
     "Batch",
@@ -13,6 +15,7 @@ __all__ = [
     "batches",
     "dataset_of",
     "kept_rows",
+    "names_of",
     "place_of",
     "split",
 ]

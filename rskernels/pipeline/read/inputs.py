@@ -74,7 +74,8 @@ def dataset_of(inputs: Iterable[str | Path]) -> Dataset:
         raise DataError("there are no input files")
     if len(formats) > 1:
         raise DataError(
-            f"inputs must be of one format, got {', '.join(f'{k} ({f})' for k, f in formats.items())}"
+            "inputs must be of one format, got "
+            + ", ".join(f"{kind} ({file})" for kind, file in formats.items())
         )
     return Dataset(tuple(files), next(iter(formats)))
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.columns import Found
 from rskernels.pipeline.extras import data_extra
-from rskernels.pipeline.hashing import REST, canonical
+from rskernels.pipeline.read.pieces import Batch, Piece
+from rskernels.pipeline.rows.columns import Found
+from rskernels.pipeline.rows.hashing import REST, canonical
 from rskernels.rsft.errors import DataError
-
-if TYPE_CHECKING:
-    from rskernels.pipeline.read.pieces import Batch, Piece
 
 BLOCK = 1 << 24  # bytes
 NEWLINE = ord("\n")
@@ -53,8 +51,6 @@ def names(file: str) -> list[str]:
 
 def batches(piece: Piece, found: Found) -> Iterator[Batch]:
     """Yield the rows of a piece with the columns that a decision needs."""
-    from rskernels.pipeline.read.pieces import Batch
-
     for lines in blocks(piece):
         table = _parsed(lines, found)
         if table is not None:
@@ -255,7 +251,7 @@ def _array(values: list[Any]) -> Any:
         texts = [(name, pa.large_string()) for name in ("role", "content", REST)]
         return pa.array(values, pa.list_(pa.struct(texts)))
     if len(kinds) > 1:
-        from rskernels.pipeline.hashing import hashes_of
+        from rskernels.pipeline.rows.hashing import hashes_of
 
         hashes: list[int | None] = []
         for value in values:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
-from rskernels.pipeline.columns import Found
 from rskernels.pipeline.extras import data_extra
+from rskernels.pipeline.read.pieces import Batch, Piece
+from rskernels.pipeline.rows.columns import Found
 from rskernels.rsft.errors import DataError
-
-if TYPE_CHECKING:
-    from rskernels.pipeline.read.pieces import Batch, Piece
 
 ROWS = 1 << 16  # of a batch
 
@@ -42,8 +40,6 @@ def names(file: str) -> list[str]:
 
 def batches(piece: Piece, found: Found) -> Iterator[Batch]:
     """Yield the rows of a piece with the columns that a decision needs."""
-    from rskernels.pipeline.read.pieces import Batch
-
     # Few prompts and groups are distinct, so that dictionaries of them are hashed in no time.
     few = [name for name in (found.prompt, found.group) if name is not None]
     with _explained(piece.file):

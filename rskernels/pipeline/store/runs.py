@@ -1,7 +1,7 @@
 """Sorted runs on disk, merged by ranges of their key: what is said of all rows, in little memory.
 
-A run is an array of records ``{"key": int64, ...}`` of one piece, in the order of their keys. Records
-of one key lie in one range of keys, so that ranges are merged one after the other.
+A run is an array of records ``{"key": int64, ...}`` of one piece, in the order of their keys.
+Records of one key lie in one range of keys, so that ranges are merged one after the other.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def _cuts(keys: list[NDArray[np.int64]], ranges: int) -> list[int]:
     )
     sample.sort()
     places = np.arange(1, ranges) * len(sample) // ranges
-    return np.unique(sample[places]).tolist()
+    cuts: list[int] = np.unique(sample[places]).tolist()
+    return cuts
 
 
 def _by_key(parts: list[Records]) -> tuple[Records, NDArray[np.int64]]:

@@ -47,7 +47,7 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a text file that is whole or absent."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rskernels.pipeline.read import Piece
-from rskernels.pipeline.write import write_text
+from rskernels.pipeline.store.write import write_whole
 from rskernels.rsft.errors import CheckpointError
 
 NAME, WORK = "manifest.json", "work"
@@ -40,7 +40,7 @@ class Manifest:
         self.config = dict(config)
         self.pieces = [asdict(piece) for piece in pieces]
 
-    def open(self, *, resume: bool, overwrite: bool) -> bool:
+    def begin(self, *, resume: bool, overwrite: bool) -> bool:
         """Begin a run or go on with one, and return whether it is finished.
 
         Raises
@@ -95,7 +95,7 @@ class Manifest:
         content = {
             "format": FORMAT, "finished": is_finished, "config": self.config, "pieces": self.pieces,
         }  # fmt: skip
-        write_text(self.path, json.dumps(content, indent=1))
+        write_whole(self.path, json.dumps(content, indent=1))
 
     def _clear(self) -> None:
         # The manifest last: what a crash leaves is refused, not mixed.

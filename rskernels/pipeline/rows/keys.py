@@ -7,9 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.columns import Found
 from rskernels.pipeline.extras import data_extra
-from rskernels.pipeline.hashing import hashes_of, is_messages, pairs_of, prompts_and_completions
+from rskernels.pipeline.rows.columns import Found
+from rskernels.pipeline.rows.hashing import (
+    hashes_of,
+    is_messages,
+    pairs_of,
+    prompts_and_completions,
+)
 from rskernels.rsft.errors import DataError
 
 
@@ -89,7 +94,8 @@ def joined(parts: list[Keys]) -> Keys:
         start += len(part.reward)
     none = Keys(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), {})
     columns = zip(*((part.reward, part.group, part.id) for part in parts or [none]), strict=True)
-    return Keys(*map(np.concatenate, columns), bad)
+    reward, group, ids = map(np.concatenate, columns)
+    return Keys(reward, group, ids, bad)
 
 
 def _rewards(column: Any, name: str) -> NDArray[np.float64]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.hashing import pairs_of
-from rskernels.pipeline.runs import Records, merged, write_run
+from rskernels.pipeline.rows.hashing import pairs_of
+from rskernels.pipeline.store.runs import Records, merged, write_run
 
 COUNTED = np.dtype([("key", np.int64), ("count", np.int64)])
 

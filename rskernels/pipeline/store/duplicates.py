@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rskernels.pipeline.runs import merged
+from rskernels.pipeline.store.runs import merged
 
 NAMED = 5
 

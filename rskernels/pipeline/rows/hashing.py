@@ -36,27 +36,34 @@ def hashes_of(column: Any, name: str) -> Hashes:
     kind = column.type
     if pa.types.is_dictionary(kind):
         of_values = hashes_of(column.dictionary, name)
-        places = column.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        places: Hashes = column.indices.fill_null(0).to_numpy(zero_copy_only=False)
         if len(of_values) == 0:
             return np.zeros(len(column), np.int64)
         return of_values[places]
-    if pa.types.is_uint64(kind):
-        return column.fill_null(0).to_numpy(zero_copy_only=False).view(np.int64)
     if pa.types.is_integer(kind):
-        return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+        return _integers(column)
     if is_text(kind):
         return text_hashes(column)
     if is_messages(kind):
         starts, ends = list_bounds(column)
-        return _kernels().fold(message_hashes(column.values), starts, ends)
+        of_lists: Hashes = _kernels().fold(message_hashes(column.values), starts, ends)
+        return of_lists
     raise DataError(
         f"the column {name!r} must hold text, integers or lists of messages, got {kind}"
     )
 
 
+def _integers(column: Any) -> Hashes:
+    numbers: NDArray[Any] = column.fill_null(0).to_numpy(zero_copy_only=False)
+    if numbers.dtype == np.uint64:
+        return numbers.view(np.int64)
+    return numbers.astype(np.int64, copy=False)
+
+
 def pairs_of(first: Hashes, second: Hashes) -> Hashes:
     """Return the hash of each pair."""
-    return _kernels().pairs(first, second)
+    hashes: Hashes = _kernels().pairs(first, second)
+    return hashes
 
 
 def prompts_and_completions(column: Any) -> tuple[Hashes, Hashes]:
@@ -73,15 +80,15 @@ def text_hashes(column: Any) -> Hashes:
         import pyarrow as pa
     if len(column) == 0:
         return np.zeros(0, np.int64)
-    large = (pa.types.is_large_string(column.type), pa.types.is_large_binary(column.type))
-    if not (any(large) or pa.types.is_string(column.type) or pa.types.is_binary(column.type)):
+    if not (pa.types.is_large_string(column.type) or pa.types.is_string(column.type)):
         column = column.cast(pa.large_string())
-        large = (True,)
+    is_large = pa.types.is_large_string(column.type)
     _, offsets, data = column.buffers()
-    dtype: Any = np.int64 if any(large) else np.int32
+    dtype: Any = np.int64 if is_large else np.int32
     places = np.frombuffer(offsets, dtype)[column.offset : column.offset + len(column) + 1]
     content = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-    return _kernels().strings(content, places)
+    hashes: Hashes = _kernels().strings(content, places)
+    return hashes
 
 
 def message_hashes(messages: Any) -> Hashes:

@@ -1,0 +1,112 @@
+"""``rskernels select``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rskernels.cli.errors import errors_explained, make_writable, usage_errors
+from rskernels.cli.options import Overwrite, Resume, completion, folder_option
+from rskernels.cli.tables import make_table
+from rskernels.pipeline import Columns, LocalEngine, SelectConfig, select
+from rskernels.pipeline.decide import ALONE
+
+COLUMNS = "Columns"
+RULE = "What is kept"
+LIMITS = "Limits"
+
+
+def column(help: str, default: str | None = None) -> Any:
+    """Return the option that names a column."""
+    return typer.Option(help=help, rich_help_panel=COLUMNS, show_default=default or True)
+
+
+def select_command(
+    inputs: Annotated[
+        list[str], typer.Argument(help="JSON lines, Parquet or Arrow: files, folders, patterns.")
+    ],
+    out: Annotated[Path, folder_option("selected")] = Path("selected"),
+    form: Annotated[
+        str,
+        typer.Option(
+            help=f"How rewards weigh. One of {', '.join(ALONE)}.",
+            rich_help_panel=RULE,
+            autocompletion=completion(ALONE),
+        ),
+    ] = "verifier",
+    beta: Annotated[
+        float, typer.Option(help="Temperature of the reward.", rich_help_panel=RULE)
+    ] = 0.0,
+    bound: Annotated[
+        float | None,
+        typer.Option(help="The largest reward there can be: bounded.", rich_help_panel=RULE),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.", rich_help_panel=RULE)] = 0,
+    prompt: Annotated[str, column("Text, or a list of messages.")] = "prompt",
+    completion_column: Annotated[
+        str, typer.Option("--completion", help="Likewise.", rich_help_panel=COLUMNS)
+    ] = "completion",
+    messages: Annotated[str, column("A conversation, in place of both.")] = "messages",
+    reward: Annotated[str, column("A number.")] = "reward",
+    group: Annotated[
+        str | None, column("Which rows answer one prompt.", "those of equal prompts")
+    ] = None,
+    id: Annotated[
+        str | None, column("Who a row is.", "a hash of prompt, completion and a count")
+    ] = None,
+    sample: Annotated[
+        str | None, column("Which answer to its prompt a row is, without --id.", "none")
+    ] = None,
+    max_bad: Annotated[
+        int, typer.Option(help="Malformed rows to let pass.", rich_help_panel=LIMITS)
+    ] = 0,
+    max_duplicates: Annotated[
+        int, typer.Option(help="Rows to let pass whose id another has.", rich_help_panel=LIMITS)
+    ] = 0,
+    workers: Annotated[int, typer.Option(help="Processes.", rich_help_panel=LIMITS)] = 1,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Keep answers so that they follow the policy that gave them, tilted by their rewards."""
+    with usage_errors(ValueError):
+        if resume and overwrite:
+            raise ValueError("--resume and --overwrite are both given; at most one is accepted")
+        config = SelectConfig(
+            form=form, beta=beta, bound=bound, seed=seed, max_bad=max_bad,
+            max_duplicates=max_duplicates,
+            columns=Columns(prompt, completion_column, messages, reward, group, id, sample),
+        )  # fmt: skip
+        engine = LocalEngine(workers)
+        _ = config.rule
+    with errors_explained():
+        make_writable(out)
+        report = select(
+            inputs, out, config, engine=engine, resume=resume, overwrite=overwrite, progress=True
+        )
+    show(report, out)
+
+
+def show(report: dict[str, Any], out: Path) -> None:
+    """Print what came of a selection."""
+    from rich.console import Console
+
+    overall, prompts = report["overall"], report["prompts"]
+    rows = [
+        ("rows", f"{overall['seen']:,}"),
+        ("kept", f"{overall['accepted']:,}"),
+        ("acceptance", _number(overall["acceptance"])),
+        ("mean reward", _number(overall["reward"])),
+        ("mean reward, kept", _number(overall["reward_kept"])),
+        ("KL from the policy, nats", _number(prompts["kl"])),
+        ("prompts", f"{prompts['count']:,}"),
+        ("prompts without a row kept", f"{prompts['without_accepted']:,}"),
+        ("malformed rows", f"{report['bad']:,}"),
+    ]
+    Console().print(make_table(rows, ("", report["config"]["form"])))
+    typer.echo(f"report: {out / 'report.md'}")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
