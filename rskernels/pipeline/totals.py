@@ -30,8 +30,12 @@ exponential, ``w_squared`` that of squares, ``w_log`` that of w log w/M, all in 
 
 
 def totals_of(keys: Keys, decisions: Decisions) -> Records:
-    """Return the totals of rows, a record a group, by rising key."""
+    """Return the totals of the rows that are not malformed, a record a group, by rising key."""
     order = keys.group.argsort(kind="stable")
+    if keys.bad:
+        is_good = np.ones(len(order), bool)
+        is_good[list(keys.bad)] = False
+        order = order[is_good[order]]
     group = keys.group[order]
     starts = _starts(group)
     records = np.zeros(len(starts), GROUP)

@@ -93,5 +93,5 @@ class Found:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether rows that are equal in prompt and completion must be counted to be told apart."""
+        """Whether rows that are equal must be counted to be told apart."""
         return self.id is None and self.sample is None

@@ -26,8 +26,8 @@ class Keys(NamedTuple):
     group: NDArray[np.int64]
     """``[N]``: which prompt each row answers."""
     id: NDArray[np.int64]
-    """``[N]``: who each row is; without an id or sample column the hash of prompt and completion,
-    to be numbered."""
+    """``[N]``: who each row is; without an id or sample column the hash of prompt, completion
+    and reward, to be numbered."""
     bad: dict[int, str]
     """Rows that are malformed, and why."""
 
@@ -80,6 +80,11 @@ def keys_of(table: Any, found: Found, bad: dict[int, str] | None = None) -> Keys
             other = hashes_of(table.column(found.sample), found.sample)
         assert other is not None
         ids = pairs_of(prompt, other)
+        if found.sample is None:
+            # As float32, so that neither a file's precision nor -0.0 changes it.
+            with np.errstate(over="ignore"):
+                rounded = (reward.astype(np.float32) + np.float32(0.0)).view(np.int32)
+            ids = pairs_of(ids, rounded.astype(np.int64))
     if bad:
         reward = reward.copy()
         reward[list(bad)] = np.nan

@@ -1,8 +1,8 @@
-"""Rows that are equal in prompt and completion, counted: the ids of rows without an id column.
+"""Rows that are equal, counted: the ids of rows without an id or sample column.
 
-The id of such a row is the hash of (hash of prompt and completion, how many equal rows come before
-it). Rows that are equal are interchangeable, so order and shards change nothing. Those before a
-piece are known by a first pass over all pieces.
+The id of such a row is the hash of (hash of prompt, completion and reward; how many equal rows come
+before it). Rows that are equal are interchangeable, so order and shards change nothing. Those
+before a piece are known by a first pass over all pieces.
 """
 
 from __future__ import annotations
