@@ -10,8 +10,8 @@ import typer
 from rskernels.cli.errors import errors_explained, make_writable, usage_errors
 from rskernels.cli.options import Overwrite, Resume, completion, folder_option
 from rskernels.cli.tables import make_table
-from rskernels.pipeline import Columns, LocalEngine, SelectConfig, select
-from rskernels.pipeline.decide import ALONE
+from rskernels.pipeline import Columns, LocalEngine, Rule, SelectConfig, select
+from rskernels.pipeline.rule import NEEDS
 
 COLUMNS = "Columns"
 RULE = "What is kept"
@@ -23,6 +23,11 @@ def column(help: str, default: str | None = None) -> Any:
     return typer.Option(help=help, rich_help_panel=COLUMNS, show_default=default or True)
 
 
+def number(help: str) -> Any:
+    """Return the option of a number of a rule."""
+    return typer.Option(help=help, rich_help_panel=RULE, show_default=False)
+
+
 def select_command(
     inputs: Annotated[
         list[str], typer.Argument(help="JSON lines, Parquet or Arrow: files, folders, patterns.")
@@ -31,17 +36,28 @@ def select_command(
     form: Annotated[
         str,
         typer.Option(
-            help=f"How rewards weigh. One of {', '.join(ALONE)}.",
+            help=f"How rewards weigh. One of {', '.join(NEEDS)}.",
             rich_help_panel=RULE,
-            autocompletion=completion(ALONE),
+            autocompletion=completion(NEEDS),
         ),
     ] = "verifier",
-    beta: Annotated[
-        float, typer.Option(help="Temperature of the reward.", rich_help_panel=RULE)
-    ] = 0.0,
-    bound: Annotated[
-        float | None,
-        typer.Option(help="The largest reward there can be: bounded.", rich_help_panel=RULE),
+    beta: Annotated[float | None, number("Temperature of the reward; 0 keeps right ones.")] = None,
+    bound: Annotated[float | None, number("bounded: the largest reward there can be.")] = None,
+    n: Annotated[int | None, number("best_of: the best of how many.")] = None,
+    k: Annotated[int | None, number("top_k: how many of each prompt.")] = None,
+    least: Annotated[float | None, number("threshold: the least reward that is kept.")] = None,
+    num: Annotated[int | None, number("rso: how many of each prompt.")] = None,
+    envelope: Annotated[
+        str,
+        typer.Option(help="learnt: how M follows, as quantile:0.99.", rich_help_panel=RULE),
+    ] = "max",
+    pilot: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="quantile, best_of, learnt: other answers with rewards; may be given again.",
+            rich_help_panel=RULE,
+            show_default="all rows, in a first pass",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws.", rich_help_panel=RULE)] = 0,
     prompt: Annotated[str, column("Text, or a list of messages.")] = "prompt",
@@ -73,18 +89,16 @@ def select_command(
     with usage_errors(ValueError):
         if resume and overwrite:
             raise ValueError("--resume and --overwrite are both given; at most one is accepted")
-        config = SelectConfig(
-            form=form, beta=beta, bound=bound, seed=seed, max_bad=max_bad,
-            max_duplicates=max_duplicates,
-            columns=Columns(prompt, completion_column, messages, reward, group, id, sample),
-        )  # fmt: skip
+        rule = Rule(form, beta, bound, n, k, least, num, envelope=envelope, seed=seed)
+        names = Columns(prompt, completion_column, messages, reward, group, id, sample)
+        config = SelectConfig(rule, names, max_bad, max_duplicates)
         engine = LocalEngine(workers)
-        _ = config.rule
     with errors_explained():
         make_writable(out)
         report = select(
-            inputs, out, config, engine=engine, resume=resume, overwrite=overwrite, progress=True
-        )
+            inputs, out, config, pilot=pilot, engine=engine, resume=resume, overwrite=overwrite,
+            progress=True,
+        )  # fmt: skip
     show(report, out)
 
 

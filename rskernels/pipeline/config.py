@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rskernels.pipeline.decide import Rule
 from rskernels.pipeline.rows.columns import Columns
+from rskernels.pipeline.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class SelectConfig:
 
     Attributes
     ----------
-    form, beta, bound, seed
-        As of ``rskernels.select.tilt``.
+    rule : Rule
+        Which are kept.
     columns : Columns
         Names of columns.
     max_bad : int
@@ -25,21 +25,11 @@ class SelectConfig:
         Rows that are let pass whose id another has.
     """
 
-    form: str
-    beta: float = 0.0
-    bound: float | None = None
-    seed: int = 0
+    rule: Rule
     columns: Columns = field(default_factory=Columns)
     max_bad: int = 0
     max_duplicates: int = 0
 
-    @property
-    def rule(self) -> Rule:
-        """How each row is decided."""
-        return Rule(self.form, self.beta, self.bound, self.seed)
-
     def to_dict(self) -> dict[str, Any]:
         """Return what decides which rows are kept, for JSON."""
-        record = asdict(self)
-        del record["max_bad"], record["max_duplicates"]
-        return record
+        return {**asdict(self.rule), "columns": asdict(self.columns)}

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.decide import Rule, decide
+from rskernels.pipeline.decide import Decisions, decide, invalid_of
+from rskernels.pipeline.gather import gathered, resolved_of
 from rskernels.pipeline.read import Piece, batches, kept_rows, place_of
 from rskernels.pipeline.rows.columns import Found
 from rskernels.pipeline.rows.keys import Keys, joined, keys_of
 from rskernels.pipeline.rows.numbering import counts_of, numbered
+from rskernels.pipeline.rule import Rule
 from rskernels.pipeline.store.runs import write_run
 from rskernels.pipeline.store.write import write_part, write_whole
 from rskernels.pipeline.totals import totals_of
@@ -46,9 +48,14 @@ class Work:
         """Return where the files of all pieces lie."""
         return [self.path(of, number, suffix) for number in range(count)]
 
+    @property
+    def resolved(self) -> Path:
+        """Where what became of each row lies, if it was decided before the writing."""
+        return self.folder / "resolved.npy"
+
     def make(self) -> None:
         """Make the folders."""
-        for name in ("counts", "before", "accepted", "groups", "ids", "done"):
+        for name in ("counts", "before", "gathered", "pilot", "accepted", "groups", "ids", "done"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
 
@@ -113,6 +120,40 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Gather:
+    """The pass where all answers to a prompt are decided together: it brings rewards together.
+
+    Attributes
+    ----------
+    found, rule, work
+        As of ``Decide``.
+    of : {"gathered", "pilot"}
+        Whether these are the rows that are decided.
+    """
+
+    found: Found
+    rule: Rule
+    work: Work
+    of: str = "gathered"
+
+    def __call__(self, piece: Piece) -> Record:
+        """Do it for a piece."""
+        begin = time.perf_counter()
+        keys = named_keys(piece, self.found, self.work)
+        write_run(self.work.path(self.of, piece.number, ".npy"), gathered(keys))
+        bad, named = faults(piece, keys, invalid_of(keys.reward, self.rule), self.rule.form)
+        record = Record(
+            piece.number, len(keys.id), bad=bad, named=named, seconds=time.perf_counter() - begin
+        )
+        write_whole(self.work.path(self.of, piece.number, ".json"), json.dumps(vars(record)))
+        return record
+
+    def done(self, piece: Piece) -> Record | None:
+        """Return the record of a piece that is done."""
+        return read_record(self.work.path(self.of, piece.number, ".json"))
+
+
+@dataclass(frozen=True)
 class Decide:
     """The pass that decides and writes.
 
@@ -124,21 +165,20 @@ class Decide:
         How rows are decided.
     work : Work
         Where what is done lies.
+    starts : tuple of int
+        The number of each piece's first row, where an earlier pass has decided them.
     """
 
     found: Found
     rule: Rule
     work: Work
+    starts: tuple[int, ...] = ()
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
         begin = time.perf_counter()
-        keys = piece_keys(piece, self.found)
-        if self.found.is_numbered:
-            path = self.work.path("before", piece.number, ".npy")
-            before = np.load(path) if path.exists() else None
-            keys = keys._replace(id=numbered(keys.id, before))
-        decisions = decide(keys, self.rule)
+        keys = named_keys(piece, self.found, self.work)
+        decisions = self._decisions(piece, keys)
         totals = totals_of(keys, decisions)
         bad, named = faults(piece, keys, decisions.invalid, self.rule.form)
         ids = np.sort(keys.id[~decisions.invalid]).view(IDS)
@@ -158,6 +198,23 @@ class Decide:
     def done(self, piece: Piece) -> Record | None:
         """Return the record of a piece that is done."""
         return read_record(self.work.path("done", piece.number, ".json"))
+
+    def _decisions(self, piece: Piece, keys: Keys) -> Decisions:
+        if self.rule.is_alone:
+            return decide(keys, self.rule)
+        there = resolved_of(self.work.resolved, self.starts[piece.number], len(keys.id))
+        invalid = invalid_of(keys.reward, self.rule)
+        return Decisions(there["kept"], there["log_ratio"], invalid)
+
+
+def named_keys(piece: Piece, found: Found, work: Work) -> Keys:
+    """Return the keys of all rows of a piece, with the ids by which they are decided."""
+    keys = piece_keys(piece, found)
+    if not found.is_numbered:
+        return keys
+    path = work.path("before", piece.number, ".npy")
+    before = np.load(path) if path.exists() else None
+    return keys._replace(id=numbered(keys.id, before))
 
 
 def piece_keys(piece: Piece, found: Found) -> Keys:

@@ -7,14 +7,13 @@ disk (``runs``), so that neither many rows nor many prompts need memory.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rskernels.pipeline.decide import Decisions
 from rskernels.pipeline.rows.keys import Keys
-from rskernels.pipeline.store.runs import Records
+from rskernels.pipeline.store.runs import Records, starts_of
 
 COUNTS = ("seen", "accepted", "violations", "invalid", "unknown", "decided")
 SUMS = ("reward", "reward_kept", "expected")
@@ -37,7 +36,7 @@ def totals_of(keys: Keys, decisions: Decisions) -> Records:
         is_good[list(keys.bad)] = False
         order = order[is_good[order]]
     group = keys.group[order]
-    starts = _starts(group)
+    starts = starts_of(group)
     records = np.zeros(len(starts), GROUP)
     if not len(starts):
         return records
@@ -77,7 +76,7 @@ def merged_totals(records: Records) -> Records:
     key = records["key"]
     if len(key) > 1 and not (key[1:] >= key[:-1]).all():
         records = records[key.argsort(kind="stable")]
-    starts = _starts(records["key"])
+    starts = starts_of(records["key"])
     total = np.zeros(len(starts), GROUP)
     if not len(starts):
         return total
@@ -130,10 +129,3 @@ def figures(records: Records) -> dict[str, NDArray[np.float64]]:
             "reward": records["reward"] / valid,
             "reward_kept": records["reward_kept"] / records["accepted"].astype(np.float64),
         }
-
-
-def _starts(ordered: NDArray[Any]) -> NDArray[np.int64]:
-    """Return where runs of equal numbers begin."""
-    if not len(ordered):
-        return np.zeros(0, np.int64)
-    return np.concatenate([[0], (ordered[1:] != ordered[:-1]).nonzero()[0] + 1])

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
-from rskernels.pipeline import SelectConfig, select
+from rskernels.pipeline import Columns, Rule, SelectConfig, select
 
 ROWS = 3000
 
@@ -63,9 +63,18 @@ def read(folder):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def kept(inputs, folder, form="verifier", size=None, engine=None, **options):
+def config_of(form, columns=None, max_bad=0, max_duplicates=0, **rule):
+    """Return a configuration."""
+    if form != "top_k":
+        rule = {"seed": 3, **rule}
+    if form in ("verifier", "bounded", "quantile", "learnt", "rso", "soft_best_of_n"):
+        rule = {"beta": 0.7, **rule}
+    return SelectConfig(Rule(form, **rule), columns or Columns(), max_bad, max_duplicates)
+
+
+def kept(inputs, folder, form="verifier", size=None, pilot=None, engine=None, **options):
     """Return the ids that are kept, in order, and the report."""
-    options = {"beta": 0.7, "seed": 3, **options}
     inputs = inputs if isinstance(inputs, list) else [inputs]
-    report = select(inputs, folder, SelectConfig(form, **options), piece_size=size, engine=engine)
+    config = config_of(form, **options)
+    report = select(inputs, folder, config, pilot=pilot, piece_size=size, engine=engine)
     return [row["id"] for row in read(folder)], report

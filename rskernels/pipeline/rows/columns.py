@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 from rskernels.rsft.errors import DataError
 
@@ -37,31 +37,50 @@ class Columns:
     id: str | None = None
     sample: str | None = None
 
-    def found_in(self, names: Collection[str]) -> Found:
+    def of_pilot(self) -> Columns:
+        """Return the columns of a pilot, whose rows need not be told apart."""
+        return replace(self, id=None, sample=None)
+
+    def found_in(
+        self, names: Collection[str], *, answers: bool = False, is_pilot: bool = False
+    ) -> Found:
         """Return the columns that are used of a data set that has these.
+
+        Parameters
+        ----------
+        names : collection of str
+            The columns there are.
+        answers : bool
+            Whether completions are compared.
+        is_pilot : bool
+            Whether only rewards and prompts are read.
 
         Raises
         ------
         DataError
             If one is missing.
         """
-        named = (("reward", self.reward), ("group", self.group), ("id", self.id))
-        for what, name in (*named, ("sample", self.sample)):
+        every = {
+            "reward": self.reward, "group": self.group, "id": self.id, "sample": self.sample,
+        }  # fmt: skip
+        for what, name in every.items():
             if name is not None and name not in names:
                 raise DataError(
                     f"there is no column {name!r} (--{what}); the columns are {', '.join(names)}"
                 )
         has_prompt = self.prompt in names
-        needs_answer = self.id is None and self.sample is None
-        needs_prompt = self.id is None or self.group is None
+        is_told = self.id is not None or self.sample is not None or is_pilot
+        needs_answer = answers or not is_told
+        needs_prompt = answers or self.group is None or not (self.id is not None or is_pilot)
         prompt = completion = messages = None
         if needs_prompt and has_prompt:
             prompt = self.prompt
             if needs_answer:
                 if self.completion not in names:
                     raise DataError(
-                        f"there is no column {self.completion!r} (--completion), --id or --sample "
-                        f"to tell rows of a prompt apart; the columns are {', '.join(names)}"
+                        f"there is no column {self.completion!r} (--completion) and none of "
+                        "--id and --sample that tells rows of a prompt apart; the columns are "
+                        f"{', '.join(names)}"
                     )
                 completion = self.completion
         elif needs_prompt:
@@ -71,7 +90,8 @@ class Columns:
                     f"(--messages); the columns are {', '.join(names)}"
                 )
             messages = self.messages
-        return Found(self.reward, prompt, completion, messages, self.group, self.id, self.sample)
+        named = (self.reward, prompt, completion, messages, self.group, self.id, self.sample)
+        return Found(*named, is_numbered=not is_told)
 
 
 @dataclass(frozen=True)
@@ -85,13 +105,14 @@ class Found:
     group: str | None
     id: str | None
     sample: str | None
+    is_numbered: bool
+    """Whether rows that are equal must be counted to be told apart."""
 
     @property
     def names(self) -> list[str]:
         """All of them, each once."""
-        return list(dict.fromkeys(name for name in asdict(self).values() if name is not None))
-
-    @property
-    def is_numbered(self) -> bool:
-        """Whether rows that are equal must be counted to be told apart."""
-        return self.id is None and self.sample is None
+        every = (
+            self.reward, self.prompt, self.completion, self.messages, self.group, self.id,
+            self.sample,
+        )  # fmt: skip
+        return list(dict.fromkeys(name for name in every if name is not None))

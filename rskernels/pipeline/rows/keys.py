@@ -25,6 +25,8 @@ class Keys(NamedTuple):
     """``[N]``; NaN of a row that is malformed."""
     group: NDArray[np.int64]
     """``[N]``: which prompt each row answers."""
+    answer: NDArray[np.int64]
+    """``[N]``: a hash of the completion, 0 where it is not read."""
     id: NDArray[np.int64]
     """``[N]``: who each row is; without an id or sample column the hash of prompt, completion
     and reward, to be numbered."""
@@ -71,24 +73,23 @@ def keys_of(table: Any, found: Found, bad: dict[int, str] | None = None) -> Keys
     if found.group is not None:
         group = hashes_of(table.column(found.group), found.group)
     assert group is not None
+    answer = np.zeros(len(reward), np.int64) if completion is None else completion
+    ids = answer
     if found.id is not None:
         ids = hashes_of(table.column(found.id), found.id)
-    else:
+    elif found.sample is not None:
         assert prompt is not None
-        other = completion
-        if found.sample is not None:
-            other = hashes_of(table.column(found.sample), found.sample)
-        assert other is not None
-        ids = pairs_of(prompt, other)
-        if found.sample is None:
-            # As float32, so that neither a file's precision nor -0.0 changes it.
-            with np.errstate(over="ignore"):
-                rounded = (reward.astype(np.float32) + np.float32(0.0)).view(np.int32)
-            ids = pairs_of(ids, rounded.astype(np.int64))
+        ids = pairs_of(prompt, hashes_of(table.column(found.sample), found.sample))
+    elif found.is_numbered:
+        assert prompt is not None
+        # As float32, so that neither a file's precision nor -0.0 changes it.
+        with np.errstate(over="ignore"):
+            rounded = (reward.astype(np.float32) + np.float32(0.0)).view(np.int32)
+        ids = pairs_of(pairs_of(prompt, answer), rounded.astype(np.int64))
     if bad:
         reward = reward.copy()
         reward[list(bad)] = np.nan
-    return Keys(reward, group, ids, bad)
+    return Keys(reward, group, answer, ids, bad)
 
 
 def joined(parts: list[Keys]) -> Keys:
@@ -97,10 +98,12 @@ def joined(parts: list[Keys]) -> Keys:
     for part in parts:
         bad.update({start + row: why for row, why in part.bad.items()})
         start += len(part.reward)
-    none = Keys(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), {})
-    columns = zip(*((part.reward, part.group, part.id) for part in parts or [none]), strict=True)
-    reward, group, ids = map(np.concatenate, columns)
-    return Keys(reward, group, ids, bad)
+    nothing = np.zeros(0, np.int64)
+    none = Keys(np.zeros(0), nothing, nothing, nothing, {})
+    reward, group, answer, ids = (
+        np.concatenate([part[at] for part in parts or [none]]) for at in range(4)
+    )
+    return Keys(reward, group, answer, ids, bad)
 
 
 def _rewards(column: Any, name: str) -> NDArray[np.float64]:

@@ -76,6 +76,13 @@ def merged(
         yield parts[0][0], parts[0][1], [records for records, _ in parts[1:]]
 
 
+def starts_of(ordered: NDArray[Any]) -> NDArray[np.int64]:
+    """Return where runs of equal numbers begin."""
+    if not len(ordered):
+        return np.zeros(0, np.int64)
+    return np.concatenate([[0], (ordered[1:] != ordered[:-1]).nonzero()[0] + 1])
+
+
 def _opened(path: Path) -> Records:
     records: Records = np.load(path, mmap_mode="r", allow_pickle=False)
     return records
