@@ -11,6 +11,7 @@ from rskernels.cli.errors import errors_explained, make_writable, usage_errors
 from rskernels.cli.options import Overwrite, Resume, completion, folder_option
 from rskernels.cli.tables import make_table
 from rskernels.pipeline import Columns, LocalEngine, Rule, SelectConfig, select
+from rskernels.pipeline.report import table
 from rskernels.pipeline.rule import NEEDS
 
 COLUMNS = "Columns"
@@ -106,21 +107,5 @@ def show(report: dict[str, Any], out: Path) -> None:
     """Print what came of a selection."""
     from rich.console import Console
 
-    overall, prompts = report["overall"], report["prompts"]
-    rows = [
-        ("rows", f"{overall['seen']:,}"),
-        ("kept", f"{overall['accepted']:,}"),
-        ("acceptance", _number(overall["acceptance"])),
-        ("mean reward", _number(overall["reward"])),
-        ("mean reward, kept", _number(overall["reward_kept"])),
-        ("KL from the policy, nats", _number(prompts["kl"])),
-        ("prompts", f"{prompts['count']:,}"),
-        ("prompts without a row kept", f"{prompts['without_accepted']:,}"),
-        ("malformed rows", f"{report['bad']:,}"),
-    ]
-    Console().print(make_table(rows, ("", report["config"]["form"])))
+    Console().print(make_table(table(report), ("", report["form"])))
     typer.echo(f"report: {out / 'report.md'}")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -48,7 +47,6 @@ def resolve(
     sizes: Sequence[int],
     rule: Rule,
     path: Path,
-    **room: Any,
 ) -> None:
     """Decide the rows of all pieces, and write what became of each to a file, whole or absent.
 
@@ -76,7 +74,7 @@ def resolve(
     for start in range(0, len(out), 1 << 20):
         out["log_ratio"][start : start + (1 << 20)] = np.nan
     others = () if pilot is None else (pilot,)
-    for records, run, of_pilot in merged(runs, *others, room=room.get("room", 1 << 20)):
+    for records, run, of_pilot in merged(runs, *others):
         try:
             kept, log_ratio = decide_together(records, of_pilot[0] if of_pilot else None, rule)
         except ValueError as error:

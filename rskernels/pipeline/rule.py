@@ -23,6 +23,21 @@ WITH_PILOT = ("quantile", "best_of", "learnt")
 """Forms that need rewards of other answers to the prompt, from a pilot or a first pass."""
 WITHOUT_M = ("top_k", "threshold", "soft_best_of_n", "rso")
 WITHOUT_WEIGHTS = ("top_k", "threshold")
+TILTED = "What is kept follows the policy times exp(reward/beta), prompt by prompt"
+NOTES = {
+    "verifier": f"{TILTED}: exactly.",
+    "bounded": f"{TILTED}: exactly where no reward is above the bound.",
+    "quantile": "What is kept follows the policy times exp(u/beta), u a reward's quantile among "
+    "those of the pilot: exactly, for that u.",
+    "best_of": "What is kept has the law of the best of n answers, by the pilot's quantiles.",
+    "learnt": f"{TILTED}, as far as the M that was learnt holds.",
+    "top_k": "The best of each prompt are kept: no law of the policy.",
+    "threshold": "What is kept is the policy where the reward is enough.",
+    "soft_best_of_n": "One answer of each prompt is kept; of n it is the tilted law but for order "
+    "1/n.",
+    "rso": "Algorithm 1 of RSO as published: M from the pool that it decides, equal answers once, "
+    "dependent on the order of the rows; not the tilted law.",
+}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +50,7 @@ def numbered(hashes: NDArray[np.int64], before: Records | None = None) -> NDArra
     return pairs_of(hashes, numbers)
 
 
-def write_counts_before(runs: Sequence[Path], out: Sequence[Path], **room: Any) -> None:
+def write_counts_before(runs: Sequence[Path], out: Sequence[Path]) -> None:
     """Write for each piece how many rows of its hashes, those with any, earlier pieces have.
 
     Parameters
@@ -62,7 +61,7 @@ def write_counts_before(runs: Sequence[Path], out: Sequence[Path], **room: Any) 
         The files to write, one a piece.
     """
     found: list[list[Records]] = [[] for _ in runs]
-    for records, run, _ in merged(runs, **room):
+    for records, run, _ in merged(runs):
         if not len(records):
             continue
         counts = records["count"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,10 +12,10 @@ from rskernels.pipeline.store.runs import merged
 NAMED = 5
 
 
-def duplicates_in(runs: Sequence[Path], **room: Any) -> tuple[int, list[int]]:
+def duplicates_in(runs: Sequence[Path]) -> tuple[int, list[int]]:
     """Return how many rows have the id of an earlier one, and the first of such ids."""
     count, named = 0, list[int]()
-    for records, _, _ in merged(runs, **room):
+    for records, _, _ in merged(runs):
         key = records["key"]
         repeated = key[1:][key[1:] == key[:-1]]
         count += len(repeated)

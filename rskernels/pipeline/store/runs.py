@@ -38,7 +38,7 @@ def write_run(path: Path, records: Records) -> None:
 
 
 def merged(
-    paths: Sequence[Path], *others: Sequence[Path], room: int = ROOM
+    paths: Sequence[Path], *others: Sequence[Path], room: int | None = None
 ) -> Iterator[tuple[Records, NDArray[np.int64], list[Records]]]:
     """Yield the records of runs by rising ranges of keys, each key within one of them.
 
@@ -48,8 +48,9 @@ def merged(
         Runs of records.
     *others : sequence of Path
         Runs that are cut by the same ranges.
-    room : int
-        Records of all of them that are held at once, about. Those of one key are never parted.
+    room : int, optional
+        Records of all of them that are held at once, about: ``ROOM``. Those of one key are never
+        parted.
 
     Yields
     ------
@@ -58,7 +59,7 @@ def merged(
         each is, int64; and the records of each of the others, by key.
     """
     files = [[_opened(path) for path in of] for of in (paths, *others)]
-    total = sum(len(run) for of in files for run in of)
+    total, room = sum(len(run) for of in files for run in of), room or ROOM
     cuts = _cuts([run["key"] for of in files for run in of], max(1, -(-total // room)))
     at = [[0] * len(of) for of in files]
     for cut in [*cuts, None]:
