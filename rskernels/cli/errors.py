@@ -9,6 +9,7 @@ from tempfile import TemporaryFile
 
 import typer
 
+from rskernels.pipeline.engines.errors import EngineError
 from rskernels.rsft.errors import CheckpointError, DataError, TrainingError
 from rskernels.sampling import RejectionError
 
@@ -16,6 +17,7 @@ ERRORS = (
     OSError,
     ValueError,
     CheckpointError,
+    EngineError,
     ModuleNotFoundError,
     RejectionError,
     TrainingError,

@@ -1,0 +1,156 @@
+"""``rskernels score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rskernels.cli.data.engines import Address, Engines, Gpus, Workers
+from rskernels.cli.errors import errors_explained, make_writable, usage_errors
+from rskernels.cli.options import Overwrite, Resume, completion, folder_option
+from rskernels.cli.tables import make_table
+from rskernels.pipeline import Columns, LogProb, Reward, ScoreConfig, score
+from rskernels.pipeline.engines.choose import engine_of
+from rskernels.pipeline.score.log_prob import DTYPES
+from rskernels.pipeline.score.scorer import Scorer
+from rskernels.rsft.errors import DataError
+
+SCORE = "What is scored"
+COLUMNS = "Columns"
+LIMITS = "Limits"
+
+
+def score_command(
+    inputs: Annotated[
+        list[str], typer.Argument(help="JSON lines, Parquet or Arrow: files, folders, patterns.")
+    ],
+    out: Annotated[Path, folder_option("scored")] = Path("scored"),
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="module:function, called as TRL does: f(prompts, completions, **columns).",
+            rich_help_panel=SCORE,
+            show_default=False,
+        ),
+    ] = None,
+    log_prob: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of a language model: log-probabilities of completions given prompts.",
+            rich_help_panel=SCORE,
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(help="reward: rows of a call.", rich_help_panel=SCORE)
+    ] = 256,
+    batch_tokens: Annotated[
+        int, typer.Option(help="log-prob: tokens of a batch.", rich_help_panel=SCORE)
+    ] = 1 << 14,
+    with_end: Annotated[
+        bool,
+        typer.Option(
+            "--end/--no-end",
+            help="log-prob: whether the token that ends an answer counts.",
+            rich_help_panel=SCORE,
+        ),
+    ] = True,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help=f"log-prob: of the weights. One of {', '.join(DTYPES)}.",
+            rich_help_panel=SCORE,
+            autocompletion=completion(DTYPES),
+        ),
+    ] = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="log-prob: as torch names it.",
+            rich_help_panel=SCORE,
+            show_default="cuda if there is one, else cpu",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="The column of scores.",
+            rich_help_panel=COLUMNS,
+            show_default="reward, or log_prob",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(help="Text, or a list of messages.", rich_help_panel=COLUMNS)
+    ] = "prompt",
+    completion_column: Annotated[
+        str, typer.Option("--completion", help="The answer.", rich_help_panel=COLUMNS)
+    ] = "completion",
+    messages: Annotated[
+        str,
+        typer.Option(
+            help="Conversations that end with the answer, where there is no prompt.",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = "messages",
+    max_bad: Annotated[
+        int,
+        typer.Option(
+            help="Malformed rows, and such without a score, to let pass.", rich_help_panel=LIMITS
+        ),
+    ] = 0,
+    engine: Engines = "local",
+    workers: Workers = None,
+    address: Address = None,
+    gpus: Gpus = 0.0,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Give each answer a reward by a function, or its log-probability by a language model."""
+    with usage_errors(ValueError):
+        if resume and overwrite:
+            raise ValueError("--resume and --overwrite are both given; at most one is accepted")
+        if (reward is None) == (log_prob is None):
+            raise ValueError("exactly one of --reward and --log-prob is needed")
+        scorer: Scorer
+        if reward is not None:
+            scorer = Reward(reward, batch_size)
+        else:
+            assert log_prob is not None
+            scorer = LogProb(log_prob, with_end, batch_tokens, dtype, device)
+        columns = Columns(prompt, completion_column, messages)
+        config = ScoreConfig(scorer, name, columns, max_bad)
+        chosen = engine_of(engine, workers, address, gpus)
+    with errors_explained():
+        make_writable(out)
+        try:
+            with chosen as running:
+                report = score(
+                    inputs, out, config, engine=running, resume=resume, overwrite=overwrite,
+                    progress=True,
+                )  # fmt: skip
+        except DataError as error:
+            # Not in a box: it names files and lines.
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
+    show(report, out)
+
+
+def show(report: dict[str, Any], out: Path) -> None:
+    """Print what came of it."""
+    from rich.console import Console
+
+    rows = [
+        ("rows", f"{report['rows']:,}"),
+        ("scored", f"{report['scored']:,}"),
+        ("malformed, or without a score", f"{report['bad']:,}"),
+        *(
+            (what, "–" if report[what] is None else f"{report[what]:.4g}")
+            for what in ("mean", "std", "least", "most")
+        ),
+        *((f"{name}, in all", f"{total:,}") for name, total in report["sums"].items()),
+    ]
+    Console().print(make_table(rows, ("", report["config"]["names"][0])))
+    typer.echo(f"report: {out / 'report.json'}")
