@@ -192,7 +192,8 @@ class Language:
         lengths = [len(prompt) + len(completion) for prompt, completion in rows]
         ids = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
         mask = torch.zeros_like(ids)
-        at, targets = [], []
+        at: list[int] = []
+        targets: list[int] = []
         for n, (prompt, completion) in enumerate(rows):
             ids[n, : lengths[n]] = torch.tensor(prompt + completion)
             mask[n, : lengths[n]] = 1

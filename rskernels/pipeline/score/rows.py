@@ -44,7 +44,7 @@ def row_of(fields: dict[str, Any], columns: Columns, added: Sequence[str]) -> Ro
         if name in fields:
             return f"there is a column {name!r} already"
     if columns.prompt in fields:
-        names = (columns.prompt, columns.completion)
+        names: tuple[str, ...] = (columns.prompt, columns.completion)
         prompt, completion = (whole(fields.get(name)) for name in names)
         for name, value in zip(names, (prompt, completion), strict=True):
             if value is None:
