@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +102,7 @@ class Count:
 
     found: Found
     work: Work
+    title: ClassVar[str] = "counting equal rows"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
@@ -135,6 +136,7 @@ class Gather:
     rule: Rule
     work: Work
     of: str = "gathered"
+    title: ClassVar[str] = "gathering rewards"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
@@ -173,6 +175,7 @@ class Decide:
     rule: Rule
     work: Work
     starts: tuple[int, ...] = ()
+    title: ClassVar[str] = "deciding"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
