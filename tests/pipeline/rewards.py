@@ -1,4 +1,4 @@
-"""Reward functions as users have them, right and wrong. ``CALLS`` counts the rows they were given."""
+"""Reward functions as users have them, right and wrong; ``CALLS`` has the rows they were given."""
 
 CALLS = []
 

@@ -150,7 +150,7 @@ def test_nothing_is_scored_twice_after_a_fault(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="already holds"):
         score([path], out, config, piece_size=100)
     score([path], out, config, piece_size=100, resume=True)
-    assert rewards.CALLS == rows["completion"].to_pylist()
+    assert rows["completion"].to_pylist() == rewards.CALLS
     assert [row["id"] for row in files.read(out, "scored")] == rows["id"].to_pylist()
 
 

@@ -189,7 +189,7 @@ def _result(ref: Any, piece: Piece | None) -> Any:
         what = "a worker could not be started"
         if piece is not None:
             place = f"{piece.file} from {piece.start} to {piece.end}"
-            what = f"the worker of {place} ended {RETRIES + 1} times, for want of memory perhaps"
+            what = f"the worker of {place} ended {RETRIES + 1} times, as for want of memory"
         raise EngineError(f"{what}: {error}") from error
 
 
