@@ -148,7 +148,9 @@ class _Batch:
         present = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
         device = policy.device
         # Models without this argument count places by the mask.
-        self._takes_places = "position_ids" in inspect.signature(policy.causal.forward).parameters
+        named = inspect.signature(policy.causal.forward).parameters
+        self._takes_places = "position_ids" in named
+        self._cache_name = "cache" if "cache" in named else "past_key_values"
         self.cache: Any = DynamicCache(config=policy.causal.config)
         self.mask = torch.tensor(present, device=device)
         logits = self._run(torch.tensor(filled, device=device), self.mask.cumsum(-1) - 1)
@@ -192,11 +194,12 @@ class _Batch:
 
     def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Return the logits of the token after the last, ``[rows, V]``."""
-        given = {"position_ids": positions.clamp(min=0)} if self._takes_places else {}
+        given: dict[str, Any] = {self._cache_name: self.cache}
+        if self._takes_places:
+            given["position_ids"] = positions.clamp(min=0)
         logits: Tensor = self.policy.causal(
             input_ids=ids,
             attention_mask=self.mask,
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
             **given,

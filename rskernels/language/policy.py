@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +126,7 @@ class Policy:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+    def save(self, folder: Path, state: dict[str, Any] | None = None) -> None:
         """Write the model, adapters merged, and the tokenizer as transformers reads them.
 
         Parameters
@@ -134,6 +136,11 @@ class Policy:
         state : dict, optional
             Parameters of the causal language model, where this process holds only a part of them.
         """
+        with quiet():
+            self._save(folder, state)
+        self.tokenizer.save_pretrained(folder)
+
+    def _save(self, folder: Path, state: dict[str, Any] | None) -> None:
         if self.adapter is not None:
             self.adapter.save_pretrained(folder.with_name("adapter"))
             self.adapter.merge_adapter()
@@ -147,7 +154,20 @@ class Policy:
             self.adapter.unmerge_adapter()
         else:
             self.causal.save_pretrained(folder, state_dict=state)
-        self.tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the progress bars of transformers, which a run has its own for."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
 def load(config: LanguageConfig, device: torch.device) -> Policy:
@@ -170,10 +190,11 @@ def load(config: LanguageConfig, device: torch.device) -> Policy:
     with framework("fine-tuning of language models", HINT):
         from transformers import AutoModelForCausalLM, AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.model)
-        causal = AutoModelForCausalLM.from_pretrained(
-            config.model, dtype=getattr(torch, config.dtype)
-        )
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(config.model)
+            causal = AutoModelForCausalLM.from_pretrained(
+                config.model, dtype=getattr(torch, config.dtype)
+            )
     except (OSError, ValueError) as error:
         raise DataError(f"{config.model} cannot be read: {error}") from error
     return policy_of(causal, tokenizer, config, device)
