@@ -47,6 +47,11 @@ def wrapped(policy: Policy, how: str, ranks: Ranks) -> nn.Module:
         if type(part).__name__ in units:
             fully_shard(part, mesh=mesh)
     fully_shard(policy.scorer, mesh=mesh)
+    # FSDP makes itself ready at a first pass through the whole, which generation is none of.
+    one = torch.zeros(1, 1, dtype=torch.int64, device=policy.device)
+    with torch.no_grad():
+        policy.scorer(one, torch.ones_like(one), one[0], one[0])
+    policy.scorer.reshard()  # the optimiser must be given the shards
     return policy.scorer
 
 
