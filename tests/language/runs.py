@@ -76,7 +76,7 @@ def killed_at_every_stage(folder):
             train_in(folder, "killed", resume=resume)
 
         status = forked(main)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (stage, status)
+        assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, signal.SIGKILL), stage
         resume = True
     more = {"resume": True, "config": {"parallel": "fsdp"}}
     assert run_ranks(2, folder / "last.store", lambda: train_in(folder, "killed", **more))
