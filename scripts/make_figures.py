@@ -153,6 +153,7 @@ BOXES = {
     "cli": (0, 6, 4.2, "the command"),
     "experiments": (0, 5, 4.2, "compare and demo"),
     "rsft": (0, 4, 4.2, "training loops and rules"),
+    "pipeline": (5.5, 5, 3.9, "data sets in files"),
     "integrations": (5.5, 4, 3.9, "trainers of others"),
     "select": (5.5, 3, 3.9, "answers by reward"),
     "sampling": (0, 3, 4.2, "rejection_sample"),
@@ -180,6 +181,7 @@ def architecture() -> plt.Figure:
     arrows = [((2, level - 0.06), (2, level - 0.36)) for level in range(6, -3, -1)]
     arrows += [((4.26, 2.29), (5.44, 2.29)), ((7.4, 1.94), (7.4, 1.64))]
     arrows += [((4.26, 2.04), (5.44, -0.42))]  # envelope to distributed
+    arrows += [((9.2, 4.94), (9.2, 3.64))]  # pipeline to select, past integrations
     arrows += [((5.44, 4.1), (4.26, 3.5))]  # integrations to sampling and what is below
     arrows += [((5.44, 3.1), (4.26, 2.5))]  # select to envelope and what is below
     for start, end in arrows:

@@ -73,8 +73,10 @@ class Record:
         Rows that are malformed, or whose reward is none of the form.
     named : list of str
         The first of them, by file and line.
-    seconds : float
-        Of this piece, and ``deciding`` those without the writing.
+    seconds, deciding : float
+        Of this piece, all and those without the writing.
+    deciding_cpu : float
+        Processor seconds of the process without the writing.
     rewards : list
         ``[reward, rows, accepted]`` of rewards that are equal but for 3 %.
     """
@@ -86,6 +88,7 @@ class Record:
     named: list[str] = field(default_factory=list)
     seconds: float = 0.0
     deciding: float = 0.0
+    deciding_cpu: float = 0.0
     rewards: list[list[float]] = field(default_factory=list)
 
 
@@ -179,13 +182,13 @@ class Decide:
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
         keys = named_keys(piece, self.found, self.work)
         decisions = self._decisions(piece, keys)
         totals = totals_of(keys, decisions)
         bad, named = faults(piece, keys, decisions.invalid, self.rule.form)
         ids = np.sort(keys.id[~decisions.invalid]).view(IDS)
-        deciding = time.perf_counter() - begin
+        deciding, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
         write_run(self.work.path("groups", piece.number, ".npy"), totals)
         write_run(self.work.path("ids", piece.number, ".npy"), ids)
         write_kept(
@@ -193,7 +196,7 @@ class Decide:
         )
         record = Record(
             piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
-            time.perf_counter() - begin, deciding, histogram(keys.reward, decisions.mask),
+            time.perf_counter() - begin, deciding, cpu, histogram(keys.reward, decisions.mask),
         )  # fmt: skip
         write_whole(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
         return record
