@@ -180,7 +180,8 @@ def test_the_command(tmp_path, monkeypatch):
     more = ["--reward", "my_rewards_of_the_command:short", "--as", "brief"]
     result = CliRunner().invoke(app, [*command, *more])
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["most"] == -8
+    text = (tmp_path / "out" / "report.json").read_text(encoding="utf-8")
+    assert json.loads(text)["most"] == -8
     assert all(r["brief"] == -len(r["completion"]) for r in files.read(tmp_path / "out", "scored"))
     result = CliRunner().invoke(app, [*command, *more, "--log-prob", "x"])
     assert "exactly one of --reward and --log-prob" in result.output

@@ -22,85 +22,47 @@ COLUMNS = "Columns"
 LIMITS = "Limits"
 
 
+def scoring(help: str, default: str | None = None, **more: Any) -> Any:
+    """Return an option of what is scored."""
+    shown = default or True
+    return typer.Option(help=help, rich_help_panel=SCORE, show_default=shown, **more)
+
+
+def column(*flags: str, help: str, default: str | None = None) -> Any:
+    """Return the option that names a column."""
+    return typer.Option(*flags, help=help, rich_help_panel=COLUMNS, show_default=default or True)
+
+
+REWARD = "module:function, called as TRL does: f(prompts, completions, **columns)."
+LOG_PROB = "Folder of a language model: log-probabilities of completions given prompts."
+DTYPE = f"log-prob: of the weights. One of {', '.join(DTYPES)}."
+END = "log-prob: whether the token that ends an answer counts."
+CONVERSATIONS = "Conversations that end with the answer, where there is no prompt."
+BAD = "Malformed rows, and such without a score, to let pass."
+End = Annotated[bool, typer.Option("--end/--no-end", help=END, rich_help_panel=SCORE)]
+
+
 def score_command(
     inputs: Annotated[
         list[str], typer.Argument(help="JSON lines, Parquet or Arrow: files, folders, patterns.")
     ],
     out: Annotated[Path, folder_option("scored")] = Path("scored"),
-    reward: Annotated[
-        str | None,
-        typer.Option(
-            help="module:function, called as TRL does: f(prompts, completions, **columns).",
-            rich_help_panel=SCORE,
-            show_default=False,
-        ),
-    ] = None,
-    log_prob: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of a language model: log-probabilities of completions given prompts.",
-            rich_help_panel=SCORE,
-            show_default=False,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(help="reward: rows of a call.", rich_help_panel=SCORE)
-    ] = 256,
-    batch_tokens: Annotated[
-        int, typer.Option(help="log-prob: tokens of a batch.", rich_help_panel=SCORE)
-    ] = 1 << 14,
-    with_end: Annotated[
-        bool,
-        typer.Option(
-            "--end/--no-end",
-            help="log-prob: whether the token that ends an answer counts.",
-            rich_help_panel=SCORE,
-        ),
-    ] = True,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help=f"log-prob: of the weights. One of {', '.join(DTYPES)}.",
-            rich_help_panel=SCORE,
-            autocompletion=completion(DTYPES),
-        ),
-    ] = "auto",
+    reward: Annotated[str | None, scoring(REWARD, "none")] = None,
+    log_prob: Annotated[str | None, scoring(LOG_PROB, "none")] = None,
+    batch_size: Annotated[int, scoring("reward: rows of a call.")] = 256,
+    batch_tokens: Annotated[int, scoring("log-prob: tokens of a batch.")] = 1 << 14,
+    with_end: End = True,
+    dtype: Annotated[str, scoring(DTYPE, autocompletion=completion(DTYPES))] = "auto",
     device: Annotated[
-        str | None,
-        typer.Option(
-            help="log-prob: as torch names it.",
-            rich_help_panel=SCORE,
-            show_default="cuda if there is one, else cpu",
-        ),
+        str | None, scoring("log-prob: as torch names it.", "cuda if there is one, else cpu")
     ] = None,
     name: Annotated[
-        str | None,
-        typer.Option(
-            "--as",
-            help="The column of scores.",
-            rich_help_panel=COLUMNS,
-            show_default="reward, or log_prob",
-        ),
+        str | None, column("--as", help="Of scores.", default="reward, or log_prob")
     ] = None,
-    prompt: Annotated[
-        str, typer.Option(help="Text, or a list of messages.", rich_help_panel=COLUMNS)
-    ] = "prompt",
-    completion_column: Annotated[
-        str, typer.Option("--completion", help="The answer.", rich_help_panel=COLUMNS)
-    ] = "completion",
-    messages: Annotated[
-        str,
-        typer.Option(
-            help="Conversations that end with the answer, where there is no prompt.",
-            rich_help_panel=COLUMNS,
-        ),
-    ] = "messages",
-    max_bad: Annotated[
-        int,
-        typer.Option(
-            help="Malformed rows, and such without a score, to let pass.", rich_help_panel=LIMITS
-        ),
-    ] = 0,
+    prompt: Annotated[str, column(help="Text, or a list of messages.")] = "prompt",
+    completion_column: Annotated[str, column("--completion", help="Likewise.")] = "completion",
+    messages: Annotated[str, column(help=CONVERSATIONS)] = "messages",
+    max_bad: Annotated[int, typer.Option(help=BAD, rich_help_panel=LIMITS)] = 0,
     engine: Engines = "local",
     workers: Workers = None,
     address: Address = None,
