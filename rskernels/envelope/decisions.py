@@ -68,7 +68,8 @@ class EnvelopeDecisions(EnvelopeState):
         """Decide rows by the M of earlier batches, as :func:`accept`, then learn from these.
 
         Where a group has no M yet, M counts as infinite: its rows are a pilot, from which M is
-        learnt, and none of them is accepted. A ratio of 0 alone makes no M either. To accept from
+        learnt, and none of them is accepted. A ratio of 0 alone makes no M either; nor do, with
+        "tail", ratios that allow none while those of another group do. To accept from
         the first batch on, :meth:`update` before with log ratios that are not decided, or take the
         policy "fixed". The estimate of a batch is never used on that batch, by which the accepted
         law would be wrong; "leave_one_out" takes that of all other rows, at the price that its

@@ -16,7 +16,7 @@ from rskernels.integrations.metrics import NAMES, DecisionMetrics, decision_metr
 from rskernels.integrations.rules import PREFIX, SEQUENCE, Rule
 from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
 from rskernels.law.seeds import check_seed
-from rskernels.ops import Acceptance, accept_prefix, accept_sequences, bernoulli, bernoulli_mask
+from rskernels.ops import Acceptance, accept_prefix, accept_sequences, bernoulli
 from rskernels.ops.sequences import Tokens
 
 # A token's id is its sequence's, then its place: 15 bits of rank, 28 of sequences, 20 of tokens.
@@ -186,43 +186,34 @@ class Decider:
         return self._tokens(log_ratio, mask, ids, log_M)
 
     def _sequences(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
-        seen = [
-            accept_sequences(
-                log_ratio[begin:end], log_M, log_space=True, mask=mask[begin:end],
-                statistic=self.rule.statistic or "sum", seed=self.draw_seed, row_offset=first,
-            )
-            for begin, end, first in _runs(ids)
-        ]  # fmt: skip
-        return _Part(
-            [row for part in seen for row in part.token_mask],
-            torch.cat([part.log_ratio for part in seen]),
-            torch.cat([part.mask for part in seen]),
-            torch.cat([part.lengths == 0 for part in seen]),
-            torch.stack([part.counts for part in seen]).sum(0),
-            torch.stack([part.excess for part in seen]).sum(0),
-        )
+        seen = accept_sequences(
+            log_ratio, log_M, log_space=True, mask=mask, statistic=self.rule.statistic or "sum",
+            seed=self.draw_seed, ids=_numbers(ids, log_M.device),
+        )  # fmt: skip
+        rows, empty = list(seen.token_mask), seen.lengths == 0
+        return _Part(rows, seen.log_ratio, seen.mask, empty, seen.counts, seen.excess)
 
     def _tokens(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
         """Decide each token, keyed by its sequence and place, so that padding changes nothing."""
-        longest = max((len(row) for row in log_ratio), default=0)
+        sizes = [len(row) for row in log_ratio]
+        longest = max(sizes, default=0)
         if longest > 1 << TOKEN_BITS:
             raise ValueError(f"a sequence must have at most 2**{TOKEN_BITS} tokens, got {longest}")
+        ratios, inside = _flat(log_ratio).detach(), _flat(mask)
+        numbers = _numbers(ids, ratios.device) << TOKEN_BITS
+        places = torch.cat([torch.arange(size, device=ratios.device) for size in sizes])
+        repeats = _numbers(sizes, ratios.device)
+        token_ids = numbers.repeat_interleave(repeats, output_size=len(ratios)) + places
+        # Of a prefix the draws are not used: counts and sums of all tokens at once.
+        seen = bernoulli(
+            ratios, log_M, log_space=True, mask=inside, seed=self.draw_seed, ids=token_ids
+        )
+        kept, accepted, counts = list(seen.mask.split(sizes)), seen.mask, seen.counts
         if self.rule.unit == PREFIX:
             runs = _runs(ids)
             kept = [row for run in runs for row in self._prefixes(log_ratio, mask, run, log_M)]
-        else:
-            kept = [
-                bernoulli_mask(
-                    row, log_M, log_space=True, seed=self.draw_seed, row_offset=number << TOKEN_BITS
-                )
-                & flags
-                for row, flags, number in zip(log_ratio, mask, ids, strict=True)
-            ]
-        ratios, inside = _flat(log_ratio).detach(), _flat(mask)
-        # What it draws is not used: counts and sums of all tokens at once.
-        seen = bernoulli(ratios, log_M, log_space=True, mask=inside, seed=self.draw_seed)
-        accepted = torch.cat(kept)
-        counts = torch.cat([accepted.sum()[None], seen.counts[1:]])
+            accepted = torch.cat(kept)
+            counts = torch.cat([accepted.sum()[None], counts[1:]])
         return _Part(kept, seen.log_ratio.double(), accepted, ~inside, counts, seen.excess)
 
     def _prefixes(
@@ -253,6 +244,11 @@ def _checked(log_ratio: Tokens, mask: Tokens) -> tuple[Any, Any]:
     if sizes != given:
         raise ValueError(f"sequences have {sizes} tokens, their masks {given}")
     return list(log_ratio), [row.bool() for row in mask]
+
+
+def _numbers(values: list[int], device: torch.device) -> Tensor:
+    """Return int64 on a device, without a wait for it."""
+    return torch.tensor(values, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def _runs(ids: list[int]) -> list[tuple[int, int, int]]:

@@ -181,19 +181,16 @@ def control(rollouts: Rollouts) -> Weights:
 def decide(rollouts: Rollouts) -> SequenceAcceptance:
     """Decide the sequences of all batches, each by the M of its group, and learn from them.
 
-    A group of which the policy says that no finite M is known accepts nothing.
+    A group of which no finite M is known accepts nothing, whatever is known of others.
     """
     log_ratio, envelope = rollouts.log_ratio.flatten(0, 1), rollouts.envelope
     assert envelope is not None
     groups = groups_of(rollouts.log_ratio)
-    try:
-        return envelope.accept_sequences(log_ratio, groups=groups, seed=rollouts.seed)
-    except NoFiniteM:
-        # Infinite, where unknown: of a NaN the sequences would be invalid, and nothing be learnt.
-        log_M = known_log_M(envelope)[groups].nan_to_num(nan=math.inf)
-        seen = accept_sequences(log_ratio, log_M, log_space=True, seed=rollouts.seed)
-        envelope.update(seen, groups)
-        return seen
+    # Infinite, where unknown: of a NaN the sequences would be invalid, and nothing be learnt.
+    log_M = known_log_M(envelope)[groups].nan_to_num(nan=math.inf)
+    seen = accept_sequences(log_ratio, log_M, log_space=True, seed=rollouts.seed)
+    envelope.update(seen, groups)
+    return seen
 
 
 def known_log_M(envelope: Envelope) -> Tensor:
@@ -201,8 +198,7 @@ def known_log_M(envelope: Envelope) -> Tensor:
     try:
         return envelope.log_M().reshape(-1)
     except NoFiniteM:
-        known: Tensor = envelope.report().groups["log_M"]
-        return known
+        return torch.full((envelope.groups,), math.nan, dtype=torch.float64)
 
 
 def groups_of(log_ratio: Tensor) -> Tensor:
