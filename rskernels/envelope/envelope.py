@@ -8,7 +8,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rskernels import _core
 from rskernels._torch.fast_path import refuse_in_graph
 from rskernels.envelope.control import control_weights
 from rskernels.envelope.decisions import EnvelopeDecisions
@@ -305,10 +304,7 @@ class Envelope(EnvelopeDecisions):
         ids = None if groups is None else as_tensor(groups).to(ratios.device)
         if self.policy == "leave_one_out":
             return ratios, self.log_M(ids, log_ratio=ratios)
-        try:
-            return ratios, self.log_M(ids, device=ratios.device if ids is None else None)
-        except _core.NoFiniteM:
-            return ratios, torch.full_like(ratios, math.nan)
+        return ratios, self.known_log_M(ids, device=ratios.device if ids is None else None)
 
     def M(
         self, groups: Tensor | None = None, *, device: torch.device | str | None = None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rskernels.envelope import Envelope, NoFiniteM
+from rskernels.envelope import Envelope
 from rskernels.integrations.metrics import NAMES, DecisionMetrics, decision_metrics
 from rskernels.integrations.rules import PREFIX, SEQUENCE, Rule
 from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
@@ -173,10 +173,7 @@ class Decider:
         return numbers
 
     def _log_M(self, device: torch.device | None) -> Tensor:
-        try:
-            log_M = self.envelope.log_M(device=device)
-        except NoFiniteM:
-            return torch.full((), math.inf, dtype=torch.float64, device=device)
+        log_M = self.envelope.known_log_M(device=device)
         # NaN before anything was learnt. An M of 0 would make every row invalid.
         return torch.where(log_M > -math.inf, log_M, math.inf)
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rskernels.envelope import Envelope, NoFiniteM
+from rskernels.envelope import Envelope
 from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
 from rskernels.ops import Acceptance, SequenceAcceptance
 
@@ -184,7 +184,7 @@ def metrics_of(sums: Tensor) -> DecisionMetrics:
 def largest_log_M(envelope: Envelope | Tensor | float | None, device: torch.device) -> Tensor:
     """Return one log M, the largest of those that are known; NaN where none is."""
     if isinstance(envelope, Envelope):
-        log_M: Tensor | float | None = _known_log_M(envelope, device)
+        log_M: Tensor | float | None = envelope.known_log_M(device=device)
     else:
         log_M = envelope
     if isinstance(log_M, Tensor):
@@ -199,10 +199,3 @@ def largest_log_M(envelope: Envelope | Tensor | float | None, device: torch.devi
         )
     largest = torch.where(values.isnan(), -math.inf, values).amax()
     return torch.where(values.isnan().all(), math.nan, largest)
-
-
-def _known_log_M(envelope: Envelope, device: torch.device) -> Tensor:
-    try:
-        return envelope.log_M(device=device)
-    except NoFiniteM:  # no group has an M
-        return torch.full((1,), math.nan, dtype=torch.float64)

@@ -61,7 +61,10 @@ def test_a_group_whose_ratios_allow_no_finite_m_is_rejected_alone(groups):
     ids = torch.zeros(512, dtype=torch.int64)
     envelope.update(heavy, ids)
     with pytest.raises(NoFiniteM, match="group 0: the largest" if groups > 1 else "the largest"):
-        envelope.bernoulli(heavy, groups=ids, seed=0)
+        envelope.log_M(ids)
+    assert envelope.known_log_M(ids).isnan().all()
+    assert envelope.bernoulli(heavy, groups=ids, seed=0).counts.tolist() == [0, 0, 0, 0]
+    assert envelope.seen.sum() == 2 * 512
     if groups == 1:
         return
     light = torch.full((512,), 0.25)
@@ -75,7 +78,28 @@ def test_a_group_whose_ratios_allow_no_finite_m_is_rejected_alone(groups):
     ):
         assert torch.equal(seen.mask, of == 1)
         assert seen.counts.tolist() == [512, 0, 0, 0]
-    assert envelope.seen.tolist() == [3 * 512, 3 * 512, 0]
+    assert envelope.seen.tolist() == [4 * 512, 3 * 512, 0]
+
+
+def test_rows_that_are_ignored_need_no_group():
+    envelope = Envelope("fixed", M=1.0, groups=2)
+    mask = torch.tensor([[True, False], [True, True]])
+    groups = torch.tensor([[1, -1], [0, 0]])
+    assert envelope.bernoulli(torch.zeros(2, 2), mask=mask, groups=groups, seed=0).mask.sum() == 3
+    targets = torch.tensor([1, -100])
+    envelope.accept(torch.zeros(2, 4), 0.25, targets=targets, groups=torch.tensor([1, 7]), seed=0)
+    of_none = {"mask": torch.tensor([[True], [False]]), "groups": torch.tensor([1, -1])}
+    envelope.accept_sequences(torch.zeros(2, 1), **of_none, seed=0)
+    assert envelope.seen.tolist() == [2, 3]
+    with pytest.raises(IndexError):
+        envelope.bernoulli(torch.zeros(2), groups=torch.tensor([0, 2]), seed=0)
+    with pytest.raises(
+        ValueError, match=r"groups must have the decisions' shape \[2, 2\], got \[2\]"
+    ):
+        envelope.bernoulli(torch.zeros(2, 2), groups=torch.tensor([0, 1]), seed=0)
+    with pytest.raises(ValueError, match=r"groups must have the decisions' shape \[2\], got \[3\]"):
+        envelope.accept_sequences(torch.zeros(2, 2), groups=torch.zeros(3).long(), seed=0)
+    assert envelope.seen.tolist() == [2, 3]
 
 
 @pytest.mark.parametrize("options", LEARNING)

@@ -124,13 +124,32 @@ def test_tails_without_a_finite_m_accept_nothing_and_training_goes_on(unit):
     decide = callback.bernoulli if unit == "tokens" else callback.accept_sequences
     callback.record(decide(heavy, mask))
     with pytest.raises(NoFiniteM):
-        callback.envelope.bernoulli(heavy, seed=0)
+        callback.envelope.log_M()
     callback.record(decide(heavy, mask))
     found = callback.take_metrics().to_dict()
     assert found["acceptance"] == 0
     assert math.isnan(found["log_M"])
     assert callback.envelope.seen == 2 * 511
     assert callback.batches == 2
+
+
+def test_invalid_rows_are_counted_whatever_the_number_of_processes():
+    ratios = torch.tensor([0.0, math.nan, 0.5, math.nan, math.inf, 9.0])
+    mask = torch.tensor([True, True, True, False, True, False])
+    callback = EnvelopeCallback(rskernels.Envelope("max"))
+    callback._own = empty_like(callback.envelope)  # as of two processes
+    callback.record(callback.bernoulli(ratios, mask))
+    assert callback._own.counts.invalid == callback.envelope.counts.invalid == 2
+    assert callback._own.seen == 4
+
+
+def test_the_envelope_of_another_run_is_refused(tmp_path):
+    few = {"max_steps": 2, "save_steps": 1}
+    for name in ("one", "other"):
+        hf(tmp_path / name, **few).train()
+    trainer = hf(tmp_path / "other", max_steps=3)
+    with pytest.raises(ValueError, match="other/checkpoint-1 was saved by another run"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-1"))
 
 
 def test_no_two_batches_draw_alike():
