@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -170,6 +170,9 @@ class Decider:
         for number in numbers:
             if not 0 <= number < 1 << (RANK_BITS + COUNT_BITS):
                 raise ValueError(f"an id must be in [0, 2**{RANK_BITS + COUNT_BITS}), got {number}")
+        if len(set(numbers)) < size:
+            twice = next(number for number in numbers if numbers.count(number) > 1)
+            raise ValueError(f"ids must differ, or draws are shared; got {twice} twice")
         return numbers
 
     def _log_M(self, device: torch.device | None) -> Tensor:
@@ -191,16 +194,18 @@ class Decider:
         return _Part(rows, seen.log_ratio, seen.mask, empty, seen.counts, seen.excess)
 
     def _tokens(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
-        """Decide each token, keyed by its sequence and place, so that padding changes nothing."""
+        """Decide each token, keyed by its sequence and place among the tokens of that."""
         sizes = [len(row) for row in log_ratio]
         longest = max(sizes, default=0)
         if longest > 1 << TOKEN_BITS:
             raise ValueError(f"a sequence must have at most 2**{TOKEN_BITS} tokens, got {longest}")
         ratios, inside = _flat(log_ratio).detach(), _flat(mask)
-        numbers = _numbers(ids, ratios.device) << TOKEN_BITS
-        places = torch.cat([torch.arange(size, device=ratios.device) for size in sizes])
+        # How many tokens there are up to each, and before its sequence.
+        counted = torch.nn.functional.pad(inside.cumsum(0), (1, 0))
+        starts = _numbers([0, *accumulate(sizes[:-1])], ratios.device)
+        firsts = (_numbers(ids, ratios.device) << TOKEN_BITS) - counted[starts]
         repeats = _numbers(sizes, ratios.device)
-        token_ids = numbers.repeat_interleave(repeats, output_size=len(ratios)) + places
+        token_ids = firsts.repeat_interleave(repeats, output_size=len(ratios)) + counted[1:] - 1
         # Of a prefix the draws are not used: counts and sums of all tokens at once.
         seen = bernoulli(
             ratios, log_M, log_space=True, mask=inside, seed=self.draw_seed, ids=token_ids

@@ -34,7 +34,8 @@ class DecisionMetrics(NamedTuple):
     many rows had w > M or no ratio; ``excess``, the mean of (w/M - 1)+; ``tv_bound``, the excess
     mass Σ(w/M - 1)+ / Σ(w/M), which bounds the total variation between p and the accepted law for
     an M that was given, and for one that was learnt says what the ratios seen tell of it;
-    ``log_M``, the largest of all groups; ``ess``, the effective sample size (Σw)²/Σw² that weights
+    ``log_M``, the largest of all groups: of an envelope what it is now, not what rows that it has
+    learnt from since were decided by; ``ess``, the effective sample size (Σw)²/Σw² that weights
     in the place of decisions would have. NaN where there is nothing to tell.
     """
 

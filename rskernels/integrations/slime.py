@@ -90,8 +90,9 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
 
     ``rskernels.integrations.slime.advantages`` in place of GRPO's: rejected answers leave the
     baseline of their prompt, and ``loss_masks`` are 0 for them from here on, so that ``tis`` is not
-    needed. Decisions are keyed by slime's own ``sample_indices``: they do not depend on how samples
-    are dealt over ranks.
+    needed. Decisions are keyed by slime's own ``sample_indices``: with an M that is given they do
+    not depend on how samples are dealt over ranks. One that is learnt each rank learns from what it
+    has seen.
 
     Parameters
     ----------

@@ -46,15 +46,15 @@ def test_micro_batches_padding_and_lists_change_nothing(rule):
     whole = Decider(rule, seed=4).decide(log_ratio, mask)
     assert whole.token_mask.any()
     parts = Decider(rule, seed=4)
-    padded = torch.nn.functional.pad(mask, (0, 3))
-    wide = torch.nn.functional.pad(log_ratio, (0, 3), value=9.0)
+    padded = torch.nn.functional.pad(mask, (2, 3))
+    wide = torch.nn.functional.pad(log_ratio, (2, 3), value=9.0)
     lists = Decider(rule, seed=4).decide(
         [row[flags] for row, flags in zip(log_ratio, mask, strict=True)],
         [flags[flags] for flags in mask],
     )
     kept = [parts.decide(wide[i : i + 25], padded[i : i + 25]).token_mask for i in range(0, 60, 25)]
-    assert torch.equal(torch.cat(kept)[:, :6], whole.token_mask)
-    assert not torch.cat(kept)[:, 6:].any()
+    assert torch.equal(torch.cat(kept)[:, 2:8], whole.token_mask)
+    assert not torch.cat(kept)[:, 8:].any()
     for row, flags, expected in zip(lists.token_mask, mask, whole.token_mask, strict=True):
         assert torch.equal(row, expected[flags])
     torch.testing.assert_close(lists.metrics.values, whole.metrics.values)
@@ -71,6 +71,11 @@ def test_ids_that_are_given_decide_and_their_order_does_not(rule):
     )
     assert torch.equal(dealt.token_mask, whole.token_mask[order])
     assert not torch.equal(Decider(rule).decide(log_ratio, mask).token_mask, whole.token_mask)
+
+
+def test_ids_that_are_given_twice_are_refused():
+    with pytest.raises(ValueError, match="ids must differ, or draws are shared; got 4 twice"):
+        Decider("seq_sum_bernoulli:2").decide(torch.zeros(3, 1), torch.ones(3, 1), ids=[4, 1, 4])
 
 
 def test_ranks_seeds_rules_and_places_share_no_draw():

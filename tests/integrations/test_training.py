@@ -240,6 +240,19 @@ def test_sequences_are_decided_by_the_reference_and_the_column(tmp_path):
     torch.testing.assert_close(trainer.seen.log_ratio, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_a_column_is_needed_in_training_alone(tmp_path):
+    trainer = sequences(tmp_path, max_steps=1)
+    trainer.train_dataset = trainer.train_dataset.remove_columns("reward")
+    assert "eval_loss" in trainer.evaluate(trainer.train_dataset.select(range(8)))
+    with pytest.raises(KeyError, match="the training data has no column 'reward'"):
+        trainer.train()
+
+
+def test_it_warns_of_what_the_sampler_cuts_off(tmp_path):
+    with pytest.warns(UserWarning, match=r"sampled with top_p=0\.5, top_k=7, so that"):
+        grpo(tmp_path, top_p=0.5, top_k=7)
+
+
 def test_rejected_rollouts_are_in_no_baseline(tmp_path):
     """A group's advantages are those of its accepted siblings alone."""
     trainer = grpo(tmp_path, envelope=rskernels.Envelope("fixed", M=3.0), max_steps=3)
