@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from rskernels.experiments.datasets import DATASETS, FILES, Loaded, check_source, load
+from rskernels.experiments.datasets import (
+    DATASETS,
+    OWN_SIZES,
+    TEXTS,
+    Loaded,
+    Reading,
+    check_source,
+    load,
+)
 from rskernels.rsft.config import METHOD, LoopConfig, RunConfig
 from rskernels.rsft.data.resample import RESAMPLERS
-from rskernels.rsft.options import INSIDE_ONE, POSITIVE, one_of, option, whole
+from rskernels.rsft.options import INSIDE_ONE, POSITIVE, Accepted, one_of, option, whole
 from rskernels.rsft.rules import RULES, Rule
 
 # Methods of a shift of the inputs, whose pool is balanced unless an imbalance is given.
@@ -18,14 +27,24 @@ METHODS = (*RULES, *RESAMPLERS, "proposal")
 WITH_PRIORS = tuple(name for name in METHODS if name not in SHIFTED)
 IMBALANCE = 20.0
 MULTIMODAL_IMBALANCE = 5.0  # where a class of the rarest modality has 1 to 5 rows
-OWN_SIZES = "none for mnist and npz, whose classes keep their sizes"
+KEPT = f"none for {', '.join(OWN_SIZES)}, whose classes keep their sizes"
+IMAGE_SIZE, BACKBONE_SIZE = 32, 224
 LEAST_STEPS = 7  # of a chain, of which 4 count, so that its halves can be compared
 
 DATA = "Data"
 SHIFT = f"Shift of the inputs (--method {', '.join(SHIFTED)})"
 PROPOSAL = "Proposal"
+BACKBONE = "Backbone"
 POSTERIOR = "Posterior"
 CHAIN = "Metropolis chains (--form chain)"
+
+
+BACKBONES = Accepted(
+    lambda value: (
+        value.partition(":")[0] in ("torchvision", "transformers") and bool(value.partition(":")[2])
+    ),
+    "accepted are torchvision:NAME and transformers:DIR",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +53,10 @@ class DataConfig(RunConfig):
 
     data: str = option("digits", "Data set.", DATA, accepted=one_of(DATASETS))
     path: str | None = option(
-        None, "Where the data are: of mnist the folder, of npz the file.", DATA, may_change=True
+        None,
+        "Where the data are: of mnist and imagefolder the folder, of npz the file, of text either.",
+        DATA,
+        may_change=True,
     )
     channels: str | None = option(
         None,
@@ -48,22 +70,71 @@ class DataConfig(RunConfig):
         None,
         "Most frequent class of the training pool over its rarest; rows are left out for it.",
         DATA,
-        shown=f"{IMBALANCE:g}; {MULTIMODAL_IMBALANCE:g} for multimodal; {OWN_SIZES}",
+        shown=f"{IMBALANCE:g}; {MULTIMODAL_IMBALANCE:g} for multimodal; {KEPT}",
     )
-    test_fraction: float = option(0.4, "Share of the smallest class that is held out.", DATA)
+    test_fraction: float = option(
+        0.4, "Share of the smallest class, or of the speakers, that is held out.", DATA
+    )
+    image_size: int | None = option(
+        None,
+        "Height and width that images in folders are brought to, and those of a backbone.",
+        DATA,
+        accepted=whole(2, 4096),
+        shown=f"{IMAGE_SIZE} of folders, {BACKBONE_SIZE} under a backbone",
+    )
+    max_bad: int | None = option(
+        0,
+        "Malformed images or texts that are left out; one more is an error.",
+        DATA,
+        accepted=whole(0),
+        read_by=("data", ("imagefolder", "text")),
+    )
+    text_column: str | None = option(
+        "text", "Column of the texts.", DATA, read_by=("data", ("text",))
+    )
+    label_column: str | None = option(
+        "label", "Column of their classes.", DATA, read_by=("data", ("text",))
+    )
+    max_tokens: int | None = option(
+        64, "Tokens that are read of a text.", DATA, accepted=whole(1), read_by=("data", TEXTS)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_source(self.data, self.path)
         if self.imbalance is None:
             object.__setattr__(self, "imbalance", self.usual_imbalance)
+        if self.image_size is None:
+            object.__setattr__(self, "image_size", self.usual_image_size)
+        elif self.usual_image_size is None:
+            raise ValueError(
+                f"image_size={self.image_size}: only data imagefolder reads it, and a backbone of "
+                f"images; got data={self.data!r}"
+            )
+        if self.data in TEXTS and not self.reads_texts:
+            raise ValueError(f"data={self.data!r} are texts: only `rskernels train` reads them")
 
     @property
     def usual_imbalance(self) -> float | None:
         """The imbalance where none is given: files keep the sizes of their classes."""
-        if self.data in FILES:
+        if self.data in OWN_SIZES:
             return None
         return MULTIMODAL_IMBALANCE if self.data == "multimodal" else IMBALANCE
+
+    @property
+    def usual_image_size(self) -> int | None:
+        """Height and width of images where none is given; None where they stay as they are."""
+        return IMAGE_SIZE if self.data == "imagefolder" else None
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the models of this family read texts."""
+        return False
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder of a tokenizer."""
+        return None
 
     @property
     def pool_imbalance(self) -> float | None:
@@ -75,10 +146,18 @@ class DataConfig(RunConfig):
         return load(
             self.data,
             path=self.path,
-            channels=self.channels,
             imbalance=self.pool_imbalance,
             test_fraction=self.test_fraction,
             generator=generator,
+            reading=Reading(
+                channels=self.channels,
+                image_size=self.image_size or IMAGE_SIZE,
+                max_bad=self.max_bad or 0,
+                text_column=self.text_column or "",
+                label_column=self.label_column or "",
+                max_tokens=self.max_tokens or 0,
+                tokenizer=self.tokenizer,
+            ),
         )
 
 
@@ -97,7 +176,7 @@ class GradientConfig(LoopConfig, DataConfig):
         "Most frequent class of the training pool over its rarest; rows are left out for it.",
         DATA,
         shown=f"{IMBALANCE:g}; 1 for {' and '.join(SHIFTED)}; {MULTIMODAL_IMBALANCE:g} for "
-        f"multimodal; {OWN_SIZES}",
+        f"multimodal; {KEPT}",
     )
     drift: int | None = option(
         None,
@@ -131,8 +210,31 @@ class GradientConfig(LoopConfig, DataConfig):
         read_by=("method", ("transfer",)),
     )
 
+    backbone: str | None = option(
+        None,
+        "What the head is upon: torchvision:NAME, a classification model of torchvision, or "
+        "transformers:DIR, a folder with an image model or an encoder of texts.",
+        BACKBONE,
+        accepted=BACKBONES,
+        shown="a small network, or of texts a small BERT, trained from scratch",
+    )
+    weights: str | None = option(
+        None,
+        "File of the weights of a backbone of torchvision: .safetensors, or a state dict of torch.",
+        BACKBONE,
+        may_change=True,
+    )
+    unfreeze: bool = option(
+        False,
+        "Train the backbone too; else its features are computed once, and a new head is trained.",
+        BACKBONE,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_backbone()
+        if self.data in TEXTS and self.method in SHIFTED:
+            raise ValueError(f"method={self.method!r} is of images, data={self.data!r} are texts")
         if self.selection == "target" and self.method == "proposal":
             raise ValueError("selection='target': 'proposal' has no labels of the target domain")
         if self.drift is not None and self.data == "multimodal":
@@ -145,9 +247,44 @@ class GradientConfig(LoopConfig, DataConfig):
         """The imbalance where none is given: methods of a shift have a balanced pool."""
         if self.drift is not None:
             return IMBALANCE
-        if self.method in SHIFTED and self.data not in FILES:
+        if self.method in SHIFTED and self.data not in OWN_SIZES:
             return 1.0
         return super().usual_imbalance
+
+    def _check_backbone(self) -> None:
+        """Raise ValueError if the options of a backbone do not go together."""
+        if self.backbone is None:
+            for name in ("weights", "unfreeze"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}={getattr(self, name)!r}: there is no backbone")
+            return
+        kind = self.backbone.partition(":")[0]
+        if self.data == "multimodal":
+            raise ValueError(f"backbone={self.backbone!r}: 'multimodal' has encoders of its own")
+        if self.data in TEXTS and kind != "transformers":
+            raise ValueError(f"backbone={self.backbone!r} reads images, data={self.data!r} texts")
+        if (self.weights is None) == (kind == "torchvision"):
+            fault = "needs weights" if self.weights is None else "has its weights in its folder"
+            raise ValueError(f"backbone={self.backbone!r} {fault}, got weights={self.weights!r}")
+
+    @property
+    def usual_image_size(self) -> int | None:
+        """Height and width of images where none is given; None where they stay as they are."""
+        if self.backbone is not None and self.data not in TEXTS:
+            return BACKBONE_SIZE
+        return super().usual_image_size
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the models of this family read texts."""
+        return True
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder of a tokenizer: that of an encoder of texts."""
+        if self.backbone is None or self.data not in TEXTS:
+            return None
+        return Path(self.backbone.partition(":")[2]).expanduser()
 
     @property
     def pool_imbalance(self) -> float | None:
