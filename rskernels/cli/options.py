@@ -12,7 +12,8 @@ import typer
 from typer.core import TyperCommand
 
 from rskernels.cli.errors import usage_errors
-from rskernels.experiments.config import DataConfig, GradientConfig, SampleConfig, TuneConfig
+from rskernels.experiments.config import GradientConfig, SampleConfig, TuneConfig
+from rskernels.experiments.data_config import DataConfig
 from rskernels.rsft.config import METHOD, RUN
 from rskernels.rsft.options import Option
 

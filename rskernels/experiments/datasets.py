@@ -6,10 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rskernels.experiments.bigrams import draw_texts
 from rskernels.experiments.bundled import BUNDLED
 from rskernels.experiments.multimodal.data import load_multimodal, split_speakers
-from rskernels.experiments.tokens import to_tokens
+from rskernels.experiments.texts import draw_texts, to_tokens
 from rskernels.rsft.data.digest import digest
 from rskernels.rsft.data.files import read_mnist, read_npz
 from rskernels.rsft.data.listed import Bad, ImageFiles, Texts, read_image_folder, read_texts

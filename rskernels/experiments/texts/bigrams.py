@@ -10,12 +10,12 @@ from rskernels.rsft.data.listed import Texts
 CLASSES = 10
 MOST = 400  # texts of the most frequent class
 TESTED = 50  # of each class
-SHORTEST, LONGEST = 8, 24  # words
+SHORTEST, LONGEST = 6, 16  # words
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 WORDS = 120
 # Standard deviations of the log probability of a word after another: in all classes, of a class,
 # and of a class by the word alone.
-SHARED, OWN, TOPIC = 1.0, 0.6, 0.3
+SHARED, OWN, TOPIC = 1.0, 0.8, 0.8
 
 
 def zipf_sizes(classes: int = CLASSES, most: int = MOST) -> Tensor:
@@ -26,7 +26,7 @@ def zipf_sizes(classes: int = CLASSES, most: int = MOST) -> Tensor:
 def draw_texts(generator: torch.Generator) -> tuple[Texts, Texts]:
     """Draw texts to train on, Zipf over the classes, and others to test on, of each class alike.
 
-    A text of class c is a chain of 8 to 24 words, w' after w with probability
+    A text of class c is a chain of 6 to 16 words, w' after w with probability
 
         P_c(w'|w) ∝ exp(b_ww' + o_cww' + t_cw'),
 
