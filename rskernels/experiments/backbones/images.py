@@ -19,6 +19,7 @@ from rskernels.rsft.errors import DataError
 
 VISION_HINT = "install torchvision from the index that torch came from"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+ROUNDING = 1e-4  # of images that were turned and blurred
 PROBED = 64  # pixels of the image that tells how many features there are
 
 
@@ -53,7 +54,7 @@ class ImageBackbone(nn.Module):
             )
         images = as_float(images)
         low, high = map(float, images.aminmax())
-        if not 0 <= low <= high <= 1:
+        if not -ROUNDING <= low <= high <= 1 + ROUNDING:
             raise DataError(
                 f"a backbone of images reads pixels of 0 to 1, got {low:.3g} to {high:.3g}"
             )
@@ -112,8 +113,7 @@ def torchvision_backbone(name: str, weights: Path, size: int | None) -> ImageBac
         # Weights are of a file: what is drawn here is replaced.
         model = models.get_model(name, weights=None)
     place = _behead(model, name)
-    state = read_weights(weights)
-    load_into(model, {k: v for k, v in state.items() if not k.startswith(f"{place}.")}, weights)
+    load_into(model, read_weights(weights), weights, without=place)
     try:
         preset = models.get_model_weights(name).DEFAULT.transforms()
         mean, std = preset.mean, preset.std

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ NESTED = ("state_dict", "model")  # under which training scripts keep the weight
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> OrderedDict[str, Tensor]:
     """Read a state dict, of a file of safetensors or of torch's.
 
     Parameters
@@ -51,17 +52,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = state[name]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{path} holds no state dict: tensors by their names are needed")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    made = OrderedDict((str(name).removeprefix("module."), v) for name, v in state.items())
+    # Some layers tell by it which version of themselves was saved.
+    made._metadata = getattr(state, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    return made
 
 
-def load_into(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load a state dict into a module, every name of both.
+def load_into(
+    module: nn.Module, state: OrderedDict[str, Tensor], path: Path, *, without: str
+) -> None:
+    """Load a state dict into a module, every name of both but those under `without`.
 
     Raises
     ------
     DataError
         If a name is missing, is not the module's, or has another shape.
     """
+    for name in [name for name in state if name.startswith(f"{without}.")]:
+        del state[name]
     own = {name: value.shape for name, value in module.state_dict().items()}
     given = {name: value.shape for name, value in state.items()}
     differing = [name for name in {**own, **given} if own.get(name) != given.get(name)]
@@ -75,7 +83,10 @@ def load_into(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
             f"{path} does not fit the backbone in {len(differing)} names: {name} is {told[0]} in "
             f"the backbone, {told[1]} in the file"
         )
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{path} cannot be loaded: {error}") from error
 
 
 @contextmanager
@@ -85,6 +96,22 @@ def drawn_by(generator: torch.Generator) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep transformers from telling what is checked here: weights that are not a backbone's."""
+    from transformers.utils import logging
+
+    level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bar:
+            logging.enable_progress_bar()
 
 
 def read_model(folder: Path, generator: torch.Generator, *, from_scratch: bool) -> nn.Module:
@@ -116,7 +143,7 @@ def read_model(folder: Path, generator: torch.Generator, *, from_scratch: bool) 
             f"{folder} holds no weights: frozen, it would know nothing; unfreeze trains it"
         )
     try:
-        with drawn_by(generator):
+        with drawn_by(generator), hushed():
             if not has_weights:
                 config = AutoConfig.from_pretrained(folder, local_files_only=True)
                 model = AutoModel.from_config(config)
@@ -124,10 +151,12 @@ def read_model(folder: Path, generator: torch.Generator, *, from_scratch: bool) 
                 model, told = AutoModel.from_pretrained(
                     folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
                 )
-                # The pooler is not read, so that it may be new.
-                missing = [name for name in told["missing_keys"] if "pooler" not in name]
+                missing = sorted(told["missing_keys"])
+                others = [name for name in missing if not name.startswith("pooler.")]
+                if others:
+                    raise DataError(f"{folder} lacks {len(others)} weights, {others[0]} first")
                 if missing:
-                    raise DataError(f"{folder} lacks {len(missing)} weights, {missing[0]} first")
+                    model.pooler = None  # one that has learnt nothing is not to be read
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if isinstance(error, DataError):
             raise

@@ -144,7 +144,7 @@ def decode(path: Path, size: int) -> np.ndarray | str:
         If Pillow is not installed.
     """
     with train_extra():
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     try:
         with Image.open(path) as image:
             if image.mode not in MODES:
@@ -153,6 +153,8 @@ def decode(path: Path, size: int) -> np.ndarray | str:
             image.draft("RGB", (2 * size, 2 * size))
             upright = ImageOps.exif_transpose(image).convert("RGB")
             square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
+    except UnidentifiedImageError:
+        return "is no image"
     except Exception as error:  # Pillow's plugins raise much besides OSError for what is damaged
         return " ".join(f"{type(error).__name__}: {error}".split())
     return np.ascontiguousarray(np.moveaxis(np.asarray(square, np.uint8), 2, 0))
