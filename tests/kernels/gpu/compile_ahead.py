@@ -259,11 +259,12 @@ def _row_loops(launch: Launch, logits: int) -> list[tuple[Loop, int]]:
     if not logits:
         return []
     asm = launch.result.asm
-    found = [(main_loop(asm), logits)]
     if launch.kernel.__name__ == "dense_kernel":
         # It reads a row in parts, and decides it a sum of each lane at a time.
         decided = logits // _constant(launch, "STEPS")
         found = [(reading_loop(asm), logits), (writing_loop(asm), decided)]
+    else:
+        found = [(main_loop(asm), logits)]
     # A row of one logit has no loop.
     return [(loop, each) for loop, each in found if loop is not None]
 
