@@ -13,6 +13,7 @@ from rskernels.cli.tables import make_table
 from rskernels.pipeline import Columns, LocalEngine, Rule, SelectConfig, select
 from rskernels.pipeline.report import table
 from rskernels.pipeline.rule import NEEDS
+from rskernels.rsft.errors import DataError
 
 COLUMNS = "Columns"
 RULE = "What is kept"
@@ -96,10 +97,15 @@ def select_command(
         engine = LocalEngine(workers)
     with errors_explained():
         make_writable(out)
-        report = select(
-            inputs, out, config, pilot=pilot, engine=engine, resume=resume, overwrite=overwrite,
-            progress=True,
-        )  # fmt: skip
+        try:
+            report = select(
+                inputs, out, config, pilot=pilot, engine=engine, resume=resume,
+                overwrite=overwrite, progress=True,
+            )  # fmt: skip
+        except DataError as error:
+            # Not in a box: it names files and lines.
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
     show(report, out)
 
 

@@ -17,6 +17,7 @@ from rskernels.pipeline.decide import decide_together
 from rskernels.pipeline.rows.keys import Keys
 from rskernels.pipeline.rule import Rule
 from rskernels.pipeline.store.runs import Records, merged
+from rskernels.pipeline.store.write import atomic
 from rskernels.rsft.errors import DataError
 
 GATHERED = np.dtype(
@@ -69,23 +70,23 @@ def resolve(
         If two rows of a prompt have the same id, and the rule ranks them by it.
     """
     starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    temporary = path.with_suffix(".tmp")
-    out = np.lib.format.open_memmap(temporary, "w+", RESOLVED, (int(starts[-1]),))
-    for start in range(0, len(out), 1 << 20):
-        out["log_ratio"][start : start + (1 << 20)] = np.nan
     others = () if pilot is None else (pilot,)
-    for records, run, of_pilot in merged(runs, *others):
-        try:
-            kept, log_ratio = decide_together(records, of_pilot[0] if of_pilot else None, rule)
-        except ValueError as error:
-            raise DataError(f"{rule.form} cannot decide: {error}") from error
-        at = starts[run] + records["row"]
-        out["kept"][at], out["log_ratio"][at] = kept, log_ratio
-    out.flush()
-    del out
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, "w+", RESOLVED, (int(starts[-1]),))
+        with temporary.open("r+b") as file:
+            # A disk that is full would else be found by a signal that kills.
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        for start in range(0, len(out), 1 << 20):
+            out["log_ratio"][start : start + (1 << 20)] = np.nan
+        for records, run, of_pilot in merged(runs, *others):
+            try:
+                kept, log_ratio = decide_together(records, of_pilot[0] if of_pilot else None, rule)
+            except ValueError as error:
+                raise DataError(f"{rule.form} cannot decide: {error}") from error
+            at = starts[run] + records["row"]
+            out["kept"][at], out["log_ratio"][at] = kept, log_ratio
+        out.flush()
+        del out
 
 
 def resolved_of(path: Path, start: int, count: int) -> Records:

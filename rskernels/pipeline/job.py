@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +73,10 @@ class Record:
         Rows that are malformed, or whose reward is none of the form.
     named : list of str
         The first of them, by file and line.
-    seconds : float
-        Of this piece, and ``deciding`` those without the writing.
+    seconds, deciding : float
+        Of this piece, all and those without the writing.
+    deciding_cpu : float
+        Processor seconds of the process without the writing.
     rewards : list
         ``[reward, rows, accepted]`` of rewards that are equal but for 3 %.
     """
@@ -86,6 +88,7 @@ class Record:
     named: list[str] = field(default_factory=list)
     seconds: float = 0.0
     deciding: float = 0.0
+    deciding_cpu: float = 0.0
     rewards: list[list[float]] = field(default_factory=list)
 
 
@@ -102,6 +105,7 @@ class Count:
 
     found: Found
     work: Work
+    title: ClassVar[str] = "counting equal rows"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
@@ -135,6 +139,7 @@ class Gather:
     rule: Rule
     work: Work
     of: str = "gathered"
+    title: ClassVar[str] = "gathering rewards"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
@@ -173,16 +178,17 @@ class Decide:
     rule: Rule
     work: Work
     starts: tuple[int, ...] = ()
+    title: ClassVar[str] = "deciding"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
         keys = named_keys(piece, self.found, self.work)
         decisions = self._decisions(piece, keys)
         totals = totals_of(keys, decisions)
         bad, named = faults(piece, keys, decisions.invalid, self.rule.form)
         ids = np.sort(keys.id[~decisions.invalid]).view(IDS)
-        deciding = time.perf_counter() - begin
+        deciding, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
         write_run(self.work.path("groups", piece.number, ".npy"), totals)
         write_run(self.work.path("ids", piece.number, ".npy"), ids)
         write_kept(
@@ -190,7 +196,7 @@ class Decide:
         )
         record = Record(
             piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
-            time.perf_counter() - begin, deciding, histogram(keys.reward, decisions.mask),
+            time.perf_counter() - begin, deciding, cpu, histogram(keys.reward, decisions.mask),
         )  # fmt: skip
         write_whole(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
         return record

@@ -53,6 +53,7 @@ def write_report(
         "rewards": _merged_rewards(records),
         "seconds": round(sum(record.seconds for record in records), 3),
         "deciding_seconds": round(sum(record.deciding for record in records), 3),
+        "deciding_cpu_seconds": round(sum(record.deciding_cpu for record in records), 3),
     }
     has_figure = draw(report, folder / "report.png")
     write_whole(folder / "report.md", markdown(report, has_figure=has_figure))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rskernels.pipeline.config import SelectConfig
-from rskernels.pipeline.engines.local import Engine, LocalEngine
+from rskernels.pipeline.engines.local import Engine, Job, LocalEngine
 from rskernels.pipeline.gather import resolve
 from rskernels.pipeline.job import Count, Decide, Gather, Record, Work
 from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, split
@@ -23,9 +24,11 @@ from rskernels.pipeline.store.write import join_parts
 from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
+from rskernels.sampling.progress import ProgressBar
 
 NAMED = 10
 """Malformed rows that an error names."""
+TEXTS = ("{task.fields[what]}", "{task.fields[rows]:,} rows, {task.fields[rate]:,.0f} a second")
 
 
 def select(
@@ -78,7 +81,7 @@ def select(
     OSError
         If files cannot be read or written.
     """
-    run = _Run(config, dataset_of(inputs), _pilot_of(pilot, config), piece_size)
+    run = _Run(config, dataset_of(inputs), _pilot_of(pilot, config), piece_size, progress)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
@@ -101,9 +104,14 @@ class _Run:
     """A selection: its data, its passes and its results."""
 
     def __init__(
-        self, config: SelectConfig, data: Dataset, pilot: Dataset | None, size: int | None
+        self,
+        config: SelectConfig,
+        data: Dataset,
+        pilot: Dataset | None,
+        size: int | None,
+        progress: bool,
     ) -> None:
-        self.config, self.data, self.pilot = config, data, pilot
+        self.config, self.data, self.pilot, self.progress = config, data, pilot, progress
         answers = config.rule.form == "rso"
         self.found = config.columns.found_in(names_of(data), answers=answers)
         self.pieces = split(data, size)
@@ -168,14 +176,22 @@ class _Run:
             resolve(runs, pilot, sizes, rule, work.resolved)
         return tuple(np.concatenate([[0], np.cumsum(sizes)]).tolist())
 
-    def _pass(self, engine: Engine, job: Any, pieces: Sequence[Piece]) -> list[Record]:
+    def _pass(self, engine: Engine, job: Job, pieces: Sequence[Piece]) -> list[Record]:
         """Run a job on the pieces that are not done, and return the records of all, in order."""
         there = {piece.number: job.done(piece) for piece in pieces}
         done: dict[int, Record] = {n: record for n, record in there.items() if record is not None}
         bad = self._checked(done, 0)
-        for record in engine.run(job, [piece for piece in pieces if piece.number not in done]):
-            done[record.number] = record
-            bad = self._checked({record.number: record}, bad)
+        left = [piece for piece in pieces if piece.number not in done]
+        begin, rows = time.perf_counter(), 0
+        with ProgressBar(
+            len(pieces), TEXTS, completed=len(done), on=self.progress, only_on_terminal=True,
+            what=job.title, rows=0, rate=0.0,
+        ) as bar:  # fmt: skip
+            for record in engine.run(job, left):
+                done[record.number] = record
+                bad = self._checked({record.number: record}, bad)
+                rows += record.rows
+                bar.advance(1, rows=rows, rate=rows / (time.perf_counter() - begin))
         return [done[piece.number] for piece in pieces]
 
     def _checked(self, records: dict[int, Record], before: int) -> int:

@@ -6,13 +6,14 @@ Records of one key lie in one range of keys, so that ranges are merged one after
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rskernels.pipeline.store.write import atomic
 
 ROOM = 1 << 20
 """Records that are merged together, about."""
@@ -25,16 +26,8 @@ def write_run(path: Path, records: Records) -> None:
     key = records["key"]
     if len(key) > 1 and not (key[1:] >= key[:-1]).all():
         records = records[key.argsort(kind="stable")]
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, records, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, records, allow_pickle=False)
 
 
 def merged(
