@@ -10,7 +10,7 @@ import typer
 from rskernels.cli.errors import errors_explained, usage_errors
 from rskernels.cli.report import show_report
 from rskernels.experiments.comparison.runner import run_all
-from rskernels.experiments.config import IMBALANCE
+from rskernels.experiments.data_config import IMBALANCE
 from rskernels.experiments.suite import DEMO, make_runs
 
 
