@@ -77,6 +77,10 @@ def select_command(
     sample: Annotated[
         str | None, column("Which answer to its prompt a row is, without --id.", "none")
     ] = None,
+    pairs: Annotated[
+        int,
+        typer.Option(help="Pairs of a prompt to write, best against worst.", rich_help_panel=RULE),
+    ] = 0,
     max_bad: Annotated[
         int, typer.Option(help="Malformed rows to let pass.", rich_help_panel=LIMITS)
     ] = 0,
@@ -93,7 +97,7 @@ def select_command(
             raise ValueError("--resume and --overwrite are both given; at most one is accepted")
         rule = Rule(form, beta, bound, n, k, least, num, envelope=envelope, seed=seed)
         names = Columns(prompt, completion_column, messages, reward, group, id, sample)
-        config = SelectConfig(rule, names, max_bad, max_duplicates)
+        config = SelectConfig(rule, names, pairs, max_bad, max_duplicates)
         engine = LocalEngine(workers)
     with errors_explained():
         make_writable(out)
