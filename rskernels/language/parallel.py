@@ -1,0 +1,124 @@
+"""A model that several processes train: a copy each (DDP), or shards of one (FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from rskernels.language.policy import Policy
+from rskernels.language.ranks import Ranks
+
+
+def wrapped(policy: Policy, how: str, ranks: Ranks) -> nn.Module:
+    """Return the module whose gradients are those of all processes.
+
+    Parameters
+    ----------
+    policy : Policy
+        Its scorer is wrapped, or with "fsdp" sharded in place.
+    how : {"ddp", "fsdp"}
+        A copy each; or parameters, gradients and optimiser cut over the processes.
+    ranks : Ranks
+        Of one process the scorer itself is returned.
+    """
+    if ranks.count == 1:
+        return policy.scorer
+    if how == "ddp":
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(policy.scorer)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(policy.device.type, (ranks.count,))
+    units = set(getattr(policy.causal, "_no_split_modules", None) or ())
+    for part in policy.scorer.modules():
+        if type(part).__name__ in units:
+            fully_shard(part, mesh=mesh)
+    fully_shard(policy.scorer, mesh=mesh)
+    return policy.scorer
+
+
+@contextmanager
+def accumulating(module: nn.Module, *, is_last: bool) -> Iterator[None]:
+    """Hold back the exchange of gradients until the last micro-batch of a step."""
+    if is_sharded(module):
+        module.set_requires_gradient_sync(is_last)  # type: ignore[operator]
+        yield
+    elif hasattr(module, "no_sync") and not is_last:
+        with module.no_sync():  # type: ignore[operator]
+            yield
+    else:
+        yield
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Say whether FSDP2 has cut a module."""
+    return hasattr(module, "set_requires_gradient_sync")
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Hold all parameters whole while answers are generated, so that processes need no steps alike.
+
+    Every process then has room for the model, though not for gradients and optimiser.
+    """
+    if not is_sharded(module):
+        yield
+        return
+    units: list[Any] = [part for part in module.modules() if is_sharded(part)]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(True, recurse=False)
+
+
+def as_number(value: Any) -> float:
+    """Return a number, of which each process may hold a part."""
+    return float(value.full_tensor() if hasattr(value, "full_tensor") else value)
+
+
+def state_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the state of a model and its optimiser, whole on the first process, on the CPU.
+
+    It does not depend on how many processes there are, nor on how they hold the model. Parameters
+    that are not trained are left out.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    model: dict[str, Any] = dict(get_model_state_dict(module, options=options))
+    # Asking an optimiser without steps would take one.
+    of_optimizer: dict[str, Any] = {}
+    if optimizer.state:
+        of_optimizer = dict(get_optimizer_state_dict(module, optimizer, options=options))
+    return {"model": model, "optimizer": of_optimizer}
+
+
+def whole_model(module: nn.Module) -> dict[str, Any]:
+    """Return all parameters of the causal language model, on the CPU of the first process."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(module, options=options)
+    return {name.removeprefix("causal."): tensor for name, tensor in state.items()}
+
+
+def load_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Continue from what `state_of` returned, which every process has."""
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    set_model_state_dict(module, state["model"], options=options)
+    if state["optimizer"]:
+        set_optimizer_state_dict(module, optimizer, state["optimizer"], options=options)
