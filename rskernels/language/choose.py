@@ -21,7 +21,7 @@ from rskernels.select import (
 )
 
 KINDS = {"train": 0, "test": 1, "prompt": 2}
-ROUND_BITS, PROMPT_BITS, SAMPLE_BITS = 14, 28, 20
+ROUND_BITS, PROMPT_BITS, SAMPLE_BITS = 14, 27, 20
 
 
 class Scored(NamedTuple):
@@ -38,7 +38,7 @@ class Scored(NamedTuple):
 
 
 def answer_ids(kind: str, number: int, prompts: Tensor, samples: Tensor) -> Tensor:
-    """Return ids of 62 bits, no two alike, of kind, round, place of the prompt and sample number.
+    """Return ids of 63 bits, no two alike, of kind, round, place of the prompt and sample number.
 
     Parameters
     ----------

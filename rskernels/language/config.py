@@ -21,7 +21,7 @@ ANSWERS = "Answers"
 TRAINING = "Training"
 EVALUATION = "Evaluation"
 
-MOST_ROUNDS, MOST_PROMPTS, MOST_SAMPLES = (1 << 14) - 1, 1 << 28, 1 << 20
+MOST_ROUNDS, MOST_PROMPTS, MOST_SAMPLES = (1 << 14) - 1, 1 << 27, 1 << 20
 NOT_NEGATIVE = Accepted(lambda value: 0 <= value < math.inf, "a number of at least 0 is needed")
 FINITE = Accepted(math.isfinite, "a finite number is needed")
 SHARE = Accepted(lambda value: 0 < value < 1, "accepted is (0, 1)")

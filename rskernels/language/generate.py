@@ -19,6 +19,7 @@ from rskernels.integrations.extras import framework
 from rskernels.language.policy import HINT, Policy
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
+from rskernels.rsft.errors import TrainingError
 
 MOST_NUMBERS = 1 << 22  # entries of the laws that are in memory as float64 at a time
 AHEAD = 32  # tokens whose uniforms are made together
@@ -122,12 +123,22 @@ def draw(logits: Tensor, u: Tensor, temperature: float) -> tuple[Tensor, Tensor]
     (Tensor, Tensor)
         int64 ``[N]``, the smallest v with F(v) at least u, and float64 ``[N]``, its
         log-probability.
+
+    Raises
+    ------
+    TrainingError
+        If a row has a NaN or +inf logit, or only -inf.
     """
     step = max(1, MOST_NUMBERS // logits.shape[-1])
     drawn, log_probs = [], []
     for part, of in zip(logits.split(step), u.split(step), strict=True):
         law = (part.double() / temperature).softmax(-1)
         distribution = law.cumsum(-1)
+        if not bool(distribution[:, -1].isfinite().all()):
+            raise TrainingError(
+                "no token follows from the model's logits, which are NaN or infinite; a smaller lr "
+                "may help"
+            )
         # By its own total, so that the rounding of the sum cannot push a draw over the end.
         level = (of * distribution[:, -1])[:, None].minimum(distribution[:, -1:])
         index = torch.searchsorted(distribution, level).clamp(max=law.shape[-1] - 1)

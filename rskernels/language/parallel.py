@@ -8,13 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 
 from rskernels.language.policy import Policy
 from rskernels.language.ranks import Ranks
@@ -47,6 +40,11 @@ def wrapped(policy: Policy, how: str, ranks: Ranks) -> nn.Module:
         if type(part).__name__ in units:
             fully_shard(part, mesh=mesh)
     fully_shard(policy.scorer, mesh=mesh)
+    # FSDP makes itself ready at a first pass through the whole, which generation is none of.
+    one = torch.zeros(1, 1, dtype=torch.int64, device=policy.device)
+    with torch.no_grad():
+        policy.scorer(one, torch.ones_like(one), one[0], one[0])
+    policy.scorer.reshard()  # the optimiser must be given the shards
     return policy.scorer
 
 
@@ -100,25 +98,33 @@ def state_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, A
     It does not depend on how many processes there are, nor on how they hold the model. Parameters
     that are not trained are left out.
     """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    model: dict[str, Any] = dict(get_model_state_dict(module, options=options))
+    from torch.distributed.checkpoint import state_dict as states
+
+    options = states.StateDictOptions(
+        full_state_dict=True, cpu_offload=True, ignore_frozen_params=True
+    )
+    model: dict[str, Any] = dict(states.get_model_state_dict(module, options=options))
     # Asking an optimiser without steps would take one.
     of_optimizer: dict[str, Any] = {}
     if optimizer.state:
-        of_optimizer = dict(get_optimizer_state_dict(module, optimizer, options=options))
+        of_optimizer = dict(states.get_optimizer_state_dict(module, optimizer, options=options))
     return {"model": model, "optimizer": of_optimizer}
 
 
 def whole_model(module: nn.Module) -> dict[str, Any]:
     """Return all parameters of the causal language model, on the CPU of the first process."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = get_model_state_dict(module, options=options)
+    from torch.distributed.checkpoint import state_dict as states
+
+    options = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = states.get_model_state_dict(module, options=options)
     return {name.removeprefix("causal."): tensor for name, tensor in state.items()}
 
 
 def load_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Continue from what `state_of` returned, which every process has."""
-    options = StateDictOptions(full_state_dict=True, strict=False)
-    set_model_state_dict(module, state["model"], options=options)
+    from torch.distributed.checkpoint import state_dict as states
+
+    options = states.StateDictOptions(full_state_dict=True, strict=False)
+    states.set_model_state_dict(module, state["model"], options=options)
     if state["optimizer"]:
-        set_optimizer_state_dict(module, optimizer, state["optimizer"], options=options)
+        states.set_optimizer_state_dict(module, optimizer, state["optimizer"], options=options)

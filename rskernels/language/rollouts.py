@@ -22,6 +22,7 @@ from rskernels.language.policy import Policy
 from rskernels.language.ranks import Ranks
 from rskernels.language.rewards import rewards_of
 from rskernels.language.task import Row, Task
+from rskernels.rsft.errors import DataError
 
 PART = ".part.jsonl"
 
@@ -146,9 +147,16 @@ class Rollouts:
         """Return the tokens of a prompt."""
         key = kind, place
         if key not in self._tokens:
-            self._tokens[key] = self.policy.encode(
-                self.rows_of(kind)[place]["prompt"], self.config.chat
-            )
+            tokens = self.policy.encode(self.rows_of(kind)[place]["prompt"], self.config.chat)
+            room = getattr(self.policy.causal.config, "max_position_embeddings", None)
+            longest = len(tokens) + self.config.max_new_tokens
+            if room is not None and longest > room:
+                raise DataError(
+                    f"prompt {place} to {kind} has {len(tokens)} tokens, with "
+                    f"max_new_tokens={self.config.max_new_tokens} more than the {room} places that "
+                    "the model has"
+                )
+            self._tokens[key] = tokens
         return self._tokens[key]
 
     def rows_of(self, kind: str) -> list[Row]:

@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rskernels.language.config import LanguageConfig
+from rskernels.language.policy import policy_of
 from rskernels.language.task import Task
 
 SPECIAL = ["<pad>", "<eos>", "<unk>"]
@@ -54,3 +55,7 @@ def config(path, **more):
         "seed": 5,
     }  # fmt: skip
     return LanguageConfig(**{**usual, **more})
+
+
+def policy(dtype=torch.float32, **more):
+    return policy_of(model(**more).to(dtype), tokenizer(), config("given"), torch.device("cpu"))
