@@ -1,9 +1,9 @@
 """Arithmetic in steps, with many right answers: from one number to another.
 
-A prompt ``7 to 31 :`` asks for a way from 7 to 31. An answer such as ``+9 =16 +8 =24 +7 =31`` adds or
-subtracts 1 to 9 in each of at most ``MOST_STEPS`` steps, and writes each total out. It is right if no
-total is wrong or outside of 0 to ``HIGHEST``, and the last is the number asked for. Most prompts
-have hundreds of right answers.
+A prompt ``7 to 18 :`` asks for a way from 7 to 18. An answer such as ``+5 =12 +2 =14 +4 =18`` adds or
+subtracts 1 to ``LARGEST`` in each of at most ``MOST_STEPS`` steps, and writes each total out. It is
+right if no total is wrong or outside of 0 to ``HIGHEST``, and the last is the number asked for. Most
+prompts have hundreds of right answers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def make_task(seed: int, *, train: int = 320, test: int = 100) -> Task:
     Parameters
     ----------
     seed : int
-        Decides which of the 1,640 prompts are held out, and which are trained on.
+        Decides which of the 420 prompts are held out, and which are trained on.
     train, test : int
         How many prompts of each kind. None is of both.
 
@@ -123,7 +123,7 @@ def prompt_of(start: int, goal: int) -> str:
 def _problem_of(prompt: str) -> tuple[int, int]:
     words = prompt.split()
     if len(words) != 4 or words[1::2] != [TO, COLON] or not all(w.isdecimal() for w in words[::2]):
-        raise ValueError(f"a prompt must be like {prompt_of(7, 31)!r}, got {prompt!r}")
+        raise ValueError(f"a prompt must be like {prompt_of(7, 14)!r}, got {prompt!r}")
     return int(words[0]), int(words[2])
 
 
