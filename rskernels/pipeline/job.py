@@ -1,0 +1,261 @@
+"""What an engine runs on each piece: read it, decide its rows, write those that are kept.
+
+A job is a function of a piece and of files that earlier passes wrote. It writes files of its own,
+each whole or absent, the record of the piece last: so a piece whose record is there is done, and
+one that a crash left half done is done again, with the same result. An engine calls jobs on pieces,
+in any order and on any machine that shares the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rskernels.pipeline.decide import Decisions, decide, invalid_of
+from rskernels.pipeline.gather import gathered, resolved_of
+from rskernels.pipeline.read import Piece, batches, kept_rows, place_of
+from rskernels.pipeline.rows.columns import Found
+from rskernels.pipeline.rows.keys import Keys, joined, keys_of
+from rskernels.pipeline.rows.numbering import counts_of, numbered
+from rskernels.pipeline.rule import Rule
+from rskernels.pipeline.store.runs import write_run
+from rskernels.pipeline.store.write import write_part, write_whole
+from rskernels.pipeline.totals import totals_of
+
+NAMED = 10
+"""Malformed rows that are named."""
+IDS = np.dtype([("key", np.int64)])
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folder of a run's unfinished files, by pass and piece."""
+
+    folder: Path
+
+    def path(self, of: str, number: int, suffix: str) -> Path:
+        """Return where a file of a piece lies."""
+        return self.folder / of / f"{number:06d}{suffix}"
+
+    def paths(self, of: str, count: int, suffix: str = ".npy") -> list[Path]:
+        """Return where the files of all pieces lie."""
+        return [self.path(of, number, suffix) for number in range(count)]
+
+    @property
+    def resolved(self) -> Path:
+        """Where what became of each row lies, if it was decided before the writing."""
+        return self.folder / "resolved.npy"
+
+    def make(self) -> None:
+        """Make the folders."""
+        for name in ("counts", "before", "gathered", "pilot", "accepted", "groups", "ids", "done"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a job says of a piece.
+
+    Attributes
+    ----------
+    number : int
+        Of the piece.
+    rows, accepted : int
+        Rows that were read, and kept.
+    bad : int
+        Rows that are malformed, or whose reward is none of the form.
+    named : list of str
+        The first of them, by file and line.
+    seconds : float
+        Of this piece, and ``deciding`` those without the writing.
+    rewards : list
+        ``[reward, rows, accepted]`` of rewards that are equal but for 3 %.
+    """
+
+    number: int
+    rows: int
+    accepted: int = 0
+    bad: int = 0
+    named: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    deciding: float = 0.0
+    rewards: list[list[float]] = field(default_factory=list)
+
+
+def read_record(path: Path) -> Record | None:
+    """Return the record of a piece that is done, or None."""
+    if not path.exists():
+        return None
+    return Record(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Count:
+    """The first pass where rows have no ids: how often equal ones come in a piece."""
+
+    found: Found
+    work: Work
+
+    def __call__(self, piece: Piece) -> Record:
+        """Do it for a piece."""
+        begin = time.perf_counter()
+        keys = piece_keys(piece, self.found)
+        write_run(self.work.path("counts", piece.number, ".npy"), counts_of(keys.id))
+        return Record(piece.number, len(keys.id), seconds=time.perf_counter() - begin)
+
+    def done(self, piece: Piece) -> Record | None:
+        """Return the record of a piece that is done."""
+        path = self.work.path("counts", piece.number, ".npy")
+        if not path.exists():
+            return None
+        counts = np.load(path, mmap_mode="r")
+        return Record(piece.number, int(counts["count"].sum()))
+
+
+@dataclass(frozen=True)
+class Gather:
+    """The pass where all answers to a prompt are decided together: it brings rewards together.
+
+    Attributes
+    ----------
+    found, rule, work
+        As of ``Decide``.
+    of : {"gathered", "pilot"}
+        Whether these are the rows that are decided.
+    """
+
+    found: Found
+    rule: Rule
+    work: Work
+    of: str = "gathered"
+
+    def __call__(self, piece: Piece) -> Record:
+        """Do it for a piece."""
+        begin = time.perf_counter()
+        keys = named_keys(piece, self.found, self.work)
+        write_run(self.work.path(self.of, piece.number, ".npy"), gathered(keys))
+        bad, named = faults(piece, keys, invalid_of(keys.reward, self.rule), self.rule.form)
+        record = Record(
+            piece.number, len(keys.id), bad=bad, named=named, seconds=time.perf_counter() - begin
+        )
+        write_whole(self.work.path(self.of, piece.number, ".json"), json.dumps(vars(record)))
+        return record
+
+    def done(self, piece: Piece) -> Record | None:
+        """Return the record of a piece that is done."""
+        return read_record(self.work.path(self.of, piece.number, ".json"))
+
+
+@dataclass(frozen=True)
+class Decide:
+    """The pass that decides and writes.
+
+    Attributes
+    ----------
+    found : Found
+        The columns.
+    rule : Rule
+        How rows are decided.
+    work : Work
+        Where what is done lies.
+    starts : tuple of int
+        The number of each piece's first row, where an earlier pass has decided them.
+    """
+
+    found: Found
+    rule: Rule
+    work: Work
+    starts: tuple[int, ...] = ()
+
+    def __call__(self, piece: Piece) -> Record:
+        """Do it for a piece."""
+        begin = time.perf_counter()
+        keys = named_keys(piece, self.found, self.work)
+        decisions = self._decisions(piece, keys)
+        totals = totals_of(keys, decisions)
+        bad, named = faults(piece, keys, decisions.invalid, self.rule.form)
+        ids = np.sort(keys.id[~decisions.invalid]).view(IDS)
+        deciding = time.perf_counter() - begin
+        write_run(self.work.path("groups", piece.number, ".npy"), totals)
+        write_run(self.work.path("ids", piece.number, ".npy"), ids)
+        write_kept(
+            piece, decisions.mask, self.work.path("accepted", piece.number, f".{piece.format}")
+        )
+        record = Record(
+            piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
+            time.perf_counter() - begin, deciding, histogram(keys.reward, decisions.mask),
+        )  # fmt: skip
+        write_whole(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
+        return record
+
+    def done(self, piece: Piece) -> Record | None:
+        """Return the record of a piece that is done."""
+        return read_record(self.work.path("done", piece.number, ".json"))
+
+    def _decisions(self, piece: Piece, keys: Keys) -> Decisions:
+        if self.rule.is_alone:
+            return decide(keys, self.rule)
+        there = resolved_of(self.work.resolved, self.starts[piece.number], len(keys.id))
+        invalid = invalid_of(keys.reward, self.rule)
+        return Decisions(there["kept"], there["log_ratio"], invalid)
+
+
+def named_keys(piece: Piece, found: Found, work: Work) -> Keys:
+    """Return the keys of all rows of a piece, with the ids by which they are decided."""
+    keys = piece_keys(piece, found)
+    if not found.is_numbered:
+        return keys
+    path = work.path("before", piece.number, ".npy")
+    before = np.load(path) if path.exists() else None
+    return keys._replace(id=numbered(keys.id, before))
+
+
+def piece_keys(piece: Piece, found: Found) -> Keys:
+    """Return the keys of all rows of a piece, in order."""
+    return joined([keys_of(batch.table, found, batch.bad) for batch in batches(piece, found)])
+
+
+def write_kept(piece: Piece, mask: NDArray[np.bool_], path: Path) -> None:
+    """Write the rows of a piece that are kept."""
+    schema = None
+    if piece.format != "jsonl":
+        from rskernels.pipeline.read.tables import schema_of
+
+        schema = schema_of(piece)
+    parts: Iterator[Any] = kept_rows(piece, mask) if mask.any() else iter(())
+    write_part(path, piece.format, parts, schema)
+
+
+def faults(
+    piece: Piece, keys: Keys, invalid: NDArray[np.bool_], form: str
+) -> tuple[int, list[str]]:
+    """Return how many rows are malformed or have a reward that is none, and name the first."""
+    rows = invalid.nonzero()[0]
+    named = []
+    for row in rows[:NAMED].tolist():
+        wanted = "0 or 1" if form == "verifier" else "a number below infinity"
+        why = keys.bad.get(row, f"the reward {keys.reward[row]} is not {wanted}")
+        named.append(f"{place_of(piece, row)}: {why}")
+    return len(rows), named
+
+
+def histogram(reward: NDArray[np.float64], mask: NDArray[np.bool_]) -> list[list[float]]:
+    """Return rewards that are equal but for 3 %, with how many have them and are kept."""
+    is_finite = np.isfinite(reward)
+    # The sign, the exponent and the first five bits of the mantissa: at most 2^17 numbers.
+    bits = (reward[is_finite] + 0.0).view(np.int64) >> 47
+    if not len(bits):
+        return []
+    least = bits.min()
+    counts = np.bincount(bits - least)
+    kept = np.bincount(bits[mask[is_finite]] - least, minlength=len(counts))
+    has = counts.nonzero()[0]
+    values = ((has + least) << 47).view(np.float64)
+    return [[float(v), int(counts[at]), int(kept[at])] for v, at in zip(values, has, strict=True)]
