@@ -12,7 +12,7 @@ import torch
 
 from rskernels.language.config import LanguageConfig
 from rskernels.language.policy import Policy, policy_of
-from rskernels.language.ranks import Ranks
+from rskernels.language.parallel import Ranks
 from rskernels.language.scratch.model import small_gpt
 from rskernels.language.scratch.tokenizer import character_tokenizer, word_tokenizer
 from rskernels.language.task import Task

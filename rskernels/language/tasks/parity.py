@@ -22,7 +22,7 @@ facilitates learning", arXiv 2510.11495, where long answers have this share in t
 
 What is assumed: c_L and c_S do not change, and what a round trains gives the shares of what it
 was trained on. A transformer fulfils the first where no short answer can be learnt, which takes
-enough bits (16 here) and prompts that do not come again, and the second as its likelihood is at its
+enough bits and prompts that seldom come again, and the second as its likelihood is at its
 maximum: the logit between going on and ending is free, so that there the mean probability of a long
 answer is their share.
 """
@@ -34,7 +34,7 @@ from collections.abc import Sequence
 
 from rskernels.language.task import Task
 
-BITS = 16
+BITS = 12
 EQUALS = "="
 CHARACTERS = "01" + EQUALS
 """All characters that prompts and answers have."""
