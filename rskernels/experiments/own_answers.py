@@ -1,8 +1,8 @@
 """The language model of `rskernels demo`: made from nothing, then trained on its own right answers.
 
 It is a small GPT that a few thousand demonstrations of somebody who miscalculates have taught the
-arithmetic of `rskernels.language.tasks.arithmetic`. In each round it answers every prompt some times,
-the verifier keeps the right answers, and it is trained on those.
+arithmetic of `rskernels.language.tasks.arithmetic`. In each round it answers every prompt some
+times, the verifier keeps the right answers, and it is trained on those.
 """
 
 from __future__ import annotations

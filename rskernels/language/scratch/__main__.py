@@ -1,4 +1,4 @@
-"""Make the starting model of a task: ``python -m rskernels.language.scratch arithmetic --out DIR``."""
+"""Make the starting model of a task, a folder for ``rskernels rft --model``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ SHOWN = 100
 
 def main() -> None:
     """Read the options, make the model, and say where it is."""
-    parser = argparse.ArgumentParser(prog="python -m rskernels.language.scratch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rskernels.language.scratch", description=__doc__
+    )
     parser.add_argument("task", choices=sorted(STARTS))
     parser.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="the seed that rft is given, too")

@@ -6,7 +6,13 @@ from typing import Any
 
 
 def small_gpt(
-    tokenizer: Any, *, seed: int, layers: int = 3, width: int = 128, heads: int = 4, length: int = 64
+    tokenizer: Any,
+    *,
+    seed: int,
+    layers: int = 3,
+    width: int = 128,
+    heads: int = 4,
+    length: int = 64,
 ) -> Any:
     """Return a ``GPT2LMHeadModel`` for a tokenizer's vocabulary, without dropout.
 

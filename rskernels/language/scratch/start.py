@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 
 from rskernels.language.config import LanguageConfig
-from rskernels.language.policy import Policy, policy_of
 from rskernels.language.parallel import Ranks
+from rskernels.language.policy import Policy, policy_of
 from rskernels.language.scratch.model import small_gpt
 from rskernels.language.scratch.tokenizer import character_tokenizer, word_tokenizer
 from rskernels.language.task import Task

@@ -1,9 +1,9 @@
 """Arithmetic in steps, with many right answers: from one number to another.
 
-A prompt ``7 to 18 :`` asks for a way from 7 to 18. An answer such as ``+5 =12 +2 =14 +4 =18`` adds or
-subtracts 1 to ``LARGEST`` in each of at most ``MOST_STEPS`` steps, and writes each total out. It is
-right if no total is wrong or outside of 0 to ``HIGHEST``, and the last is the number asked for. Most
-prompts have hundreds of right answers.
+A prompt ``7 to 18 :`` asks for a way from 7 to 18. An answer such as ``+5 =12 +2 =14 +4 =18`` adds
+or subtracts 1 to ``LARGEST`` in each of at most ``MOST_STEPS`` steps, and writes each total out. It
+is right if no total is wrong or outside of 0 to ``HIGHEST``, and the last is the number asked for.
+Most prompts have hundreds of right answers.
 """
 
 from __future__ import annotations

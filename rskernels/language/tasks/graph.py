@@ -1,7 +1,7 @@
 """Walks on a graph of 21 nodes, few enough for their law to be known by enumeration.
 
-Nodes 0 to 20 lie on a ring; node i also leads to 8i mod 21. A prompt ``3 to 17 :`` asks for a walk of
-at most ``MOST_STEPS`` steps that ends at 17 when it first comes there, and an answer such as
+Nodes 0 to 20 lie on a ring; node i also leads to 8i mod 21. A prompt ``3 to 17 :`` asks for a walk
+of at most ``MOST_STEPS`` steps that ends at 17 when it first comes there, and an answer such as
 ``4 11 10 17`` names the nodes after the first. The reward is 1 if it does, or by what the nodes on
 the way cost.
 """
@@ -44,8 +44,8 @@ class Walks:
     nodes : Tensor
         int64 ``[W, MOST_STEPS]``: the nodes after the first, -1 after the end.
     prob : Tensor
-        float64 ``[W]``: of the walk that goes to each neighbour alike until it is at the goal or has
-        had ``MOST_STEPS`` steps. They sum to 1.
+        float64 ``[W]``: of the walk that goes to each neighbour alike until it is at the goal or
+        has had ``MOST_STEPS`` steps. They sum to 1.
     """
 
     start: int
@@ -59,7 +59,7 @@ class Walks:
         return [" ".join(str(n) for n in walk if n >= 0) for walk in self.nodes.tolist()]
 
     def places(self, drawn: Tensor) -> Tensor:
-        """Return which walk each of some is, int64 ``[N]``; they are ``[N, MOST_STEPS]`` as here."""
+        """Return which walk each of some is, int64 ``[N]``; they are ``[N, MOST_STEPS]``."""
         digits = (NODES + 1) ** torch.arange(MOST_STEPS)
         codes = ((self.nodes + 1) * digits).sum(-1).sort()
         wanted = ((drawn + 1) * digits).sum(-1)
@@ -129,8 +129,8 @@ def make_task(seed: int, *, train: int = 340, test: int = 80, reward: str = "rea
     train, test : int
         How many prompts of each kind. None is of both.
     reward : {"reach", "toll"}
-        ``reach``: 1 of a walk that ends at its goal, else 0. ``toll``: 1 less the mean of ``TOLLS`` over
-        its nodes, if it ends there, and else 0; so at most 1.
+        ``reach``: 1 of a walk that ends at its goal, else 0. ``toll``: 1 less the mean of
+        ``TOLLS`` over its nodes, if it ends there, and else 0; so at most 1.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def reach(prompts: list[str], completions: list[str], **columns: object) -> list
 
 
 def toll(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
-    """Return 1 less the mean toll of each answer that is a walk to its goal, and 0 of each other."""
+    """Return 1 less the mean toll of each answer that is a walk to its goal, 0 of each other."""
     worth = []
     for prompt, answer in zip(prompts, completions, strict=True):
         walk = _walk_to_goal(prompt, answer)

@@ -1,7 +1,7 @@
 r"""Parity with short and long answers, whose shares in rounds of STaR are known in closed form.
 
-A prompt ``0110=`` gives bits. A long answer writes the parity of the first, the first two, and so on
-to all bits, ``0100``; a short one only the last, ``0``. The verifier reads the last bit alone.
+A prompt ``0110=`` gives bits. A long answer writes the parity of the first, the first two, and so
+on to all bits, ``0100``; a short one only the last, ``0``. The verifier reads the last bit alone.
 
 Let p be the share of long answers that a policy gives, and a long one be right with probability
 c_L, a short one with c_S. Keeping the right answers (RFT, STaR: a verifier's tilt with beta = 0)
@@ -16,7 +16,7 @@ Who can add bits one by one but not see their parity at once has c_L = 1 and c_S
 by which the odds p/(1 - p) double in a round: after t rounds p_t = 2^t p/(1 + (2^t - 1) p). The
 threshold 1/3 is where a long answer becomes the most likely one: the first bit of a long answer is
 the first bit of the prompt, and a short answer shows the same bit half of the time; given it, the
-next token goes on rather than ends if p > (1 - p)/2, that is p > 1/3. Equivalently 2p/(1 + p) > 1/2.
+next token goes on rather than ends if p > (1 - p)/2, that is p > 1/3. That is 2p/(1 + p) > 1/2.
 The model is that of Tsilivis et al., "How reinforcement learning after next-token prediction
 facilitates learning", arXiv 2510.11495, where long answers have this share in the data.
 
@@ -41,7 +41,7 @@ CHARACTERS = "01" + EQUALS
 
 
 def make_task(seed: int, *, train: int = 2000, test: int = 500, bits: int = BITS) -> Task:
-    """Return prompts of so many bits and their verifier; none is of both kinds, and none comes twice.
+    """Return prompts of so many bits and their verifier; no prompt comes twice.
 
     Parameters
     ----------

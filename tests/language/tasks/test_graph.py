@@ -1,4 +1,4 @@
-"""Walks on the graph: their law, what they are worth, and what each form of a tilt keeps of them."""
+"""Walks on the graph: their law, their worth, and what each form of a tilt keeps of them."""
 
 import pytest
 import torch
@@ -24,7 +24,9 @@ def drawn(walks):
     """Return which walk each of a million is, and an id of 64 bits for each."""
     generator = torch.Generator().manual_seed(21)
     steps = graph.draw_walks(laws.START, laws.GOAL, PROPOSALS, generator)
-    return walks.places(steps), torch.randint(-(2**63), 2**63 - 1, (PROPOSALS,), generator=generator)
+    return walks.places(steps), torch.randint(
+        -(2**63), 2**63 - 1, (PROPOSALS,), generator=generator
+    )
 
 
 def test_edges_lead_both_ways_and_to_every_node():

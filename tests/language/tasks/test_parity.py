@@ -81,7 +81,10 @@ def test_demonstrations_have_the_share_and_fresh_prompts():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: task_of("parity", 0, bits=8), "at most 2\\^bits, got bits=8, train=2000, test=500"),
+        (
+            lambda: task_of("parity", 0, bits=8),
+            "at most 2\\^bits, got bits=8, train=2000, test=500",
+        ),
         (lambda: parity.share_after(1.5), "share must be in"),
         (lambda: parity.long_answer("01"), "must be bits"),
     ],

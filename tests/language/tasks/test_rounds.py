@@ -5,11 +5,9 @@ import torch
 
 from rskernels.experiments.own_answers import run_own_answers
 from rskernels.language.config import LanguageConfig
-from rskernels.language.policy import load
 from rskernels.language.run import fine_tune
-from rskernels.language.scratch import starting_policy, write_start
+from rskernels.language.scratch import starting_policy
 from rskernels.language.tasks import parity, task_of
-from rskernels.rsft.run import read_metrics
 
 ROUNDS = 4
 
