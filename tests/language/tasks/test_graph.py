@@ -123,7 +123,9 @@ def trained(walks):
     ids = torch.tensor([asked + a + [0] * (longest - len(a)) for a in answers])
     mask = torch.tensor([[1.0] * len(a) + [0.0] * (longest - len(a)) for a in answers])
     with torch.no_grad():
-        logits = model(ids).logits[:, len(asked) - 1 : -1].double()
+        logits = (
+            model(ids, attention_mask=torch.ones_like(ids)).logits[:, len(asked) - 1 : -1].double()
+        )
     log_probs = logits.log_softmax(-1).gather(-1, ids[:, len(asked) :, None])[..., 0]
     law = (log_probs * mask).sum(-1).exp()
     assert 0.5 < law.sum().item() < 1.0
