@@ -29,7 +29,7 @@ def demo_command(
     rounds: Annotated[
         int,
         typer.Option(min=0, help="Rounds of the language model; 0 leaves it out."),
-    ] = 5,
+    ] = 3,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; an earlier demo there is replaced.")

@@ -56,6 +56,6 @@ def test_a_transformer_has_the_share_of_the_closed_form_after_each_round(tmp_pat
 
 @pytest.mark.slow
 def test_the_demos_model_learns_from_its_own_right_answers(tmp_path):
-    records = run_own_answers(tmp_path, seed=0, rounds=5, say=print)
+    records = run_own_answers(tmp_path, seed=0, rounds=3, say=print)
     assert 0.2 < records[0]["pass_at_1"] < 0.6
     assert records[-1]["pass_at_1"] >= 0.9
