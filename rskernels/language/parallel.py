@@ -79,7 +79,7 @@ def joined(device: str) -> Iterator[Ranks]:
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return
-    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Ranks()
         return
     # Without a GPU gloo alone; with GPUs it also carries what lies on the CPU.
@@ -132,7 +132,8 @@ def wrapped(policy: Policy, how: str, ranks: Ranks) -> nn.Module:
     one = torch.zeros(1, 1, dtype=torch.int64, device=policy.device)
     with torch.no_grad():
         policy.scorer(one, torch.ones_like(one), one[0], one[0])
-    policy.scorer.reshard()  # the optimiser must be given the shards
+    root: Any = policy.scorer
+    root.reshard()  # the optimiser must be given the shards
     return policy.scorer
 
 

@@ -228,7 +228,7 @@ def test_a_value_error_within_training_is_no_usage_error(invoke, tmp_path, monke
     def fail(*arguments, **options):
         raise ValueError("deep inside")
 
-    monkeypatch.setattr("rskernels.cli.run.run", fail)
+    monkeypatch.setattr("rskernels.cli.report.run", fail)
     result = invoke(*TINY, "--out", str(tmp_path))
     assert (result.exit_code, result.output) == (1, "error: deep inside\n")
 
