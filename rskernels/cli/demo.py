@@ -13,7 +13,7 @@ from rskernels.cli.errors import errors_explained, usage_errors
 from rskernels.cli.report import show_report
 from rskernels.cli.tables import make_table
 from rskernels.experiments.comparison.runner import run_all
-from rskernels.experiments.config import IMBALANCE
+from rskernels.experiments.data_config import IMBALANCE
 from rskernels.experiments.suite import DEMO, make_runs
 from rskernels.rsft.say import say
 

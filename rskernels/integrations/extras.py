@@ -36,6 +36,7 @@ def framework(what: str, hint: str) -> Iterator[None]:
 
 
 HF_HINT = "pip install '.[hf]' in a clone of rskernels"
+LANGUAGE_HINT = "pip install '.[language]' in a clone of rskernels"
 
 
 class WithColumn:
