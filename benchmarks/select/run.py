@@ -152,7 +152,7 @@ def main() -> None:
         tables.table(headings, of_law),
         f"{about['processor']}, one core, pyarrow {versions['pyarrow']}, "
         f"torch {versions['torch']}, {machine.today()}. Deciding is reading the columns that are "
-        "needed, hashing, deciding and the sums of the report; whole is all, with the first passes, "
+        "needed, hashing, deciding and the sums of the report; whole is all, with first passes, "
         "what is written and the report. CPU s are processor seconds, by which rates are taken: "
         f"the load was {about['load_at_start']} at the start.",
     ]

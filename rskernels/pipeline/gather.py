@@ -7,7 +7,6 @@ by its place, which the pass that writes reads.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from rskernels.pipeline.decide import decide_together
 from rskernels.pipeline.rows.keys import Keys
 from rskernels.pipeline.rule import Rule
-from rskernels.pipeline.store.runs import Records, merged
+from rskernels.pipeline.store.runs import Records, merged, new_records
 from rskernels.pipeline.store.write import atomic
 from rskernels.rsft.errors import DataError
 
@@ -72,10 +71,7 @@ def resolve(
     starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     others = () if pilot is None else (pilot,)
     with atomic(path) as temporary:
-        out = np.lib.format.open_memmap(temporary, "w+", RESOLVED, (int(starts[-1]),))
-        with temporary.open("r+b") as file:
-            # A disk that is full would else be found by a signal that kills.
-            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        out = new_records(temporary, RESOLVED, int(starts[-1]))
         for start in range(0, len(out), 1 << 20):
             out["log_ratio"][start : start + (1 << 20)] = np.nan
         for records, run, of_pilot in merged(runs, *others):
@@ -89,7 +85,7 @@ def resolve(
         del out
 
 
-def resolved_of(path: Path, start: int, count: int) -> Records:
-    """Return what became of rows from one on."""
+def rows_from(path: Path, start: int, count: int) -> Records:
+    """Return the records of rows from one on, of a file that has them in order."""
     records = np.load(path, mmap_mode="r", allow_pickle=False)
     return np.array(records[start : start + count])

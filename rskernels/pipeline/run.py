@@ -11,7 +11,8 @@ import numpy as np
 from rskernels.pipeline.config import SelectConfig
 from rskernels.pipeline.engines.local import Engine, Job, LocalEngine
 from rskernels.pipeline.gather import resolve
-from rskernels.pipeline.job import Count, Decide, Gather, Record, Work
+from rskernels.pipeline.job import Count, Decide, Gather, Record, Sides, Work
+from rskernels.pipeline.pairs import assign, write_pairs
 from rskernels.pipeline.passes import run_pass
 from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, split
 from rskernels.pipeline.report import read_report, write_report
@@ -46,7 +47,8 @@ def select(
         Files, folders and patterns, all JSON lines, Parquet or Arrow.
     out : str or Path
         A folder, made if need be: ``accepted.jsonl``, ``.parquet`` or ``.arrow``, ``report.json``,
-        ``report.md`` and, with matplotlib, ``report.png``.
+        ``report.md`` and, with matplotlib, ``report.png``; where they are asked for
+        ``pairs.jsonl``, ``.parquet`` or ``.arrow``.
     config : SelectConfig
         What to keep.
     pilot : iterable of str or Path, optional
@@ -110,8 +112,12 @@ class _Run:
         answers = config.rule.form == "rso"
         self.found = config.columns.found_in(names_of(data), answers=answers)
         self.pieces = split(data, size)
+        if config.pairs:
+            # Names what is missing: pairs need both texts.
+            config.columns.of_text().found_in(names_of(data), answers=True)
         if not self.pieces:
             raise DataError("the inputs hold no rows")
+        self.duplicates = self.pairs = 0
         self.pilot_found: Found | None = None
         self.pilot_pieces: list[Piece] = []
         if pilot is not None:
@@ -135,22 +141,43 @@ class _Run:
         starts: tuple[int, ...] = ()
         if not rule.is_alone:
             starts = self._resolve(engine, work)
-        return self._pass(engine, Decide(self.found, rule, work, starts), self.pieces)
+        job = Decide(self.found, rule, work, starts, bool(self.config.pairs))
+        records = self._pass(engine, job, self.pieces)
+        self._refuse_duplicates(work)
+        if self.config.pairs:
+            self._pair_up(engine, records, work)
+        return records
+
+    def _refuse_duplicates(self, work: Work) -> None:
+        self.duplicates, named = duplicates_in(work.paths("ids", len(self.pieces)))
+        allowed = self.config.max_duplicates
+        if self.duplicates > allowed:
+            raise DataError(
+                f"{self.duplicates} rows have the id of another, --max-duplicates lets {allowed} "
+                f"pass; among them {', '.join(map(str, named))}. Rows of one id are decided alike"
+            )
+
+    def _pair_up(self, engine: Engine, records: Sequence[Record], work: Work) -> None:
+        """Find the pairs, and write the sides of each piece."""
+        sizes = [record.rows for record in records]
+        self.pairs = assign(
+            work.paths("pairable", len(sizes)), sizes, self.config.pairs, work.paired
+        )
+        starts = tuple(np.concatenate([[0], np.cumsum(sizes)]).tolist())
+        self._pass(engine, Sides(self.config.columns, work, starts), self.pieces)
 
     def finish(
         self, folder: Path, records: Sequence[Record], work: Work, manifest: Manifest
     ) -> dict[str, Any]:
         """Write the results, and return the report."""
-        count, named = duplicates_in(work.paths("ids", len(records)))
-        allowed = self.config.max_duplicates
-        if count > allowed:
-            raise DataError(
-                f"{count} rows have the id of another, --max-duplicates lets {allowed} pass; among "
-                f"them {', '.join(map(str, named))}. Rows of one id are decided alike"
-            )
         parts = work.paths("accepted", len(records), self.data.suffix)
         join_parts(folder / f"accepted{self.data.suffix}", self.data.format, parts)
-        report = write_report(folder, self.data, self.config, records, work, count)
+        if self.config.pairs:
+            sides = work.paths("sides", len(records), ".arrow")
+            path = folder / f"pairs{self.data.suffix}"
+            write_pairs(sides, self.pairs, self.data.format, path)
+        counts = {"duplicates": self.duplicates, "pairs": self.pairs}
+        report = write_report(folder, self.data, self.config, records, work, counts)
         manifest.finish()
         return report
 

@@ -23,7 +23,8 @@ def invoke(monkeypatch):
 
 def test_the_command_selects_and_draws_a_figure(invoke, tmp_path):
     path, out = files.write(files.table(800), tmp_path / "rows.parquet"), tmp_path / "out"
-    result = invoke(path, "--out", out, "--form", "verifier", "--beta", "0.2", "--id", "id")
+    rule = "--form", "verifier", "--beta", "0.2"
+    result = invoke(path, "--out", out, *rule, "--id", "id")
     assert result.exit_code == 0, result.output
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     kept = files.read(out)

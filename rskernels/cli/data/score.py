@@ -8,14 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from rskernels.cli.data.engines import Address, Engines, Gpus, Workers
-from rskernels.cli.errors import errors_explained, make_writable, usage_errors
+from rskernels.cli.errors import faults_named, make_writable, refuse_both, usage_errors
 from rskernels.cli.options import Overwrite, Resume, completion, folder_option
 from rskernels.cli.tables import make_table
 from rskernels.pipeline import Columns, LogProb, Reward, ScoreConfig, score
 from rskernels.pipeline.engines.choose import engine_of
 from rskernels.pipeline.score.log_prob import DTYPES
 from rskernels.pipeline.score.scorer import Scorer
-from rskernels.rsft.errors import DataError
 
 SCORE = "What is scored"
 COLUMNS = "Columns"
@@ -72,8 +71,7 @@ def score_command(
 ) -> None:
     """Give each answer a reward by a function, or its log-probability by a language model."""
     with usage_errors(ValueError):
-        if resume and overwrite:
-            raise ValueError("--resume and --overwrite are both given; at most one is accepted")
+        refuse_both(resume, overwrite)
         if (reward is None) == (log_prob is None):
             raise ValueError("exactly one of --reward and --log-prob is needed")
         scorer: Scorer
@@ -85,18 +83,13 @@ def score_command(
         columns = Columns(prompt, completion_column, messages)
         config = ScoreConfig(scorer, name, columns, max_bad)
         chosen = engine_of(engine, workers, address, gpus)
-    with errors_explained():
+    with faults_named():
         make_writable(out)
-        try:
-            with chosen as running:
-                report = score(
-                    inputs, out, config, engine=running, resume=resume, overwrite=overwrite,
-                    progress=True,
-                )  # fmt: skip
-        except DataError as error:
-            # Not in a box: it names files and lines.
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
+        with chosen as running:
+            report = score(
+                inputs, out, config, engine=running, resume=resume, overwrite=overwrite,
+                progress=True,
+            )  # fmt: skip
     show(report, out)
 
 

@@ -6,6 +6,7 @@ Records of one key lie in one range of keys, so that ranges are merged one after
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,15 @@ def merged(
                 starts[number] = end
             parts.append(_by_key(taken))
         yield parts[0][0], parts[0][1], [records for records, _ in parts[1:]]
+
+
+def new_records(path: Path, kind: Any, count: int) -> Any:
+    """Return records of a new file, at least one, that are written where they lie."""
+    records = np.lib.format.open_memmap(path, "w+", kind, (count,))
+    with path.open("r+b") as file:
+        # A disk that is full would else be found by a signal that kills.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return records
 
 
 def starts_of(ordered: NDArray[Any]) -> NDArray[np.int64]:
