@@ -16,7 +16,7 @@ ERRORS = (
     OSError,
     ValueError,
     CheckpointError,
-    ModuleNotFoundError,
+    ImportError,
     RejectionError,
     TrainingError,
 )

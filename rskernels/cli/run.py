@@ -9,7 +9,7 @@ from rich.console import Console
 
 from rskernels.cli.errors import errors_explained, usage_errors
 from rskernels.cli.tables import summary_table
-from rskernels.experiments.config import DataConfig
+from rskernels.experiments.data_config import DataConfig
 from rskernels.experiments.families import run
 
 
