@@ -26,6 +26,9 @@ class SelectConfig:
         Malformed rows that are let pass, counted and rejected.
     max_duplicates : int
         Rows that are let pass whose id another has.
+    parts : bool
+        Whether the rows that are kept stay in the files of their pieces, in a folder, in place of
+        one file: for results that one process could hardly join.
 
     Raises
     ------
@@ -38,6 +41,7 @@ class SelectConfig:
     pairs: int = 0
     max_bad: int = 0
     max_duplicates: int = 0
+    parts: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pairs", "max_bad", "max_duplicates"):
@@ -46,4 +50,9 @@ class SelectConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides which rows are kept, for JSON."""
-        return {**asdict(self.rule), "columns": asdict(self.columns), "pairs": self.pairs}
+        return {
+            **asdict(self.rule),
+            "columns": asdict(self.columns),
+            "pairs": self.pairs,
+            "parts": self.parts,
+        }

@@ -21,7 +21,7 @@ from rskernels.pipeline.rows.numbering import write_counts_before
 from rskernels.pipeline.rule import WITH_PILOT
 from rskernels.pipeline.store.duplicates import duplicates_in
 from rskernels.pipeline.store.manifest import Manifest
-from rskernels.pipeline.store.write import join_parts
+from rskernels.pipeline.store.write import put_parts
 from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
@@ -171,7 +171,7 @@ class _Run:
     ) -> dict[str, Any]:
         """Write the results, and return the report."""
         parts = work.paths("accepted", len(records), self.data.suffix)
-        join_parts(folder / f"accepted{self.data.suffix}", self.data.format, parts)
+        put_parts(folder, "accepted", self.data.format, parts, joined=not self.config.parts)
         if self.config.pairs:
             sides = work.paths("sides", len(records), ".arrow")
             path = folder / f"pairs{self.data.suffix}"

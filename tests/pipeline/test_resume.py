@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+import pathlib
+from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
 from rskernels.pipeline import Columns, Rule, SelectConfig, select
@@ -111,3 +114,27 @@ def test_another_run_is_refused(tmp_path):
     assert files.read(out) == before
     select([path], out, config, overwrite=True)
     assert files.read(out) != before
+
+
+def test_parts_are_put_in_a_folder_and_gone_on_with(tmp_path, monkeypatch):
+    path = files.write(files.table(600), tmp_path / "rows.parquet", group=100)
+    select([path], tmp_path / "want", files.config_of("verifier"), piece_size=200)
+    config, out = replace(files.config_of("verifier"), parts=True), tmp_path / "out"
+    move, left = pathlib.Path.replace, iter(range(2))
+
+    def stops(self, target):
+        if target.parent == out / "accepted" and next(left, None) is None:
+            raise KeyboardInterrupt
+        return move(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pathlib.Path, "replace", stops)
+        select([path], out, config, piece_size=200)
+    assert len(list((out / "accepted").iterdir())) == 2
+    select([path], out, config, piece_size=200, resume=True)
+    parts = sorted((out / "accepted").iterdir())
+    assert [part.name for part in parts] == [f"{n:06d}.parquet" for n in range(3)]
+    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    assert rows == files.read(tmp_path / "want")
+    select([path], out, files.config_of("verifier"), overwrite=True)
+    assert not (out / "accepted").exists()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rskernels.cli.data.engines import Address, Engines, Workers
+from rskernels.cli.data.engines import Address, Engines, Parts, Workers
 from rskernels.cli.errors import faults_named, make_writable, refuse_both, usage_errors
 from rskernels.cli.options import Overwrite, Resume, completion, folder_option
 from rskernels.cli.tables import make_table
@@ -91,6 +91,7 @@ def select_command(
     engine: Engines = "local",
     workers: Workers = None,
     address: Address = None,
+    parts: Parts = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -99,7 +100,7 @@ def select_command(
         refuse_both(resume, overwrite)
         rule = Rule(form, beta, bound, n, k, least, num, envelope=envelope, seed=seed)
         names = Columns(prompt, completion_column, messages, reward, group, id, sample)
-        config = SelectConfig(rule, names, pairs, max_bad, max_duplicates)
+        config = SelectConfig(rule, names, pairs, max_bad, max_duplicates, parts)
         chosen = engine_of(engine, workers, address)
     with faults_named():
         make_writable(out)

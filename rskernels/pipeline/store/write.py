@@ -80,6 +80,20 @@ def write_part(path: Path, kind: str, parts: Iterable[Any], schema: Any = None) 
                 writer.write_table(table.cast(schema) if table.schema != schema else table)
 
 
+def put_parts(folder: Path, name: str, kind: str, parts: Sequence[Path], *, joined: bool) -> None:
+    """Put the rows of parts in a file of a name, or the parts themselves in a folder of it."""
+    if joined:
+        join_parts(folder / f"{name}.{kind}", kind, parts)
+        return
+    target = folder / name
+    target.mkdir(exist_ok=True)
+    for part in parts:
+        # Those that are not there, a run that was killed has put there.
+        if part.exists():
+            part.replace(target / part.name)
+    _sync_folder(target)
+
+
 def join_parts(path: Path, kind: str, parts: Sequence[Path]) -> None:
     """Write the rows of parts, in order, to a file that is whole or absent."""
     if kind == "jsonl":
