@@ -22,13 +22,12 @@ class SelectConfig:
         Names of columns.
     pairs : int
         Pairs of a chosen and a rejected answer to write of each prompt, at most.
+    parts : bool
+        Whether what is kept stays in parts, a file a piece, in place of one file.
     max_bad : int
         Malformed rows that are let pass, counted and rejected.
     max_duplicates : int
         Rows that are let pass whose id another has.
-    parts : bool
-        Whether the rows that are kept stay in the files of their pieces, in a folder, in place of
-        one file: for results that one process could hardly join.
 
     Raises
     ------
@@ -39,9 +38,9 @@ class SelectConfig:
     rule: Rule
     columns: Columns = field(default_factory=Columns)
     pairs: int = 0
+    parts: bool = False
     max_bad: int = 0
     max_duplicates: int = 0
-    parts: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pairs", "max_bad", "max_duplicates"):

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import pathlib
-from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -97,6 +96,28 @@ def test_a_full_disk_says_so_and_goes_on(tmp_path, monkeypatch):
     assert files.read(out) == files.read(tmp_path / "want")
 
 
+def test_parts_are_moved_once(tmp_path, monkeypatch):
+    path = files.write(files.table(1200), tmp_path / "rows.parquet", group=200)
+    rule, out = Rule("verifier", beta=0.5), tmp_path / "out"
+    select([path], tmp_path / "want", SelectConfig(rule), piece_size=200)
+    config, replace, left = SelectConfig(rule, parts=True), pathlib.Path.replace, iter(range(3))
+
+    def stopped(part, target):
+        if target.name.startswith("part-"):
+            next(left)
+        return replace(part, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "replace", stopped)
+        with pytest.raises(StopIteration):
+            select([path], out, config, piece_size=200)
+    assert len(list((out / "accepted").iterdir())) == 3
+    select([path], out, config, piece_size=200, resume=True)
+    assert pq.read_table(out / "accepted").to_pylist() == files.read(tmp_path / "want")
+    with pytest.raises(CheckpointError, match="parts was True, is False"):
+        select([path], out, SelectConfig(rule), piece_size=200, resume=True)
+
+
 def test_another_run_is_refused(tmp_path):
     path = files.write(files.table(300), tmp_path / "rows.parquet")
     config, out = files.config_of("verifier"), tmp_path / "out"
@@ -114,28 +135,3 @@ def test_another_run_is_refused(tmp_path):
     assert files.read(out) == before
     select([path], out, config, overwrite=True)
     assert files.read(out) != before
-
-
-def test_parts_are_put_in_a_folder_and_gone_on_with(tmp_path, monkeypatch):
-    path = files.write(files.table(600), tmp_path / "rows.parquet", group=100)
-    select([path], tmp_path / "want", files.config_of("verifier"), piece_size=200)
-    config, out = replace(files.config_of("verifier"), parts=True), tmp_path / "out"
-    move, left = pathlib.Path.replace, iter(range(2))
-
-    def stops(self, target):
-        if target.parent == out / "accepted" and next(left, None) is None:
-            raise KeyboardInterrupt
-        return move(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "replace", stops)
-        with pytest.raises(KeyboardInterrupt):
-            select([path], out, config, piece_size=200)
-    assert len(list((out / "accepted").iterdir())) == 2
-    select([path], out, config, piece_size=200, resume=True)
-    parts = sorted((out / "accepted").iterdir())
-    assert [part.name for part in parts] == [f"{n:06d}.parquet" for n in range(3)]
-    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
-    assert rows == files.read(tmp_path / "want")
-    select([path], out, files.config_of("verifier"), overwrite=True)
-    assert not (out / "accepted").exists()

@@ -80,20 +80,6 @@ def write_part(path: Path, kind: str, parts: Iterable[Any], schema: Any = None) 
                 writer.write_table(table.cast(schema) if table.schema != schema else table)
 
 
-def put_parts(folder: Path, name: str, kind: str, parts: Sequence[Path], *, joined: bool) -> None:
-    """Put the rows of parts in a file of a name, or the parts themselves in a folder of it."""
-    if joined:
-        join_parts(folder / f"{name}.{kind}", kind, parts)
-        return
-    target = folder / name
-    target.mkdir(exist_ok=True)
-    for part in parts:
-        # Those that are not there, a run that was killed has put there.
-        if part.exists():
-            part.replace(target / part.name)
-    _sync_folder(target)
-
-
 def join_parts(path: Path, kind: str, parts: Sequence[Path]) -> None:
     """Write the rows of parts, in order, to a file that is whole or absent."""
     if kind == "jsonl":
@@ -106,6 +92,15 @@ def join_parts(path: Path, kind: str, parts: Sequence[Path]) -> None:
         raise DataError("there are no parts to join")
     schema = next(iter(_tables(parts[:1], kind, only_schema=True)))
     write_part(path, kind, _tables(parts, kind), schema)
+
+
+def move_parts(folder: Path, parts: Sequence[Path]) -> None:
+    """Move parts to a folder, also where some are there already; in order by name."""
+    folder.mkdir(exist_ok=True)
+    for part in parts:
+        if part.exists():
+            part.replace(folder / f"part-{part.name}")
+    _sync_folder(folder)
 
 
 def _tables(parts: Sequence[Path], kind: str, only_schema: bool = False) -> Iterator[Any]:
