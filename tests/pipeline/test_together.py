@@ -5,6 +5,7 @@ import torch
 
 from rskernels import Envelope
 from rskernels.pipeline import Columns
+from rskernels.pipeline.rule import WITH_PILOT
 from rskernels.select import rso, soft_best_of_n, tilt, top_k
 
 from . import files
@@ -44,12 +45,12 @@ def in_memory(form, rows, pilot):
     return tilt(rewards, options.get("beta"), form=form, n=options.get("n"), **more)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("has_pilot", [False, True])
+@pytest.mark.parametrize(
+    ("form", "has_pilot"),
+    [*((form, False) for form in FORMS), *((form, True) for form in WITH_PILOT)],
+)
 def test_as_in_memory(form, has_pilot, tmp_path, monkeypatch):
     monkeypatch.setattr("rskernels.pipeline.store.runs.ROOM", 2000)
-    if has_pilot and form not in ("quantile", "best_of", "learnt"):
-        pytest.skip("a rule without pilot")
     rows, pilot = files.table(), files.table(1600, seed=1) if has_pilot else files.table()
     want = in_memory(form, rows, pilot)
     path = files.write(rows, tmp_path / "rows.parquet", group=400)

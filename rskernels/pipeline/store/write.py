@@ -138,7 +138,7 @@ def _in_groups(tables: Iterable[Any]) -> Iterator[Any]:
     for table in tables:
         held.append(table)
         rows, size = rows + len(table), size + table.nbytes
-        if rows >= GROUP_ROWS or size >= 1 << 26:
+        if rows >= GROUP_ROWS or size >= 1 << 25:
             yield pa.concat_tables(held)
             held, rows, size = [], 0, 0
     if rows:
