@@ -13,7 +13,7 @@ from rskernels.cli.tables import make_table, summary_table
 from rskernels.experiments.comparison.intervals import collect
 from rskernels.experiments.comparison.report import table, write_report
 from rskernels.experiments.comparison.runner import Failure, folder_of
-from rskernels.experiments.config import DataConfig
+from rskernels.experiments.data_config import DataConfig
 from rskernels.experiments.families import run
 from rskernels.experiments.suite import Experiment, ExperimentRun
 
