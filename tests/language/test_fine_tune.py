@@ -129,9 +129,9 @@ def test_blocks_that_are_half_written_are_made_again(given, tmp_path):
     config = tiny.config(given)
     policy = load(config, torch.device("cpu"))
 
-    def made():
+    def made(**more):
         return Rollouts(policy, tiny.task(), config, Ranks(), tmp_path).make(
-            "train", 1, [0, 3, 5], 4
+            "train", 1, [0, 3, 5], 4, **more
         )
 
     want = made()
@@ -145,8 +145,10 @@ def test_blocks_that_are_half_written_are_made_again(given, tmp_path):
     (part,) = tmp_path.iterdir()
     text = part.read_bytes()
     part.write_bytes(text[: len(text) - 30])
+    with pytest.raises(CheckpointError, match="lacks 1 of 1 blocks"):
+        made(must_exist=True)
     assert made() == want
-    assert made() == want
+    assert made(must_exist=True) == want
 
 
 def test_rewards_that_are_no_numbers_survive_the_disk(tmp_path):
