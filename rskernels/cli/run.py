@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from rskernels.cli.errors import errors_explained, usage_errors
+from rskernels.cli.errors import errors_explained, refuse_both, usage_errors
 from rskernels.cli.tables import summary_table
 from rskernels.experiments.data_config import DataConfig
 from rskernels.experiments.families import run
@@ -18,8 +18,7 @@ def run_and_show(
 ) -> None:
     """Make a run in a folder, by default one of its name, and print its table."""
     with usage_errors(ValueError):
-        if resume and overwrite:
-            raise ValueError("--resume and --overwrite are both given; at most one is accepted")
+        refuse_both(resume, overwrite)
     folder = out or Path("runs") / f"{config.data}-{name}-seed{config.seed}"
     with errors_explained():
         summary = run(config, folder, resume=resume, overwrite=overwrite)

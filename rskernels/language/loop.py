@@ -19,9 +19,8 @@ from rskernels.envelope import Envelope
 from rskernels.language.choose import Scored, answer_ids, choose, same_answers
 from rskernels.language.config import LanguageConfig
 from rskernels.language.evaluate import numbers_of
-from rskernels.language.parallel import gathered, load_state, state_of
+from rskernels.language.parallel import Ranks, gathered, load_state, state_of
 from rskernels.language.policy import Policy
-from rskernels.language.ranks import Ranks
 from rskernels.language.rollouts import Rollout, Rollouts
 from rskernels.language.task import Task
 from rskernels.language.train import Example, Step, Trainer

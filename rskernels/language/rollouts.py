@@ -18,8 +18,8 @@ import torch
 from rskernels.language.choose import answer_ids
 from rskernels.language.config import LanguageConfig
 from rskernels.language.generate import generate
+from rskernels.language.parallel import Ranks
 from rskernels.language.policy import Policy
-from rskernels.language.ranks import Ranks
 from rskernels.language.rewards import rewards_of
 from rskernels.language.task import Row, Task
 from rskernels.rsft.errors import DataError

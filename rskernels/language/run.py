@@ -20,9 +20,8 @@ from typing import Any
 
 from rskernels.language.config import LanguageConfig
 from rskernels.language.loop import Loop, Selected
-from rskernels.language.parallel import whole_model
+from rskernels.language.parallel import device_of, joined, whole_model
 from rskernels.language.policy import Policy, load
-from rskernels.language.ranks import device_of, joined
 from rskernels.language.report import REPORT, SAMPLES, write_report, write_rows, write_samples
 from rskernels.language.rewards import task_from
 from rskernels.language.task import Task

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rskernels.language.config import LanguageConfig
-from rskernels.language.parallel import accumulating, as_number, wrapped
+from rskernels.language.parallel import Ranks, accumulating, as_number, wrapped
 from rskernels.language.policy import Policy
-from rskernels.language.ranks import Ranks
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
 from rskernels.rsft.errors import TrainingError

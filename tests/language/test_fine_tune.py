@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rskernels.language import rollouts
 from rskernels.language.config import LanguageConfig
+from rskernels.language.parallel import Ranks
 from rskernels.language.policy import Scorer, check_head, load
-from rskernels.language.ranks import Ranks
 from rskernels.language.rollouts import Rollouts, blocks_of
 from rskernels.language.run import fine_tune
 from rskernels.language.task import Task

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from rskernels.language.ranks import Ranks
+from rskernels.language.parallel import Ranks
 from rskernels.language.train import Example, Trainer, steps_of
 
 from . import tiny

@@ -18,6 +18,7 @@ FORMAT = 1
 RESULTS = (
     "accepted.jsonl", "accepted.parquet", "accepted.arrow", "accepted",
     "pairs.jsonl", "pairs.parquet", "pairs.arrow",
+    "scored.jsonl", "scored.parquet", "scored.arrow",
     "report.json", "report.md", "report.png",
 )  # fmt: skip
 
@@ -49,6 +50,8 @@ class Manifest:
             If the folder holds a run and neither is asked for, none where one is to be resumed, or
             one of other data or options.
         """
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)  # of a run that was killed: this one holds the lock
         there = sorted(name for name in (NAME, WORK, *RESULTS) if (self.folder / name).exists())
         if overwrite:
             self._clear()
@@ -60,14 +63,13 @@ class Manifest:
                 f"{self.folder} already holds {', '.join(there)}: go on with --resume, replace it "
                 "with --overwrite, or name another folder"
             )
-        self.work.mkdir(parents=True)
         self._write(is_finished=False)
         return False
 
     def finish(self) -> None:
         """Note that all is written, and remove what only resumption needs."""
         self._write(is_finished=True)
-        shutil.rmtree(self.work, ignore_errors=True)
+        self._clear_work()
 
     def _resumed(self) -> bool:
         if not self.path.exists():
@@ -89,7 +91,12 @@ class Manifest:
             differing = ["the pieces, or the paths of the files, differ"]
         if differing:
             raise CheckpointError(f"{self.path} belongs to another run: {'; '.join(differing)}")
+        if is_finished:
+            self._clear_work()
         return bool(is_finished)
+
+    def _clear_work(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def _write(self, *, is_finished: bool) -> None:
         content = {
