@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo lm-demo compare compare-quick off-policy test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
 
 demo: $(READY) ## classes: digits, five ways; language: a small GPT, on its own right answers
 	$(BIN)/rskernels demo
@@ -32,6 +32,9 @@ compare-quick: $(READY) ## the same code in two minutes, too short to conclude a
 
 off-policy: $(READY) ## what rejection buys on stale rollouts, some minutes; continues if interrupted
 	$(BIN)/python -m rskernels.experiments.off_policy --report docs/results $(ARGS)
+
+seconds: $(READY) ## when rejection takes fewer seconds, half an hour; continues if interrupted
+	$(BIN)/python -m rskernels.experiments.seconds --report docs/results $(ARGS)
 
 # A worker a core, four at most, for each holds torch; who runs out of tests takes another's.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -153,7 +153,7 @@ BOXES = {
     "cli": (0, 7, 4.2, "the command"),
     "experiments": (0, 6, 4.2, "compare and demo"),
     "language": (0, 5, 4.2, "models on own answers"),
-    "pipeline": (5.5, 5, 3.9, "data beyond memory"),
+    "pipeline": (5.5, 5, 3.9, "data sets in files"),
     "rsft": (0, 4, 4.2, "training loops and rules"),
     "integrations": (5.5, 4, 3.9, "trainers of others"),
     "select": (5.5, 3, 3.9, "answers by reward"),
@@ -183,6 +183,7 @@ def architecture() -> plt.Figure:
     arrows += [((4.26, 2.29), (5.44, 2.29)), ((7.4, 1.94), (7.4, 1.64))]
     arrows += [((4.26, 2.04), (5.44, -0.42))]  # envelope to distributed
     arrows += [((5.44, 5.1), (4.26, 4.5))]  # pipeline to rsft and what is below
+    arrows += [((9.2, 4.94), (9.2, 3.64))]  # pipeline to select, past integrations
     arrows += [((5.44, 4.1), (4.26, 3.5))]  # integrations to sampling and what is below
     arrows += [((5.44, 3.1), (4.26, 2.5))]  # select to envelope and what is below
     for start, end in arrows:

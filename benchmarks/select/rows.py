@@ -36,6 +36,7 @@ def tables(rows: int, seed: int = 0) -> Iterator[Any]:
                 "reward": (draw.random(count) < 0.3).astype(np.float32),
                 "score": draw.normal(size=count),
                 "id": ids,
+                "prompt_id": ids // SAMPLES,
                 "sample": (ids % SAMPLES).astype(np.int32),
             }
         )

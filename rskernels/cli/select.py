@@ -13,6 +13,7 @@ from rskernels.cli.tables import make_table
 from rskernels.pipeline import Columns, LocalEngine, Rule, SelectConfig, select
 from rskernels.pipeline.report import table
 from rskernels.pipeline.rule import NEEDS
+from rskernels.rsft.errors import DataError
 
 COLUMNS = "Columns"
 RULE = "What is kept"
@@ -76,6 +77,10 @@ def select_command(
     sample: Annotated[
         str | None, column("Which answer to its prompt a row is, without --id.", "none")
     ] = None,
+    pairs: Annotated[
+        int,
+        typer.Option(help="Pairs of a prompt to write, best against worst.", rich_help_panel=RULE),
+    ] = 0,
     max_bad: Annotated[
         int, typer.Option(help="Malformed rows to let pass.", rich_help_panel=LIMITS)
     ] = 0,
@@ -92,14 +97,19 @@ def select_command(
             raise ValueError("--resume and --overwrite are both given; at most one is accepted")
         rule = Rule(form, beta, bound, n, k, least, num, envelope=envelope, seed=seed)
         names = Columns(prompt, completion_column, messages, reward, group, id, sample)
-        config = SelectConfig(rule, names, max_bad, max_duplicates)
+        config = SelectConfig(rule, names, pairs, max_bad, max_duplicates)
         engine = LocalEngine(workers)
     with errors_explained():
         make_writable(out)
-        report = select(
-            inputs, out, config, pilot=pilot, engine=engine, resume=resume, overwrite=overwrite,
-            progress=True,
-        )  # fmt: skip
+        try:
+            report = select(
+                inputs, out, config, pilot=pilot, engine=engine, resume=resume,
+                overwrite=overwrite, progress=True,
+            )  # fmt: skip
+        except DataError as error:
+            # Not in a box: it names files and lines.
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
     show(report, out)
 
 

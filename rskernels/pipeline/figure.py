@@ -44,10 +44,13 @@ def _draw_rewards(axes: Any, rewards: list[list[float]]) -> None:
             rows, kept = (np.histogram(values, edges, weights=of)[0] for of in (rows, kept))
             values = (edges[1:] + edges[:-1]) / 2.0
         gaps = np.diff(values)
-        width = 0.8 * (gaps.min() if len(gaps) else 1.0)
-        for of, label, color in ((rows, "all", "tab:gray"), (kept, "kept", "tab:blue")):
+        width = 0.4 * (gaps.min() if len(gaps) else 1.0)
+        beside = ((rows, -0.5, "all", "tab:gray"), (kept, 0.5, "kept", "tab:blue"))
+        for of, side, label, color in beside:
             total = of.sum()
             if total:
-                axes.bar(values, of / total, width=width, alpha=0.6, label=label, color=color)
+                axes.bar(values + side * width, of / total, width=width, label=label, color=color)
         axes.legend()
+        if len(values) <= 5:
+            axes.set_xticks(values)
     axes.set(xlabel="reward", ylabel="share of rows")

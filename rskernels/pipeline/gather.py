@@ -7,7 +7,6 @@ by its place, which the pass that writes reads.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 from rskernels.pipeline.decide import decide_together
 from rskernels.pipeline.rows.keys import Keys
 from rskernels.pipeline.rule import Rule
-from rskernels.pipeline.store.runs import Records, merged
+from rskernels.pipeline.store.runs import Records, merged, new_records
+from rskernels.pipeline.store.write import atomic
 from rskernels.rsft.errors import DataError
 
 GATHERED = np.dtype(
@@ -69,26 +69,23 @@ def resolve(
         If two rows of a prompt have the same id, and the rule ranks them by it.
     """
     starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    temporary = path.with_suffix(".tmp")
-    out = np.lib.format.open_memmap(temporary, "w+", RESOLVED, (int(starts[-1]),))
-    for start in range(0, len(out), 1 << 20):
-        out["log_ratio"][start : start + (1 << 20)] = np.nan
     others = () if pilot is None else (pilot,)
-    for records, run, of_pilot in merged(runs, *others):
-        try:
-            kept, log_ratio = decide_together(records, of_pilot[0] if of_pilot else None, rule)
-        except ValueError as error:
-            raise DataError(f"{rule.form} cannot decide: {error}") from error
-        at = starts[run] + records["row"]
-        out["kept"][at], out["log_ratio"][at] = kept, log_ratio
-    out.flush()
-    del out
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        out = new_records(temporary, RESOLVED, int(starts[-1]))
+        for start in range(0, len(out), 1 << 20):
+            out["log_ratio"][start : start + (1 << 20)] = np.nan
+        for records, run, of_pilot in merged(runs, *others):
+            try:
+                kept, log_ratio = decide_together(records, of_pilot[0] if of_pilot else None, rule)
+            except ValueError as error:
+                raise DataError(f"{rule.form} cannot decide: {error}") from error
+            at = starts[run] + records["row"]
+            out["kept"][at], out["log_ratio"][at] = kept, log_ratio
+        out.flush()
+        del out
 
 
-def resolved_of(path: Path, start: int, count: int) -> Records:
-    """Return what became of rows from one on."""
+def rows_from(path: Path, start: int, count: int) -> Records:
+    """Return the records of rows from one on, of a file that has them in order."""
     records = np.load(path, mmap_mode="r", allow_pickle=False)
     return np.array(records[start : start + count])

@@ -13,15 +13,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rskernels.pipeline.decide import Decisions, decide, invalid_of
-from rskernels.pipeline.gather import gathered, resolved_of
+from rskernels.pipeline.gather import gathered, rows_from
+from rskernels.pipeline.pairs import pairable, write_sides
 from rskernels.pipeline.read import Piece, batches, kept_rows, place_of
-from rskernels.pipeline.rows.columns import Found
+from rskernels.pipeline.rows.columns import Columns, Found
 from rskernels.pipeline.rows.keys import Keys, joined, keys_of
 from rskernels.pipeline.rows.numbering import counts_of, numbered
 from rskernels.pipeline.rule import Rule
@@ -29,6 +30,10 @@ from rskernels.pipeline.store.runs import write_run
 from rskernels.pipeline.store.write import write_part, write_whole
 from rskernels.pipeline.totals import totals_of
 
+FOLDERS = (
+    "counts", "before", "gathered", "pilot", "accepted", "groups", "ids", "pairable", "sides",
+    "done",
+)  # fmt: skip
 NAMED = 10
 """Malformed rows that are named."""
 IDS = np.dtype([("key", np.int64)])
@@ -53,9 +58,14 @@ class Work:
         """Where what became of each row lies, if it was decided before the writing."""
         return self.folder / "resolved.npy"
 
+    @property
+    def paired(self) -> Path:
+        """Where the pair of each row lies."""
+        return self.folder / "paired.npy"
+
     def make(self) -> None:
         """Make the folders."""
-        for name in ("counts", "before", "gathered", "pilot", "accepted", "groups", "ids", "done"):
+        for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
 
@@ -73,8 +83,10 @@ class Record:
         Rows that are malformed, or whose reward is none of the form.
     named : list of str
         The first of them, by file and line.
-    seconds : float
-        Of this piece, and ``deciding`` those without the writing.
+    seconds, deciding : float
+        Of this piece, all and those without the writing.
+    deciding_cpu : float
+        Processor seconds of the process without the writing.
     rewards : list
         ``[reward, rows, accepted]`` of rewards that are equal but for 3 %.
     """
@@ -86,6 +98,7 @@ class Record:
     named: list[str] = field(default_factory=list)
     seconds: float = 0.0
     deciding: float = 0.0
+    deciding_cpu: float = 0.0
     rewards: list[list[float]] = field(default_factory=list)
 
 
@@ -102,6 +115,7 @@ class Count:
 
     found: Found
     work: Work
+    title: ClassVar[str] = "counting equal rows"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
@@ -135,6 +149,7 @@ class Gather:
     rule: Rule
     work: Work
     of: str = "gathered"
+    title: ClassVar[str] = "gathering rewards"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
@@ -167,30 +182,37 @@ class Decide:
         Where what is done lies.
     starts : tuple of int
         The number of each piece's first row, where an earlier pass has decided them.
+    has_pairs : bool
+        Whether pairs of answers are wanted.
     """
 
     found: Found
     rule: Rule
     work: Work
     starts: tuple[int, ...] = ()
+    has_pairs: bool = False
+    title: ClassVar[str] = "deciding"
 
     def __call__(self, piece: Piece) -> Record:
         """Do it for a piece."""
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
         keys = named_keys(piece, self.found, self.work)
         decisions = self._decisions(piece, keys)
         totals = totals_of(keys, decisions)
         bad, named = faults(piece, keys, decisions.invalid, self.rule.form)
         ids = np.sort(keys.id[~decisions.invalid]).view(IDS)
-        deciding = time.perf_counter() - begin
+        deciding, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
         write_run(self.work.path("groups", piece.number, ".npy"), totals)
         write_run(self.work.path("ids", piece.number, ".npy"), ids)
+        if self.has_pairs:
+            path = self.work.path("pairable", piece.number, ".npy")
+            write_run(path, pairable(keys, decisions.mask, decisions.invalid))
         write_kept(
             piece, decisions.mask, self.work.path("accepted", piece.number, f".{piece.format}")
         )
         record = Record(
             piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
-            time.perf_counter() - begin, deciding, histogram(keys.reward, decisions.mask),
+            time.perf_counter() - begin, deciding, cpu, histogram(keys.reward, decisions.mask),
         )  # fmt: skip
         write_whole(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
         return record
@@ -202,9 +224,42 @@ class Decide:
     def _decisions(self, piece: Piece, keys: Keys) -> Decisions:
         if self.rule.is_alone:
             return decide(keys, self.rule)
-        there = resolved_of(self.work.resolved, self.starts[piece.number], len(keys.id))
+        there = rows_from(self.work.resolved, self.starts[piece.number], len(keys.id))
         invalid = invalid_of(keys.reward, self.rule)
         return Decisions(there["kept"], there["log_ratio"], invalid)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The pass that writes the rows that are in pairs.
+
+    Attributes
+    ----------
+    columns : Columns
+        Their names.
+    work : Work
+        As of ``Decide``.
+    starts : tuple of int
+        The number of each piece's first row.
+    """
+
+    columns: Columns
+    work: Work
+    starts: tuple[int, ...]
+    title: ClassVar[str] = "writing pairs"
+
+    def __call__(self, piece: Piece) -> Record:
+        """Do it for a piece."""
+        start, end = self.starts[piece.number : piece.number + 2]
+        paired = rows_from(self.work.paired, start, end - start)
+        write_sides(piece, self.columns, paired, self.work.path("sides", piece.number, ".arrow"))
+        return Record(piece.number, end - start)
+
+    def done(self, piece: Piece) -> Record | None:
+        """Return the record of a piece that is done."""
+        if not self.work.path("sides", piece.number, ".arrow").exists():
+            return None
+        return Record(piece.number, self.starts[piece.number + 1] - self.starts[piece.number])
 
 
 def named_keys(piece: Piece, found: Found, work: Work) -> Keys:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,14 @@ def write_report(
     config: SelectConfig,
     records: Sequence[Record],
     work: Work,
-    duplicates: int,
+    counts: Mapping[str, int],
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.md`` and, with matplotlib, ``report.png``; return the first.
 
     Its numbers have the names of ``select.TiltedSelection``; None stands for those that there are
-    not. ``seen`` leaves out rows that are malformed, which ``bad`` counts with those whose reward
-    is none. ``rewards`` has [reward, rows, accepted] of rewards that are equal but for 3 %.
+    not. ``counts`` has more of them. ``seen`` leaves out rows that are malformed, which ``bad``
+    counts with those whose reward is none. ``rewards`` has [reward, rows, accepted] of rewards that
+    are equal but for 3 %.
     """
     prompts, overall = _totals(work.paths("groups", len(records)), config.rule)
     report = {
@@ -47,12 +48,13 @@ def write_report(
         "rows": sum(record.rows for record in records),
         "bad": sum(record.bad for record in records),
         "named": [line for record in records for line in record.named][:NAMED],
-        "duplicates": duplicates,
+        **counts,
         "overall": overall,
         "prompts": prompts,
         "rewards": _merged_rewards(records),
         "seconds": round(sum(record.seconds for record in records), 3),
         "deciding_seconds": round(sum(record.deciding for record in records), 3),
+        "deciding_cpu_seconds": round(sum(record.deciding_cpu for record in records), 3),
     }
     has_figure = draw(report, folder / "report.png")
     write_whole(folder / "report.md", markdown(report, has_figure=has_figure))
@@ -78,7 +80,8 @@ def table(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("prompts of which nothing is kept", prompts["without_accepted"]),
         ("rows above M", overall["violations"]), ("mass above M", overall["delta"]),
         ("rows whose prompt has no pilot", overall["unknown"]),
-        ("malformed rows", report["bad"]), ("rows with the id of another", report["duplicates"]),
+        ("pairs", report["pairs"] or None), ("malformed rows", report["bad"]),
+        ("rows with the id of another", report["duplicates"]),
     ]  # fmt: skip
     return [(name, _shown(value)) for name, value in numbers if value is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from rskernels.pipeline.config import SelectConfig
-from rskernels.pipeline.engines.local import Engine, LocalEngine
+from rskernels.pipeline.engines.local import Engine, Job, LocalEngine
 from rskernels.pipeline.gather import resolve
-from rskernels.pipeline.job import Count, Decide, Gather, Record, Work
+from rskernels.pipeline.job import Count, Decide, Gather, Record, Sides, Work
+from rskernels.pipeline.pairs import assign, write_pairs
 from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, split
 from rskernels.pipeline.report import read_report, write_report
 from rskernels.pipeline.rows.columns import Found
@@ -23,9 +25,11 @@ from rskernels.pipeline.store.write import join_parts
 from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
+from rskernels.sampling.progress import ProgressBar
 
 NAMED = 10
 """Malformed rows that an error names."""
+TEXTS = ("{task.fields[what]}", "{task.fields[rows]:,} rows, {task.fields[rate]:,.0f} a second")
 
 
 def select(
@@ -48,7 +52,8 @@ def select(
         Files, folders and patterns, all JSON lines, Parquet or Arrow.
     out : str or Path
         A folder, made if need be: ``accepted.jsonl``, ``.parquet`` or ``.arrow``, ``report.json``,
-        ``report.md`` and, with matplotlib, ``report.png``.
+        ``report.md`` and, with matplotlib, ``report.png``; where they are asked for
+        ``pairs.jsonl``, ``.parquet`` or ``.arrow``.
     config : SelectConfig
         What to keep.
     pilot : iterable of str or Path, optional
@@ -78,7 +83,7 @@ def select(
     OSError
         If files cannot be read or written.
     """
-    run = _Run(config, dataset_of(inputs), _pilot_of(pilot, config), piece_size)
+    run = _Run(config, dataset_of(inputs), _pilot_of(pilot, config), piece_size, progress)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
@@ -101,14 +106,23 @@ class _Run:
     """A selection: its data, its passes and its results."""
 
     def __init__(
-        self, config: SelectConfig, data: Dataset, pilot: Dataset | None, size: int | None
+        self,
+        config: SelectConfig,
+        data: Dataset,
+        pilot: Dataset | None,
+        size: int | None,
+        progress: bool,
     ) -> None:
-        self.config, self.data, self.pilot = config, data, pilot
+        self.config, self.data, self.pilot, self.progress = config, data, pilot, progress
         answers = config.rule.form == "rso"
         self.found = config.columns.found_in(names_of(data), answers=answers)
         self.pieces = split(data, size)
+        if config.pairs:
+            # Names what is missing: pairs need both texts.
+            config.columns.of_text().found_in(names_of(data), answers=True)
         if not self.pieces:
             raise DataError("the inputs hold no rows")
+        self.duplicates = self.pairs = 0
         self.pilot_found: Found | None = None
         self.pilot_pieces: list[Piece] = []
         if pilot is not None:
@@ -132,22 +146,43 @@ class _Run:
         starts: tuple[int, ...] = ()
         if not rule.is_alone:
             starts = self._resolve(engine, work)
-        return self._pass(engine, Decide(self.found, rule, work, starts), self.pieces)
+        job = Decide(self.found, rule, work, starts, bool(self.config.pairs))
+        records = self._pass(engine, job, self.pieces)
+        self._refuse_duplicates(work)
+        if self.config.pairs:
+            self._pair_up(engine, records, work)
+        return records
+
+    def _refuse_duplicates(self, work: Work) -> None:
+        self.duplicates, named = duplicates_in(work.paths("ids", len(self.pieces)))
+        allowed = self.config.max_duplicates
+        if self.duplicates > allowed:
+            raise DataError(
+                f"{self.duplicates} rows have the id of another, --max-duplicates lets {allowed} "
+                f"pass; among them {', '.join(map(str, named))}. Rows of one id are decided alike"
+            )
+
+    def _pair_up(self, engine: Engine, records: Sequence[Record], work: Work) -> None:
+        """Find the pairs, and write the sides of each piece."""
+        sizes = [record.rows for record in records]
+        self.pairs = assign(
+            work.paths("pairable", len(sizes)), sizes, self.config.pairs, work.paired
+        )
+        starts = tuple(np.concatenate([[0], np.cumsum(sizes)]).tolist())
+        self._pass(engine, Sides(self.config.columns, work, starts), self.pieces)
 
     def finish(
         self, folder: Path, records: Sequence[Record], work: Work, manifest: Manifest
     ) -> dict[str, Any]:
         """Write the results, and return the report."""
-        count, named = duplicates_in(work.paths("ids", len(records)))
-        allowed = self.config.max_duplicates
-        if count > allowed:
-            raise DataError(
-                f"{count} rows have the id of another, --max-duplicates lets {allowed} pass; among "
-                f"them {', '.join(map(str, named))}. Rows of one id are decided alike"
-            )
         parts = work.paths("accepted", len(records), self.data.suffix)
         join_parts(folder / f"accepted{self.data.suffix}", self.data.format, parts)
-        report = write_report(folder, self.data, self.config, records, work, count)
+        if self.config.pairs:
+            sides = work.paths("sides", len(records), ".arrow")
+            path = folder / f"pairs{self.data.suffix}"
+            write_pairs(sides, self.pairs, self.data.format, path)
+        counts = {"duplicates": self.duplicates, "pairs": self.pairs}
+        report = write_report(folder, self.data, self.config, records, work, counts)
         manifest.finish()
         return report
 
@@ -168,14 +203,22 @@ class _Run:
             resolve(runs, pilot, sizes, rule, work.resolved)
         return tuple(np.concatenate([[0], np.cumsum(sizes)]).tolist())
 
-    def _pass(self, engine: Engine, job: Any, pieces: Sequence[Piece]) -> list[Record]:
+    def _pass(self, engine: Engine, job: Job, pieces: Sequence[Piece]) -> list[Record]:
         """Run a job on the pieces that are not done, and return the records of all, in order."""
         there = {piece.number: job.done(piece) for piece in pieces}
         done: dict[int, Record] = {n: record for n, record in there.items() if record is not None}
         bad = self._checked(done, 0)
-        for record in engine.run(job, [piece for piece in pieces if piece.number not in done]):
-            done[record.number] = record
-            bad = self._checked({record.number: record}, bad)
+        left = [piece for piece in pieces if piece.number not in done]
+        begin, rows = time.perf_counter(), 0
+        with ProgressBar(
+            len(pieces), TEXTS, completed=len(done), on=self.progress, only_on_terminal=True,
+            what=job.title, rows=0, rate=0.0,
+        ) as bar:  # fmt: skip
+            for record in engine.run(job, left):
+                done[record.number] = record
+                bad = self._checked({record.number: record}, bad)
+                rows += record.rows
+                bar.advance(1, rows=rows, rate=rows / (time.perf_counter() - begin))
         return [done[piece.number] for piece in pieces]
 
     def _checked(self, records: dict[int, Record], before: int) -> int:

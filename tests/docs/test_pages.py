@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
         "rskernels",
         "rskernels.envelope",
         "rskernels.language",
+        "rskernels.pipeline",
         "rskernels.rsft",
         "rskernels.sampling",
         "rskernels.select",

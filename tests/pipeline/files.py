@@ -63,13 +63,13 @@ def read(folder):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def config_of(form, columns=None, max_bad=0, max_duplicates=0, **rule):
+def config_of(form, columns=None, pairs=0, max_bad=0, max_duplicates=0, **rule):
     """Return a configuration."""
     if form != "top_k":
         rule = {"seed": 3, **rule}
     if form in ("verifier", "bounded", "quantile", "learnt", "rso", "soft_best_of_n"):
         rule = {"beta": 0.7, **rule}
-    return SelectConfig(Rule(form, **rule), columns or Columns(), max_bad, max_duplicates)
+    return SelectConfig(Rule(form, **rule), columns or Columns(), pairs, max_bad, max_duplicates)
 
 
 def kept(inputs, folder, form="verifier", size=None, pilot=None, engine=None, **options):

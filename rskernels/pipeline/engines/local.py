@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from rskernels.pipeline.job import Record
 from rskernels.pipeline.read import Piece
 
-Job = Callable[[Piece], Record]
+
+class Job(Protocol):
+    """What is done with a piece; it can be pickled."""
+
+    title: ClassVar[str]
+
+    def __call__(self, piece: Piece) -> Record:
+        """Do it, and write what came of it where other jobs find it."""
+
+    def done(self, piece: Piece) -> Record | None:
+        """Return the record of a piece that is done already."""
 
 
 class Engine(Protocol):
     """What runs a job on pieces and yields the records as they come, in any order."""
 
     def run(self, job: Job, pieces: Iterable[Piece]) -> Iterator[Record]:
-        """Run a job, which can be pickled, on each piece."""
+        """Run a job on each piece."""
 
 
 class LocalEngine:

@@ -153,7 +153,7 @@ def _parsed(lines: Lines, found: Found) -> Any:
                 unexpected_field_behavior="infer" if is_nested else "ignore",
             ),
         )
-    except (pa.ArrowException, UnicodeDecodeError):
+    except (pa.ArrowException, ValueError, RecursionError):
         return None
     if len(table) != len(lines.starts):
         return None

@@ -41,6 +41,10 @@ class Columns:
         """Return the columns of a pilot, whose rows need not be told apart."""
         return replace(self, id=None, sample=None)
 
+    def of_text(self) -> Columns:
+        """Return the columns that a prompt and its answer are."""
+        return replace(self, id=None, sample=None, group=None)
+
     def found_in(
         self, names: Collection[str], *, answers: bool = False, is_pilot: bool = False
     ) -> Found:

@@ -60,14 +60,13 @@ class Manifest:
                 f"{self.folder} already holds {', '.join(there)}: go on with --resume, replace it "
                 "with --overwrite, or name another folder"
             )
-        self.work.mkdir(parents=True)
         self._write(is_finished=False)
         return False
 
     def finish(self) -> None:
         """Note that all is written, and remove what only resumption needs."""
         self._write(is_finished=True)
-        shutil.rmtree(self.work, ignore_errors=True)
+        self._clear_work()
 
     def _resumed(self) -> bool:
         if not self.path.exists():
@@ -89,7 +88,12 @@ class Manifest:
             differing = ["the pieces, or the paths of the files, differ"]
         if differing:
             raise CheckpointError(f"{self.path} belongs to another run: {'; '.join(differing)}")
+        if is_finished:
+            self._clear_work()
         return bool(is_finished)
+
+    def _clear_work(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def _write(self, *, is_finished: bool) -> None:
         content = {

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rskernels.pipeline.store.write import atomic
+
 ROOM = 1 << 20
 """Records that are merged together, about."""
 
@@ -25,16 +27,8 @@ def write_run(path: Path, records: Records) -> None:
     key = records["key"]
     if len(key) > 1 and not (key[1:] >= key[:-1]).all():
         records = records[key.argsort(kind="stable")]
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, records, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, records, allow_pickle=False)
 
 
 def merged(
@@ -75,6 +69,15 @@ def merged(
                 starts[number] = end
             parts.append(_by_key(taken))
         yield parts[0][0], parts[0][1], [records for records, _ in parts[1:]]
+
+
+def new_records(path: Path, kind: Any, count: int) -> Any:
+    """Return records of a new file, at least one, that are written where they lie."""
+    records = np.lib.format.open_memmap(path, "w+", kind, (count,))
+    with path.open("r+b") as file:
+        # A disk that is full would else be found by a signal that kills.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return records
 
 
 def starts_of(ordered: NDArray[Any]) -> NDArray[np.int64]:
