@@ -69,13 +69,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/lm-demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     given = parser.parse_args()
     config = LanguageConfig(
         model=str(read_model(given.folder)), seed=given.seed, rounds=given.rounds, device="cpu",
         lora_rank=8, samples=8, max_new_tokens=16, rows_at_once=64, beta=0.0, epochs=2, lr=1e-3,
         batch_size=16, micro_batch=16, eval_samples=4, chat=True,
     )  # fmt: skip
-    fine_tune(config, given.out, task=sums(given.seed, 32, 16), overwrite=True)
+    task = sums(given.seed, 32, 16)
+    fine_tune(config, given.out, task=task, resume=given.resume, overwrite=not given.resume)
     records = [record for record in read_metrics(given.out) if record["kind"] == "round"]
     console = Console()
     if not console.is_terminal:
