@@ -25,7 +25,7 @@ LENGTH = 64  # the most tokens of a prompt and its answer
 class Lesson(NamedTuple):
     """Demonstrations that a starting model is trained on, and how."""
 
-    examples: int
+    size: int
     epochs: int
     lr: float
     options: dict[str, Any]
@@ -92,7 +92,7 @@ def starting_policy(
     for at, lesson in enumerate(start.lessons):
         is_last = at + 1 == len(start.lessons)
         said = {**lesson.options, **options} if is_last else lesson.options
-        pairs = demonstrations_of(name, task, lesson.examples, 2 * seed + at, **said)
+        pairs = demonstrations_of(name, task, lesson.size, 2 * seed + at, **said)
         policy = supervised(
             model, tokenizer, pairs,
             seed=seed, epochs=lesson.epochs, batch=start.batch, lr=lesson.lr, show=show,
