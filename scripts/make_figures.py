@@ -150,8 +150,10 @@ def lazy() -> plt.Figure:
 
 
 BOXES = {
-    "cli": (0, 6, 4.2, "the command"),
-    "experiments": (0, 5, 4.2, "compare and demo"),
+    "cli": (0, 7, 4.2, "the command"),
+    "experiments": (0, 6, 4.2, "compare and demo"),
+    "language": (0, 5, 4.2, "models on own answers"),
+    "pipeline": (5.5, 5, 3.9, "data sets in files"),
     "rsft": (0, 4, 4.2, "training loops and rules"),
     "integrations": (5.5, 4, 3.9, "trainers of others"),
     "select": (5.5, 3, 3.9, "answers by reward"),
@@ -170,23 +172,25 @@ BOXES = {
 
 def architecture() -> plt.Figure:
     """Draw the folders and which imports which."""
-    figure, axes = plt.subplots(figsize=(8.2, 6.2))
+    figure, axes = plt.subplots(figsize=(8.2, 6.8))
     for name, (left, level, width, about) in BOXES.items():
         colour = GOLD if name in ("python", "csrc") else BLUE
         axes.add_patch(FancyBboxPatch((left, level), width, 0.58, boxstyle="round,pad=0.04",
                                       fc=colour, ec=colour, alpha=0.16))  # fmt: skip
         axes.text(left + 0.15, level + 0.29, name, va="center", weight="bold")
         axes.text(left + width - 0.1, level + 0.29, about, va="center", ha="right", fontsize=9.5)
-    arrows = [((2, level - 0.06), (2, level - 0.36)) for level in range(6, -3, -1)]
+    arrows = [((2, level - 0.06), (2, level - 0.36)) for level in range(7, -3, -1)]
     arrows += [((4.26, 2.29), (5.44, 2.29)), ((7.4, 1.94), (7.4, 1.64))]
     arrows += [((4.26, 2.04), (5.44, -0.42))]  # envelope to distributed
+    arrows += [((5.44, 5.1), (4.26, 4.5))]  # pipeline to rsft and what is below
+    arrows += [((9.2, 4.94), (9.2, 3.64))]  # pipeline to select, past integrations
     arrows += [((5.44, 4.1), (4.26, 3.5))]  # integrations to sampling and what is below
     arrows += [((5.44, 3.1), (4.26, 2.5))]  # select to envelope and what is below
     for start, end in arrows:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=INK))
     axes.text(4.84, 2.4, "rows", fontsize=9, ha="center")
     axes.text(4.84, 2.02, "log M", fontsize=9, ha="center")
-    axes.set(xlim=(-0.2, 9.6), ylim=(-3.2, 6.8))
+    axes.set(xlim=(-0.2, 9.6), ylim=(-3.2, 7.8))
     axes.axis("off")
     return figure
 

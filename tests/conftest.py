@@ -17,12 +17,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from .support.backends import backend_of
-from .support.interpreter import (
-    accumulate_dots,
-    fuse_multiply_add,
-    patch_once_a_launch,
-    round_bfloat16,
-)
+from .support.interpreter.arithmetic import accumulate_dots, fuse_multiply_add, round_bfloat16
+from .support.interpreter.speed import speed_up
 from .support.memory import poisoned
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -39,7 +35,7 @@ def pytest_configure(config):
     # NumPy, which then runs the Triton kernels, tells of every infinite ratio and empty row.
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
-        patch_once_a_launch()
+        speed_up()
         fuse_multiply_add()
         accumulate_dots()
         round_bfloat16()

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.common import affinity
 
-PACKAGES = ("torch", "numba", "triton", "numpy")
+PACKAGES = ("torch", "numba", "triton", "numpy", "pyarrow")
 
 
 def cpu() -> dict[str, str | int]:

@@ -44,7 +44,7 @@ def calls() -> dict[str, Callable[[], Any]]:
     full = torch.ones(B, T, dtype=torch.bool)
     holes = right & (torch.arange(T) // 100 % 4 != 3)  # a quarter, 100 tokens at a time
     scattered = torch.rand(B, T, generator=generator) < 0.7
-    starts = torch.arange(B + 1) * T
+    left, starts, wide = right.flip(-1), torch.arange(B + 1) * T, log_ratio.double()
     return {
         SUM: lambda: log_ratio.double().sum(-1),
         WIDE: lambda: log_ratio.sum(-1, dtype=torch.float64),
@@ -52,7 +52,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         "padded, every entry a token": lambda: accept(log_ratio),
         "padded, a mask that is all true": lambda: accept(log_ratio, mask=full),
         "right-padded, 200 to 2,048 tokens": lambda: accept(log_ratio, mask=right),
-        "left-padded": lambda: accept(log_ratio, mask=right.flip(-1)),
+        "left-padded": lambda: accept(log_ratio, mask=left),
         "right-padded, with holes of 100": lambda: accept(log_ratio, mask=holes),
         "30 % of the entries left out, scattered": lambda: accept(log_ratio, mask=scattered),
         "packed": lambda: accept(log_ratio.view(-1), cu_seqlens=starts),
@@ -60,6 +60,8 @@ def calls() -> dict[str, Callable[[], Any]]:
         'every entry, `"mean_k2"`': lambda: accept(log_ratio, statistic="mean_k2"),
         'every entry, `"mean_k3"`': lambda: accept(log_ratio, statistic="mean_k3"),
         "bfloat16, every entry": partial(accept, log_ratio.bfloat16()),
+        "float64, every entry": lambda: accept(wide),
+        "`.sum(-1)` of float64": lambda: wide.sum(-1),
         "`accept_prefix`, every entry": lambda: rskernels.accept_prefix(log_ratio, seed=3),
     }
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "envelope/leave_one_out.hpp"
 #include "sketches/pareto.hpp"
@@ -243,12 +244,17 @@ void Envelope::merge(const Envelope& other) {
   merge_rest(groups_, theirs.groups_);
 }
 
-double Envelope::checked_log_M(std::size_t group) const {
-  const double log_M = groups_.in_force(group).log_M;
-  if (std::isnan(log_M)) {
-    groups_.policy->check_finite(group, groups_.tallies[group].tally, groups_.tail_of(group));
+std::vector<double> Envelope::checked(std::vector<double> values) const {
+  const auto is_known = [](double log_M) { return !std::isnan(log_M); };
+  if (values.empty() || std::any_of(values.begin(), values.end(), is_known)) return values;
+  const std::size_t groups = groups_.tallies.size();
+  for (std::size_t g = 0; g < groups; ++g) {
+    if (is_known(groups_.in_force(g).log_M)) return values;
   }
-  return log_M;
+  for (std::size_t g = 0; g < groups; ++g) {
+    groups_.policy->check_finite(g, groups_.tallies[g].tally, groups_.tail_of(g));
+  }
+  return values;
 }
 
 std::vector<double> Envelope::history() const {
@@ -260,9 +266,7 @@ std::vector<double> Envelope::history() const {
 std::vector<double> Envelope::log_M() const {
   const KeepSubnormals keep;
   const std::lock_guard lock(mutex_);
-  std::vector<double> values(groups_.tallies.size());
-  for (std::size_t g = 0; g < values.size(); ++g) values[g] = checked_log_M(g);
-  return values;
+  return checked(history());
 }
 
 std::vector<double> Envelope::log_M(const Batch& batch) const {
@@ -275,10 +279,10 @@ std::vector<double> Envelope::log_M(const Batch& batch) const {
   }
   std::vector<double> values(static_cast<std::size_t>(batch.count));
   for (std::size_t row = 0; row < values.size(); ++row) {
-    values[row] =
-        checked_log_M(static_cast<std::size_t>(batch.group(static_cast<std::int64_t>(row))));
+    const auto group = static_cast<std::size_t>(batch.group(static_cast<std::int64_t>(row)));
+    values[row] = groups_.in_force(group).log_M;
   }
-  return values;
+  return checked(std::move(values));
 }
 
 std::pair<std::size_t, std::size_t> Envelope::tail_capacities() const {

@@ -42,8 +42,8 @@ class Envelope {
   // Adds what an envelope of the same options has seen. Throws std::invalid_argument for others.
   void merge(const Envelope& other);
 
-  // Returns log M of every group, NaN for one that has no M. Throws NoFiniteM for one whose ratios
-  // exclude it.
+  // Returns log M of every group, NaN for one that has no M. Throws NoFiniteM if none has one, and
+  // the ratios of one exclude it.
   std::vector<double> log_M() const;
   // Returns log M for the group of each row. The ratios are read by the policy leave_one_out alone,
   // which takes for each row those of the others.
@@ -69,7 +69,8 @@ class Envelope {
   void load_part(const Columns& part, Groups& groups) const;
   static std::vector<Tally> load_tallies(const Columns& state, Groups& groups);
   void check_shape(const Batch& batch) const;
-  double checked_log_M(std::size_t group) const;
+  // Returns log M of groups; throws as `log_M` if all are NaN, and there are any.
+  std::vector<double> checked(std::vector<double> values) const;
   void add_single(const Batch& batch, int threads);
   void add_grouped(const Batch& batch, int threads, std::vector<std::int64_t>& touched);
   // Adds what rows met that had an M each.

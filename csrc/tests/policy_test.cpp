@@ -17,11 +17,13 @@ using Ratios = std::vector<double>;
 
 EnvelopeOptions with(const PolicyOptions& policy) { return {.policy = policy}; }
 
-std::int64_t update(Envelope& envelope, const Ratios& ratios) {
+std::int64_t update(Envelope& envelope, const Ratios& ratios,
+                    const std::vector<std::int64_t>& ids = {}) {
   Batch batch;
   batch.log_ratio = ratios.data();
   batch.dtype = DType::kFloat64;
   batch.count = static_cast<std::int64_t>(ratios.size());
+  batch.group_ids = ids.empty() ? nullptr : ids.data();
   return envelope.update(batch);
 }
 
@@ -108,6 +110,23 @@ TEST(Policy, TailRefusesACauchyLikeLaw) {
   } catch (const NoFiniteM& error) {
     EXPECT_NE(std::string(error.what()).find("'budget'"), std::string::npos);
   }
+}
+
+TEST(Policy, TailOfAGroupWithoutAnMHidesNoOther) {
+  std::mt19937_64 generator(5);
+  std::cauchy_distribution<double> cauchy;
+  EnvelopeOptions options = with(TailOptions{});
+  options.groups = 3;
+  Envelope envelope(options);
+  Ratios ratios(5000);
+  for (double& ratio : ratios) ratio = std::log(std::abs(cauchy(generator)));
+  update(envelope, ratios, std::vector<std::int64_t>(5000, 1));
+  EXPECT_THROW(envelope.log_M(), NoFiniteM);
+  update(envelope, Ratios(500, 0.25), std::vector<std::int64_t>(500, 2));
+  const std::vector<double> log_M = envelope.log_M();
+  EXPECT_TRUE(std::isnan(log_M[0]));
+  EXPECT_TRUE(std::isnan(log_M[1]));
+  EXPECT_EQ(log_M[2], 0.25);
 }
 
 double tail_of(std::size_t rows, std::size_t positive) {

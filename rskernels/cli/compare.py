@@ -10,15 +10,16 @@ import typer
 from rskernels.cli.errors import errors_explained, make_writable, usage_errors
 from rskernels.cli.report import show_report
 from rskernels.experiments.comparison.runner import run_all
-from rskernels.experiments.suite import EXPERIMENTS, choose, make_runs
+from rskernels.experiments.suite import EXPERIMENTS, NAMED, choose, make_runs
 
 
 def compare_command(
     experiments: Annotated[
         str | None,
         typer.Option(
-            help=f"Some of {', '.join(e.name for e in EXPERIMENTS)}, separated by commas.",
-            show_default="all of them",
+            help=f"Some of {', '.join(e.name for e in (*EXPERIMENTS, *NAMED))}, separated by "
+            "commas.",
+            show_default=f"all of them but {', '.join(e.name for e in NAMED)}",
         ),
     ] = None,
     cases: Annotated[
@@ -59,7 +60,7 @@ def compare_command(
     """
     with usage_errors(ValueError):
         chosen = choose(
-            EXPERIMENTS,
+            EXPERIMENTS if experiments is None else (*EXPERIMENTS, *NAMED),
             names=split(experiments, ","),
             cases=split(cases, ";"),
         )

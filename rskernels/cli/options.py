@@ -12,14 +12,16 @@ import typer
 from typer.core import TyperCommand
 
 from rskernels.cli.errors import usage_errors
-from rskernels.experiments.config import DataConfig, GradientConfig, SampleConfig, TuneConfig
+from rskernels.experiments.config import GradientConfig, SampleConfig, TuneConfig
+from rskernels.language.config import LanguageConfig
 from rskernels.rsft.config import METHOD, RUN
-from rskernels.rsft.options import Option
+from rskernels.rsft.options import Option, Options
 
-CONFIGS: dict[str, type[DataConfig]] = {
+CONFIGS: dict[str, type[Options]] = {
     "train": GradientConfig,
     "tune": TuneConfig,
     "sample": SampleConfig,
+    "rft": LanguageConfig,
 }
 OUTPUT = "Output"
 
@@ -82,7 +84,7 @@ def flag_of(field: str) -> str:
 
 
 def with_options(
-    config_type: type[DataConfig],
+    config_type: type[Options],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command, which takes a configuration first, an option for each of its fields."""
 
@@ -112,7 +114,7 @@ def with_options(
     return decorate
 
 
-def parameters_of(config_type: type[DataConfig]) -> list[inspect.Parameter]:
+def parameters_of(config_type: type[Options]) -> list[inspect.Parameter]:
     """Return a parameter for each field, as typer reads it; those of the method come first."""
     types = get_type_hints(config_type)
     order = {METHOD: 0, RUN: 2}

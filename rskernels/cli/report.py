@@ -1,4 +1,4 @@
-"""The report of finished runs, in a folder and in the terminal."""
+"""A run and its table, and the report of finished runs, in a folder and in the terminal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,27 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from rskernels.cli.tables import make_table
+from rskernels.cli.errors import errors_explained, refuse_both, usage_errors
+from rskernels.cli.tables import make_table, summary_table
 from rskernels.experiments.comparison.intervals import collect
 from rskernels.experiments.comparison.report import table, write_report
 from rskernels.experiments.comparison.runner import Failure, folder_of
+from rskernels.experiments.data_config import DataConfig
+from rskernels.experiments.families import run
 from rskernels.experiments.suite import Experiment, ExperimentRun
+
+
+def run_and_show(
+    config: DataConfig, out: Path | None, name: str, *, resume: bool, overwrite: bool
+) -> None:
+    """Make a run in a folder, by default one of its name, and print its table."""
+    with usage_errors(ValueError):
+        refuse_both(resume, overwrite)
+    folder = out or Path("runs") / f"{config.data}-{name}-seed{config.seed}"
+    with errors_explained():
+        summary = run(config, folder, resume=resume, overwrite=overwrite)
+    Console().print(summary_table(summary, config.title))
+    typer.echo(f"curves: {folder / 'curves.png'}")
 
 
 def show_report(

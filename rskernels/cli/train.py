@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rskernels.cli.options import Overwrite, Resume, folder_option, with_options
-from rskernels.cli.run import run_and_show
+from rskernels.cli.report import run_and_show
 from rskernels.experiments.config import GradientConfig
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rskernels import _core
 from rskernels.envelope.rows import ArrayLike
 from rskernels.envelope.state import EnvelopeState
 from rskernels.ops import (
@@ -51,6 +52,18 @@ class EnvelopeDecisions(EnvelopeState):
     ) -> Tensor | None:
         """Take in log ratios."""
 
+    def known_log_M(
+        self, groups: Tensor | None = None, *, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Return log M as :meth:`log_M` does, but NaN where that would raise ``NoFiniteM``."""
+        try:
+            return self.log_M(groups, device=device)
+        except _core.NoFiniteM:
+            shape = torch.Size([] if self.groups == 1 else [self.groups])
+            if groups is not None:
+                shape, device = groups.shape, groups.device
+            return torch.full(shape, math.nan, dtype=torch.float64, device=device)
+
     def accept(
         self,
         logits: Tensor | LinearLogits,
@@ -68,7 +81,8 @@ class EnvelopeDecisions(EnvelopeState):
         """Decide rows by the M of earlier batches, as :func:`accept`, then learn from these.
 
         Where a group has no M yet, M counts as infinite: its rows are a pilot, from which M is
-        learnt, and none of them is accepted. A ratio of 0 alone makes no M either. To accept from
+        learnt, and none of them is accepted. A ratio of 0 alone makes no M either; nor do, with
+        "tail", ratios that allow no finite one, where :meth:`log_M` may raise. To accept from
         the first batch on, :meth:`update` before with log ratios that are not decided, or take the
         policy "fixed". The estimate of a batch is never used on that batch, by which the accepted
         law would be wrong; "leave_one_out" takes that of all other rows, at the price that its
@@ -93,7 +107,7 @@ class EnvelopeDecisions(EnvelopeState):
 
         Raises
         ------
-        TypeError, ValueError, IndexError, NoFiniteM, EnvelopeViolation
+        TypeError, ValueError, IndexError, EnvelopeViolation
             As :func:`accept`, :meth:`log_M` and :meth:`update`. With ``on_violation="raise"`` the
             batch has been taken in when it raises. ValueError with ``on_violation="control"``,
             whose weights :meth:`update` returns: decide with :meth:`log_M` there.
@@ -150,7 +164,7 @@ class EnvelopeDecisions(EnvelopeState):
         if self.policy == "leave_one_out":
             # What is not valid becomes NaN.
             others = bernoulli(log_ratio, seed=0, mask=mask).log_ratio
-        log_M = self._M_for(others, groups, _device_of(log_ratio))
+        log_M = self._M_for(others, groups, _device_of(log_ratio), _shape_of(log_ratio))
         seen = bernoulli(
             log_ratio, log_M, log_space=True, mask=mask,
             seed=seed, generator=generator, row_offset=row_offset, ids=ids,
@@ -184,7 +198,8 @@ class EnvelopeDecisions(EnvelopeState):
         if self.policy == "leave_one_out":
             # What is decided here is not used; a fixed seed leaves the generators as they were.
             others = accept_sequences(log_ratio, seed=0, **layout).log_ratio
-        log_M = self._M_for(others, groups, _device_of(log_ratio))
+        shape = _shape_of(log_ratio)[:1] if cu_seqlens is None else None
+        log_M = self._M_for(others, groups, _device_of(log_ratio), shape)
         seen = accept_sequences(
             log_ratio, log_M, log_space=True, **layout,
             seed=seed, generator=generator, row_offset=row_offset, ids=ids,
@@ -216,7 +231,7 @@ class EnvelopeDecisions(EnvelopeState):
         if self.policy == "leave_one_out":
             # What is decided here is not used; a fixed seed leaves the generators as they were.
             seen = decide(logits, log_density, math.inf, log_space=True, seed=0, **law)
-            log_M = self._M_for(seen.log_ratio, groups, logits.device)
+            log_M = self._M_for(seen.log_ratio, groups, logits.device, seen.log_ratio.shape)
             if targets is None:
                 # Only the form that read the logits knows an entry's row and column.
                 seen = decide(logits, log_density, log_M, log_space=True, **law, **draw)
@@ -225,7 +240,8 @@ class EnvelopeDecisions(EnvelopeState):
                 second = bernoulli(seen.log_ratio, log_M, log_space=True, mask=mask, **draw)
                 seen = second._replace(log_prob=seen.log_prob)
         else:
-            log_M = self._M_for(None, groups, logits.device)
+            shape = targets.shape if isinstance(targets, Tensor) else logits.shape
+            log_M = self._M_for(None, groups, logits.device, shape)
             seen = decide(logits, log_density, log_M, log_space=True, **law, **draw)
         self.update(seen.log_ratio, groups, accepted=seen.mask, ignored=ignored)
         return seen
@@ -235,19 +251,29 @@ class EnvelopeDecisions(EnvelopeState):
         log_ratio: Tensor | None,
         groups: Tensor | None,
         device: torch.device | None,
+        shape: torch.Size | None,
     ) -> Tensor:
         """Return the log M by which rows are decided; +inf, which accepts none, where it has none.
 
-        ``log_ratio`` is of the rows, for "leave_one_out" alone.
+        ``log_ratio`` is of the rows, for "leave_one_out" alone; ``shape`` is the decisions', where
+        it is known. Ids outside ``[0, groups)`` are those of rows that are ignored: `update`
+        refuses others.
         """
+        if groups is not None:
+            if shape is not None and groups.shape != shape:
+                raise ValueError(
+                    f"groups must have the decisions' shape {list(shape)}, got {list(groups.shape)}"
+                )
+            inside = (groups >= 0) & (groups < self.groups)
+            groups = torch.where(inside, groups, 0)
         if self.policy == "leave_one_out":
             log_M = self.log_M(groups, log_ratio=log_ratio)
         elif groups is not None:
-            log_M = self.log_M(groups)
+            log_M = self.known_log_M(groups)
         elif self.groups > 1:
             raise ValueError(f"an envelope of {self.groups} groups needs the group of every row")
         else:
-            log_M = self.log_M(device=device)
+            log_M = self.known_log_M(device=device)
         # An M of 0, of ratios that are all 0, would make every row invalid: nothing would be
         # learnt from then on.
         return torch.where(log_M > -math.inf, log_M, math.inf)
@@ -269,6 +295,12 @@ def _log(density: Tensor | float, name: str) -> Tensor | float:
     if not 0.0 <= number < math.inf:
         raise ValueError(f"{name} must be a finite number of at least 0, got {number}")
     return math.log(number) if number > 0.0 else -math.inf
+
+
+def _shape_of(log_ratio: Tokens) -> torch.Size:
+    if isinstance(log_ratio, (list, tuple)):
+        return torch.Size([len(log_ratio)])
+    return log_ratio.shape if isinstance(log_ratio, Tensor) else torch.Size()
 
 
 def _device_of(log_ratio: Tokens) -> torch.device | None:

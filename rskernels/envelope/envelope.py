@@ -8,7 +8,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rskernels import _core
 from rskernels._torch.fast_path import refuse_in_graph
 from rskernels.envelope.control import control_weights
 from rskernels.envelope.decisions import EnvelopeDecisions
@@ -277,7 +276,8 @@ class Envelope(EnvelopeDecisions):
         TypeError, ValueError, IndexError
             If an argument has another dtype or shape, or holds an id outside ``[0, groups)``.
         NoFiniteM
-            With "tail", if the ratios exclude a finite M, or do not exclude an infinite one.
+            With "tail", if no group has an M and the ratios of one exclude a finite M, or do not
+            exclude an infinite one. Where another group has an M, such a one has NaN.
         """
         if log_ratio is not None and self.policy != "leave_one_out":
             raise ValueError(f"log_ratio is for 'leave_one_out' only, got it with {self.policy!r}")
@@ -286,8 +286,7 @@ class Envelope(EnvelopeDecisions):
             return values[0] if self._store.options.groups == 1 else values
         if device is not None:
             raise ValueError(f"device is for log_M without rows, got device={device!r} with them")
-        # Of the policy "tail" a group may have no answer, which is an error for its rows only.
-        if log_ratio is None and stays_on_device(groups) and self.policy != "tail":
+        if log_ratio is None and stays_on_device(groups):
             check_ids("groups", groups)
             inside = (groups >= 0) & (groups < self.groups)
             values = self._store.log_M(groups.device).take(torch.where(inside, groups, 0).long())
@@ -305,12 +304,7 @@ class Envelope(EnvelopeDecisions):
         ids = None if groups is None else as_tensor(groups).to(ratios.device)
         if self.policy == "leave_one_out":
             return ratios, self.log_M(ids, log_ratio=ratios)
-        try:
-            return ratios, self.log_M(ids, device=ratios.device if ids is None else None)
-        except _core.NoFiniteM:
-            # Of some groups: they have NaN in the report.
-            known = self.report().groups["log_M"].to(ratios.device)
-            return ratios, known[0] if ids is None else known[ids.long()]
+        return ratios, self.known_log_M(ids, device=ratios.device if ids is None else None)
 
     def M(
         self, groups: Tensor | None = None, *, device: torch.device | str | None = None

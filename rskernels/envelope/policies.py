@@ -196,7 +196,8 @@ class Tail(Policy):
     (S / 5 below 226; at most 4,095), so the supremum is above M with probability 2.5 % where that
     law holds (Coles 2001). Where one positive ratio fills the whole of that tail, as with a p that
     is a multiple of q, it is M. NaN below 25 ratios, and with fewer than five above the tail's
-    threshold otherwise; ``NoFiniteM`` where its shape is not negative or not known to be.
+    threshold otherwise. Where its shape is not negative or not known to be, ``NoFiniteM``; NaN if
+    another group has an M.
 
     References
     ----------

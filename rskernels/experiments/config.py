@@ -3,83 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
-
-from rskernels.experiments.datasets import DATASETS, FILES, Loaded, check_source, load
-from rskernels.rsft.config import METHOD, LoopConfig, RunConfig
+from rskernels.experiments.data_config import (
+    BACKBONE_SIZE,
+    DATA,
+    IMBALANCE,
+    KEPT,
+    MULTIMODAL_IMBALANCE,
+    DataConfig,
+)
+from rskernels.experiments.datasets import OWN_SIZES, TEXTS
+from rskernels.rsft.config import METHOD, LoopConfig
 from rskernels.rsft.data.resample import RESAMPLERS
-from rskernels.rsft.options import INSIDE_ONE, POSITIVE, one_of, option, whole
+from rskernels.rsft.options import INSIDE_ONE, POSITIVE, Accepted, one_of, option, whole
 from rskernels.rsft.rules import RULES, Rule
 
 # Methods of a shift of the inputs, whose pool is balanced unless an imbalance is given.
 SHIFTED = ("transfer", "proposal")
 METHODS = (*RULES, *RESAMPLERS, "proposal")
 WITH_PRIORS = tuple(name for name in METHODS if name not in SHIFTED)
-IMBALANCE = 20.0
-MULTIMODAL_IMBALANCE = 5.0  # where a class of the rarest modality has 1 to 5 rows
-OWN_SIZES = "none for mnist and npz, whose classes keep their sizes"
 LEAST_STEPS = 7  # of a chain, of which 4 count, so that its halves can be compared
 
-DATA = "Data"
 SHIFT = f"Shift of the inputs (--method {', '.join(SHIFTED)})"
 PROPOSAL = "Proposal"
+BACKBONE = "Backbone"
 POSTERIOR = "Posterior"
 CHAIN = "Metropolis chains (--form chain)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig(RunConfig):
-    """The data of a run."""
-
-    data: str = option("digits", "Data set.", DATA, accepted=one_of(DATASETS))
-    path: str | None = option(
-        None, "Where the data are: of mnist the folder, of npz the file.", DATA, may_change=True
-    )
-    channels: str | None = option(
-        None,
-        "Where the channels of images [N, ., ., .] are.",
-        DATA,
-        accepted=one_of(("first", "last")),
-        read_by=("data", ("npz",)),
-        shown="told by their shape",
-    )
-    imbalance: float | None = option(
-        None,
-        "Most frequent class of the training pool over its rarest; rows are left out for it.",
-        DATA,
-        shown=f"{IMBALANCE:g}; {MULTIMODAL_IMBALANCE:g} for multimodal; {OWN_SIZES}",
-    )
-    test_fraction: float = option(0.4, "Share of the smallest class that is held out.", DATA)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_source(self.data, self.path)
-        if self.imbalance is None:
-            object.__setattr__(self, "imbalance", self.usual_imbalance)
-
-    @property
-    def usual_imbalance(self) -> float | None:
-        """The imbalance where none is given: files keep the sizes of their classes."""
-        if self.data in FILES:
-            return None
-        return MULTIMODAL_IMBALANCE if self.data == "multimodal" else IMBALANCE
-
-    @property
-    def pool_imbalance(self) -> float | None:
-        """The imbalance of the pool that is loaded; None leaves it as it is."""
-        return self.imbalance
-
-    def load(self, generator: torch.Generator) -> Loaded:
-        """Load the data; errors are those of `rskernels.experiments.datasets.load`."""
-        return load(
-            self.data,
-            path=self.path,
-            channels=self.channels,
-            imbalance=self.pool_imbalance,
-            test_fraction=self.test_fraction,
-            generator=generator,
-        )
+BACKBONES = Accepted(
+    lambda value: (
+        value.partition(":")[0] in ("torchvision", "transformers") and bool(value.partition(":")[2])
+    ),
+    "accepted are torchvision:NAME and transformers:DIR",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +55,7 @@ class GradientConfig(LoopConfig, DataConfig):
         "Most frequent class of the training pool over its rarest; rows are left out for it.",
         DATA,
         shown=f"{IMBALANCE:g}; 1 for {' and '.join(SHIFTED)}; {MULTIMODAL_IMBALANCE:g} for "
-        f"multimodal; {OWN_SIZES}",
+        f"multimodal; {KEPT}",
     )
     drift: int | None = option(
         None,
@@ -131,8 +89,31 @@ class GradientConfig(LoopConfig, DataConfig):
         read_by=("method", ("transfer",)),
     )
 
+    backbone: str | None = option(
+        None,
+        "What the head is upon: torchvision:NAME, a classification model of torchvision, or "
+        "transformers:DIR, a folder with an image model or an encoder of texts.",
+        BACKBONE,
+        accepted=BACKBONES,
+        shown="a small network, or of texts a small BERT, trained from scratch",
+    )
+    weights: str | None = option(
+        None,
+        "File of the weights of a backbone of torchvision: .safetensors, or a state dict of torch.",
+        BACKBONE,
+        may_change=True,
+    )
+    unfreeze: bool = option(
+        False,
+        "Train the backbone too; else its features are computed once, and a new head is trained.",
+        BACKBONE,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_backbone()
+        if self.data in TEXTS and self.method in SHIFTED:
+            raise ValueError(f"method={self.method!r} is of images, data={self.data!r} are texts")
         if self.selection == "target" and self.method == "proposal":
             raise ValueError("selection='target': 'proposal' has no labels of the target domain")
         if self.drift is not None and self.data == "multimodal":
@@ -145,9 +126,44 @@ class GradientConfig(LoopConfig, DataConfig):
         """The imbalance where none is given: methods of a shift have a balanced pool."""
         if self.drift is not None:
             return IMBALANCE
-        if self.method in SHIFTED and self.data not in FILES:
+        if self.method in SHIFTED and self.data not in OWN_SIZES:
             return 1.0
         return super().usual_imbalance
+
+    def _check_backbone(self) -> None:
+        """Raise ValueError if the options of a backbone do not go together."""
+        if self.backbone is None:
+            for name in ("weights", "unfreeze"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}={getattr(self, name)!r}: there is no backbone")
+            return
+        kind = self.backbone.partition(":")[0]
+        if self.data == "multimodal":
+            raise ValueError(f"backbone={self.backbone!r}: 'multimodal' has encoders of its own")
+        if self.data in TEXTS and kind != "transformers":
+            raise ValueError(f"backbone={self.backbone!r} reads images, data={self.data!r} texts")
+        if (self.weights is None) == (kind == "torchvision"):
+            fault = "needs weights" if self.weights is None else "has its weights in its folder"
+            raise ValueError(f"backbone={self.backbone!r} {fault}, got weights={self.weights!r}")
+
+    @property
+    def usual_image_size(self) -> int | None:
+        """Height and width of images where none is given; None where they stay as they are."""
+        if self.backbone is not None and self.data not in TEXTS:
+            return BACKBONE_SIZE
+        return super().usual_image_size
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the models of this family read texts."""
+        return True
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder of a tokenizer: that of an encoder of texts."""
+        if self.backbone is None or self.data not in TEXTS:
+            return None
+        return Path(self.backbone.partition(":")[2]).expanduser()
 
     @property
     def pool_imbalance(self) -> float | None:

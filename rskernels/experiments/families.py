@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rskernels.experiments.config import DataConfig, GradientConfig, SampleConfig, TuneConfig
+from rskernels.experiments.config import GradientConfig, SampleConfig, TuneConfig
+from rskernels.experiments.data_config import DataConfig
 from rskernels.experiments.sample import sample_parameters
 from rskernels.experiments.train import train_model
 from rskernels.experiments.tune import tune_proposal

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rskernels.rsft.data.samples import as_float
+
 HIDDEN = 64
 
 
@@ -17,7 +19,7 @@ class SmallNetwork(nn.Module, ABC):
 
     @abstractmethod
     def features(self, inputs: Tensor) -> Tensor:
-        """Return ``[N, 64]`` of inputs ``[N, ...]``."""
+        """Return ``[N, width]`` of inputs ``[N, ...]``."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits ``[N, C]`` of inputs ``[N, ...]``."""
@@ -60,7 +62,7 @@ class SmallCNN(SmallNetwork):
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return ``[N, 64]`` of images ``[N, channels, height, width]``."""
-        hidden = F.relu(self.conv1(inputs))  # [N, 16, height, width]
+        hidden = F.relu(self.conv1(as_float(inputs)))  # [N, 16, height, width]
         hidden = F.max_pool2d(F.relu(self.conv2(hidden)), 2)  # [N, 32, height/2, width/2]
         return F.relu(self.linear1(hidden.flatten(1)))
 
@@ -88,6 +90,39 @@ class SmallMLP(SmallNetwork):
         return F.relu(self.linear1(inputs))
 
 
+class BackboneNetwork(SmallNetwork):
+    """A head upon a backbone, or upon features that a frozen backbone has given before.
+
+    Parameters
+    ----------
+    classes, width : int
+        Number of logits C, and of features.
+    generator : torch.Generator
+        Source of the head's initial weights; the global generator is not read.
+    backbone : Module, optional
+        Inputs to features ``[N, width]``; None where the inputs are features.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        width: int,
+        generator: torch.Generator,
+        backbone: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(width, classes, device="meta")
+        initialise(self.head, generator)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return ``[N, width]`` of the backbone's inputs, or of features."""
+        if self.backbone is None:
+            return inputs
+        features: Tensor = self.backbone(inputs)
+        return features
+
+
 class SoftmaxRegression(nn.Module):
     """One linear layer upon the inputs, of few enough parameters to be drawn by rejection.
 
@@ -103,7 +138,7 @@ class SoftmaxRegression(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits ``[N, C]`` of inputs ``[N, ...]``."""
-        logits: Tensor = self.linear(inputs.flatten(1))
+        logits: Tensor = self.linear(as_float(inputs).flatten(1))
         return logits
 
 

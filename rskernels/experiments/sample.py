@@ -52,7 +52,7 @@ def sample_parameters(
     its last block of steps or draws.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    data, digest = config.load(generator)
+    data, digest, _ = config.load(generator)
     with run.locked_folder(out, resume=resume):
         saved: dict[str, Any] = {"state": None, "seconds": 0.0}
         if resume:

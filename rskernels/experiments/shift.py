@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rskernels.experiments.backbones import Learner, in_batches
 from rskernels.experiments.config import GradientConfig
-from rskernels.experiments.networks import SmallNetwork, make_model
+from rskernels.experiments.networks import SmallNetwork
 from rskernels.rsft.artifacts.metrics import evaluate
 from rskernels.rsft.data.domains import log_domain_densities
 from rskernels.rsft.data.draw import draw_rows
-from rskernels.rsft.data.samples import Data, Samples
+from rskernels.rsft.data.samples import Data, Samples, as_float
 from rskernels.rsft.data.splits import split_balanced
 from rskernels.rsft.errors import DataError, TrainingError
 from rskernels.rsft.task import Epoch, Task, shuffled
@@ -28,21 +28,33 @@ LARGEST_BLUR = 1.0  # standard deviation, in pixels
 RADIUS = 3
 
 
-def transfer(config: GradientConfig, data: Data, generator: torch.Generator) -> Task:
+class Domains(NamedTuple):
+    """Two domains, as the model reads them."""
+
+    source: Samples
+    target: Samples
+    test: Samples
+    counts: Tensor
+    """int64 ``[C]``, rows of each class in both."""
+
+
+def transfer(
+    config: GradientConfig, domains: Domains, learner: Learner, generator: torch.Generator
+) -> Task:
     """Return the task of a new head on a backbone that stays as the source domain left it.
 
-    The source are turned and blurred images, the target a few clean ones; all are in the pool. With
+    All rows of source and target are in the pool. With
     ``ratio="models"`` the two probabilities are those of a row's label by the model of the source,
     and by a copy fine-tuned on the target; with "densities" they are the two domains' densities at
-    its features. With ``selection="target"`` the pool are the few clean ones alone, and with
+    its features. With ``selection="target"`` the pool are the rows of the target alone, and with
     "weight" the log density is the log ratio, so that `reweight` weighs by it.
     """
-    source, target = shifted(config, data, generator)
+    source, target, test, counts = domains
     pool = Samples(*map(torch.cat, zip(source, target, strict=True)))
-    model = make_model(pool.inputs, len(data.counts), generator)
+    model = learner.make(pool.inputs, len(counts), generator)
     settings = fit_settings(config, generator)
     fit(model, source, **settings)
-    before = scores_before(model, data)
+    before = scores_before(model, test, counts)
     if config.ratio == "models":
         adapted = copy.deepcopy(model)
         fit(adapted, target, **settings)
@@ -62,7 +74,7 @@ def transfer(config: GradientConfig, data: Data, generator: torch.Generator) -> 
         rows = rows[-len(target.labels) :]
     return Task.from_samples(
         pool.take(rows),
-        data.test,
+        test,
         model,
         log_density[rows],
         targets=targets[rows],
@@ -71,16 +83,18 @@ def transfer(config: GradientConfig, data: Data, generator: torch.Generator) -> 
     )
 
 
-def proposal(config: GradientConfig, data: Data, generator: torch.Generator) -> Task:
-    """Return the task of adapting a model to clean images, of which no label is known.
+def proposal(
+    config: GradientConfig, domains: Domains, learner: Learner, generator: torch.Generator
+) -> Task:
+    """Return the task of adapting a model to a target domain, of which no label is known.
 
-    The pool are turned and blurred images, q their density, and p that of a few clean ones: an
-    epoch's rows are drawn from p by rejection from the pool, or weighed by p/q, or all used.
+    The pool is the source, q its density, and p that of the target: an epoch's rows are drawn from
+    p by rejection from the pool, or weighed by p/q, or all used.
     """
-    source, target = shifted(config, data, generator)
-    model = make_model(source.inputs, len(data.counts), generator)
+    source, target, test, counts = domains
+    model = learner.make(source.inputs, len(counts), generator)
     fit(model, source, **fit_settings(config, generator))
-    before = scores_before(model, data)
+    before = scores_before(model, test, counts)
     densities = domain_densities(model, source, target, source)
     log_ratio = densities[:, 0] - densities[:, 1]
     labels = source.labels
@@ -96,29 +110,54 @@ def proposal(config: GradientConfig, data: Data, generator: torch.Generator) -> 
         return Epoch(draws.samples, measures)
 
     order = drawn if config.selection == "reject" else shuffled(len(labels))
-    return Task.from_samples(source, data.test, model, log_ratio, order=order, before=before)
+    return Task.from_samples(source, test, model, log_ratio, order=order, before=before)
 
 
-def shifted(
-    config: GradientConfig, data: Data, generator: torch.Generator
-) -> tuple[Samples, Samples]:
-    """Split a pool of clean images into a source, turned and blurred, and a small target."""
+def domains(
+    config: GradientConfig,
+    data: Data,
+    is_target: Tensor | None,
+    learner: Learner,
+    generator: torch.Generator,
+) -> Domains:
+    """Return the two domains of a pool.
+
+    Where the files say which rows are of the target, `is_target`, these are it, and the others the
+    source. Else the pool is split: the target are a few images, and the source the others, turned
+    and blurred.
+    """
     if config.data == "multimodal":
         raise DataError(
             f"method={config.method!r} turns and blurs images, of which 'multimodal' is made only "
             "in part"
         )
     check_images(data.pool.inputs, config.method)
-    smallest = int(data.pool.labels.bincount().min())
+    read = learner.features or as_float
+    pool, labels = data.pool.inputs, data.pool.labels
+    test = Samples(in_batches(read, data.test.inputs, learner.rows), data.test.labels)
+    if is_target is not None:
+        rows = torch.nonzero(~is_target)[:, 0], torch.nonzero(is_target)[:, 0]
+        source, target = (
+            Samples(in_batches(lambda at: read(pool[at]), part, learner.rows), labels[part])
+            for part in rows
+        )
+        return Domains(source, target, test, data.counts)
+    smallest = int(labels.bincount().min())
     if not round(TARGET_SHARE * smallest):
         cause = "the file" if config.imbalance is None else f"imbalance={config.imbalance}"
         raise DataError(
             f"{cause} leaves {smallest} rows to the rarest class: too few for "
             f"method={config.method!r}, whose target domain takes a share of {TARGET_SHARE}"
         )
-    rest, few = split_balanced(data.pool.labels, TARGET_SHARE, generator)
-    source, target = data.pool.take(rest), data.pool.take(few)
-    return Samples(turn_and_blur(source.inputs, generator), source.labels), target
+    rest, few = split_balanced(labels, TARGET_SHARE, generator)
+    angle, width = draw_shift(len(rest), generator)
+    moved = in_batches(
+        lambda at: read(shift(as_float(pool[rest[at]]), angle[at], width[at])),
+        torch.arange(len(rest)),
+        learner.rows,
+    )
+    target = Samples(in_batches(lambda at: read(pool[at]), few, learner.rows), labels[few])
+    return Domains(Samples(moved, labels[rest]), target, test, data.counts)
 
 
 def domain_densities(
@@ -130,9 +169,9 @@ def domain_densities(
     )
 
 
-def scores_before(model: SmallNetwork, data: Data) -> dict[str, float]:
+def scores_before(model: SmallNetwork, test: Samples, counts: Tensor) -> dict[str, float]:
     """Return the scores on the test set, named as those before the fine-tuning."""
-    scores = evaluate(model, data.test, data.counts)
+    scores = evaluate(model, test, counts)
     return {f"{name}_before": value for name, value in scores._asdict().items()}
 
 
@@ -162,13 +201,22 @@ def turn_and_blur(images: Tensor, generator: torch.Generator) -> Tensor:
     Tensor
         float32 ``[N, C, H, W]``; what turns in from outside is 0.
     """
-    n, channels = images.shape[:2]
+    return shift(images, *draw_shift(len(images), generator))
+
+
+def draw_shift(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw by what angle each of n images is turned, and by what width blurred; float32 ``[n]``."""
     angle = LARGEST_ANGLE * (2 * torch.rand(n, generator=generator) - 1)
+    return angle, (LARGEST_BLUR * torch.rand(n, generator=generator)).clamp(min=1e-3)
+
+
+def shift(images: Tensor, angle: Tensor, width: Tensor) -> Tensor:
+    """Turn and blur images ``[N, C, H, W]``, each by its own angle and width, ``[N]``."""
+    n, channels = images.shape[:2]
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(n)
     matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(n, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     turned = F.grid_sample(images, grid, align_corners=False)
-    width = (LARGEST_BLUR * torch.rand(n, generator=generator)).clamp(min=1e-3)
     offset = torch.arange(-RADIUS, RADIUS + 1)
     line = torch.softmax(-((offset / width[:, None]) ** 2) / 2, dim=1)  # [N, 7]
     kernel = (line[:, :, None] * line[:, None, :]).repeat_interleave(channels, dim=0)
@@ -206,12 +254,6 @@ def fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-
-
-@torch.no_grad()
-def in_batches(function: Callable[[Tensor], Tensor], inputs: Tensor, rows: int = 1024) -> Tensor:
-    """Return a function of inputs ``[N, ...]``, taken a few rows at a time, without gradient."""
-    return torch.cat([function(part) for part in inputs.split(rows)])
 
 
 def check_images(inputs: Tensor, method: str) -> None:

@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rskernels.experiments.config import IMBALANCE, GradientConfig
+from rskernels.experiments.config import GradientConfig
+from rskernels.experiments.data_config import IMBALANCE
 
 
 class Case(NamedTuple):
@@ -184,6 +185,23 @@ EXPERIMENTS = (
             accept("budget:0.5"),
         ),
         {"epochs": 4, "drift": 4},
+    ),
+)
+# Run where they are named, since they need packages of other extras.
+NAMED = (
+    Experiment(
+        "text",
+        "Class balance: a small BERT, from scratch, on made-up texts of ten classes, Zipf from 400 "
+        "to 40",
+        {"data": "bigrams", "epochs": 20, "lr": 0.02},
+        (
+            Case("plain", {"method": "plain"}),
+            Case("class weights", {"method": "reweight"}),
+            Case("oversampling", {"method": "oversample"}),
+            accept("quantile:0.9"),
+            accept("budget:0.5"),
+        ),
+        {"epochs": 2},
     ),
 )
 DEMO_CASES = (

@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 
-from rskernels.experiments.config import GradientConfig
+from rskernels.experiments.backbones import Learner, image_backbone, make_learner
+from rskernels.experiments.config import SHIFTED, GradientConfig
 from rskernels.experiments.multimodal.network import (
     NAMES,
     MultimodalNetwork,
     accuracy_of_each,
     modality_of,
 )
-from rskernels.experiments.networks import make_model
-from rskernels.experiments.shift import proposal, transfer
+from rskernels.experiments.shift import domains, proposal, transfer
 from rskernels.rsft.data.drift import draw_stream, priors
 from rskernels.rsft.data.resample import RESAMPLERS
 from rskernels.rsft.data.samples import Data
 from rskernels.rsft.data.splits import log_class_balance, long_tail_counts
+from rskernels.rsft.errors import DataError
 from rskernels.rsft.run import train
 from rskernels.rsft.task import Epoch, Order, Task, resampled, shuffled
 
@@ -39,18 +40,32 @@ def make_task(config: GradientConfig, generator: torch.Generator) -> Task:
     Raises
     ------
     DataError
-        If the data are not to be had, or not such as the method needs.
+        If the data are not to be had, or not such as the method or the backbone needs.
+    ImportError
+        If a package that a backbone needs is not installed.
     """
-    data, digest = config.load(generator)
-    if config.method in FROM_SHIFT:
-        make = FROM_SHIFT[config.method]
-    else:
-        make = multimodal if config.data == "multimodal" else class_balance
+    backbone = image_backbone(config)  # what is wrong with it is told before images are read
+    data, digest, is_target = config.load(generator)
+    if is_target is not None and config.method not in SHIFTED:
+        raise DataError(
+            f"{config.path} holds a source and a target: methods {' and '.join(SHIFTED)} read "
+            f"both, got method={config.method!r}"
+        )
+    learner = make_learner(config, backbone, data, generator)
     # The digest is of the data as read: what is computed of them differs between processors.
-    return make(config, data, generator)._replace(digest=digest)
+    digest = learner.identity(digest)
+    if config.method in FROM_SHIFT:
+        both = domains(config, data, is_target, learner, generator)
+        make = FROM_SHIFT[config.method]
+        return make(config, both, learner, generator)._replace(digest=digest)
+    if config.data == "multimodal":
+        return multimodal(config, data, generator)._replace(digest=digest)
+    return class_balance(config, learner.read(data), learner, generator)._replace(digest=digest)
 
 
-def class_balance(config: GradientConfig, data: Data, generator: torch.Generator) -> Task:
+def class_balance(
+    config: GradientConfig, data: Data, learner: Learner, generator: torch.Generator
+) -> Task:
     """Return the task of a long-tailed pool, to be uniform over the classes."""
     labels = data.pool.labels
     log_density = log_class_balance(data.counts)[labels]
@@ -62,7 +77,7 @@ def class_balance(config: GradientConfig, data: Data, generator: torch.Generator
         log_density = moving
     if config.method in RESAMPLERS:
         order = resampled(order, labels, RESAMPLERS[config.method])
-    model = make_model(data.pool.inputs, len(data.counts), generator)
+    model = learner.make(data.pool.inputs, len(data.counts), generator)
     return Task.from_samples(data.pool, data.test, model, log_density, order=order, pilot=pilot)
 
 

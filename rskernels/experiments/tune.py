@@ -16,7 +16,7 @@ from rskernels.rsft import run
 from rskernels.rsft.artifacts import checkpoint
 from rskernels.rsft.artifacts.figures import draw_trace
 from rskernels.rsft.artifacts.metrics import MetricsWriter
-from rskernels.rsft.data.samples import Samples
+from rskernels.rsft.data.samples import Samples, as_float
 from rskernels.rsft.data.splits import rows_of_each_class
 from rskernels.rsft.errors import CheckpointError
 from rskernels.rsft.methods.proposals import CouplingProposal, FamilyProposal
@@ -40,7 +40,7 @@ def tune_proposal(
     second at the start and at the end.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    data, digest = config.load(generator)
+    data, digest, _ = config.load(generator)
     with run.locked_folder(out, resume=resume):
         saved: dict[str, Any] = {"position": 0, "state": None}
         done = 0
@@ -116,7 +116,7 @@ def class_mixture(pool: Samples) -> MixtureSameFamily:
     MixtureSameFamily
         Of draws float32 ``[k]``, k of at most 5, each component of variance 1 over the pool.
     """
-    rows = pool.inputs.flatten(1).double()
+    rows = as_float(pool.inputs).flatten(1).double()
     left, singular, _ = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
     held = int((singular > 1e-6 * singular[0]).sum())
     x = left[:, : min(COMPONENTS, held)] * math.sqrt(len(rows))  # [N, k]

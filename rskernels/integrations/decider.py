@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rskernels.envelope import Envelope, NoFiniteM
+from rskernels.envelope import Envelope
 from rskernels.integrations.metrics import NAMES, DecisionMetrics, decision_metrics
 from rskernels.integrations.rules import PREFIX, SEQUENCE, Rule
 from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
 from rskernels.law.seeds import check_seed
-from rskernels.ops import Acceptance, accept_prefix, accept_sequences, bernoulli, bernoulli_mask
+from rskernels.ops import Acceptance, accept_prefix, accept_sequences, bernoulli
 from rskernels.ops.sequences import Tokens
 
 # A token's id is its sequence's, then its place: 15 bits of rank, 28 of sequences, 20 of tokens.
@@ -170,13 +170,13 @@ class Decider:
         for number in numbers:
             if not 0 <= number < 1 << (RANK_BITS + COUNT_BITS):
                 raise ValueError(f"an id must be in [0, 2**{RANK_BITS + COUNT_BITS}), got {number}")
+        if len(set(numbers)) < size:
+            twice = next(number for number in numbers if numbers.count(number) > 1)
+            raise ValueError(f"ids must differ, or draws are shared; got {twice} twice")
         return numbers
 
     def _log_M(self, device: torch.device | None) -> Tensor:
-        try:
-            log_M = self.envelope.log_M(device=device)
-        except NoFiniteM:
-            return torch.full((), math.inf, dtype=torch.float64, device=device)
+        log_M = self.envelope.known_log_M(device=device)
         # NaN before anything was learnt. An M of 0 would make every row invalid.
         return torch.where(log_M > -math.inf, log_M, math.inf)
 
@@ -186,43 +186,36 @@ class Decider:
         return self._tokens(log_ratio, mask, ids, log_M)
 
     def _sequences(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
-        seen = [
-            accept_sequences(
-                log_ratio[begin:end], log_M, log_space=True, mask=mask[begin:end],
-                statistic=self.rule.statistic or "sum", seed=self.draw_seed, row_offset=first,
-            )
-            for begin, end, first in _runs(ids)
-        ]  # fmt: skip
-        return _Part(
-            [row for part in seen for row in part.token_mask],
-            torch.cat([part.log_ratio for part in seen]),
-            torch.cat([part.mask for part in seen]),
-            torch.cat([part.lengths == 0 for part in seen]),
-            torch.stack([part.counts for part in seen]).sum(0),
-            torch.stack([part.excess for part in seen]).sum(0),
-        )
+        seen = accept_sequences(
+            log_ratio, log_M, log_space=True, mask=mask, statistic=self.rule.statistic or "sum",
+            seed=self.draw_seed, ids=_numbers(ids, log_M.device),
+        )  # fmt: skip
+        rows, empty = list(seen.token_mask), seen.lengths == 0
+        return _Part(rows, seen.log_ratio, seen.mask, empty, seen.counts, seen.excess)
 
     def _tokens(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
-        """Decide each token, keyed by its sequence and place, so that padding changes nothing."""
-        longest = max((len(row) for row in log_ratio), default=0)
+        """Decide each token, keyed by its sequence and place among the tokens of that."""
+        sizes = [len(row) for row in log_ratio]
+        longest = max(sizes, default=0)
         if longest > 1 << TOKEN_BITS:
             raise ValueError(f"a sequence must have at most 2**{TOKEN_BITS} tokens, got {longest}")
+        ratios, inside = _flat(log_ratio).detach(), _flat(mask)
+        # How many tokens there are up to each, and before its sequence.
+        counted = torch.nn.functional.pad(inside.cumsum(0), (1, 0))
+        starts = _numbers([0, *accumulate(sizes[:-1])], ratios.device)
+        firsts = (_numbers(ids, ratios.device) << TOKEN_BITS) - counted[starts]
+        repeats = _numbers(sizes, ratios.device)
+        token_ids = firsts.repeat_interleave(repeats, output_size=len(ratios)) + counted[1:] - 1
+        # Of a prefix the draws are not used: counts and sums of all tokens at once.
+        seen = bernoulli(
+            ratios, log_M, log_space=True, mask=inside, seed=self.draw_seed, ids=token_ids
+        )
+        kept, accepted, counts = list(seen.mask.split(sizes)), seen.mask, seen.counts
         if self.rule.unit == PREFIX:
             runs = _runs(ids)
             kept = [row for run in runs for row in self._prefixes(log_ratio, mask, run, log_M)]
-        else:
-            kept = [
-                bernoulli_mask(
-                    row, log_M, log_space=True, seed=self.draw_seed, row_offset=number << TOKEN_BITS
-                )
-                & flags
-                for row, flags, number in zip(log_ratio, mask, ids, strict=True)
-            ]
-        ratios, inside = _flat(log_ratio).detach(), _flat(mask)
-        # What it draws is not used: counts and sums of all tokens at once.
-        seen = bernoulli(ratios, log_M, log_space=True, mask=inside, seed=self.draw_seed)
-        accepted = torch.cat(kept)
-        counts = torch.cat([accepted.sum()[None], seen.counts[1:]])
+            accepted = torch.cat(kept)
+            counts = torch.cat([accepted.sum()[None], counts[1:]])
         return _Part(kept, seen.log_ratio.double(), accepted, ~inside, counts, seen.excess)
 
     def _prefixes(
@@ -253,6 +246,11 @@ def _checked(log_ratio: Tokens, mask: Tokens) -> tuple[Any, Any]:
     if sizes != given:
         raise ValueError(f"sequences have {sizes} tokens, their masks {given}")
     return list(log_ratio), [row.bool() for row in mask]
+
+
+def _numbers(values: list[int], device: torch.device) -> Tensor:
+    """Return int64 on a device, without a wait for it."""
+    return torch.tensor(values, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def _runs(ids: list[int]) -> list[tuple[int, int, int]]:

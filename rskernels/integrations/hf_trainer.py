@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rskernels.envelope import Envelope, NoFiniteM
+from rskernels.envelope import Envelope
 from rskernels.integrations import metrics
 from rskernels.integrations.extras import HF_HINT, framework
-from rskernels.ops import (
-    Acceptance,
-    SequenceAcceptance,
-    accept_sequences,
-    bernoulli,
-    masked_mean,
-)
+from rskernels.law.numbers import IGNORED
+from rskernels.ops import Acceptance, SequenceAcceptance, masked_mean
 
 with framework("EnvelopeCallback", HF_HINT):
     from transformers import Trainer, TrainerCallback
 
 FILE = "rskernels-envelope-{}.pt"
 """What each rank writes into a checkpoint's folder."""
+KEY = "rskernels"
+"""Under which a trainer's state names the run that it is of."""
 IDS_A_BATCH = 1 << 32
 """How many ids a batch has to itself."""
 
@@ -83,6 +81,7 @@ class EnvelopeCallback(TrainerCallback):
         self.envelope, self.seed, self.prefix = envelope, seed, prefix
         self.resume_from_checkpoint = resume_from_checkpoint
         self.batches = 0
+        self.run = ""
         # What this process alone has seen, which is what can be added up; itself where it is alone.
         self._own = envelope
         self._sums: list[Tensor] = []
@@ -99,23 +98,12 @@ class EnvelopeCallback(TrainerCallback):
     def bernoulli(self, log_ratio: Tensor, mask: Tensor | None = None) -> Acceptance:
         """Decide a batch as ``Envelope.bernoulli`` of one group, by :meth:`draws`.
 
-        Where the policy "tail" finds no finite M, by M of +inf, which accepts nothing; it is learnt
-        from all the same. The envelope's own method raises ``NoFiniteM`` there, which would end the
-        training.
-
         Parameters
         ----------
         log_ratio, mask : Tensor
             As of ``Envelope.bernoulli``.
         """
-        draws = self.draws()
-        try:
-            return self.envelope.bernoulli(log_ratio, mask=mask, **draws)
-        except NoFiniteM:
-            seen = bernoulli(log_ratio, math.inf, log_space=True, mask=mask, **draws)
-        ignored = None if mask is None else ~mask
-        self.envelope.update(seen.log_ratio, accepted=seen.mask, ignored=ignored)
-        return seen
+        return self.envelope.bernoulli(log_ratio, mask=mask, **self.draws())
 
     def accept_sequences(self, log_ratio: Tensor, mask: Tensor, statistic: str = "sum") -> Any:
         """Decide a batch as ``Envelope.accept_sequences`` of one group; else as :meth:`bernoulli`.
@@ -129,16 +117,15 @@ class EnvelopeCallback(TrainerCallback):
         -------
         SequenceAcceptance
         """
-        law: dict[str, Any] = {"mask": mask, "statistic": statistic, **self.draws()}
-        try:
-            return self.envelope.accept_sequences(log_ratio, **law)
-        except NoFiniteM:
-            seen = accept_sequences(log_ratio, math.inf, log_space=True, **law)
-        self.envelope.update(seen)
-        return seen
+        return self.envelope.accept_sequences(
+            log_ratio, mask=mask, statistic=statistic, **self.draws()
+        )
 
     def record(
-        self, seen: Acceptance | SequenceAcceptance, groups: Tensor | None = None
+        self,
+        seen: Acceptance | SequenceAcceptance,
+        groups: Tensor | None = None,
+        ignored: Tensor | None = None,
     ) -> Acceptance | SequenceAcceptance:
         """Count a batch that the envelope has decided, and return it; waits for no device.
 
@@ -148,6 +135,9 @@ class EnvelopeCallback(TrainerCallback):
             What a method of :attr:`envelope` returned.
         groups : Tensor, optional
             Those of its rows, where the envelope has several.
+        ignored : Tensor, optional
+            bool, of the shape of ``seen.mask``: rows that were left out. Needed to count the
+            invalid ones by their groups; else as many rows without a ratio as were ignored.
         """
         self.batches += 1
         # log M comes in when it is logged: to read it may wait for the device.
@@ -155,17 +145,24 @@ class EnvelopeCallback(TrainerCallback):
         # Those of a checkpoint lie on the CPU.
         self._sums = [metrics.combine([*(old.to(sums.device) for old in self._sums), sums])]
         if self._own is not self.envelope:
-            self._learn(seen, groups)
+            self._learn(seen, groups, ignored)
         return seen
 
-    def _learn(self, seen: Acceptance | SequenceAcceptance, groups: Tensor | None) -> None:
+    def _learn(
+        self,
+        seen: Acceptance | SequenceAcceptance,
+        groups: Tensor | None,
+        ignored: Tensor | None,
+    ) -> None:
         if isinstance(seen, SequenceAcceptance):
             self._own.update(seen, groups)
-        else:
-            # Ignored rows have no ratio, as invalid ones, which are counted here too: in the
-            # metrics they are told apart.
-            ignored = seen.log_ratio.isnan()
-            self._own.update(seen.log_ratio, groups, accepted=seen.mask, ignored=ignored)
+            return
+        if ignored is None:
+            # Neither ignored nor invalid rows have a ratio; which is which no sum depends on.
+            without = seen.log_ratio.isnan()
+            nth = without.flatten().cumsum(0).reshape(without.shape)
+            ignored = without & (nth <= seen.counts[IGNORED])
+        self._own.update(seen.log_ratio, groups, accepted=seen.mask, ignored=ignored)
 
     def reduce(self) -> None:
         """Let all processes share what they have seen; each must call it."""
@@ -193,7 +190,15 @@ class EnvelopeCallback(TrainerCallback):
             before = self.envelope.to_bytes()
             self._own = Envelope.from_bytes(before) if rank == 0 else empty_like(self.envelope)
         if state.global_step > 0:
-            self._load(self._folder_of(args, state, rank), rank, ranks)
+            folder = self._folder_of(args, state, rank)
+            self._load(folder, rank, ranks)
+            if self.run != state.stateful_callbacks.get(KEY):
+                raise ValueError(
+                    f"the envelope in {folder} was saved by another run than the one that goes on: "
+                    "give the checkpoint's folder as EnvelopeCallback(resume_from_checkpoint=...)"
+                )
+        # In the trainer's own state it tells which run has saved a checkpoint.
+        self.run = state.stateful_callbacks[KEY] = _shared_name()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Share M after the first step, before which nobody may have one."""
@@ -224,6 +229,7 @@ class EnvelopeCallback(TrainerCallback):
         """Return what a checkpoint holds, for ``torch.load(weights_only=True)``."""
         return {
             "ranks": ranks,
+            "run": self.run,
             "batches": self.batches,
             "own": self._own.to_bytes(),
             "envelope": self.envelope.to_bytes(),
@@ -235,7 +241,7 @@ class EnvelopeCallback(TrainerCallback):
         self.envelope.load_bytes(state["envelope"])
         if self._own is not self.envelope:
             self._own.load_bytes(state["own"])
-        self.batches = state["batches"]
+        self.batches, self.run = state["batches"], state["run"]
         self._sums = list(state["sums"])
 
     def _folder_of(self, args: Any, state: Any, rank: int) -> Path:
@@ -265,7 +271,7 @@ class EnvelopeCallback(TrainerCallback):
             return
         # Other ranks than saved it: each takes some of their parts.
         states = [_read(folder, other) for other in range(first["ranks"])]
-        own = empty_like(self.envelope)
+        own, self.run = empty_like(self.envelope), first["run"]
         for state in states[rank::ranks]:
             own.merge(Envelope.from_bytes(state["own"]))
         self.batches = max(math.ceil(state["batches"] * first["ranks"] / ranks) for state in states)
@@ -320,6 +326,14 @@ def _place() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def _shared_name() -> str:
+    """Return a name that no other run has, and all processes of this one."""
+    names = [uuid.uuid4().hex]
+    if _place()[1] > 1:
+        dist.broadcast_object_list(names)
+    return names[0]
 
 
 def _read(folder: Path, rank: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rskernels.envelope import Envelope, NoFiniteM
+from rskernels.envelope import Envelope
 from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
 from rskernels.ops import Acceptance, SequenceAcceptance
 
@@ -34,7 +34,8 @@ class DecisionMetrics(NamedTuple):
     many rows had w > M or no ratio; ``excess``, the mean of (w/M - 1)+; ``tv_bound``, the excess
     mass Σ(w/M - 1)+ / Σ(w/M), which bounds the total variation between p and the accepted law for
     an M that was given, and for one that was learnt says what the ratios seen tell of it;
-    ``log_M``, the largest of all groups; ``ess``, the effective sample size (Σw)²/Σw² that weights
+    ``log_M``, the largest of all groups: of an envelope what it is now, not what rows that it has
+    learnt from since were decided by; ``ess``, the effective sample size (Σw)²/Σw² that weights
     in the place of decisions would have. NaN where there is nothing to tell.
     """
 
@@ -184,7 +185,7 @@ def metrics_of(sums: Tensor) -> DecisionMetrics:
 def largest_log_M(envelope: Envelope | Tensor | float | None, device: torch.device) -> Tensor:
     """Return one log M, the largest of those that are known; NaN where none is."""
     if isinstance(envelope, Envelope):
-        log_M: Tensor | float | None = _known_log_M(envelope, device)
+        log_M: Tensor | float | None = envelope.known_log_M(device=device)
     else:
         log_M = envelope
     if isinstance(log_M, Tensor):
@@ -199,10 +200,3 @@ def largest_log_M(envelope: Envelope | Tensor | float | None, device: torch.devi
         )
     largest = torch.where(values.isnan(), -math.inf, values).amax()
     return torch.where(values.isnan().all(), math.nan, largest)
-
-
-def _known_log_M(envelope: Envelope, device: torch.device) -> Tensor:
-    try:
-        return envelope.log_M(device=device)
-    except NoFiniteM:  # of some groups: they have NaN in the report
-        return envelope.report().groups["log_M"]

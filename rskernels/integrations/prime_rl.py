@@ -17,9 +17,11 @@ from typing import Any
 import torch
 
 from rskernels.integrations.decider import SHARES, Decider, shares
+from rskernels.integrations.deciders import Deciders
 from rskernels.integrations.extras import framework
 
-_deciders: dict[tuple[str, int, int], Decider] = {}
+deciders = Deciders()
+"""Those of this process; their ``state_dict`` belongs in a checkpoint."""
 
 
 def loss(
@@ -50,7 +52,7 @@ def loss(
         As ``Rule.parse`` reads it. M of a number waits for no device; one that is learnt is read
         on the host, once a sequence.
     seed : int
-        Of all decisions. Give another one when a run is resumed.
+        Of all decisions. Give another one when a run is resumed, or load ``deciders``.
     rank : int, optional
         Which data-parallel rank this is. None: that of ``torch.distributed``, divided by
         ``context_parallel``.
@@ -92,7 +94,4 @@ def _decider(rule: str, seed: int, rank: int | None, context_parallel: int) -> D
     if rank is None:
         is_group = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() // context_parallel if is_group else 0
-    key = (rule, seed, rank)
-    if key not in _deciders:
-        _deciders[key] = Decider(rule, seed=seed, rank=rank)
-    return _deciders[key]
+    return deciders.of(rule, seed=seed, rank=rank)

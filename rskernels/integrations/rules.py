@@ -105,7 +105,7 @@ def _policy(name: str, given: str | float | None) -> str:
         if not 0.0 < number < math.inf:
             raise refused
         return f"fixed:{number!r}"
-    policy, equals, value = text.partition("=")
+    policy, equals, value = (part.strip() for part in text.partition("="))
     if policy not in (("max", "tail") if not equals else _POLICIES):
         raise refused
     if name == "prefix_bernoulli":

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from rskernels.integrations.decider import SHARES, Decider, Decision, shares
+from rskernels.integrations.deciders import Deciders
 from rskernels.integrations.groups import accepted_advantages
 
-_deciders: dict[tuple[str, int, int, str], Decider] = {}
+deciders = Deciders()
+"""Those of both hooks in this process; their ``state_dict`` belongs in a checkpoint."""
 
 
 def tis(
@@ -88,8 +90,9 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
 
     ``rskernels.integrations.slime.advantages`` in place of GRPO's: rejected answers leave the
     baseline of their prompt, and ``loss_masks`` are 0 for them from here on, so that ``tis`` is not
-    needed. Decisions are keyed by slime's own ``sample_indices``: they do not depend on how samples
-    are dealt over ranks.
+    needed. Decisions are keyed by slime's own ``sample_indices``: with an M that is given they do
+    not depend on how samples are dealt over ranks. One that is learnt each rank learns from what it
+    has seen.
 
     Parameters
     ----------
@@ -143,10 +146,8 @@ def _decider(args: Any, place: str) -> Decider:
             "args.rskernels_rule is missing; set it by --custom-config-path, such as "
             "'rskernels_rule: seq_sum_bernoulli:2'"
         )
-    key = (rule, getattr(args, "rskernels_seed", 0), _data_parallel()[0], place)
-    if key not in _deciders:
-        _deciders[key] = Decider(key[0], seed=key[1], rank=key[2], place=place)
-    return _deciders[key]
+    seed, rank = getattr(args, "rskernels_seed", 0), _data_parallel()[0]
+    return deciders.of(rule, seed=seed, rank=rank, place=place)
 
 
 def _stop_nan(log_prob: Tensor, kept: Tensor) -> None:

@@ -6,14 +6,13 @@ rollouts exactly, before their advantages are computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rskernels.envelope import Envelope
-from rskernels.integrations.extras import HF_HINT, framework
+from rskernels.integrations.extras import HF_HINT, WithColumn, framework, warn_of_cuts
 from rskernels.integrations.hf_trainer import EnvelopeCallback, attach, ranks_mean
 from rskernels.ops import Acceptance, SequenceAcceptance, target_log_prob
 
@@ -53,7 +52,7 @@ class RSFTTrainer(SFTTrainer):
         What is decided.
     log_density : float or str
         What is added to log p̂: a number for each token or sample, or the name of a column of the
-        data set with a number a sample.
+        training data with a number a sample.
     reference : torch.nn.Module, optional
         A causal language model of the same vocabulary, with ``.logits`` in its output.
     statistic : str
@@ -101,7 +100,7 @@ class RSFTTrainer(SFTTrainer):
         attach(self, self.rejection)
         if isinstance(log_density, str):
             collator: Any = self.data_collator
-            self.data_collator: Any = _WithColumn(collator, log_density)
+            self.data_collator: Any = WithColumn(collator, log_density)
         self.reference = None
         if reference is not None:
             prepared = self.accelerator.prepare_model(reference, evaluation_mode=True)
@@ -118,6 +117,8 @@ class RSFTTrainer(SFTTrainer):
         column = inputs.pop(self.log_density, None) if isinstance(self.log_density, str) else None
         if not self.model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if isinstance(self.log_density, str) and column is None:
+            raise KeyError(f"the training data has no column {self.log_density!r}, the log_density")
         read = _Outputs(model)
         # For TRL's own metrics, of all tokens; its loss is of all of them too.
         super().compute_loss(read, inputs, False, num_items_in_batch)
@@ -187,8 +188,10 @@ class RejectionGRPOTrainer(GRPOTrainer):
     advantages are computed; nor, with advantage 0 and masked tokens, in the loss or the KL term.
     A group of which nothing is left has advantage 0.
 
-    TRL's own correction, by truncated or masked weights, takes no part. With ``loss_type="grpo"``,
-    "dr_grpo" or "luspo" a rejected rollout stays in the number that losses are divided by.
+    No M makes up for tokens that the sampler cuts off: sample with all of them, without ``top_p``,
+    ``top_k``, ``min_p`` and a repetition penalty; of these it warns. TRL's own correction, by
+    truncated or masked weights, takes no part. With ``loss_type="grpo"``, "dr_grpo" or "luspo" a
+    rejected rollout stays in the number that losses are divided by.
 
     Parameters
     ----------
@@ -234,6 +237,7 @@ class RejectionGRPOTrainer(GRPOTrainer):
                 "rejection takes the place of vllm_importance_sampling_correction: give False"
             )
         attach(self, self.rejection)
+        warn_of_cuts(self.args)
 
     def _generate(self, prompts: list[Any]) -> Any:
         made = super()._generate(prompts)
@@ -313,20 +317,6 @@ class _Outputs:
         outputs = self.model(**inputs)
         self.first = outputs if self.first is None else self.first
         return outputs
-
-
-class _WithColumn:
-    """A collator that hands on a column of numbers, a sample each, as float64 ``[B]``."""
-
-    def __init__(self, collator: Callable[[list[Any]], Any], column: str) -> None:
-        self.collator, self.column = collator, column
-
-    def __call__(self, examples: list[dict[str, Any]]) -> Any:
-        numbers = [example[self.column] for example in examples]
-        rest = [{k: v for k, v in row.items() if k != self.column} for row in examples]
-        batch = self.collator(rest)
-        batch[self.column] = torch.tensor(numbers, dtype=torch.float64)
-        return batch
 
 
 def _callback(envelope: Envelope, seed: int, resume_from: str | None) -> EnvelopeCallback:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rskernels.integrations.decider import Decider
+from rskernels.integrations.deciders import Deciders
 from rskernels.integrations.extras import framework
 from rskernels.integrations.groups import accepted_advantages
 from rskernels.integrations.rules import RULES, Rule
@@ -52,7 +53,7 @@ class Rejection:
         self, thresholds: RejectionMask, *, seed: int = 0, rank: int | None = None
     ) -> None:
         self.thresholds, self.seed, self.rank = thresholds, seed, rank
-        self.deciders: dict[tuple[Rule, str], Decider] = {}
+        self.deciders = Deciders()
 
     def __call__(
         self,
@@ -110,11 +111,8 @@ class Rejection:
 
     def decider(self, rule: Rule, place: str = "") -> Decider:
         """Return what decides by this rule, at this place of a run, in this process."""
-        key = rule, place
-        if key not in self.deciders:
-            rank = _data_parallel_rank() if self.rank is None else self.rank
-            self.deciders[key] = Decider(rule, seed=self.seed, rank=rank, place=place)
-        return self.deciders[key]
+        rank = _data_parallel_rank() if self.rank is None else self.rank
+        return self.deciders.of(rule, seed=self.seed, rank=rank, place=place)
 
 
 def install(*, seed: int = 0, rank: int | None = None) -> Rejection:

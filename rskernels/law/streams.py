@@ -31,3 +31,7 @@ class Stream(IntEnum):
     """Its residual and bonus draws; the place of the token that is drawn is the column."""
     SELECT = 9
     """Decisions of ``select.tilt``, by the ids of its rows."""
+    GENERATE = 10
+    """Tokens of answers of a language model; a token's place in its answer is the column."""
+    ORDER = 11
+    """Orders in which rows come; the number of the pass is the column."""

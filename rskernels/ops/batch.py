@@ -65,6 +65,8 @@ def batch_of(
     ------
     TypeError, ValueError
         If a type, dtype, shape or device is none that ``accept_sequences`` takes.
+    NotImplementedError
+        For a list while a CUDA graph is captured.
     """
     if isinstance(log_ratio, (list, tuple)):
         if cu_seqlens is not None:
@@ -103,6 +105,11 @@ def _of_list(log_ratio: Sequence[Tensor], mask: Tensor | Sequence[Tensor] | None
     device = log_ratio[0].device if log_ratio else CPU
     joined = torch.cat(list(log_ratio)) if log_ratio else torch.empty(0, device=device)
     flags = torch.cat(list(mask)) if mask else None
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise NotImplementedError(
+            "a CUDA graph cannot hold a list, whose lengths each replay would read from memory of "
+            "the host that is gone; give the sequences packed, [N] with cu_seqlens on the device"
+        )
     starts = torch.tensor([0, *accumulate(sizes)], dtype=torch.int64, device=CPU)
     # It waits for no device, which a copy that blocks would.
     starts = starts.to(device, non_blocking=True)

@@ -70,8 +70,12 @@ def speculative_sample(
     draft token is accepted with probability 1 - TV(p, q).
 
     The laws are softmax(logits / T), then cut to top_k, then to top_p, and normalised. That holds
-    for both, as in ``transformers``: the draft must have been drawn with the same settings. If it
-    was not, give what it was drawn from as ``draft_logits`` and say ``draft_is_processed``.
+    for both: the draft must have been drawn from the law that these settings make of its logits.
+    If it was not, give what it was drawn from as ``draft_logits``, with -inf where it was cut, and
+    say ``draft_is_processed``. Samplers cut ties in their own ways: here the last logits that top_k
+    or top_p keep stay together with all that equal them, while ``transformers`` parts those of
+    top_p, and 16-bit logits nearly always have such ties. So a draft that another sampler cut by
+    top_p is to be given as it was cut.
 
     Parameters
     ----------
@@ -83,8 +87,9 @@ def speculative_sample(
     draft_tokens : Tensor
         int64 or int32 ``[R, K]``.
     draft_logits : Tensor, optional
-        ``[R, K, V]``, of the dtype of ``target_logits`` or of the hidden states. None: the draft
-        was certain of its tokens, q is 1 there.
+        ``[R, K, V]``, of the dtype of ``target_logits`` or of the hidden states. A narrower dtype
+        is another law: where the dtypes differ, widen the target, do not round the draft. None:
+        the draft was certain of its tokens, q is 1 there.
     lengths : Tensor, optional
         int64 or int32 ``[R]``, in [0, K]: how many draft tokens each request has. Others, and the
         rows behind, are not looked at. None: all have K.

@@ -141,7 +141,8 @@ def tilt(
     of_pilot = None
     if pilot is not None:
         of_pilot = Pilot(pilot, pilot_groups, groups is not None, rows.rewards.device)
-    weighted = weigh(form, rows, beta, Options(bound, n, envelope, of_pilot))
+    of_form = Options(bound, n, envelope, of_pilot)
+    weighted = weigh(form, rows.rewards, rows.groups, beta, of_form)
     mask = bernoulli_mask(weighted.log_ratio, seed=seed, stream=Stream.SELECT, ids=names)
     log_weights = torch.zeros_like(weighted.log_ratio)
     if control:

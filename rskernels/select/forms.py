@@ -72,25 +72,41 @@ def check_options(form: str, beta: float | None, given: Mapping[str, object]) ->
     return number
 
 
-def weigh(form: str, rows: Rows, beta: float, options: Options) -> Weighted:
-    """Return rows as a form decides them."""
+def weigh(
+    form: str, rewards: Tensor, groups: Tensor | None, beta: float, options: Options
+) -> Weighted:
+    """Return rows as a form decides them: a function of each row alone, whatever comes with it.
+
+    Parameters
+    ----------
+    form, beta
+        As ``check_options`` let pass.
+    rewards : Tensor
+        float64 ``[N]``.
+    groups : Tensor or None
+        int64 ``[N]``: which prompt each row answers, where M or the pilot is a prompt's.
+    options : Options
+        What the form needs.
+    """
     if form == "verifier":
-        return _verifier(rows, beta)
-    invalid = ~(rows.rewards < math.inf)
+        return _verifier(rewards, beta)
+    invalid = ~(rewards < math.inf)
     if form == "bounded":
         assert options.bound is not None
         bound = number_argument("bound", options.bound, "a number")
         if not math.isfinite(bound):
             raise ValueError(f"bound must be finite, got {bound}")
-        log_ratio = (rows.rewards - bound) / beta
+        log_ratio = (rewards - bound) / beta
         invalid |= ~(log_ratio < math.inf)
         return Weighted(torch.where(invalid, math.nan, log_ratio), invalid, GIVEN)
     if form == "learnt":
         assert options.envelope is not None
-        return _learnt(rows, beta, options.envelope, invalid)
+        return _learnt(rewards, groups, beta, options.envelope, invalid)
     pilot = options.pilot
     assert pilot is not None
-    standing, own = pilot.standing(rows.rewards, rows.groups), pilot.own()
+    if groups is None:
+        groups = torch.zeros_like(rewards, dtype=torch.int64)
+    standing, own = pilot.standing(rewards, groups), pilot.own()
     if form == "quantile":
         log_ratio, of_pilot = (_of_quantile(each, beta) for each in (standing, own))
     else:
@@ -101,15 +117,17 @@ def weigh(form: str, rows: Rows, beta: float, options: Options) -> Weighted:
     return Weighted(log_ratio, invalid, PROVED, (of_pilot, pilot.rows()))
 
 
-def _verifier(rows: Rows, beta: float) -> Weighted:
-    is_right, is_wrong = rows.rewards == 1.0, rows.rewards == 0.0
+def _verifier(rewards: Tensor, beta: float) -> Weighted:
+    is_right, is_wrong = rewards == 1.0, rewards == 0.0
     invalid = ~(is_right | is_wrong)
     of_wrong = -1.0 / beta if beta > 0.0 else -math.inf
-    log_ratio = torch.where(is_right, 0.0, torch.full_like(rows.rewards, of_wrong))
+    log_ratio = torch.where(is_right, 0.0, torch.full_like(rewards, of_wrong))
     return Weighted(torch.where(invalid, math.nan, log_ratio), invalid, PROVED)
 
 
-def _learnt(rows: Rows, beta: float, envelope: Envelope, invalid: Tensor) -> Weighted:
+def _learnt(
+    rewards: Tensor, groups: Tensor | None, beta: float, envelope: Envelope, invalid: Tensor
+) -> Weighted:
     if not isinstance(envelope, Envelope):
         raise TypeError(f"envelope must be an Envelope, got {type(envelope).__name__}")
     if envelope.policy == "leave_one_out":
@@ -117,12 +135,10 @@ def _learnt(rows: Rows, beta: float, envelope: Envelope, invalid: Tensor) -> Wei
             "envelope must not learn from the rows that it decides, as 'leave_one_out' does; "
             "update another policy with the rewards / beta of a pilot or of a first pass"
         )
-    if envelope.groups > 1:
-        log_M = envelope.log_M(rows.groups)
-    else:
-        log_M = envelope.log_M(device=rows.rewards.device)
+    device = rewards.device
+    log_M = envelope.log_M(groups) if envelope.groups > 1 else envelope.log_M(device=device)
     log_M = torch.where(log_M > -math.inf, log_M, math.nan)
-    log_w = rows.rewards / beta
+    log_w = rewards / beta
     invalid = invalid | ~(log_w < math.inf)
     log_ratio = torch.where(invalid, math.nan, log_w - log_M)
     is_fixed = envelope.policy == "fixed"

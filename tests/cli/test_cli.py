@@ -85,7 +85,7 @@ def test_choices_are_completed():
     for words, expected in {
         "rskernels train --method re": {"reweight"},
         "rskernels tune --proposal c": {"coupling"},
-        "rskernels sample --data b": {"breast_cancer"},
+        "rskernels sample --data br": {"breast_cancer"},
     }.items():
         env = {**variables, "COMP_WORDS": words}
         result = CliRunner().invoke(app, [], prog_name="rskernels", env=env)
@@ -228,7 +228,7 @@ def test_a_value_error_within_training_is_no_usage_error(invoke, tmp_path, monke
     def fail(*arguments, **options):
         raise ValueError("deep inside")
 
-    monkeypatch.setattr("rskernels.cli.run.run", fail)
+    monkeypatch.setattr("rskernels.cli.report.run", fail)
     result = invoke(*TINY, "--out", str(tmp_path))
     assert (result.exit_code, result.output) == (1, "error: deep inside\n")
 
@@ -241,11 +241,33 @@ def test_demo_refuses_seeds_before_it_starts(invoke, tmp_path):
 
 
 def test_demo_prints_the_comparison(invoke, tmp_path):
-    result = invoke("demo", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path))
+    few = ("--seeds", "1", "--epochs", "1", "--rounds", "0")
+    result = invoke("demo", *few, "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
     assert "balanced accuracy" in result.output
     assert "accept, M max" in result.output
     assert (tmp_path / "report.md").is_file()
+    assert "pass@1" not in result.output
+
+
+def test_demo_shows_the_rounds_of_a_language_model(invoke, tmp_path, monkeypatch):
+    def rounds(folder, *, seed, rounds, say):
+        say(f"made in {folder.name}")
+        return [{"round": at, "pass_at_1": 0.25 + at / 2, "seconds": 1.0} for at in range(rounds)]
+
+    monkeypatch.setattr("rskernels.cli.demo.run_all", lambda *arguments, **options: ())
+    monkeypatch.setattr("rskernels.cli.demo.show_report", lambda *arguments, **options: None)
+    monkeypatch.setattr("rskernels.experiments.own_answers.run_own_answers", rounds)
+    result = invoke("demo", "--rounds", "2", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "made in own_answers" in result.output
+    assert "0.250" in result.output
+    assert "0.750" in result.output
+    monkeypatch.setattr("rskernels.cli.demo.find_spec", lambda name: None)
+    result = invoke("demo", "--rounds", "2", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "transformers is not installed" in result.output
+    assert "0.250" not in result.output
 
 
 def test_compare_with_a_failed_run_reports_the_others_and_exits_with_1(

@@ -15,7 +15,15 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "package",
-    ["rskernels", "rskernels.envelope", "rskernels.rsft", "rskernels.sampling", "rskernels.select"],
+    [
+        "rskernels",
+        "rskernels.envelope",
+        "rskernels.language",
+        "rskernels.pipeline",
+        "rskernels.rsft",
+        "rskernels.sampling",
+        "rskernels.select",
+    ],
 )
 def test_every_public_name_is_in_the_reference(package):
     pages = "".join(

@@ -8,7 +8,7 @@ import torch
 
 import rskernels
 from rskernels import Envelope, LinearLogits
-from rskernels.envelope import EnvelopeViolation
+from rskernels.envelope import EnvelopeViolation, NoFiniteM
 from rskernels.envelope import envelope as module
 
 from ..support.bits import same_bits
@@ -52,6 +52,54 @@ def test_rows_are_decided_by_earlier_batches(options, name):
         assert str(envelope.report().to_dict()) == str(other.report().to_dict())
         assert seen.mask.any() == (number > 0 or options["policy"] == "fixed")
     assert envelope.counts.invalid == 0
+
+
+@pytest.mark.parametrize("groups", [3, 1])
+def test_a_group_whose_ratios_allow_no_finite_m_is_rejected_alone(groups):
+    heavy = torch.empty(512).cauchy_(generator=torch.Generator().manual_seed(0))
+    envelope = Envelope("tail", groups=groups)
+    ids = torch.zeros(512, dtype=torch.int64)
+    envelope.update(heavy, ids)
+    with pytest.raises(NoFiniteM, match="group 0: the largest" if groups > 1 else "the largest"):
+        envelope.log_M(ids)
+    assert envelope.known_log_M(ids).isnan().all()
+    assert envelope.bernoulli(heavy, groups=ids, seed=0).counts.tolist() == [0, 0, 0, 0]
+    assert envelope.seen.sum() == 2 * 512
+    if groups == 1:
+        return
+    light = torch.full((512,), 0.25)
+    envelope.update(light, ids + 1)
+    assert envelope.log_M().isnan().tolist() == [True, False, True]
+    assert envelope.log_M(ids).isnan().all()
+    both, of = torch.cat([heavy, light]), torch.cat([ids, ids + 1])
+    for seen in (
+        envelope.bernoulli(both, groups=of, seed=0),
+        envelope.accept_sequences(both[:, None], groups=of, seed=0),
+    ):
+        assert torch.equal(seen.mask, of == 1)
+        assert seen.counts.tolist() == [512, 0, 0, 0]
+    assert envelope.seen.tolist() == [4 * 512, 3 * 512, 0]
+
+
+def test_rows_that_are_ignored_need_no_group():
+    envelope = Envelope("fixed", M=1.0, groups=2)
+    mask = torch.tensor([[True, False], [True, True]])
+    groups = torch.tensor([[1, -1], [0, 0]])
+    assert envelope.bernoulli(torch.zeros(2, 2), mask=mask, groups=groups, seed=0).mask.sum() == 3
+    targets = torch.tensor([1, -100])
+    envelope.accept(torch.zeros(2, 4), 0.25, targets=targets, groups=torch.tensor([1, 7]), seed=0)
+    of_none = {"mask": torch.tensor([[True], [False]]), "groups": torch.tensor([1, -1])}
+    envelope.accept_sequences(torch.zeros(2, 1), **of_none, seed=0)
+    assert envelope.seen.tolist() == [2, 3]
+    with pytest.raises(IndexError):
+        envelope.bernoulli(torch.zeros(2), groups=torch.tensor([0, 2]), seed=0)
+    with pytest.raises(
+        ValueError, match=r"groups must have the decisions' shape \[2, 2\], got \[2\]"
+    ):
+        envelope.bernoulli(torch.zeros(2, 2), groups=torch.tensor([0, 1]), seed=0)
+    with pytest.raises(ValueError, match=r"groups must have the decisions' shape \[2\], got \[3\]"):
+        envelope.accept_sequences(torch.zeros(2, 2), groups=torch.zeros(3).long(), seed=0)
+    assert envelope.seen.tolist() == [2, 3]
 
 
 @pytest.mark.parametrize("options", LEARNING)

@@ -7,6 +7,7 @@ import torch
 
 from rskernels.experiments.bundled import load_digits
 from rskernels.experiments.datasets import load
+from rskernels.experiments.multimodal.data import load_spoken_digits
 
 
 def generator(seed=0):
@@ -31,6 +32,20 @@ def test_pool_is_long_tailed_and_shares_no_image_with_the_test_set():
     # Digits has no two equal images, so equal pixels would mean a shared row.
     rows = torch.cat([pool.inputs, test.inputs]).flatten(1)
     assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_speech_is_tested_on_speakers_that_are_not_trained_on():
+    spoken = load_spoken_digits()
+    pool, test, counts = load("speech", imbalance=20, test_fraction=0.4, generator=generator()).data
+    assert counts.max() / counts.min() == 20
+    assert test.labels.bincount().tolist() == [72] * 10  # 12 speakers, 6 times each
+    rows = spoken.samples.inputs.flatten(1)
+    heard = [
+        set(spoken.speakers[(rows[:, None] == part.inputs.flatten(1)).all(2).any(1)].tolist())
+        for part in (pool, test)
+    ]
+    assert len(heard[1]) == 12
+    assert not heard[0] & heard[1]
 
 
 def test_unknown_data_set_is_refused_with_the_accepted_ones():

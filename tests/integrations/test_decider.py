@@ -1,5 +1,6 @@
 """Decisions about rollouts: their law, and that nothing but the sequence and its id counts."""
 
+import io
 import math
 
 import pytest
@@ -7,9 +8,13 @@ import torch
 
 from rskernels import accept_prefix, accept_sequences
 from rskernels.envelope import NoFiniteM
+from rskernels.integrations import prime_rl, slime
 from rskernels.integrations.decider import METRICS, SHARES, Decider, shares
+from rskernels.integrations.deciders import Deciders
+from rskernels.integrations.rules import Rule
 
-from .frameworks import Law
+from .frameworks import Law, LossInputs, LossOutputs, put_modules
+from .test_slime import arguments, call
 from .waits import NoWait
 
 RULES = ("seq_sum_bernoulli:1.5", "token_bernoulli:1.5", "prefix_bernoulli")
@@ -46,15 +51,15 @@ def test_micro_batches_padding_and_lists_change_nothing(rule):
     whole = Decider(rule, seed=4).decide(log_ratio, mask)
     assert whole.token_mask.any()
     parts = Decider(rule, seed=4)
-    padded = torch.nn.functional.pad(mask, (0, 3))
-    wide = torch.nn.functional.pad(log_ratio, (0, 3), value=9.0)
+    padded = torch.nn.functional.pad(mask, (2, 3))
+    wide = torch.nn.functional.pad(log_ratio, (2, 3), value=9.0)
     lists = Decider(rule, seed=4).decide(
         [row[flags] for row, flags in zip(log_ratio, mask, strict=True)],
         [flags[flags] for flags in mask],
     )
     kept = [parts.decide(wide[i : i + 25], padded[i : i + 25]).token_mask for i in range(0, 60, 25)]
-    assert torch.equal(torch.cat(kept)[:, :6], whole.token_mask)
-    assert not torch.cat(kept)[:, 6:].any()
+    assert torch.equal(torch.cat(kept)[:, 2:8], whole.token_mask)
+    assert not torch.cat(kept)[:, 8:].any()
     for row, flags, expected in zip(lists.token_mask, mask, whole.token_mask, strict=True):
         assert torch.equal(row, expected[flags])
     torch.testing.assert_close(lists.metrics.values, whole.metrics.values)
@@ -71,6 +76,11 @@ def test_ids_that_are_given_decide_and_their_order_does_not(rule):
     )
     assert torch.equal(dealt.token_mask, whole.token_mask[order])
     assert not torch.equal(Decider(rule).decide(log_ratio, mask).token_mask, whole.token_mask)
+
+
+def test_ids_that_are_given_twice_are_refused():
+    with pytest.raises(ValueError, match="ids must differ, or draws are shared; got 4 twice"):
+        Decider("seq_sum_bernoulli:2").decide(torch.zeros(3, 1), torch.ones(3, 1), ids=[4, 1, 4])
 
 
 def test_ranks_seeds_rules_and_places_share_no_draw():
@@ -220,3 +230,77 @@ def test_tails_without_a_finite_m_accept_nothing_and_say_so(unit):
     assert seen.log_M == math.inf
     assert shares(seen)[SHARES.index("has_M")] == 0
     assert decider.envelope.seen == 1024  # it goes on learning
+
+
+def rollouts(number, B=12, T=3):
+    generator = torch.Generator().manual_seed(number)
+    p = list(torch.randn(B, T, generator=generator) * 0.3)
+    return p, [torch.zeros(T)] * B, [torch.ones(T)] * B
+
+
+def by_slime(number):
+    _, masks, metrics = call(arguments("seq_sum_bernoulli:budget=0.5"), *rollouts(number))
+    return torch.cat([torch.stack(masks).flatten(), *metrics.values()])
+
+
+def by_prime_rl(number):
+    p, q, masks = rollouts(number)
+    seen = []
+    for log_p, log_q, mask in zip(p, q, masks, strict=True):
+        given = LossInputs(log_p, log_q, None, torch.ones(3), mask.bool(), None)
+        result = prime_rl.loss(given, rule="token_bernoulli:quantile=0.9")
+        seen += [result.loss, *result.metrics.values()]
+    return torch.stack(seen)
+
+
+def restored(state):
+    """Return a state as a checkpoint gives it back."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize(("hook", "step"), [(slime, by_slime), (prime_rl, by_prime_rl)])
+def test_a_resumed_run_goes_on(monkeypatch, hook, step):
+    put_modules(monkeypatch, prime_rl__trainer__rl__loss={"LossOutputs": LossOutputs})
+    hook.deciders.clear()
+    step(0)
+    step(1)
+    state = restored(hook.deciders.state_dict())
+    whole = step(2)
+    hook.deciders.clear()
+    assert not torch.equal(step(2), whole)  # a pilot, and other draws
+    hook.deciders.load_state_dict(state)
+    assert torch.equal(step(2), whole)
+    hook.deciders.clear()
+
+
+def test_one_is_made_for_what_it_decides():
+    deciders = Deciders()
+    first = deciders.of("seq_sum_bernoulli:2", rank=1)
+    assert deciders.of(Rule.parse("seq_sum_bernoulli:2.0"), rank=1) is first
+    others = [
+        deciders.of("seq_sum_bernoulli:2", rank=1, seed=1),
+        deciders.of("seq_sum_bernoulli:2", rank=1, place="advantages"),
+        deciders.of("seq_sum_bernoulli:3", rank=1),
+        deciders.of("seq_sum_bernoulli:2", rank=2),
+    ]
+    assert len({first.draw_seed, *(other.draw_seed for other in others[:3])}) == 4
+    assert [other.rank for other in others] == [1, 1, 1, 2]
+    assert len(deciders) == 5
+
+
+def test_a_state_of_another_rank_is_refused_and_a_damaged_one_changes_nothing():
+    deciders = Deciders()
+    deciders.of("seq_sum_bernoulli:max", rank=3).decide(torch.zeros(4, 1), torch.ones(4, 1))
+    resumed = Deciders()
+    resumed.load_state_dict(deciders.state_dict())
+    assert resumed.of("seq_sum_bernoulli:max", rank=3).count == 4
+    with pytest.raises(ValueError, match=r"loaded is of rank 3, and this is rank 2: each rank"):
+        resumed.of("seq_sum_bernoulli:max", rank=2)
+    damaged = deciders.state_dict()
+    damaged["deciders"] += [{"rule": "seq_sum_bernoulli"}]
+    with pytest.raises(KeyError):
+        resumed.load_state_dict(damaged)
+    assert resumed.of("seq_sum_bernoulli:max", rank=3).count == 4

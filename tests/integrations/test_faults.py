@@ -48,12 +48,12 @@ def plant(monkeypatch, name):
         monkeypatch.setattr(Decider, "_part", learnt)
     else:
         assert name == "a token's id without its sequence"
-        draw = decider.bernoulli_mask
-        monkeypatch.setattr(
-            decider,
-            "bernoulli_mask",
-            lambda *rest, row_offset, **law: draw(*rest, row_offset=row_offset >> 20, **law),
-        )
+        draw = decider.bernoulli
+
+        def without_sequence(*rest, ids, **law):
+            return draw(*rest, ids=(ids >> 20) + (ids & (1 << 20) - 1), **law)
+
+        monkeypatch.setattr(decider, "bernoulli", without_sequence)
 
 
 def law():

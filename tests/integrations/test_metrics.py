@@ -109,9 +109,9 @@ def test_a_group_without_a_finite_m_hides_no_other():
     envelope = rskernels.Envelope("tail", groups=2)
     envelope.update(heavy, torch.zeros(512, dtype=torch.int64))
     seen = rskernels.bernoulli(RATIOS, 2.0, seed=0)
-    assert math.isnan(metrics.decision_metrics(seen, envelope).to_dict()["log_M"])
-    envelope.update(light, torch.ones(1024, dtype=torch.int64))
     with pytest.raises(NoFiniteM):
         envelope.log_M()
+    assert math.isnan(metrics.decision_metrics(seen, envelope).to_dict()["log_M"])
+    envelope.update(light, torch.ones(1024, dtype=torch.int64))
     expected = envelope.log_M(torch.tensor([1])).item()
     assert metrics.decision_metrics(seen, envelope).to_dict()["log_M"] == expected

@@ -14,9 +14,9 @@ from .frameworks import Law, LossInputs, LossOutputs, put_modules
 @pytest.fixture(autouse=True)
 def recorded(monkeypatch):
     put_modules(monkeypatch, prime_rl__trainer__rl__loss={"LossOutputs": LossOutputs})
-    prime_rl._deciders.clear()
+    prime_rl.deciders.clear()
     yield
-    prime_rl._deciders.clear()
+    prime_rl.deciders.clear()
 
 
 def inputs(p, q, mask=None, advantages=None, weights=None):

@@ -14,9 +14,9 @@ from .frameworks import Law, put_modules
 
 @pytest.fixture(autouse=True)
 def forget():
-    slime._deciders.clear()
+    slime.deciders.clear()
     yield
-    slime._deciders.clear()
+    slime.deciders.clear()
 
 
 def arguments(rule="seq_sum_bernoulli:2", **more):
@@ -74,7 +74,7 @@ def test_the_loss_and_masks_of_what_is_rejected_are_0():
 def test_micro_batches_decide_as_the_batch():
     p, q, masks = rollouts()
     whole = call(arguments(), p, q, masks)[1]
-    slime._deciders.clear()
+    slime.deciders.clear()
     parts = [call(arguments(), p[i : i + 2], q[i : i + 2], masks[i : i + 2])[1] for i in (0, 2)]
     for got, expected in zip([*parts[0], *parts[1]], whole, strict=True):
         assert torch.equal(got, expected)
@@ -83,7 +83,7 @@ def test_micro_batches_decide_as_the_batch():
 def test_a_nan_rejects_its_sequence_and_no_other():
     p, q, masks = rollouts()
     clean = call(arguments("seq_sum_bernoulli:0.01"), p, q, masks)
-    slime._deciders.clear()
+    slime.deciders.clear()
     q[1] = torch.tensor([math.nan])
     loss = torch.cat(p)
     loss[3] = math.nan
@@ -154,7 +154,7 @@ def test_rejected_answers_leave_the_baseline_of_their_prompt():
         got = torch.stack(data["advantages"][group])
         torch.testing.assert_close(got, expected[:, None].expand(4, 2))
     assert len(data["rskernels/accepted"]) == 8
-    slime._deciders.clear()
+    slime.deciders.clear()
     slime.advantages(args, shuffled)
     for at, place in enumerate(dealt):
         assert torch.equal(shuffled["advantages"][at], data["advantages"][place])
@@ -186,7 +186,7 @@ def megatron(monkeypatch, rank=0, context=1):
 def test_context_parallel_ranks_decide_whole_responses(monkeypatch):
     p, q, masks = rollouts((4, 2, 6))
     whole = call(arguments("token_bernoulli:6"), p, q, masks)
-    slime._deciders.clear()
+    slime.deciders.clear()
     halves = {row.data_ptr(): row for row in (*p, *q)}
 
     def gather(half, total_length, response_length):
@@ -240,7 +240,7 @@ def test_siblings_on_other_ranks_are_in_the_baseline(monkeypatch):
     rewards = torch.tensor(data["rewards"])
 
     for rank in (0, 1):
-        slime._deciders.clear()
+        slime.deciders.clear()
         megatron(monkeypatch, rank)
         other = (rewards[1 - rank :: 2], kept[1 - rank :: 2], torch.zeros(2, dtype=torch.int64))
 

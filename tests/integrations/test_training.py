@@ -124,13 +124,32 @@ def test_tails_without_a_finite_m_accept_nothing_and_training_goes_on(unit):
     decide = callback.bernoulli if unit == "tokens" else callback.accept_sequences
     callback.record(decide(heavy, mask))
     with pytest.raises(NoFiniteM):
-        callback.envelope.bernoulli(heavy, seed=0)
+        callback.envelope.log_M()
     callback.record(decide(heavy, mask))
     found = callback.take_metrics().to_dict()
     assert found["acceptance"] == 0
     assert math.isnan(found["log_M"])
     assert callback.envelope.seen == 2 * 511
     assert callback.batches == 2
+
+
+def test_invalid_rows_are_counted_whatever_the_number_of_processes():
+    ratios = torch.tensor([0.0, math.nan, 0.5, math.nan, math.inf, 9.0])
+    mask = torch.tensor([True, True, True, False, True, False])
+    callback = EnvelopeCallback(rskernels.Envelope("max"))
+    callback._own = empty_like(callback.envelope)  # as of two processes
+    callback.record(callback.bernoulli(ratios, mask))
+    assert callback._own.counts.invalid == callback.envelope.counts.invalid == 2
+    assert callback._own.seen == 4
+
+
+def test_the_envelope_of_another_run_is_refused(tmp_path):
+    few = {"max_steps": 2, "save_steps": 1}
+    for name in ("one", "other"):
+        hf(tmp_path / name, **few).train()
+    trainer = hf(tmp_path / "other", max_steps=3)
+    with pytest.raises(ValueError, match="other/checkpoint-1 was saved by another run"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-1"))
 
 
 def test_no_two_batches_draw_alike():
@@ -219,6 +238,19 @@ def test_sequences_are_decided_by_the_reference_and_the_column(tmp_path):
     each = (rows["p"] - rows["q"]).gather(-1, at)[..., 0]
     wanted = torch.where(labels != -100, each, 0).sum(1) + rows["reward"]
     torch.testing.assert_close(trainer.seen.log_ratio, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_column_is_needed_in_training_alone(tmp_path):
+    trainer = sequences(tmp_path, max_steps=1)
+    trainer.train_dataset = trainer.train_dataset.remove_columns("reward")
+    assert "eval_loss" in trainer.evaluate(trainer.train_dataset.select(range(8)))
+    with pytest.raises(KeyError, match="the training data has no column 'reward'"):
+        trainer.train()
+
+
+def test_it_warns_of_what_the_sampler_cuts_off(tmp_path):
+    with pytest.warns(UserWarning, match=r"sampled with top_p=0\.5, top_k=7, so that"):
+        grpo(tmp_path, top_p=0.5, top_k=7)
 
 
 def test_rejected_rollouts_are_in_no_baseline(tmp_path):

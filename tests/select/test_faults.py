@@ -16,8 +16,8 @@ def by_its_own_rows(*given):
     return weighted._replace(log_ratio=weighted.log_ratio - weighted.log_ratio.max())
 
 
-def without_beta(form, rows, beta, options):
-    return weigh(form, rows, 1.0, options)
+def without_beta(form, rewards, groups, beta, options):
+    return weigh(form, rewards, groups, 1.0, options)
 
 
 def by_place(log_ratio, *, ids, **law):

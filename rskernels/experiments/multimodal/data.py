@@ -45,6 +45,33 @@ def load_spoken_digits() -> Spoken:
     return Spoken(Samples(features[:, None], labels), speakers)
 
 
+def split_speakers(test_fraction: float, generator: torch.Generator) -> tuple[Samples, Samples]:
+    """Load the spoken digits, those of some speakers to train on and of the others to test on.
+
+    Parameters
+    ----------
+    test_fraction : float
+        Share of the speakers to test on.
+    generator : torch.Generator
+        Decides which.
+
+    Raises
+    ------
+    DataError
+        If the fraction leaves no speaker to train on, or none to test on.
+    """
+    spoken = load_spoken_digits()
+    speakers = torch.randperm(int(spoken.speakers.max()) + 1, generator=generator)
+    heard = round(test_fraction * len(speakers))
+    if not 0 < heard < len(speakers):
+        raise DataError(
+            f"test_fraction={test_fraction} takes {heard} of the {len(speakers)} speakers; it must "
+            "leave at least one for train and one for test"
+        )
+    is_test = torch.isin(spoken.speakers, speakers[:heard])
+    return spoken.samples.take(~is_test), spoken.samples.take(is_test)
+
+
 def load_multimodal(*, imbalance: float, test_fraction: float, generator: torch.Generator) -> Data:
     """Load the three modalities, with a pool of 20 : 4 : 1 and a test set of 1 : 1 : 1.
 
@@ -73,18 +100,9 @@ def load_multimodal(*, imbalance: float, test_fraction: float, generator: torch.
     """
     images = load_digits()
     train, held_out = split_balanced(images.labels, test_fraction, generator)
-    spoken = load_spoken_digits()
-    speakers = torch.randperm(int(spoken.speakers.max()) + 1, generator=generator)
-    heard = round(test_fraction * len(speakers))
-    if not 0 < heard < len(speakers):
-        raise DataError(
-            f"test_fraction={test_fraction} takes {heard} of the {len(speakers)} speakers; it must "
-            "leave at least one for train and one for test"
-        )
-    is_test = torch.isin(spoken.speakers, speakers[:heard])
     candidates = [
         (images.take(train), images.take(held_out)),
-        (spoken.samples.take(~is_test), spoken.samples.take(is_test)),
+        split_speakers(test_fraction, generator),
     ]
 
     counts = pool_counts([int(pool.labels.bincount().min()) for pool, _ in candidates], imbalance)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rskernels.envelope import Envelope, NoFiniteM
+from rskernels.envelope import Envelope
 from rskernels.ops import SequenceAcceptance, accept_prefix, accept_sequences
 
 INDEPENDENT, FILTER, RATIO, DRAWN = "independent", "filter", "ratio", "drawn"
@@ -169,7 +169,7 @@ def control(rollouts: Rollouts) -> Weights:
     log_ratio, envelope = rollouts.log_ratio, rollouts.envelope
     assert envelope is not None
     groups = groups_of(log_ratio)
-    log_M = known_log_M(envelope)[groups].nan_to_num(nan=math.inf)
+    log_M = envelope.known_log_M(groups).nan_to_num(nan=math.inf)
     seen = accept_sequences(log_ratio.flatten(0, 1), log_M, log_space=True, seed=rollouts.seed)
     # NaN without an M, where nothing is accepted either.
     over_M = envelope.update(seen.log_ratio, groups, accepted=seen.mask)
@@ -181,28 +181,12 @@ def control(rollouts: Rollouts) -> Weights:
 def decide(rollouts: Rollouts) -> SequenceAcceptance:
     """Decide the sequences of all batches, each by the M of its group, and learn from them.
 
-    A group of which the policy says that no finite M is known accepts nothing.
+    A group of which no finite M is known accepts nothing, whatever is known of others.
     """
     log_ratio, envelope = rollouts.log_ratio.flatten(0, 1), rollouts.envelope
     assert envelope is not None
     groups = groups_of(rollouts.log_ratio)
-    try:
-        return envelope.accept_sequences(log_ratio, groups=groups, seed=rollouts.seed)
-    except NoFiniteM:
-        # Infinite, where unknown: of a NaN the sequences would be invalid, and nothing be learnt.
-        log_M = known_log_M(envelope)[groups].nan_to_num(nan=math.inf)
-        seen = accept_sequences(log_ratio, log_M, log_space=True, seed=rollouts.seed)
-        envelope.update(seen, groups)
-        return seen
-
-
-def known_log_M(envelope: Envelope) -> Tensor:
-    """Return the log M of each group, NaN for those without."""
-    try:
-        return envelope.log_M().reshape(-1)
-    except NoFiniteM:
-        known: Tensor = envelope.report().groups["log_M"]
-        return known
+    return envelope.accept_sequences(log_ratio, groups=groups, seed=rollouts.seed)
 
 
 def groups_of(log_ratio: Tensor) -> Tensor:

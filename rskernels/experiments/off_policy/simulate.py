@@ -13,7 +13,6 @@ from rskernels.experiments.off_policy.estimators import (
     Estimator,
     Rollouts,
     groups_of,
-    known_log_M,
 )
 from rskernels.experiments.off_policy.exact import Laws, Moments
 from rskernels.experiments.off_policy.policy import LENGTH, gradient
@@ -54,7 +53,7 @@ def simulate(
         chosen, before = drawn[:, :n], drawn[:, n:]
         envelope = _envelope(estimator, laws, before)
         if envelope is not None:
-            known.append(known_log_M(envelope).expand(size).clone())
+            known.append(envelope.known_log_M().expand(size).clone())
         rollouts = Rollouts(
             laws.log_ratio[chosen], laws.advantage[chosen], seed * 1_000_003 + start, envelope
         )

@@ -47,6 +47,14 @@ def decide_sixteen(log_ratio, M, shared_M, log_space, draw, n, inside):
     return values, log_M, valid, chosen
 
 
+@inner
+def shares_of_M(log_r, valid):
+    """Return w/M of sixteen rows, 0 where they are invalid or it is no normal float64."""
+    octaves = log_r * splat(LOG2_E)
+    r = select(octaves < splat(MOST_OCTAVES), exp2(octaves), splat(np.inf))
+    return select(valid & (octaves > splat(LEAST_OCTAVES)), r, splat(0.0))
+
+
 @cached
 @njit(nogil=True)
 def bernoulli_rows(share, arguments):
@@ -81,7 +89,7 @@ def decide_ratio_rows(share, arguments):
     _, code = log_ratio
     draw = seed_of(seed_address, seed), row_offset, stream, ids
     shared_M = natural_logs(splat(M[3]), log_space)
-    zero, none, top = splat(0.0), splat(np.nan), splat(np.inf)
+    zero, none = splat(0.0), splat(np.nan)
     begin = next_share(counter, -grab, grab)
     while begin < units:
         for unit in range(begin, min(units, begin + grab)):
@@ -99,9 +107,7 @@ def decide_ratio_rows(share, arguments):
                 if code != F64:
                     log_M = round_to_float32(log_M)
                 log_r = log_w - log_M
-                octaves = log_r * splat(LOG2_E)
-                r = select(octaves < splat(MOST_OCTAVES), exp2(octaves), top)
-                r = select(valid & (octaves > splat(LEAST_OCTAVES)), r, zero)
+                r = shares_of_M(log_r, valid)
                 over = valid & (log_r > zero)
                 excess = excess + select(over, r - splat(1.0), zero)
                 mass = mass + r

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -12,7 +13,9 @@ class Samples(NamedTuple):
     Attributes
     ----------
     inputs : Tensor
-        float32 ``[N, C, H, W]``, images, or ``[N, D]``, rows of a table.
+        float32 ``[N, C, H, W]``, images, or ``[N, D]``, rows of a table. Images may be uint8, which
+        stand for 0 to 1: `as_float`. int64 ``[N, L]`` are the tokens of texts, −1 behind their
+        ends.
     labels : Tensor
         int64 ``[N]``.
     """
@@ -23,6 +26,11 @@ class Samples(NamedTuple):
     def take(self, rows: Tensor) -> "Samples":
         """Return some of the rows, by their numbers, int64 ``[n]``."""
         return Samples(self.inputs[rows], self.labels[rows])
+
+
+def as_float(inputs: Tensor) -> Tensor:
+    """Return inputs as float32: bytes divided by 255, others as they are."""
+    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
 
 
 class Data(NamedTuple):

@@ -91,8 +91,7 @@ def compiling(target: GPUTarget) -> Iterator[list[Launch]]:
     def compile_only(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **keywords: Any):
         with contextlib.redirect_stdout(io.StringIO()) as log:
             result = run(kernel, *args, grid=grid, warmup=True, **keywords)
-        flags = {name: value for name, value in keywords.items() if name in kernel.arg_names}
-        flags = {name: value for name, value in flags.items() if isinstance(value, bool)}
+        flags = {k: v for k, v in keywords.items() if isinstance(v, bool) and k in kernel.arg_names}
         # What was compiled for an earlier launch is not compiled again.
         seen.append(Launch(kernel, result, flags, logs.setdefault(result.hash, log.getvalue())))
 
@@ -225,8 +224,8 @@ def calls(dtype: str, target: str) -> Iterator[tuple[str, int, Callable[[], Any]
         yield f"{name}, one logit", 1, call
 
 
-def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]:
-    """Return the resources of a compiled launch, and how wide it loads the logits."""
+def describe(launch: Launch, target: GPUTarget, itemsize: int, has_loops: bool) -> dict[str, Any]:
+    """Return the resources of a compiled launch, how wide it loads the logits, and its loops."""
     kernel, result, flags, _ = launch
     loads, facts = resources(launch, target)
     threads = result.metadata.num_warps * target.warp_size
@@ -242,7 +241,7 @@ def describe(launch: Launch, target: GPUTarget, itemsize: int) -> dict[str, Any]
         "sums": _sums(result.asm["ttgir"]),
         "loops": [
             {**loop._asdict(), "logits": logits / threads}
-            for loop, logits in _row_loops(launch, logits)
+            for loop, logits in (_row_loops(launch, logits) if has_loops else ())
         ],
         "is_fused": result.metadata.enable_fp_fusion,
         "flags": flags,
@@ -259,11 +258,12 @@ def _row_loops(launch: Launch, logits: int) -> list[tuple[Loop, int]]:
     if not logits:
         return []
     asm = launch.result.asm
-    found = [(main_loop(asm), logits)]
     if launch.kernel.__name__ == "dense_kernel":
         # It reads a row in parts, and decides it a sum of each lane at a time.
         decided = logits // _constant(launch, "STEPS")
         found = [(reading_loop(asm), logits), (writing_loop(asm), decided)]
+    else:
+        found = [(main_loop(asm), logits)]
     # A row of one logit has no loop.
     return [(loop, each) for loop, each in found if loop is not None]
 
@@ -340,7 +340,9 @@ def main() -> None:
                 seen.clear()
                 call()
                 case = {"launch": name, "dtype": dtype, "columns": columns}
-                described += [{**case, **describe(launch, target, itemsize)} for launch in seen]
+                # Slow to take apart: what a logit costs is of aligned rows, and not of float64.
+                sizes = (itemsize, "," not in name and dtype != "float64")
+                described += [{**case, **describe(launch, target, *sizes)} for launch in seen]
     print(json.dumps(described))
 
 

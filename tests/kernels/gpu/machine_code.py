@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -52,7 +53,16 @@ def _with_most_loads(loops: Iterable[Loop]) -> Loop | None:
 
 def _loops(asm: dict) -> list[Loop]:
     """Return the innermost loops of a compiled kernel."""
-    code, ends = _nvidia(asm["cubin"]) if "cubin" in asm else _amd(asm["amdgcn"])
+    return _nvidia_loops(asm["cubin"]) if "cubin" in asm else _innermost(*_amd(asm["amdgcn"]))
+
+
+# A kernel is asked for its loops of several kinds, and is that of several launches.
+@functools.cache
+def _nvidia_loops(cubin: bytes) -> list[Loop]:
+    return _innermost(*_nvidia(cubin))
+
+
+def _innermost(code: list[str], ends: list[tuple[int, int]]) -> list[Loop]:
     # A block that the compiler has moved up makes a jump back to it look like a loop round others.
     innermost = [
         (begin, end) for begin, end in ends if not any(begin < head < end for head, _ in ends)

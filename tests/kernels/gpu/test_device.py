@@ -131,6 +131,11 @@ def calls():
     logits, targets, log_p, log_q_hat = draw(300, 1000)
     law = {"targets": targets, "log_space": True}
     each = torch.linspace(0.5, 2.0, 300, device="cuda")
+    ids = torch.arange(300, device="cuda") * 2**40
+    log_ratio = 0.1 * torch.randn(300, 20, device="cuda") - 0.05
+    starts = torch.arange(0, 6001, 20, device="cuda")
+    drafts = torch.randint(1000, (300, 3), device="cuda")
+    p, q = (torch.randn(300, K, 1000, device="cuda") for K in (4, 3))
     return {
         "accept_mask": lambda **draws: rskernels.accept_mask(logits, log_p, 0.7, **law, **draws),
         "verify_mask": lambda **draws: rskernels.verify_mask(
@@ -146,12 +151,26 @@ def calls():
         ),
         "bernoulli_mask": lambda **draws: rskernels.bernoulli_mask(log_p - log_q_hat, **draws),
         "bernoulli": lambda **draws: rskernels.bernoulli(log_p - log_q_hat, **draws).mask,
+        "ids": lambda **draws: rskernels.bernoulli_mask(log_p - log_q_hat, ids=ids, **draws),
+        "padded": lambda **draws: rskernels.accept_sequences(log_ratio, 1.5, **draws).mask,
+        "packed": lambda **draws: (
+            rskernels.accept_sequences(
+                log_ratio.flatten(), 1.5, cu_seqlens=starts, ids=ids, **draws
+            ).mask
+        ),
+        "prefix": lambda **draws: rskernels.accept_prefix(log_ratio, **draws) > 5,
+        "speculative": lambda **draws: (
+            rskernels.speculative_sample(p, drafts, q, top_p=0.9, **draws).accepted > 0
+        ),
+        "block": lambda **draws: (
+            rskernels.speculative_sample(p, drafts, q, method="block", **draws).accepted > 0
+        ),
     }
 
 
 NAMES = [
     "accept_mask", "verify_mask", "accept", "dense", "temperatures", "dense temperatures",
-    "bernoulli_mask", "bernoulli",
+    "bernoulli_mask", "bernoulli", "ids", "padded", "packed", "prefix", "speculative", "block",
 ]  # fmt: skip
 
 
@@ -190,6 +209,12 @@ def capture(call, generator=None):
     with torch.cuda.graph(graph):
         result = call()
     return graph, result
+
+
+def test_a_graph_refuses_a_list():
+    rows = [torch.zeros(3, device="cuda"), torch.zeros(5, device="cuda")]
+    with pytest.raises(NotImplementedError, match="packed"):
+        capture(lambda: rskernels.accept_sequences(rows, 1.0, seed=1).mask)
 
 
 def replays(graph, result, times=3):

@@ -1,5 +1,7 @@
 """Every backend takes the steps that the definition takes, on rows that cross every block."""
 
+import math
+
 import pytest
 import torch
 
@@ -107,17 +109,50 @@ def test_equal_logits_stay_together(backend):
         torch.testing.assert_close(seen.log_prob[:, 0].float(), want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["k", "p"])
+SETTINGS = {
+    "k": {"top_k": 7},
+    "p": {"top_p": 0.85},
+    "T and p": {"temperature": 2.5, "top_p": 0.7},
+    "T, k and p": {"temperature": 0.6, "top_k": 9, "top_p": 0.9},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_the_settings_of_transformers(name):
+    """Where no two logits are equal; of equal ones it keeps some."""
     logits = pytest.importorskip("transformers.generation.logits_process")
     rows = 3 * torch.randn(40, 1, 50, generator=torch.Generator().manual_seed(0)).double()
-    warper, law = {
-        "k": (logits.TopKLogitsWarper(7), Speculation(top_k=7)),
-        "p": (logits.TopPLogitsWarper(0.85), Speculation(top_p=0.85)),
-    }[name]
-    p, bad = reference.speculative.processed(rows, law)
+    warpers = {
+        "temperature": logits.TemperatureLogitsWarper,
+        "top_k": logits.TopKLogitsWarper,
+        "top_p": logits.TopPLogitsWarper,
+    }
+    warped = rows[:, 0]
+    for setting, value in SETTINGS[name].items():
+        warped = warpers[setting](value)(None, warped)
+    p, bad = reference.speculative.processed(rows, Speculation(**SETTINGS[name]))
     assert not bad.any()
-    torch.testing.assert_close(p[:, 0], warper(None, rows[:, 0]).softmax(-1))
+    torch.testing.assert_close(p[:, 0], warped.softmax(-1))
+
+
+def law_of(row, temperature=1.0, top_k=0, top_p=1.0):
+    """Return the law of a row of numbers, without torch: ties stay together."""
+    weight = {z: math.exp((z - max(row)) / temperature) for z in row}
+    kept = [z for z in row if not top_k or z >= sorted(row)[-top_k]]
+    total, nucleus = sum(weight[z] for z in kept), []
+    for z in sorted(set(kept), reverse=True):
+        if top_p == 1 or sum(weight[z] for z in nucleus) < top_p * total:
+            nucleus += [z] * kept.count(z)
+    return [weight[z] * (z in nucleus) / sum(weight[z] for z in nucleus) for z in row]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_law_of_rows_with_ties(name):
+    rows = torch.randint(-4, 5, (40, 30), generator=torch.Generator().manual_seed(0)).double()
+    p, bad = reference.speculative.processed(rows[:, None], Speculation(**SETTINGS[name]))
+    assert not bad.any()
+    want = torch.tensor([law_of(row, **SETTINGS[name]) for row in rows.tolist()]).double()
+    torch.testing.assert_close(p[:, 0].double(), want, rtol=1e-6, atol=1e-9)
 
 
 def test_greedy_takes_the_first_of_the_largest(backend):

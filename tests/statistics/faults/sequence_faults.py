@@ -28,7 +28,7 @@ def clamped(log_ratio, of):
     return original(log_ratio.clamp(max=0.2), of)
 
 
-# kernels.cpu.sequences.loops.take
+# kernels.cpu.sequences.amounts.take
 def take_clamped(total, bad, values, inside, statistic):
     return original(total, bad, minimum(values, splat(0.2)), inside, statistic)
 
@@ -61,15 +61,23 @@ def without_mask(log_ratio, mask, cu_seqlens):
     return original(log_ratio, None, cu_seqlens)
 
 
-# kernels.cpu.sequences.loops.tokens_at
+# kernels.cpu.sequences.amounts.tokens_at
 def tokens_without_mask(tokens, at, end):
     address, code, _ = tokens
     return original((address, code, 0), at, end)
 
 
-# decide_ratios, of every backend
+# decide_ratios, of the reference
 def by_place(log_ratio, M, seed, row_offset, stream, log_space, ids=None):
     return original(log_ratio, M, seed, 0, stream, log_space, ids)
+
+
+# kernels.cpu.sequences.decide.decide_sixteen
+def by_place_in_part(log_ratio, M, shared_M, log_space, draw, n, inside):
+    seed, row_offset, stream, ids = draw
+    return original(
+        log_ratio, M, shared_M, log_space, (seed, row_offset * 0, stream, ids), n, inside
+    )
 
 
 # kernels.reference.sequences.row_uniforms
@@ -77,13 +85,13 @@ def of_first_column(rows, columns, seed, stream):
     return original(rows, columns * 0, seed, stream)
 
 
-# kernels.cpu.sequences.loops.count_accepted
+# kernels.cpu.sequences.prefix.count_accepted
 def of_first_columns(line, held, column, row, seed, log_M):
     return original(line, held, column * 0, row, seed, log_M)
 
 
 REFERENCE = "kernels.reference.sequences"
-LOOPS, CPU = "kernels.cpu.sequences.loops", "kernels.cpu.sequences.launch"
+CPU = "kernels.cpu.sequences"
 PROGRAMS, GPU = "kernels.gpu.sequences.programs", "kernels.gpu.sequences.launch"
 
 SEQUENCES = [
@@ -91,7 +99,7 @@ SEQUENCES = [
         "a token's ratio is clamped",
         sequences,
         reference={f"{REFERENCE}.terms_of": clamped},
-        cpu={f"{LOOPS}.take": take_clamped},
+        cpu={f"{CPU}.amounts.take": take_clamped},
     ),
     Fault(
         "a token's ratio is clamped on a GPU",
@@ -103,19 +111,19 @@ SEQUENCES = [
         "a sequence's ratio is the mean of its tokens'",
         sequences,
         reference={f"{REFERENCE}.statistic_of": mean_of},
-        cpu={f"{CPU}.codes_of": codes_of_mean},
+        cpu={f"{CPU}.launch.codes_of": codes_of_mean},
     ),
     Fault(
         "each token has a uniform of its own",
         partial(check_sequences, proposals=1 << 10),
         reference={f"{REFERENCE}.decide_sequences": by_tokens},
-        cpu={f"{CPU}.decide_sequences": by_tokens},
+        cpu={f"{CPU}.launch.decide_sequences": by_tokens},
     ),
     Fault(
         "padding is counted",
         sequences,
         reference={f"{REFERENCE}.places_of": without_mask},
-        cpu={f"{LOOPS}.tokens_at": tokens_without_mask},
+        cpu={f"{CPU}.amounts.tokens_at": tokens_without_mask},
     ),
     Fault(
         "padding is counted on a GPU",
@@ -127,7 +135,7 @@ SEQUENCES = [
         "ids are places in a part of the batch",
         sequences,
         reference={f"{REFERENCE}.decide_ratios": by_place},
-        cpu={f"{CPU}.decide_ratios": by_place},
+        cpu={f"{CPU}.decide.decide_sixteen": by_place_in_part},
     ),
     Fault(
         "tokens of a prefix share their uniform",
@@ -139,6 +147,6 @@ SEQUENCES = [
     Fault(
         "tokens of a prefix share uniforms after a while",
         prefixes,
-        cpu={f"{LOOPS}.count_accepted": of_first_columns},
+        cpu={f"{CPU}.prefix.count_accepted": of_first_columns},
     ),
 ]

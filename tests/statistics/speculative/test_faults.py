@@ -38,6 +38,18 @@ FAULTS = [
         },
     ),
     Fault(
+        "the nucleus is cut first", "top-k and top-p", 1,
+        reference={f"{REFERENCE}.processed": wrong.nucleus_first},
+    ),
+    Fault(
+        "cut before the temperature", "top-k and top-p", 1,
+        reference={f"{REFERENCE}.processed": wrong.cut_before_temperature},
+    ),
+    Fault(
+        "one temperature for all requests", "temperatures", 1,
+        reference={f"{REFERENCE}.processed": wrong.one_temperature},
+    ),
+    Fault(
         "the residual has both signs", "far", 1,
         reference={f"{REFERENCE}.residual_of": wrong.of_difference},
     ),
@@ -102,8 +114,6 @@ def test_a_planted_fault_is_found(tmp_path, monkeypatch, backend_of, seed, fault
 def test_the_unchanged_copy_passes(tmp_path, monkeypatch, backend_of, seed, backend):
     monkeypatch.syspath_prepend(tmp_path)
     unchanged = backend_of(backend, plant(tmp_path, NONE))
-    for fault in FAULTS:
-        if getattr(fault, backend):
-            CHECKS[backend](
-                unchanged, seed, CASES[fault.case], fault.K, SIZES[backend], is_block=fault.is_block
-            )
+    cases = {(f.case, f.K, f.is_block) for f in FAULTS if getattr(f, backend)}
+    for case, K, is_block in sorted(cases):
+        CHECKS[backend](unchanged, seed, CASES[case], K, SIZES[backend], is_block=is_block)

@@ -10,6 +10,22 @@ original = None  # bound where a function is planted
 RESIDUAL = int(Stream.RESIDUAL)
 
 
+# kernels.reference.speculative.processed
+def nucleus_first(logits, law):
+    """Cut to top_p, then to top_k."""
+    p, bad = original(logits, law._replace(top_k=0))
+    return original(p.log(), law._replace(temperature=1.0, top_p=1.0))[0], bad
+
+
+def cut_before_temperature(logits, law):
+    p, bad = original(logits, law._replace(temperature=1.0))
+    return original(torch.where(p > 0, logits, -torch.inf), law._replace(top_p=1.0))[0], bad
+
+
+def one_temperature(logits, law):
+    return original(logits, law._replace(temperature=law.temperature.mean()))
+
+
 # kernels.reference.speculative.residual_of
 def of_p(p, q, factor):
     return factor[:, None] * p

@@ -1,17 +1,16 @@
-"""Decisions about sequences in Numba: the loops of ``loops.py``, launched."""
+"""Decisions about sequences in Numba: the loops of ``decide.py`` and ``prefix.py``, launched."""
 
 from __future__ import annotations
 
 import torch
 
-from rskernels.kernels.cpu.launch import CODE, draw_numbers, row_numbers
-from rskernels.kernels.cpu.ratios import decide_ratios
-from rskernels.kernels.cpu.sequences.loops import (
-    count_sequences,
-    prefix_sequences,
-    reduce_sequences,
-    spread_sequences,
+from rskernels.kernels.cpu.launch import CODE, SCALAR_UNIT, draw_numbers, row_numbers
+from rskernels.kernels.cpu.sequences.decide import (
+    UNIT_COUNTS,
+    decide_sequence_rows,
+    total_sequences,
 )
+from rskernels.kernels.cpu.sequences.prefix import prefix_sequences
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import wide_dtype
 from rskernels.kernels.sequences import starts_are_sound
@@ -19,7 +18,6 @@ from rskernels.law.sequences import DecidedSequences, codes_of
 
 UNIT_TOKENS = 1 << 15  # tokens of a unit, the grain of threads, of sequences of the mean length
 TOKEN_WORK, PREFIX_WORK = 4, 32  # logits that a token costs
-SPREAD_WORK = 1
 
 
 def decide_sequences(
@@ -37,22 +35,28 @@ def decide_sequences(
     """Accept each sequence where its statistic - log M >= log u of its id."""
     # Copies are named, so that they live until the kernels return.
     _named, rows, tokens, places = _laid_out(log_ratio, mask, cu_seqlens)
-    B, count = rows[2], log_ratio.numel()
-    summed = torch.empty(B, dtype=torch.float64, device="cpu")
-    lengths = torch.empty(B, dtype=torch.int64, device="cpu")
-    code, outputs = codes_of(statistic), (summed.data_ptr(), lengths.data_ptr())
-    run_units(reduce_sequences, rows, count * TOKEN_WORK, tokens, places, code, outputs)
-    decided = decide_ratios(summed, M, seed, row_offset, stream, log_space, ids)
+    units, _, B = rows
+    work = log_ratio.numel() * TOKEN_WORK
+    ids = None if ids is None else ids.contiguous()
+    accepted = torch.empty(B, dtype=torch.bool, device="cpu")
+    M, M_numbers = row_numbers(M, accepted)
     token_mask = torch.empty(log_ratio.shape, dtype=torch.bool, device="cpu")
-    chosen, flags = (decided[0].data_ptr(), token_mask.data_ptr()), tokens[2]
-    run_units(spread_sequences, rows, count * SPREAD_WORK, flags, places, *chosen)
-    mask, of_each, counted, excess = decided
-    counts, tokens = torch.empty_like(counted), counted.new_empty(2)
-    run_units(
-        count_sequences, (1, B, B), B, lengths.data_ptr(), mask.data_ptr(),
-        counted.data_ptr(), (counts.data_ptr(), tokens.data_ptr()),
-    )  # fmt: skip
-    return mask, token_mask, of_each, lengths, counts, excess, tokens
+    # Of each sequence w/M too, and of each unit what happened there.
+    ratios, shares, excess = (
+        torch.empty(size, dtype=torch.float64, device="cpu") for size in (B, B, 2)
+    )
+    lengths, summaries, counts, given = (
+        torch.empty(size, dtype=torch.int64, device="cpu")
+        for size in (B, units * UNIT_COUNTS, 4, 2)
+    )
+    draw = (*draw_numbers(seed, row_offset), stream, 0 if ids is None else ids.data_ptr())
+    parts = shares.data_ptr(), summaries.data_ptr()
+    outputs = ratios.data_ptr(), lengths.data_ptr(), accepted.data_ptr(), token_mask.data_ptr()
+    law = codes_of(statistic), M_numbers, draw, log_space
+    run_units(decide_sequence_rows, rows, work, tokens, places, *law, (*outputs, *parts))
+    totals = counts.data_ptr(), excess.data_ptr(), given.data_ptr()
+    total_sequences((0, 1, units, SCALAR_UNIT, B), (*parts, totals))
+    return accepted, token_mask, ratios, lengths, counts, excess, given
 
 
 def accept_prefix(

@@ -6,14 +6,13 @@ A program is a request; its places lie side by side. Words are those of (seed, i
 import triton
 import triton.language as tl
 
-from rskernels.kernels.gpu.law import LEAST_LOG, LOG2_E
+from rskernels.kernels.gpu.law import LEAST_LOG
 from rskernels.kernels.gpu.softmax import row_offset_of, sum_of_lanes
 from rskernels.kernels.gpu.speculative.draws import key_of, place_uniforms, residual_uniform
 from rskernels.kernels.gpu.speculative.rows import lowest_of
 from rskernels.kernels.gpu.speculative.weights import (
-    law_of_row,
+    laws_of_place,
     scale_of,
-    shift_of,
     weights_of_step,
 )
 
@@ -221,26 +220,17 @@ def draw_kernel(
 
     p_row = first + accepted
     q_row = request.to(tl.int64) * K + tl.minimum(accepted, K - 1)
-    p_top, p_total, p_least = law_of_row(p_totals_ptr, p_least_ptr, p_row, WIDE, HAS_P_LEAST)
     has_q = accepted < end
-    factor = tl.load(factors_ptr + p_row)
-    p_shift, p_factor = shift_of(p_top, p_total, scale, factor, WIDE)
-    p_ptr = logits_ptr + row_offset_of(p_row, inner, outer_stride, inner_stride)
-    q_ptr, q_top, q_scale, q_shift, q_factor, q_least = (
-        p_ptr, p_top, scale, p_shift, p_factor, p_least
+    (
+        p_ptr, p_top, p_total, p_least, p_shift, p_factor,
+        q_ptr, q_top, q_scale, q_least, q_shift, q_factor, hole,
+    ) = laws_of_place(
+        logits_ptr, inner, outer_stride, inner_stride,
+        draft_ptr, draft_inner, draft_outer_stride, draft_inner_stride,
+        tokens_ptr, factors_ptr, p_totals_ptr, p_least_ptr, q_totals_ptr, q_least_ptr,
+        p_row, q_row, has_q, scale,
+        WIDE, HAS_DRAFT, HAS_P_LEAST, HAS_Q_LEAST, IS_PROCESSED,
     )  # fmt: skip
-    hole = tl.full([], -1, tl.int64)
-    if HAS_DRAFT:
-        q_scale = tl.full([], LOG2_E, tl.float64) if IS_PROCESSED else scale
-        q_top, q_total, q_least = law_of_row(q_totals_ptr, q_least_ptr, q_row, WIDE, HAS_Q_LEAST)
-        q_shift, q_factor = shift_of(
-            q_top, q_total, q_scale, tl.full([], 1.0, tl.float64), WIDE
-        )  # fmt: skip
-        q_ptr = draft_ptr + row_offset_of(
-            q_row, draft_inner, draft_outer_stride, draft_inner_stride
-        )
-    else:
-        hole = tl.where(has_q, tl.load(tokens_ptr + q_row, mask=has_q, other=-1).to(tl.int64), -1)
 
     # Where nothing is left of p, the laws agree within rounding, and the token is drawn from p.
     total = sum_of_parts(sums_ptr, parts, 0)

@@ -86,6 +86,45 @@ def weights_of_step(
 
 
 @triton.jit
+def laws_of_place(
+    logits_ptr, inner, outer_stride, inner_stride,
+    draft_ptr, draft_inner, draft_outer_stride, draft_inner_stride,
+    tokens_ptr, factors_ptr, p_totals_ptr, p_least_ptr, q_totals_ptr, q_least_ptr,
+    p_row, q_row, has_q, scale,
+    WIDE: tl.constexpr, HAS_DRAFT: tl.constexpr, HAS_P_LEAST: tl.constexpr,
+    HAS_Q_LEAST: tl.constexpr, IS_PROCESSED: tl.constexpr,
+):  # fmt: skip
+    """Return both laws of a place, as ``weights_of_step`` takes them, and the hole.
+
+    Each is where its row lies and what ``probabilities`` takes, q with its scale, p with its total.
+    Where the draft was certain, q is p's, which nobody reads, and its token is the hole.
+    """
+    p_top, p_total, p_least = law_of_row(p_totals_ptr, p_least_ptr, p_row, WIDE, HAS_P_LEAST)
+    factor = tl.load(factors_ptr + p_row)
+    p_shift, p_factor = shift_of(p_top, p_total, scale, factor, WIDE)
+    p_ptr = logits_ptr + row_offset_of(p_row, inner, outer_stride, inner_stride)
+    q_ptr, q_top, q_scale, q_shift, q_factor, q_least = (
+        p_ptr, p_top, scale, p_shift, p_factor, p_least
+    )  # fmt: skip
+    hole = tl.full([], -1, tl.int64)
+    if HAS_DRAFT:
+        q_scale = tl.full([], LOG2_E, tl.float64) if IS_PROCESSED else scale
+        q_top, q_total, q_least = law_of_row(q_totals_ptr, q_least_ptr, q_row, WIDE, HAS_Q_LEAST)
+        q_shift, q_factor = shift_of(
+            q_top, q_total, q_scale, tl.full([], 1.0, tl.float64), WIDE
+        )  # fmt: skip
+        q_ptr = draft_ptr + row_offset_of(
+            q_row, draft_inner, draft_outer_stride, draft_inner_stride
+        )
+    else:
+        hole = tl.where(has_q, tl.load(tokens_ptr + q_row, mask=has_q, other=-1).to(tl.int64), -1)
+    return (
+        p_ptr, p_top, p_total, p_least, p_shift, p_factor,
+        q_ptr, q_top, q_scale, q_least, q_shift, q_factor, hole,
+    )  # fmt: skip
+
+
+@triton.jit
 def weigh_kernel(
     logits_ptr, inner, outer_stride, inner_stride, stride, V,
     draft_ptr, draft_inner, draft_outer_stride, draft_inner_stride, draft_stride,
@@ -117,25 +156,16 @@ def weigh_kernel(
     _, scale, is_greedy = scale_of(
         temperature_ptr, temperature_stride, temperature, request, HAS_TEMPERATURE
     )
-    p_top, p_total, p_least = law_of_row(p_totals_ptr, p_least_ptr, p_row, WIDE, HAS_P_LEAST)
-    factor = tl.load(factors_ptr + p_row)
-    p_shift, p_factor = shift_of(p_top, p_total, scale, factor, WIDE)
-    p_ptr = logits_ptr + row_offset_of(p_row, inner, outer_stride, inner_stride)
-    q_ptr, q_top, q_scale, q_shift, q_factor, q_least = (
-        p_ptr, p_top, scale, p_shift, p_factor, p_least
+    (
+        p_ptr, p_top, _, p_least, p_shift, p_factor,
+        q_ptr, q_top, q_scale, q_least, q_shift, q_factor, hole,
+    ) = laws_of_place(
+        logits_ptr, inner, outer_stride, inner_stride,
+        draft_ptr, draft_inner, draft_outer_stride, draft_inner_stride,
+        tokens_ptr, factors_ptr, p_totals_ptr, p_least_ptr, q_totals_ptr, q_least_ptr,
+        p_row, q_row, has_q, scale,
+        WIDE, HAS_DRAFT, HAS_P_LEAST, HAS_Q_LEAST, IS_PROCESSED,
     )  # fmt: skip
-    hole = tl.full([], -1, tl.int64)
-    if HAS_DRAFT:
-        q_scale = tl.full([], LOG2_E, tl.float64) if IS_PROCESSED else scale
-        q_top, q_total, q_least = law_of_row(q_totals_ptr, q_least_ptr, q_row, WIDE, HAS_Q_LEAST)
-        q_shift, q_factor = shift_of(
-            q_top, q_total, q_scale, tl.full([], 1.0, tl.float64), WIDE
-        )  # fmt: skip
-        q_ptr = draft_ptr + row_offset_of(
-            q_row, draft_inner, draft_outer_stride, draft_inner_stride
-        )
-    else:
-        hole = tl.where(has_q, tl.load(tokens_ptr + q_row, mask=has_q, other=-1).to(tl.int64), -1)
     lanes = tl.zeros([LANES], tl.float64)
     p_lanes = tl.zeros([LANES], tl.float64)
     # Behind the last row of a request, or a greedy one, nothing is drawn by weight.

@@ -1,45 +1,6 @@
-"""Triton's interpreter in half the time, with a multiply-add that rounds once as a GPU's does.
-
-A launch replaces the functions of ``triton.language`` by those of the interpreter. Triton 3.7 does
-so again at every call of a device function, after it has gone through all that the language has.
-"""
-
-import functools
-import inspect
-from types import SimpleNamespace
+"""Triton's interpreter with a GPU's arithmetic: a multiply-add that rounds once, and wide dots."""
 
 import numpy as np
-
-
-def patch_once_a_launch():
-    """Let a launch patch the language once, and remember what there is to patch."""
-    from triton.runtime import interpreter
-
-    if not all(hasattr(interpreter, name) for name in ("_patch_lang", "_patch_builtin")):
-        return  # another release of Triton: as slow as it is
-    patch, language = interpreter._patch_lang, interpreter.tl
-    # Both names by which a module may know the language, whichever the launched kernel's has.
-    both = SimpleNamespace(__globals__={"tl": language, "core": language.core})
-    running = []
-
-    @functools.cache
-    def builtins(owner):
-        members = inspect.getmembers(owner)
-        return [(name, value) for name, value in members if language.core.is_builtin(value)]
-
-    def patch_builtin(owner, builder, scope):
-        for name, value in builtins(owner):
-            interpreter._patch_attr(owner, name, value, builder, scope)
-
-    def patch_lang(function):
-        if running:
-            return interpreter._LangPatchScope()
-        scope = patch(both)
-        running.append(scope)
-        return SimpleNamespace(restore=lambda: (scope.restore(), running.clear()))
-
-    interpreter._patch_builtin, interpreter._patch_lang = patch_builtin, patch_lang
-    interpreter._get_np_dtype = _by_name(interpreter._get_np_dtype)
 
 
 def fuse_multiply_add():
@@ -96,15 +57,3 @@ def _widened(tile):
     if tile.dtype.scalar.name == "bf16":
         return (tile.data.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return tile.data.astype(np.float64)
-
-
-def _by_name(numpy_dtype):
-    seen = {}
-
-    def look_up(dtype):
-        name = dtype.scalar.name
-        if name not in seen:
-            seen[name] = numpy_dtype(dtype)
-        return seen[name]
-
-    return look_up

@@ -1,0 +1,163 @@
+"""The law of what is kept of a million proposals, of every form, in every order and shards.
+
+A policy of 200 answers, Zipf's law, whose rewards are N(0, 1), rounded to one decimal.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import stats
+
+from rskernels.pipeline import Columns, Engine, Rule, SelectConfig, select
+
+OUTPUTS, ANSWERS = 200, 64
+BETA, N_BEST, BOUND = 0.5, 4, 3.0
+CHANCE = 5e-8
+
+COUNTS = np.round(1000.0 / np.arange(1, OUTPUTS + 1)).astype(np.int64)
+BASE = COUNTS / COUNTS.sum()
+REWARDS = np.random.default_rng(16).normal(size=OUTPUTS).round(1)
+RIGHT = (REWARDS > 0.4).astype(float)
+RULES: dict[str, dict[str, Any]] = {
+    "verifier": {"beta": BETA},
+    "bounded": {"beta": BETA, "bound": BOUND},
+    "quantile": {"beta": BETA},
+    "best_of": {"n": N_BEST},
+    "learnt": {"beta": BETA},
+    "rso": {"beta": BETA, "num": 8},
+}
+
+
+class Outcome(NamedTuple):
+    """What is kept, in one order."""
+
+    kept: int
+    p: float
+    """Of a chi-squared test against the tilted law."""
+    distance: float
+    """Total variation from it."""
+    ids: Any
+
+
+def law_of(form: str) -> Any:
+    """Return the tilted law, by enumeration of the answers."""
+    less = (REWARDS[None] < REWARDS[:, None]) @ BASE
+    equal = (REWARDS[None] == REWARDS[:, None]) @ BASE
+    if form == "best_of":
+        weights = BASE / equal * ((less + equal) ** N_BEST - less**N_BEST)
+    else:
+        scores = {"verifier": RIGHT, "quantile": less + equal / 2}.get(form, REWARDS)
+        weights = BASE * np.exp(scores / BETA)
+    return weights / weights.sum()
+
+
+def p_value(kept: Any, law: Any) -> float:
+    """Return the p-value of a chi-squared test; answers that are rare are one cell."""
+    expected = len(kept) * law
+    counts, is_rare = np.bincount(kept, minlength=OUTPUTS).astype(float), expected < 10
+    observed = np.append(counts[~is_rare], counts[is_rare].sum())
+    expected = np.append(expected[~is_rare], expected[is_rare].sum())
+    observed, expected = observed[expected > 0], expected[expected > 0]
+    return float(stats.chi2.sf(((observed - expected) ** 2 / expected).sum(), len(expected) - 1))
+
+
+def rows_of(count: int, seed: int = 0) -> Any:
+    """Return proposals, 64 to a prompt, with an id of 64 bits each."""
+    draw = np.random.default_rng(seed)
+    drawn = draw.choice(OUTPUTS, count, p=BASE)
+    return pa.table(
+        {
+            "prompt": pa.array(np.arange(count) // ANSWERS).cast(pa.string()),
+            "completion": pa.array(drawn).cast(pa.string()),
+            "answer": drawn,
+            "score": REWARDS[drawn],
+            "right": RIGHT[drawn],
+            "pool": np.zeros(count, np.int64),
+            "id": draw.integers(-(2**63), 2**63 - 1, count),
+        }
+    )
+
+
+def pilot_of(path: Path) -> Path:
+    """Write a pilot that has the policy's law exactly."""
+    scores = np.repeat(REWARDS, COUNTS)
+    table = pa.table({"score": scores, "pool": np.zeros(len(scores), np.int64)})
+    pq.write_table(table, path)
+    return path
+
+
+def orders(rows: Any) -> dict[str, list[Any]]:
+    """Return the rows as files of several orders and numbers of shards."""
+    draw = np.random.default_rng(1)
+    by_reward = rows.take(pa.array(np.argsort(rows["score"].to_numpy(), kind="stable")))
+    shuffled = rows.take(pa.array(draw.permutation(len(rows))))
+
+    def cut(table: Any, shards: int) -> list[Any]:
+        size = -(-len(table) // shards)
+        return [table.slice(at * size, size) for at in range(shards)]
+
+    return {
+        "as drawn": [rows],
+        "sorted, 3 shards": cut(by_reward, 3),
+        "shuffled, 8 shards": cut(shuffled, 8),
+    }
+
+
+def outcomes(
+    form: str, count: int, folder: Path, engine: Engine | None = None
+) -> dict[str, Outcome]:
+    """Return what a form keeps, by order."""
+    rule = Rule(form, seed=5, **RULES[form])
+    columns = Columns(
+        reward="right" if form == "verifier" else "score",
+        id="id",
+        group=None if form == "rso" else "pool",
+    )
+    pilot = (
+        [pilot_of(folder / "pilot.parquet")] if form in ("quantile", "best_of", "learnt") else None
+    )
+    law, seen = law_of(form), {}
+    for name, shards in orders(rows_of(count)).items():
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            data, out = Path(place) / "rows", Path(place) / "out"
+            data.mkdir()
+            for number, shard in enumerate(shards):
+                pq.write_table(shard, data / f"{number}.parquet", row_group_size=1 << 16)
+            select(
+                [data], out, SelectConfig(rule, columns), pilot=pilot, engine=engine,
+                piece_size=1 << 18,
+            )  # fmt: skip
+            kept = pq.read_table(out / "accepted.parquet", columns=["answer", "id"])
+        answers = kept["answer"].to_numpy()
+        distance = np.abs(np.bincount(answers, minlength=OUTPUTS) / len(answers) - law).sum() / 2
+        seen[name] = Outcome(
+            len(answers), p_value(answers, law), float(distance), np.sort(kept["id"].to_numpy())
+        )
+    return seen
+
+
+def table(count: int, folder: Path, engine: Engine | None = None) -> list[list[str]]:
+    """Return a line a form: what is kept, how far from the tilted law, and whether orders agree."""
+    lines = []
+    for form in RULES:
+        seen = outcomes(form, count, folder, engine)
+        first, *others = seen.values()
+        same = all(np.array_equal(first.ids, other.ids) for other in others)
+        least = min(outcome.p for outcome in seen.values())
+        distances = [outcome.distance for outcome in seen.values()]
+        lines.append(
+            [
+                f"`{form}`",
+                f"{first.kept:,}",
+                f"{least:.2g}" if least > 1e-300 else "0",
+                " to ".join(f"{d:.3f}" for d in dict.fromkeys((min(distances), max(distances)))),
+                "yes" if same else "**no**",
+            ]
+        )
+    return lines

@@ -1,0 +1,35 @@
+"""What is kept of a million proposals follows the tilted law, in any order and shards."""
+
+import pytest
+
+from benchmarks.select import law
+
+FORMS = [form for form in law.RULES if form != "rso"]
+
+
+def check(form, count, folder):
+    seen = law.outcomes(form, count, folder)
+    first, *others = seen.values()
+    assert all(outcome.p > law.CHANCE for outcome in seen.values())
+    assert first.kept > 1000
+    for other in others:
+        assert (other.ids == first.ids).all()
+
+
+@pytest.mark.parametrize("form", ["verifier", "quantile"])
+def test_law(form, tmp_path):
+    check(form, 100_000, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_law_of_a_million(form, tmp_path):
+    check(form, 1_000_000, tmp_path)
+
+
+@pytest.mark.slow
+def test_rso_as_published_has_another_law_and_depends_on_the_order(tmp_path):
+    seen = law.outcomes("rso", 1_000_000, tmp_path).values()
+    assert all(outcome.p < law.CHANCE and outcome.distance > 0.2 for outcome in seen)
+    assert len({outcome.kept for outcome in seen}) == 1
+    assert not all((outcome.ids == next(iter(seen)).ids).all() for outcome in seen)

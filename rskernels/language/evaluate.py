@@ -1,0 +1,67 @@
+"""How good answers to held-out prompts are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Return the chance that one of k answers is right, unbiased from n of which some are.
+
+    ``1 - C(n - right, k)/C(n, k)`` (Chen et al., "Evaluating large language models trained on
+    code", 2021).
+
+    Parameters
+    ----------
+    n, right : int
+        Answers that were drawn, and how many of them are right.
+    k : int
+        In [1, n].
+
+    Raises
+    ------
+    ValueError
+        If ``k`` is not in [1, n], or ``right`` not in [0, n].
+    """
+    if not 1 <= k <= n or not 0 <= right <= n:
+        raise ValueError(f"needed are 1 <= k <= n and 0 <= right <= n, got {k=}, {right=}, {n=}")
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def numbers_of(
+    texts: Sequence[Sequence[str]],
+    is_right: Sequence[Sequence[bool]],
+    key: Callable[[str], str] | None,
+) -> dict[str, float]:
+    """Return what is reported of n answers to each of some prompts.
+
+    Parameters
+    ----------
+    texts : sequence of sequence of str
+        The answers to each prompt, n to each.
+    is_right : sequence of sequence of bool
+        Which of them are.
+    key : callable, optional
+        The canonical form of an answer; None takes white space from its ends.
+
+    Returns
+    -------
+    dict
+        ``pass_at_1``, ``pass_at_2``, ``pass_at_4`` and so on, and ``pass_at_n``: means over the
+        prompts. ``distinct_right``: the mean number of different right answers to a prompt.
+    """
+    n = len(texts[0])
+    ks = sorted({1 << power for power in range(n.bit_length()) if 1 << power <= n} | {n})
+    right = [sum(of) for of in is_right]
+    numbers = {f"pass_at_{k}": _mean([pass_at_k(n, c, k) for c in right]) for k in ks}
+    form = key or str.strip
+    distinct = [
+        float(len({form(text) for text, good in zip(answers, of, strict=True) if good}))
+        for answers, of in zip(texts, is_right, strict=True)
+    ]
+    return {**numbers, "distinct_right": _mean(distinct)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

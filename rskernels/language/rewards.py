@@ -1,0 +1,245 @@
+"""What ``--tasks`` names: prompts and a reward, from this package, another one, or a file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rskernels.integrations.extras import framework
+from rskernels.language.config import LanguageConfig
+from rskernels.language.task import Reward, Row, Task
+from rskernels.law.philox import row_uniforms_64
+from rskernels.law.streams import Stream
+from rskernels.rsft.errors import DataError
+
+BUILTIN = ("arithmetic", "parity", "graph")
+GYM = "reasoning_gym"
+GYM_SIZES = (2000, 200)
+ACCEPTED = (
+    f"accepted are {', '.join(BUILTIN)}, {GYM}:NAME, module:function with --data, and answer with "
+    "--data"
+)
+
+
+def task_from(config: LanguageConfig) -> Task:
+    """Return the task that a configuration names.
+
+    Raises
+    ------
+    DataError
+        If the name, an option of it, or a file is not as it must be.
+    ModuleNotFoundError
+        If the module or reasoning_gym is not installed.
+    """
+    name = config.tasks
+    if name is None:
+        raise DataError(f"tasks: what is asked must be named; {ACCEPTED}")
+    options = options_of(config.task_options)
+    if name in BUILTIN:
+        _refuse_files(config)
+        return _builtin(name, config.seed, options)
+    if name == "answer":
+        return _from_files(config, name, _same_answer(config.answer_pattern), options)
+    module, _, function = name.partition(":")
+    if not function:
+        raise DataError(f"tasks={name!r} is not known; {ACCEPTED}")
+    if config.answer_pattern is not None:
+        raise DataError(f"answer_pattern is for --tasks answer, got {name!r}")
+    if module == GYM:
+        _refuse_files(config)
+        return _gym(function, config.seed, options)
+    return _from_files(config, name, _imported(module, function), options)
+
+
+def options_of(text: str | None) -> dict[str, Any]:
+    """Return the options of a text such as ``"digits=3,train=500"``: numbers where they are some.
+
+    Raises
+    ------
+    DataError
+        If a part has no name or no value.
+    """
+    options: dict[str, Any] = {}
+    for part in filter(None, (text or "").split(",")):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if not name or not value:
+            raise DataError(f"task_options={text!r}: needed is name=value between commas")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[str]) -> list[float]:
+    """Return the reward of each answer; NaN where the function returns None.
+
+    Raises
+    ------
+    DataError
+        If it does not return a number, or None, for each.
+    """
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+    columns.pop("prompt", None)
+    got = task.reward(prompts=prompts, completions=answers, **columns)
+    values = got.tolist() if isinstance(got, torch.Tensor) else list(got)
+    if len(values) != len(answers):
+        raise DataError(
+            f"the reward of {task.name} returned {len(values)} numbers for {len(answers)} answers"
+        )
+    try:
+        return [float("nan") if value is None else float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the reward of {task.name} returned what is no number: {error}") from error
+
+
+def _refuse_files(config: LanguageConfig) -> None:
+    for name in ("data", "test_data", "answer_pattern"):
+        if getattr(config, name) is not None:
+            raise DataError(f"{name} is not read by --tasks {config.tasks}, which has its own")
+
+
+def _builtin(name: str, seed: int, options: dict[str, Any]) -> Task:
+    from rskernels.language.tasks import task_of
+
+    try:
+        task: Task = task_of(name, seed, **options)
+    except TypeError as error:
+        raise DataError(f"task_options of {name}: {error}") from error
+    return task
+
+
+def _gym(name: str, seed: int, options: dict[str, Any]) -> Task:
+    """Return a data set of reasoning_gym with its own verifier, which may give parts of 1."""
+    with framework(f"--tasks {GYM}:{name}", "pip install reasoning-gym"):
+        import reasoning_gym
+    sizes = [
+        options.pop(part, size) for part, size in zip(("train", "test"), GYM_SIZES, strict=True)
+    ]
+    try:
+        # One data set cut in two, since two seeds may ask the same.
+        made = reasoning_gym.create_dataset(name, size=sum(sizes), seed=seed % (1 << 31), **options)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"reasoning_gym has no {name} with {options}: {error}") from error
+    rows = [
+        {"prompt": entry["question"], "answer": entry["answer"], "entry": entry} for entry in made
+    ]
+    train, seen = rows[: sizes[0]], {row["prompt"] for row in rows[: sizes[0]]}
+
+    def reward(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        return [
+            float(made.score_answer(answer=text.strip(), entry=entry))
+            for text, entry in zip(completions, columns["entry"], strict=True)
+        ]
+
+    test = [row for row in rows[sizes[0] :] if row["prompt"] not in seen]
+    return Task(f"{GYM}:{name}", train, test, reward)
+
+
+def _imported(module: str, function: str) -> Reward:
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"--tasks {module}:{function}: there is no module {error.name!r}; it is looked for as "
+            "by import, in the folder of PYTHONPATH",
+            name=error.name,
+        ) from error
+    reward: Reward | None = getattr(found, function, None)
+    if not callable(reward):
+        raise DataError(f"--tasks {module}:{function}: {module} has no function of that name")
+    return reward
+
+
+def _same_answer(pattern: str | None) -> Reward:
+    """Return the reward that is 1 where an answer is that of the row."""
+    extract = _extractor(pattern)
+
+    def reward(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        answers = columns["answer"]
+        return [
+            float(extract(text) == str(answer).strip())
+            for text, answer in zip(completions, answers, strict=True)
+        ]
+
+    return reward
+
+
+def _extractor(pattern: str | None) -> Callable[[str], str | None]:
+    if pattern is None:
+        return str.strip
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"answer_pattern={pattern!r} is no regular expression: {error}") from error
+
+    def extract(text: str) -> str | None:
+        matches = list(compiled.finditer(text))
+        return matches[-1][min(1, compiled.groups)].strip() if matches else None
+
+    return extract
+
+
+def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict[str, Any]) -> Task:
+    if options:
+        raise DataError(f"task_options are not read by --tasks {name}")
+    if config.data is None:
+        raise DataError(f"--tasks {name} needs --data, a file of JSON lines with a prompt each")
+    rows = read_rows(Path(config.data))
+    if config.test_data is not None:
+        train, test = rows, read_rows(Path(config.test_data))
+    else:
+        held_out = max(1, round(config.test_fraction * len(rows)))
+        u = row_uniforms_64(torch.arange(len(rows)), 0, config.seed, Stream.ORDER)
+        places = u.argsort(stable=True)
+        train, test = (
+            [rows[at] for at in sorted(part.tolist())]
+            for part in (places[held_out:], places[:held_out])
+        )
+    if not train:
+        raise DataError(f"{config.data} has {len(rows)} rows, all of which are held out")
+    if name == "answer" and "answer" not in rows[0]:
+        raise DataError(f"{config.data} has no column 'answer', which --tasks answer compares with")
+    key = None
+    if config.answer_pattern is not None:
+        extract = _extractor(config.answer_pattern)
+        key = lambda text: extract(text) or ""  # noqa: E731
+    return Task(name, train, test, reward, key)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read rows of JSON lines, each with a ``prompt`` and all with the same columns.
+
+    Raises
+    ------
+    DataError
+        Naming the line that is malformed.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number} is no JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+            raise DataError(f"{path}:{number} must be an object with a text as its prompt")
+        if rows and row.keys() != rows[0].keys():
+            raise DataError(
+                f"{path}:{number} has columns {sorted(row)}, the first row {sorted(rows[0])}"
+            )
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    return rows

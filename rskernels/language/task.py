@@ -1,0 +1,38 @@
+"""What a language model is fine-tuned on: prompts, and a reward of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = dict[str, Any]
+Reward = Callable[..., list[float]]
+"""``reward(prompts, completions, **columns) -> list[float]``, as TRL calls it: all are lists of one
+length, a column of the rows each."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts to train on, prompts that are held out, and what an answer is worth.
+
+    Attributes
+    ----------
+    name : str
+        For reports.
+    train, test : list of dict
+        Rows with ``"prompt"``, a str, and any further columns, such as ``"answer"``, which the
+        reward is given. All rows have the same columns.
+    reward : callable
+        ``reward(prompts, completions, **columns) -> list[float]``, as TRL's. It must be a function
+        of its arguments alone: it is called again when a run is resumed.
+    key : callable, optional
+        The canonical form of an answer: right answers of equal keys count as one where distinct
+        right answers are counted. None: the answer without white space at its ends.
+    """
+
+    name: str
+    train: list[Row] = field(repr=False)
+    test: list[Row] = field(repr=False)
+    reward: Reward
+    key: Callable[[str], str] | None = None

@@ -1,0 +1,66 @@
+"""Tasks by their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rskernels.language.task import Task
+from rskernels.language.tasks import arithmetic, graph, parity
+
+_MADE = {"arithmetic": arithmetic, "parity": parity, "graph": graph}
+NAMES = tuple(_MADE)
+
+
+def task_of(name: str, seed: int, **options: Any) -> Task:
+    """Return a task.
+
+    Parameters
+    ----------
+    name : {"arithmetic", "parity", "graph"}
+        Which; each has a file of its name here, that says what it asks.
+    seed : int
+        Decides the prompts.
+    **options
+        Of its ``make_task``: how many prompts to ``train`` on and to ``test`` by, and more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a name or an option is not known, or out of its range.
+    """
+    made: Task = _known(name).make_task(seed, **options)
+    return made
+
+
+def demonstrations_of(
+    name: str, task: Task, count: int, seed: int, **options: Any
+) -> list[tuple[str, str]]:
+    """Return prompts with answers to train a starting model on; none is of a prompt held out.
+
+    Parameters
+    ----------
+    name : {"arithmetic", "parity", "graph"}
+        Of the task.
+    task : Task
+        Whose prompts to train on are used; of parity, whose prompts are not.
+    count, seed : int
+        How many, and what decides them.
+    **options
+        Of its ``demonstrations``.
+
+    Returns
+    -------
+    list of (str, str)
+        Prompt and answer.
+    """
+    rows = [*task.train, *task.test] if name == "parity" else task.train
+    pairs: list[tuple[str, str]] = _known(name).demonstrations(
+        [row["prompt"] for row in rows], count, seed, **options
+    )
+    return pairs
+
+
+def _known(name: str) -> Any:
+    if name not in _MADE:
+        raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
+    return _MADE[name]

@@ -1,0 +1,49 @@
+"""What a selection is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rskernels._python.integers import as_integer
+from rskernels.pipeline.rows.columns import Columns
+from rskernels.pipeline.rule import Rule
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """A selection of the rows of a data set.
+
+    Attributes
+    ----------
+    rule : Rule
+        Which are kept.
+    columns : Columns
+        Names of columns.
+    pairs : int
+        Pairs of a chosen and a rejected answer to write of each prompt, at most.
+    max_bad : int
+        Malformed rows that are let pass, counted and rejected.
+    max_duplicates : int
+        Rows that are let pass whose id another has.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is none, or below 0.
+    """
+
+    rule: Rule
+    columns: Columns = field(default_factory=Columns)
+    pairs: int = 0
+    max_bad: int = 0
+    max_duplicates: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "max_bad", "max_duplicates"):
+            if as_integer(name, getattr(self, name)) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what decides which rows are kept, for JSON."""
+        return {**asdict(self.rule), "columns": asdict(self.columns), "pairs": self.pairs}

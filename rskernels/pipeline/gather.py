@@ -1,0 +1,91 @@
+"""All answers to a prompt decided together, where a form needs them: a pass before the writing.
+
+Each piece's rows are written as a run by prompt, without their text, 36 bytes a row. Ranges of
+prompts are merged and decided one after the other, and what became of each row is written to a file
+by its place, which the pass that writes reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rskernels.pipeline.decide import decide_together
+from rskernels.pipeline.rows.keys import Keys
+from rskernels.pipeline.rule import Rule
+from rskernels.pipeline.store.runs import Records, merged, new_records
+from rskernels.pipeline.store.write import atomic
+from rskernels.rsft.errors import DataError
+
+GATHERED = np.dtype(
+    [
+        ("key", np.int64),
+        ("id", np.int64),
+        ("answer", np.int64),
+        ("reward", np.float64),
+        ("row", np.uint32),
+    ]
+)
+RESOLVED = np.dtype([("kept", np.bool_), ("log_ratio", np.float64)])
+
+
+def gathered(keys: Keys) -> Records:
+    """Return the rows of a piece that are not malformed, as they are decided together."""
+    records = np.zeros(len(keys.id), GATHERED)
+    records["key"], records["id"], records["reward"] = keys.group, keys.id, keys.reward
+    records["answer"], records["row"] = keys.answer, np.arange(len(records))
+    is_good = np.ones(len(records), bool)
+    is_good[list(keys.bad)] = False
+    return records[is_good]
+
+
+def resolve(
+    runs: Sequence[Path],
+    pilot: Sequence[Path] | None,
+    sizes: Sequence[int],
+    rule: Rule,
+    path: Path,
+) -> None:
+    """Decide the rows of all pieces, and write what became of each to a file, whole or absent.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        What ``gathered`` says of each piece.
+    pilot : sequence of Path, optional
+        Likewise of a pilot.
+    sizes : sequence of int
+        Rows of each piece.
+    rule : Rule
+        How.
+    path : Path
+        The file: ``RESOLVED`` records of all rows in order.
+
+    Raises
+    ------
+    DataError
+        If two rows of a prompt have the same id, and the rule ranks them by it.
+    """
+    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    others = () if pilot is None else (pilot,)
+    with atomic(path) as temporary:
+        out = new_records(temporary, RESOLVED, int(starts[-1]))
+        for start in range(0, len(out), 1 << 20):
+            out["log_ratio"][start : start + (1 << 20)] = np.nan
+        for records, run, of_pilot in merged(runs, *others):
+            try:
+                kept, log_ratio = decide_together(records, of_pilot[0] if of_pilot else None, rule)
+            except ValueError as error:
+                raise DataError(f"{rule.form} cannot decide: {error}") from error
+            at = starts[run] + records["row"]
+            out["kept"][at], out["log_ratio"][at] = kept, log_ratio
+        out.flush()
+        del out
+
+
+def rows_from(path: Path, start: int, count: int) -> Records:
+    """Return the records of rows from one on, of a file that has them in order."""
+    records = np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.array(records[start : start + count])

@@ -1,0 +1,99 @@
+"""The files of a data set, in one order and of one format, and a digest of what they hold."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rskernels.rsft.errors import DataError
+
+SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
+    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
+}  # fmt: skip
+ENDS = 1 << 16  # bytes at either end of a file that its digest reads
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Files of one format.
+
+    Attributes
+    ----------
+    files : tuple of str
+        In the order in which they were named, those of a folder or pattern by name.
+    format : {"jsonl", "parquet", "arrow"}
+    """
+
+    files: tuple[str, ...]
+    format: str
+
+    @property
+    def bytes(self) -> int:
+        """How large the files are."""
+        return sum(os.path.getsize(file) for file in self.files)
+
+    @property
+    def suffix(self) -> str:
+        """What the name of a file of this format ends in."""
+        return f".{self.format}"
+
+    def digest(self) -> str:
+        """Return the SHA-256 of each file's size and its first and last 64 KiB, in order."""
+        sha = hashlib.sha256()
+        for name in self.files:
+            size = os.path.getsize(name)
+            sha.update(f"{size};".encode())
+            with open(name, "rb") as file:
+                sha.update(file.read(ENDS))
+                file.seek(max(0, size - ENDS))
+                sha.update(file.read(ENDS))
+        return sha.hexdigest()
+
+
+def dataset_of(inputs: Iterable[str | Path]) -> Dataset:
+    """Return the files that inputs name: files, folders and patterns.
+
+    Raises
+    ------
+    DataError
+        If there are none, one is of no known format, or they are of several.
+    """
+    files = list(dict.fromkeys(file for name in inputs for file in _files(str(name))))
+    formats: dict[str, str] = {}
+    for file in files:
+        kind = SUFFIXES.get(Path(file).suffix.lower())
+        if kind is None:
+            raise DataError(f"{file} must end in one of {', '.join(SUFFIXES)}")
+        formats.setdefault(kind, file)
+    if not files:
+        raise DataError("there are no input files")
+    if len(formats) > 1:
+        raise DataError(
+            "inputs must be of one format, got "
+            + ", ".join(f"{kind} ({file})" for kind, file in formats.items())
+        )
+    return Dataset(tuple(files), next(iter(formats)))
+
+
+def _files(name: str) -> Sequence[str]:
+    if os.path.isdir(name):
+        found = [
+            os.path.join(root, file)
+            for root, _, files in os.walk(name)
+            for file in files
+            if Path(file).suffix.lower() in SUFFIXES and not file.startswith((".", "_"))
+        ]
+        if not found:
+            raise DataError(f"{name} holds no file that ends in one of {', '.join(SUFFIXES)}")
+        return sorted(found)
+    if os.path.exists(name):
+        return [name]
+    found = sorted(file for file in glob.glob(name, recursive=True) if os.path.isfile(file))
+    if not found:
+        raise DataError(f"{name} does not exist")
+    return found

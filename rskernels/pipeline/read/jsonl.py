@@ -1,0 +1,274 @@
+"""JSON lines: parsed by Arrow block by block, and a block with a fault line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rskernels.pipeline.extras import data_extra
+from rskernels.pipeline.read.pieces import Batch, Piece
+from rskernels.pipeline.rows.columns import Found
+from rskernels.pipeline.rows.hashing import REST, canonical
+from rskernels.rsft.errors import DataError
+
+BLOCK = 1 << 24  # bytes
+NEWLINE = ord("\n")
+BLANK = np.zeros(256, bool)
+BLANK[[ord(c) for c in " \t\r\n"]] = True
+SHOWN = 60  # characters of a faulty line
+
+
+class Lines(NamedTuple):
+    """Whole lines of a block; blank ones are no rows."""
+
+    data: bytes
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    """Without what ends a line."""
+
+
+def bounds(file: str, size: int) -> Iterator[tuple[int, int]]:
+    """Yield from which byte to which each piece of a file goes, at the beginnings of lines."""
+    total, start = os.path.getsize(file), 0
+    with open(file, "rb") as opened:
+        while start < total:
+            opened.seek(min(start + size, total) - 1)
+            opened.readline()
+            yield start, opened.tell()
+            start = opened.tell()
+
+
+def names(file: str) -> list[str]:
+    """Return the names of the first row's columns."""
+    row = _first_row(file)
+    return list(row) if row is not None else []
+
+
+def batches(piece: Piece, found: Found) -> Iterator[Batch]:
+    """Yield the rows of a piece with the columns that a decision needs."""
+    for lines in blocks(piece):
+        table = _parsed(lines, found)
+        if table is not None:
+            yield Batch(table, {})
+        else:
+            yield Batch(*_one_by_one(lines, found))
+
+
+def kept_rows(piece: Piece, mask: NDArray[Any]) -> Iterator[bytes]:
+    """Yield the lines that are kept of each block of a piece, byte by byte as they are."""
+    start = 0
+    for lines in blocks(piece):
+        places = mask[start : start + len(lines.starts)].nonzero()[0]
+        start += len(lines.starts)
+        view = memoryview(lines.data)
+        kept = [view[lines.starts[n] : lines.ends[n]] for n in places.tolist()]
+        yield b"\n".join([*kept, b""]) if kept else b""
+
+
+def place_of(piece: Piece, row: int) -> str:
+    """Return a row's file and line, from 1."""
+    before, line = 0, 0
+    for lines in blocks(piece):
+        if row < before + len(lines.starts):
+            line += lines.data[: lines.starts[row - before]].count(b"\n")
+            break
+        before += len(lines.starts)
+        line += lines.data.count(b"\n")
+    with open(piece.file, "rb") as file:
+        left = piece.start
+        while left and (block := file.read(min(left, BLOCK))):
+            line += block.count(b"\n")
+            left -= len(block)
+    return f"{piece.file}: line {line + 1}"
+
+
+def blocks(piece: Piece) -> Iterator[Lines]:
+    """Yield the lines of a piece, a few megabytes at a time."""
+    with open(piece.file, "rb") as file:
+        file.seek(piece.start)
+        left, rest = piece.end - piece.start, b""
+        while left > 0:
+            block = file.read(min(BLOCK, left))
+            if not block:
+                raise DataError(f"{piece.file} has become shorter while it was read")
+            left -= len(block)
+            end = block.rfind(b"\n") + 1 if left else len(block)
+            if end == 0:
+                rest += block
+                continue
+            yield _lines(rest + block[:end])
+            rest = block[end:]
+
+
+def _lines(data: bytes) -> Lines:
+    content = np.frombuffer(data, np.uint8)
+    ends = (content == NEWLINE).nonzero()[0]
+    if len(content) and content[-1] != NEWLINE:
+        ends = np.append(ends, len(content))
+    starts = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1] + 1])
+    starts, ends = _stripped(content, starts, ends)
+    has_any = starts < ends
+    return Lines(data, starts[has_any], ends[has_any])
+
+
+def _stripped(
+    content: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return lines without the blanks at both ends."""
+    starts, ends = starts.copy(), ends.copy()
+    while len(
+        at := ((starts < ends) & BLANK[content[np.minimum(starts, len(content) - 1)]]).nonzero()[0]
+    ):
+        starts[at] += 1
+    while len(at := ((starts < ends) & BLANK[content[np.maximum(ends - 1, 0)]]).nonzero()[0]):
+        ends[at] -= 1
+    return starts, ends
+
+
+def _parsed(lines: Lines, found: Found) -> Any:
+    """Return a block as Arrow parses it; None where it has a fault, or may have one."""
+    with data_extra():
+        import pyarrow as pa
+        import pyarrow.json as pj
+    if len(lines.starts) == 0:
+        return None
+    content = np.frombuffer(lines.data, np.uint8)
+    is_whole = (content[lines.starts] == ord("{")) & (content[lines.ends - 1] == ord("}"))
+    if not is_whole.all():
+        return None
+    try:
+        lines.data.decode()  # Arrow does not look at the bytes of text
+        fields = _fields(lines, found)
+        is_nested = any(not pa.types.is_primitive(t) and t != pa.string() for t in fields.types)
+        table = pj.read_json(
+            pa.BufferReader(lines.data),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(lines.data) + 1),
+            parse_options=pj.ParseOptions(
+                explicit_schema=fields,
+                unexpected_field_behavior="infer" if is_nested else "ignore",
+            ),
+        )
+    except (pa.ArrowException, ValueError, RecursionError):
+        return None
+    if len(table) != len(lines.starts):
+        return None
+    table = table.select(found.names).combine_chunks()
+    return table.to_batches(max_chunksize=len(table))[0]
+
+
+def _fields(lines: Lines, found: Found) -> Any:
+    """Return the schema of the columns that are needed, as the first row of a block has them."""
+    with data_extra():
+        import pyarrow as pa
+    first = json.loads(lines.data[lines.starts[0] : lines.ends[0]])
+    message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    kinds = {
+        bool: pa.bool_(),
+        int: pa.int64(),
+        float: pa.float64(),
+        str: pa.string(),
+        list: message,
+    }
+    fields = []
+    for name in found.names:
+        value = first.get(name)
+        kind = kinds.get(type(value), pa.string())
+        if name == found.reward and not isinstance(value, bool):
+            kind = pa.float64()
+        fields.append((name, kind))
+    return pa.schema(fields)
+
+
+def _one_by_one(lines: Lines, found: Found) -> tuple[Any, dict[int, str]]:
+    """Return a table of the rows of a block, nulls for those with a fault, and the faults."""
+    with data_extra():
+        import pyarrow as pa
+    rows: list[dict[str, Any]] = []
+    bad: dict[int, str] = {}
+    for number, (start, end) in enumerate(zip(lines.starts, lines.ends, strict=True)):
+        line = lines.data[start:end]
+        try:
+            rows.append(_checked(json.loads(line.decode()), found))
+        except (ValueError, RecursionError) as error:
+            shown = line[:SHOWN].decode(errors="replace")
+            bad[number] = f"{error}: {shown}{'…' if len(line) > SHOWN else ''}"
+            rows.append({})
+    columns = []
+    for name in found.names:
+        values = [row.get(name) for row in rows]
+        columns.append(_array(values))
+    return pa.RecordBatch.from_arrays(columns, names=found.names), bad
+
+
+def _checked(row: Any, found: Found) -> dict[str, Any]:
+    """Return what is needed of a row, or raise ValueError."""
+    if not isinstance(row, dict):
+        raise ValueError("a row must be a JSON object")
+    checked: dict[str, Any] = {}
+    for name in found.names:
+        value = row.get(name)
+        if value is None:
+            raise ValueError(f"{name} is missing")
+        if name == found.reward:
+            if not isinstance(value, bool | int | float):
+                raise ValueError(f"{name} must be a number, got {json.dumps(value)[:SHOWN]}")
+            checked[name] = float(value)
+        elif name in (found.id, found.group, found.sample):
+            checked[name] = _name(name, value)
+        elif isinstance(value, list) and all(isinstance(m, dict) for m in value):
+            checked[name] = [canonical(message) for message in value]
+        elif isinstance(value, str) and name != found.messages:
+            value.encode()  # raises where half of a surrogate pair is left alone
+            checked[name] = value
+        else:
+            raise ValueError(f"{name} must be text or a list of messages")
+    return checked
+
+
+def _name(name: str, value: Any) -> int | str:
+    """Return an integer or text that names something."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not -(1 << 63) <= value < 1 << 64:
+            raise ValueError(f"{name} must fit 64 bits, got {value}")
+        return value - (1 << 64) if value >= 1 << 63 else value
+    if isinstance(value, str):
+        value.encode()
+        return value
+    raise ValueError(f"{name} must be an integer or text, got {json.dumps(value)[:SHOWN]}")
+
+
+def _array(values: list[Any]) -> Any:
+    """Return an Arrow array; of values of two kinds hashes, by which they are the same."""
+    with data_extra():
+        import pyarrow as pa
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {list}:
+        texts = [(name, pa.large_string()) for name in ("role", "content", REST)]
+        return pa.array(values, pa.list_(pa.struct(texts)))
+    if len(kinds) > 1:
+        from rskernels.pipeline.rows.hashing import hashes_of
+
+        hashes: list[int | None] = []
+        for value in values:
+            hashes.append(None if value is None else int(hashes_of(_array([value]), "")[0]))
+        return pa.array(hashes, pa.int64())
+    of_kind = {str: pa.large_string(), int: pa.int64(), float: pa.float64()}
+    return pa.array(values, of_kind[kinds.pop()] if kinds else pa.large_string())
+
+
+def _first_row(file: str) -> dict[str, Any] | None:
+    """Return the first line that is a JSON object."""
+    with open(file, "rb") as opened:
+        for line in opened:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                return row
+    return None

@@ -1,0 +1,177 @@
+"""The report of a selection: as JSON, as Markdown, and a figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rskernels.pipeline.config import SelectConfig
+from rskernels.pipeline.figure import draw
+from rskernels.pipeline.job import NAMED, Record, Work
+from rskernels.pipeline.read import Dataset
+from rskernels.pipeline.rule import NOTES, WITHOUT_M, WITHOUT_WEIGHTS, Rule
+from rskernels.pipeline.store.runs import merged
+from rskernels.pipeline.store.write import write_whole
+from rskernels.pipeline.totals import COUNTS, figures, merged_totals, overall_of
+
+BINS = 20
+"""Of the acceptance of prompts, from 0 to 1."""
+
+
+def write_report(
+    folder: Path,
+    data: Dataset,
+    config: SelectConfig,
+    records: Sequence[Record],
+    work: Work,
+    counts: Mapping[str, int],
+) -> dict[str, Any]:
+    """Write ``report.json``, ``report.md`` and, with matplotlib, ``report.png``; return the first.
+
+    Its numbers have the names of ``select.TiltedSelection``; None stands for those that there are
+    not. ``counts`` has more of them. ``seen`` leaves out rows that are malformed, which ``bad``
+    counts with those whose reward is none. ``rewards`` has [reward, rows, accepted] of rewards that
+    are equal but for 3 %.
+    """
+    prompts, overall = _totals(work.paths("groups", len(records)), config.rule)
+    report = {
+        "form": config.rule.form,
+        "note": NOTES[config.rule.form],
+        "config": config.to_dict(),
+        "files": list(data.files),
+        "format": data.format,
+        "rows": sum(record.rows for record in records),
+        "bad": sum(record.bad for record in records),
+        "named": [line for record in records for line in record.named][:NAMED],
+        **counts,
+        "overall": overall,
+        "prompts": prompts,
+        "rewards": merged_rewards(records),
+        "seconds": round(sum(record.seconds for record in records), 3),
+        "deciding_seconds": round(sum(record.deciding for record in records), 3),
+        "deciding_cpu_seconds": round(sum(record.deciding_cpu for record in records), 3),
+    }
+    has_figure = draw(report, folder / "report.png")
+    write_whole(folder / "report.md", markdown(report, has_figure=has_figure))
+    write_whole(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
+    return report
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the report of a finished run."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+def table(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is worth showing of a report, a name and a number a line."""
+    overall, prompts = report["overall"], report["prompts"]
+    numbers = [
+        ("rows", report["rows"]), ("kept", overall["accepted"]),
+        ("share kept", overall["acceptance"]), ("share expected", overall["expected_acceptance"]),
+        ("mean reward", overall["reward"]), ("mean reward of what is kept", overall["reward_kept"]),
+        ("KL from the policy, nats", prompts["kl"]), ("effective sample size", overall["ess"]),
+        ("prompts", prompts["count"]),
+        ("prompts of which nothing is kept", prompts["without_accepted"]),
+        ("rows above M", overall["violations"]), ("mass above M", overall["delta"]),
+        ("rows whose prompt has no pilot", overall["unknown"]),
+        ("pairs", report["pairs"] or None), ("malformed rows", report["bad"]),
+        ("rows with the id of another", report["duplicates"]),
+    ]  # fmt: skip
+    return [(name, _shown(value)) for name, value in numbers if value is not None]
+
+
+def markdown(report: dict[str, Any], *, has_figure: bool) -> str:
+    """Return a report as a page."""
+    rule = {k: v for k, v in report["config"].items() if v is not None and k != "columns"}
+    lines = [
+        f"# Selection: {report['form']}", "", report["note"], "",
+        "| | |", "|---|---|",
+        *(f"| {name} | {value} |" for name, value in table(report)), "",
+        "`" + ", ".join(f"{k} = {v}" for k, v in rule.items()) + "`", "",
+    ]  # fmt: skip
+    if has_figure:
+        lines += ["![Rewards and acceptance](report.png)", ""]
+    if report["named"]:
+        lines += ["## Malformed rows", "", *(f"- {line}" for line in report["named"]), ""]
+    return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _totals(runs: Sequence[Path], rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return means over prompts, and totals over all rows, range by range of prompts."""
+    wholes, count, acceptance = [], 0, np.zeros(BINS, np.int64)
+    without, kl, kl_rows = 0, 0.0, 0
+    for records, _, _ in merged(runs):
+        groups = merged_totals(records)
+        if not len(groups):
+            continue
+        of = figures(groups)
+        wholes.append(overall_of(groups))
+        count += len(groups)
+        without += int((groups["accepted"] == 0).sum())
+        share = of["acceptance"][np.isfinite(of["acceptance"])]
+        acceptance += np.histogram(share, BINS, (0.0, 1.0))[0]
+        has = np.isfinite(of["kl"])
+        kl += float((of["kl"] * groups["decided"])[has].sum())
+        kl_rows += int(groups["decided"][has].sum())
+    has_weights = rule.form not in WITHOUT_WEIGHTS
+    prompts = {
+        "count": count,
+        "without_accepted": without,
+        "acceptance_histogram": acceptance.tolist(),
+        "kl": kl / kl_rows if kl_rows and has_weights else None,
+    }
+    overall = _whole(wholes)
+    missing = [
+        *(("expected_acceptance", "delta", "ess") if rule.form in WITHOUT_M else ()),
+        *(("ess",) if not has_weights else ()),
+    ]
+    overall.update(dict.fromkeys(missing))
+    return prompts, overall
+
+
+def _whole(parts: list[dict[str, float]]) -> dict[str, Any]:
+    """Return counts, and what follows from sums, over all rows."""
+    total: dict[str, Any] = {name: sum(int(part[name]) for part in parts) for name in COUNTS}
+    top = max((part["top"] for part in parts), default=-math.inf)
+    shift = top if top > -math.inf else 0.0
+    w = squared = excess = 0.0
+    for part in parts:
+        factor = math.exp(part["top"] - shift)
+        w, squared = w + part["w"] * factor, squared + part["w_squared"] * factor**2
+        excess += part["excess"] * factor
+    valid = total["seen"] - total["invalid"]
+    reward, reward_kept, expected = (
+        math.fsum(part[name] for part in parts) for name in ("reward", "reward_kept", "expected")
+    )
+    total["acceptance"] = _share(total["accepted"], total["decided"])
+    total["expected_acceptance"] = _share(expected, valid - total["unknown"])
+    total["delta"] = _share(excess, w)
+    total["ess"] = _share(w * w, squared)
+    total["reward"] = _share(reward, valid)
+    total["reward_kept"] = _share(reward_kept, total["accepted"])
+    return total
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def merged_rewards(records: Sequence[Record]) -> list[list[float]]:
+    """Return how many rows have about each reward, and are kept, over all pieces."""
+    rewards: dict[float, list[int]] = {}
+    for record in records:
+        for value, rows, accepted in record.rewards:
+            of = rewards.setdefault(value, [0, 0])
+            of[0] += int(rows)
+            of[1] += int(accepted)
+    return [[value, *rewards[value]] for value in sorted(rewards)]

@@ -1,0 +1,138 @@
+"""Sorted runs on disk, merged by ranges of their key: what is said of all rows, in little memory.
+
+A run is an array of records ``{"key": int64, ...}`` of one piece, in the order of their keys.
+Records of one key lie in one range of keys, so that ranges are merged one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rskernels.pipeline.store.write import atomic
+
+ROOM = 1 << 20
+"""Records that are merged together, about."""
+
+SAMPLED = 64
+"""Records of a range that its bounds are found by."""
+
+Records = NDArray[Any]
+
+
+def write_run(path: Path, records: Records) -> None:
+    """Write a run that is whole or absent, sorted by key; records of one key keep their order."""
+    key = records["key"]
+    if len(key) > 1 and not (key[1:] >= key[:-1]).all():
+        records = records[key.argsort(kind="stable")]
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, records, allow_pickle=False)
+
+
+def merged(
+    paths: Sequence[Path], *others: Sequence[Path], room: int | None = None
+) -> Iterator[tuple[Records, NDArray[np.int64], list[Records]]]:
+    """Yield the records of runs by rising ranges of keys, each key within one of them.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Runs of records.
+    *others : sequence of Path
+        Runs that are cut by the same ranges.
+    room : int, optional
+        Records of all of them that are held at once, about: ``ROOM``. Those of one key are never
+        parted.
+
+    Yields
+    ------
+    records, run, others
+        Records by key, and within a key in the order of runs and of records in them; of which run
+        each is, int64; and the records of each of the others, by key.
+    """
+    room = room or ROOM
+    files = [[_Run(path) for path in of] for of in (paths, *others)]
+    total = sum(run.count for of in files for run in of)
+    cuts = _cuts([run for of in files for run in of], max(1, -(-total // room)), total)
+    for cut in [*cuts, None]:
+        parts = [_by_key([run.until(cut) for run in of]) for of in files]
+        yield parts[0][0], parts[0][1], [records for records, _ in parts[1:]]
+
+
+class _Run:
+    """A run that is read from its beginning; its file is open only meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"{path} is no run: its format is {version}")
+            (self.count,), _, self.kind = np.lib.format.read_array_header_1_0(file)
+            self._offset = file.tell()
+        self._path, self._at = path, 0
+
+    def until(self, cut: int | None) -> Records:
+        """Return the records that are left with keys below one; None: all."""
+        with self._path.open("rb") as file:
+            start, low, high = self._at, self._at, self.count
+            if cut is None:
+                low, cut = high, 0
+            while low < high:
+                middle = (low + high) // 2
+                if self._key(file, middle) < cut:
+                    low = middle + 1
+                else:
+                    high = middle
+            self._at = low
+            file.seek(self._offset + start * self.kind.itemsize)
+            records: Records = np.fromfile(file, self.kind, low - start)
+        return records
+
+    def sample(self, stride: int) -> list[int]:
+        """Return every so many keys."""
+        with self._path.open("rb") as file:
+            return [self._key(file, at) for at in range(0, self.count, stride)]
+
+    def _key(self, file: Any, at: int) -> int:
+        data = os.pread(file.fileno(), self.kind.itemsize, self._offset + at * self.kind.itemsize)
+        return int(np.frombuffer(data, self.kind)["key"][0])
+
+
+def new_records(path: Path, kind: Any, count: int) -> Any:
+    """Return records of a new file, at least one, that are written where they lie."""
+    records = np.lib.format.open_memmap(path, "w+", kind, (count,))
+    with path.open("r+b") as file:
+        # A disk that is full would else be found by a signal that kills.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return records
+
+
+def starts_of(ordered: NDArray[Any]) -> NDArray[np.int64]:
+    """Return where runs of equal numbers begin."""
+    if not len(ordered):
+        return np.zeros(0, np.int64)
+    return np.concatenate([[0], (ordered[1:] != ordered[:-1]).nonzero()[0] + 1])
+
+
+def _cuts(runs: Sequence[_Run], ranges: int, total: int) -> list[int]:
+    """Return keys between ranges of about as many records, by a sample of them."""
+    if ranges == 1:
+        return []
+    stride = max(1, total // (SAMPLED * ranges))
+    sample = np.sort(np.array([key for run in runs for key in run.sample(stride)]))
+    places = np.arange(1, ranges) * len(sample) // ranges
+    cuts: list[int] = np.unique(sample[places]).tolist()
+    return cuts
+
+
+def _by_key(parts: list[Records]) -> tuple[Records, NDArray[np.int64]]:
+    sizes = [len(part) for part in parts]
+    records = np.concatenate(parts) if parts else np.zeros(0, [("key", np.int64)])
+    run = np.repeat(np.arange(len(parts)), sizes)
+    order = records["key"].argsort(kind="stable")
+    return records[order], run[order]

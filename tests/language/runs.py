@@ -1,0 +1,97 @@
+"""Runs of the loop in processes of their own: ``runs.py FOLDER`` makes those of test_runs.py.
+
+Each is forked, so that all have torch from one import. ``whole`` is of one process, ``ddp`` and
+``fsdp`` of two, ``killed`` is killed and resumed at every stage, at last by two processes.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from rskernels.language import rollouts, run, train
+from rskernels.language.run import fine_tune
+from tests.language import tiny
+from tests.support.ranks import run_ranks
+
+SETTINGS = {"form": "learnt", "beta": 0.5, "pilot": 2, "checkpoint_minutes": 0.0, "epochs": 2}
+
+
+def train_in(folder, name, **more):
+    config = tiny.config(folder / "given", **SETTINGS, **more.pop("config", {}))
+    fine_tune(config, folder / name, task=tiny.task(), progress=False, **more)
+
+
+def forked(main):
+    """Call ``main`` in a child, and return how that ended, as waitpid says it."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    status = 1
+    try:
+        main()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def kill_after(module, name, calls):
+    """Kill this process after a call of a function."""
+    function, count = getattr(module, name), iter(range(calls - 1))
+
+    def counted(*arguments, **more):
+        is_last = next(count, None) is None
+        result = function(*arguments, **more)
+        if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(module, name, counted)
+
+
+# Module, function and call of it, in the order in which a run comes there.
+STAGES = {
+    "evaluation": (rollouts, "_append", 2),
+    "generation": (rollouts, "_append", 4),
+    "selection": (run, "write_rows", 1),
+    "training": (train.Trainer, "step", 2),
+    "checkpoint": (run, "save", 2),
+    "evaluation after training": (rollouts.Rollouts, "make", 2),
+    "end of the round": (run.MetricsWriter, "write", 1),
+}
+
+
+def killed_at_every_stage(folder):
+    resume = False
+    for stage, (module, name, calls) in STAGES.items():
+
+        def main(module=module, name=name, calls=calls, resume=resume):
+            kill_after(module, name, calls)
+            train_in(folder, "killed", resume=resume)
+
+        status = forked(main)
+        assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, signal.SIGKILL), stage
+        resume = True
+    more = {"resume": True}
+    assert run_ranks(2, folder / "last.store", lambda: train_in(folder, "killed", **more))
+
+
+def main():
+    folder = Path(sys.argv[1])
+    assert forked(lambda: tiny.folder(folder / "given")) == 0
+    assert forked(lambda: train_in(folder, "whole")) == 0
+    for how in ("ddp", "fsdp"):
+        store, more = folder / f"{how}.store", {"config": {"parallel": how}}
+        assert run_ranks(2, store, lambda more=more, how=how: train_in(folder, how, **more))
+    killed_at_every_stage(folder)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

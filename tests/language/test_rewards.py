@@ -1,0 +1,157 @@
+"""What ``--tasks`` names, and what is said where it names nothing."""
+
+import json
+import sys
+import types
+
+import pytest
+import torch
+
+from rskernels.language.config import LanguageConfig
+from rskernels.language.rewards import options_of, rewards_of, task_from
+from rskernels.language.task import Task
+from rskernels.rsft.errors import DataError
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [{"prompt": f"{n}+{n}=", "answer": 2 * n} for n in range(20)]
+    return write(tmp_path / "data.jsonl", rows)
+
+
+def score(task, rows, answers):
+    return rewards_of(task, rows, [row["prompt"] for row in rows], answers)
+
+
+def test_an_answer_column_is_compared_with_what_the_pattern_finds(data):
+    task = task_from(LanguageConfig(tasks="answer", data=data))
+    assert (len(task.train), len(task.test)) == (18, 2)
+    rows = [{"prompt": "", "answer": 4}, {"prompt": "", "answer": 6}]
+    assert score(task, rows, [" 4\n", "is 6"]) == [1.0, 0.0]
+    task = task_from(LanguageConfig(tasks="answer", data=data, answer_pattern=r"is (\d+)"))
+    assert score(task, rows, ["4", "is 5, no, is 6."]) == [0.0, 1.0]
+    assert (task.key("it is 6, is 7"), task.key("none")) == ("7", "")
+
+
+def test_the_held_out_part_follows_from_the_seed_or_the_file(data, tmp_path):
+    def held(**more):
+        task = task_from(LanguageConfig(tasks="answer", data=data, **more))
+        prompts = [row["prompt"] for row in task.test]
+        assert not set(prompts) & {row["prompt"] for row in task.train} or "test_data" in more
+        return prompts
+
+    assert held() == held() != held(seed=1)
+    other = write(tmp_path / "test.jsonl", [{"prompt": "x", "answer": 1}])
+    assert held(test_data=other) == ["x"]
+
+
+def test_a_reward_of_a_module_is_called_as_trl_calls_it(data, tmp_path, monkeypatch):
+    calls = []
+
+    def reward(prompts, completions, answer, **columns):
+        calls.append((prompts, completions, answer))
+        return torch.tensor([0.5] * len(prompts))
+
+    module = types.ModuleType("own_rewards")
+    module.reward, module.number = reward, 3
+    monkeypatch.setitem(sys.modules, "own_rewards", module)
+    task = task_from(LanguageConfig(tasks="own_rewards:reward", data=data))
+    assert score(task, [{"prompt": "p", "answer": 1}] * 2, ["a", "b"]) == [0.5, 0.5]
+    assert calls == [(["p", "p"], ["a", "b"], [1, 1])]
+    with pytest.raises(DataError, match="no function of that name"):
+        task_from(LanguageConfig(tasks="own_rewards:number", data=data))
+    with pytest.raises(ModuleNotFoundError, match="no module 'no_such_rewards'"):
+        task_from(LanguageConfig(tasks="no_such_rewards:f", data=data))
+
+
+class Gym:
+    """What reasoning_gym's data sets are: entries, and a verifier of them."""
+
+    def __init__(self, size, seed):
+        self.entries = [{"question": f"q{seed + n % 7}", "answer": str(n)} for n in range(size)]
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def score_answer(self, answer, entry):
+        return 1.0 if answer == entry["answer"] else 0.01
+
+
+def test_reasoning_gym_is_used_where_it_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    config = LanguageConfig(tasks="reasoning_gym:sums", task_options="train=5,test=4", seed=30)
+    with pytest.raises(ModuleNotFoundError, match="pip install reasoning-gym"):
+        task_from(config)
+    gym = types.ModuleType("reasoning_gym")
+    gym.create_dataset = lambda name, size, seed: Gym(size, seed)
+    monkeypatch.setitem(sys.modules, "reasoning_gym", gym)
+    task = task_from(config)
+    assert [row["prompt"] for row in task.train] == [f"q{30 + n}" for n in range(5)]
+    assert [row["prompt"] for row in task.test] == ["q35", "q36"]  # others are asked in training
+    assert score(task, task.train[:2], ["0 ", "0"]) == [1.0, 0.01]
+
+
+def test_options_are_numbers_where_they_can_be():
+    assert options_of("digits=3, share=0.5,name=abc") == {"digits": 3, "share": 0.5, "name": "abc"}
+    assert options_of(None) == {}
+    with pytest.raises(DataError, match="name=value"):
+        options_of("digits")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "must be named"),
+        ({"tasks": "sums"}, "tasks='sums' is not known; accepted are arithmetic"),
+        ({"tasks": "answer"}, "needs --data"),
+        ({"tasks": "arithmetic", "data": "x"}, "data is not read by --tasks arithmetic"),
+        ({"tasks": "m:f", "answer_pattern": "x"}, "answer_pattern is for --tasks answer"),
+        ({"tasks": "answer", "answer_pattern": "("}, "is no regular expression"),
+        ({"tasks": "answer", "data": "nowhere.jsonl"}, "cannot be read"),
+        ({"tasks": "answer", "task_options": "a=1"}, "task_options are not read"),
+    ],
+)
+def test_what_cannot_be_is_refused(more, message):
+    with pytest.raises(DataError, match=message):
+        task_from(LanguageConfig(**more))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "holds no rows"),
+        ([{"prompt": "a"}], "all of which are held out"),
+        ([{"prompt": "a"}] * 3, "no column 'answer'"),
+        ([{"prompt": "a", "answer": 1}, {"prompt": "b"}], "jsonl:2 has columns"),
+        ([{"prompt": "a", "answer": 1}, [1]], "jsonl:2 must be an object"),
+        ([{"prompt": 3, "answer": 1}], "jsonl:1 must be an object"),
+    ],
+)
+def test_malformed_rows_are_named(rows, message, tmp_path):
+    path = write(tmp_path / "bad.jsonl", rows)
+    with pytest.raises(DataError, match=message):
+        task_from(LanguageConfig(tasks="answer", data=path))
+    (tmp_path / "bad.jsonl").write_text("{\n", encoding="utf-8")
+    with pytest.raises(DataError, match="jsonl:1 is no JSON"):
+        task_from(LanguageConfig(tasks="answer", data=path))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"), [([1.0], "returned 1 numbers for 2"), (["a", "b"], "no number")]
+)
+def test_what_a_reward_returns_is_checked(returned, message):
+    task = Task("t", [], [], lambda prompts, completions, **columns: returned)
+    with pytest.raises(DataError, match=message):
+        score(task, [{"prompt": "a"}] * 2, ["x", "y"])
+
+
+def test_a_reward_that_is_none_is_nan():
+    task = Task("t", [], [], lambda prompts, completions, **columns: [None, 1])
+    values = score(task, [{"prompt": "a"}] * 2, ["x", "y"])
+    assert values[0] != values[0]
+    assert values[1] == 1.0

@@ -1,0 +1,79 @@
+"""The report, and the command that asks for it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from rskernels.cli.app import app
+from rskernels.pipeline import Rule
+from rskernels.pipeline.rule import NEEDS, NOTES
+
+from . import files
+
+
+@pytest.fixture
+def invoke(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return lambda *arguments: CliRunner().invoke(app, ["select", *map(str, arguments)])
+
+
+def test_the_command_selects_and_draws_a_figure(invoke, tmp_path):
+    path, out = files.write(files.table(800), tmp_path / "rows.parquet"), tmp_path / "out"
+    options = ("--form", "verifier", "--beta", "0.2", "--id", "id")
+    result = invoke(path, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    kept = files.read(out)
+    assert len(kept) == report["overall"]["accepted"] == sum(n for _, _, n in report["rewards"])
+    assert f"{len(kept)}" in result.output
+    page = (out / "report.md").read_text(encoding="utf-8")
+    assert "beta = 0.2" in page
+    assert "report.png" in page
+    with Image.open(out / "report.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+    again = invoke(path, "--out", out, *options, "--resume")
+    assert again.exit_code == 0
+    assert again.output == result.output
+
+
+def test_the_command_says_what_is_wrong(invoke, tmp_path):
+    path, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    path.write_text('{"prompt": "a", "completion": "b", "reward": 2}\n', encoding="utf-8")
+    of_rows = invoke(path, "--out", out, "--beta", "0")
+    assert of_rows.exit_code == 1
+    assert f"{path}: line 1: the reward 2.0 is not 0 or 1" in of_rows.output
+    for arguments, why in (
+        (("--form", "best"), "form must be one of verifier"),
+        ((), "needs beta"),
+        (("--beta", "-1"), "beta must be at least 0"),
+        (("--form", "bounded", "--beta", "1"), "needs bound"),
+        (("--beta", "1", "--n", "4"), "takes no n"),
+        (("--beta", "1", "--resume", "--overwrite"), "at most one is accepted"),
+        (("--beta", "1", "--workers", "0"), "workers must be at least 1"),
+        (("--form", "learnt", "--beta", "1", "--envelope", "leave_one_out"), "must not be leave"),
+    ):
+        refused = invoke(path, "--out", out, *arguments)
+        assert refused.exit_code == 2
+        assert why in refused.output
+    pilot = invoke(path, "--out", out, "--beta", "1", "--pilot", path)
+    assert pilot.exit_code == 1
+    assert "'verifier' takes no pilot" in pilot.output
+
+
+def test_every_form_has_a_note_and_refuses_what_it_does_not_know():
+    assert set(NOTES) == set(NEEDS)
+    numbers = {"beta": 0.5, "bound": 1.0, "n": 2, "k": 2, "least": 0.5, "num": 2}
+    for form, needs in NEEDS.items():
+        given = {name: numbers[name] for name in needs}
+        Rule(form, **given)
+        for name in numbers:
+            if name in needs:
+                with pytest.raises(ValueError, match=f"needs {name}"):
+                    Rule(form, **{k: v for k, v in given.items() if k != name})
+            else:
+                with pytest.raises(ValueError, match=f"takes no {name}"):
+                    Rule(form, **given, **{name: numbers[name]})

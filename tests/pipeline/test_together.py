@@ -1,0 +1,90 @@
+"""Forms that need all answers to a prompt: as in memory, however the rows are cut."""
+
+import pytest
+import torch
+
+from rskernels import Envelope
+from rskernels.pipeline import Columns
+from rskernels.pipeline.rule import WITH_PILOT
+from rskernels.select import rso, soft_best_of_n, tilt, top_k
+
+from . import files
+
+COLUMNS = Columns(id="id", reward="score")
+FORMS = {
+    "quantile": {"beta": 0.5}, "best_of": {"n": 4}, "learnt": {"beta": 0.5},
+    "top_k": {"k": 3}, "soft_best_of_n": {"beta": 0.5}, "rso": {"beta": 0.5, "num": 4},
+}  # fmt: skip
+
+
+def of_rows(rows):
+    """Return rewards, groups and ids of a table."""
+    prompts = torch.tensor([int(p.split()[1][:-1]) for p in rows["prompt"].to_pylist()])
+    rewards = torch.tensor(rows["score"].to_pylist(), dtype=torch.float64)
+    return rewards, prompts, torch.tensor(rows["id"].to_pylist())
+
+
+def in_memory(form, rows, pilot):
+    rewards, groups, ids = of_rows(rows)
+    of_pilot, pilot_groups, _ = of_rows(pilot)
+    given = {"groups": groups, "ids": ids}
+    if form == "top_k":
+        return top_k(rewards, 3, **given)
+    if form == "soft_best_of_n":
+        return soft_best_of_n(rewards, 0.5, seed=3, **given)
+    if form == "rso":
+        texts = rows["completion"].to_pylist()
+        answers = torch.tensor([int(text.split()[1]) for text in texts])
+        return rso(rewards, 0.5, num=4, answers=answers, seed=3, **given)
+    if form == "learnt":
+        envelope = Envelope("max", groups=int(groups.max()) + 1)
+        envelope.update(of_pilot / 0.5, pilot_groups)
+        return tilt(rewards, 0.5, form=form, envelope=envelope, seed=3, **given)
+    options = FORMS[form]
+    more = {"pilot": of_pilot, "pilot_groups": pilot_groups, "seed": 3, **given}
+    return tilt(rewards, options.get("beta"), form=form, n=options.get("n"), **more)
+
+
+@pytest.mark.parametrize(
+    ("form", "has_pilot"),
+    [*((form, False) for form in FORMS), *((form, True) for form in WITH_PILOT)],
+)
+def test_as_in_memory(form, has_pilot, tmp_path, monkeypatch):
+    monkeypatch.setattr("rskernels.pipeline.store.runs.ROOM", 2000)
+    rows, pilot = files.table(), files.table(1600, seed=1) if has_pilot else files.table()
+    want = in_memory(form, rows, pilot)
+    path = files.write(rows, tmp_path / "rows.parquet", group=400)
+    given = [files.write(pilot, tmp_path / "pilot.parquet")] if has_pilot else None
+    ids, report = files.kept(
+        path, tmp_path / "out", form, size=400, pilot=given, columns=COLUMNS, **FORMS[form]
+    )
+    assert of_rows(rows)[2][want.mask].tolist() == ids
+    overall = report["overall"]
+    for name in ("seen", "accepted", "violations", "unknown", "acceptance"):
+        assert overall[name] == pytest.approx(want.overall[name])
+    assert (overall["unknown"] > 0) == has_pilot
+    if form == "learnt":
+        assert (overall["violations"] > 0) == has_pilot
+        assert overall["delta"] == pytest.approx(want.overall["delta"])
+    if form == "top_k":
+        assert report["prompts"]["kl"] is None
+    elif not has_pilot and form != "best_of":
+        assert report["prompts"]["kl"] == pytest.approx(want.overall["kl"])
+
+
+def test_threshold(tmp_path):
+    rows = files.table()
+    path = files.write(rows, tmp_path / "rows.jsonl")
+    ids, report = files.kept(path, tmp_path / "out", "threshold", least=0.5, columns=COLUMNS)
+    rewards, _, named = of_rows(rows)
+    assert named[rewards >= 0.5].tolist() == ids
+    assert report["overall"]["ess"] is None
+
+
+def test_a_prompt_of_rows_in_many_files_without_ids(tmp_path):
+    rows = files.table()
+    path = files.write(rows, tmp_path / "rows.parquet", group=400)
+    columns = Columns(reward="score")
+    one, _ = files.kept(path, tmp_path / "one", "quantile", beta=0.5, columns=columns)
+    many, _ = files.kept(path, tmp_path / "many", "quantile", size=200, beta=0.5, columns=columns)
+    assert one == many
