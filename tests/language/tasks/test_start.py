@@ -21,7 +21,7 @@ from rskernels.language.tasks import arithmetic, task_of
 def short(monkeypatch):
     """Make starting models of few demonstrations."""
     for name, usual in start.STARTS.items():
-        lessons = tuple(lesson._replace(count=96, epochs=1) for lesson in usual.lessons)
+        lessons = tuple(lesson._replace(size=96, epochs=1) for lesson in usual.lessons)
         brief = usual._replace(lessons=lessons, layers=1, width=16, batch=32)
         monkeypatch.setitem(start.STARTS, name, brief)
 
