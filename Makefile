@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures lint types ctest sanitize clean help
+.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures tools lint types ctest sanitize clean help
 
 demo: $(READY) ## classes: digits, five ways; language: a small GPT, on its own right answers
 	$(BIN)/rskernels demo
@@ -116,6 +116,8 @@ wheel: $(TOOLS) ## sdist and wheel, and the tests against the wheel
 	$(BIN)/python .ci/check_wheel.py dist/*.tar.gz wheelhouse/*.whl
 	PYTHON=$(BIN)/python bash .ci/test_wheel wheelhouse/*.whl
 
+tools: $(TOOLS) $(DOCS) ## install what the targets below and docs need, before several run at once
+
 lint: $(TOOLS) ## style of Python, C++ and configuration
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -131,7 +133,7 @@ types: $(TOOLS) ## mypy, and the stub of the C++ core
 ctest: $(TOOLS) ## the C++ tests
 	$(BIN)/cmake --preset $(PRESET) $(CMAKE_FLAGS)
 	$(BIN)/cmake --build --preset $(PRESET) --parallel $(shell nproc)
-	$(BIN)/ctest --preset $(PRESET)
+	$(BIN)/ctest --preset $(PRESET) --parallel $(shell nproc)
 
 FUZZ_SECONDS ?= 30
 sanitize: $(TOOLS) ## the C++ tests under sanitizers, and the byte form fuzzed; needs clang

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from rskernels.cli.compare import compare_command
+from rskernels.cli.data.score import score_command
+from rskernels.cli.data.select import select_command
 from rskernels.cli.demo import demo_command
 from rskernels.cli.options import Command
 from rskernels.cli.rft import rft_command
 from rskernels.cli.sample import sample_command
-from rskernels.cli.select import select_command
 from rskernels.cli.train import train_command
 from rskernels.cli.tune import tune_command
 from rskernels.cli.warm import warm_command
@@ -46,6 +47,7 @@ app.command("train", cls=Command, rich_help_panel=FAMILIES)(train_command)
 app.command("tune", cls=Command, rich_help_panel=FAMILIES)(tune_command)
 app.command("sample", cls=Command, rich_help_panel=FAMILIES)(sample_command)
 app.command("rft", cls=Command, rich_help_panel=FAMILIES)(rft_command)
+app.command("score", rich_help_panel=DATA)(score_command)
 app.command("select", rich_help_panel=DATA)(select_command)
 app.command("compare", rich_help_panel=COMPARISONS)(compare_command)
 app.command("demo", rich_help_panel=COMPARISONS)(demo_command)

@@ -9,6 +9,7 @@ from tempfile import TemporaryFile
 
 import typer
 
+from rskernels.pipeline.engines.errors import EngineError
 from rskernels.rsft.errors import CheckpointError, DataError, TrainingError
 from rskernels.sampling import RejectionError
 
@@ -16,6 +17,7 @@ ERRORS = (
     OSError,
     ValueError,
     CheckpointError,
+    EngineError,
     ImportError,
     RejectionError,
     TrainingError,
@@ -40,6 +42,23 @@ def errors_explained() -> Iterator[None]:
     except ERRORS as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def faults_named() -> Iterator[None]:
+    """Do the same where a fault of data names files and lines, which no box is to break."""
+    with errors_explained():
+        try:
+            yield
+        except DataError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
+def refuse_both(resume: bool, overwrite: bool) -> None:
+    """Raise ValueError where a run is both to go on and to begin anew."""
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite are both given; at most one is accepted")
 
 
 def make_writable(folder: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from rskernels.cli.errors import errors_explained, usage_errors
+from rskernels.cli.errors import errors_explained, refuse_both, usage_errors
 from rskernels.cli.tables import make_table, summary_table
 from rskernels.experiments.comparison.intervals import collect
 from rskernels.experiments.comparison.report import table, write_report
 from rskernels.experiments.comparison.runner import Failure, folder_of
-from rskernels.experiments.config import DataConfig
+from rskernels.experiments.data_config import DataConfig
 from rskernels.experiments.families import run
 from rskernels.experiments.suite import Experiment, ExperimentRun
 
@@ -23,8 +23,7 @@ def run_and_show(
 ) -> None:
     """Make a run in a folder, by default one of its name, and print its table."""
     with usage_errors(ValueError):
-        if resume and overwrite:
-            raise ValueError("--resume and --overwrite are both given; at most one is accepted")
+        refuse_both(resume, overwrite)
     folder = out or Path("runs") / f"{config.data}-{name}-seed{config.seed}"
     with errors_explained():
         summary = run(config, folder, resume=resume, overwrite=overwrite)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rskernels.cli.errors import errors_explained, usage_errors
+from rskernels.cli.errors import errors_explained, refuse_both, usage_errors
 from rskernels.cli.options import Overwrite, Resume, folder_option, with_options
 from rskernels.cli.tables import make_table
 from rskernels.language.config import LanguageConfig
@@ -31,8 +31,7 @@ def rft_command(
     from rskernels.rsft.run import read_metrics
 
     with usage_errors(ValueError):
-        if resume and overwrite:
-            raise ValueError("--resume and --overwrite are both given; at most one is accepted")
+        refuse_both(resume, overwrite)
         for name in ("model", "tasks"):
             if getattr(config, name) is None:
                 raise ValueError(f"--{name} is needed")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rskernels.experiments.backbones import Learner, make_learner
+from rskernels.experiments.backbones import Learner, image_backbone, make_learner
 from rskernels.experiments.config import SHIFTED, GradientConfig
 from rskernels.experiments.multimodal.network import (
     NAMES,
@@ -44,13 +44,14 @@ def make_task(config: GradientConfig, generator: torch.Generator) -> Task:
     ImportError
         If a package that a backbone needs is not installed.
     """
+    backbone = image_backbone(config)  # what is wrong with it is told before images are read
     data, digest, is_target = config.load(generator)
     if is_target is not None and config.method not in SHIFTED:
         raise DataError(
             f"{config.path} holds a source and a target: methods {' and '.join(SHIFTED)} read "
             f"both, got method={config.method!r}"
         )
-    learner = make_learner(config, data, generator)
+    learner = make_learner(config, backbone, data, generator)
     # The digest is of the data as read: what is computed of them differs between processors.
     digest = learner.identity(digest)
     if config.method in FROM_SHIFT:

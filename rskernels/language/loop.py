@@ -115,7 +115,9 @@ class Loop:
         started = time.perf_counter()
         prompts = self.prompts_of(number)
         with gathered(self.trainer.module):
-            rows = self.rollouts.make("train", number, prompts, samples, show=show)
+            rows = self.rollouts.make(
+                "train", number, prompts, samples, must_exist=self.place.step > 0, show=show
+            )
         seconds = time.perf_counter() - started
         mine = [row for row in rows if row.sample < config.samples]
         scored = scored_of(mine, number)

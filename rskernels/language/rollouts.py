@@ -22,7 +22,7 @@ from rskernels.language.parallel import Ranks
 from rskernels.language.policy import Policy
 from rskernels.language.rewards import rewards_of
 from rskernels.language.task import Row, Task
-from rskernels.rsft.errors import DataError
+from rskernels.rsft.errors import CheckpointError, DataError
 
 PART = ".part.jsonl"
 
@@ -106,6 +106,7 @@ class Rollouts:
         samples: int,
         *,
         is_greedy: bool = False,
+        must_exist: bool = False,
         show: Callable[[float], None] = lambda part: None,
     ) -> list[Rollout]:
         """Return answers of all processes, by prompt and sample number.
@@ -122,14 +123,26 @@ class Rollouts:
             Answers to each.
         is_greedy : bool
             Whether the one answer is the most likely token at every place.
+        must_exist : bool
+            Whether all have been made: the model has since been trained on them.
         show : callable
             Called with the part of this process's blocks that is done.
+
+        Raises
+        ------
+        CheckpointError
+            If some that must exist are missing.
         """
         lengths = [len(self.tokens_of(kind, place)) for place in prompts]
         blocks = blocks_of(prompts, lengths, samples, self.config.rows_at_once)
         stem = f"{number:04d}-{kind}{'-greedy' * is_greedy}"
         done = self._saved(stem)
         missing = [block for block in blocks if block.number not in done]
+        if missing and must_exist:
+            raise CheckpointError(
+                f"{self.folder} lacks {len(missing)} of {len(blocks)} blocks of answers that the "
+                "model is being trained on; it cannot make them again"
+            )
         mine = missing[self.ranks.rank :: self.ranks.count]
         made = []
         if missing:

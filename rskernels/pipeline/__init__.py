@@ -7,9 +7,28 @@ by a ``rule``; ``gather`` brings the answers to a prompt together. ``read`` know
 """
 
 from rskernels.pipeline.config import SelectConfig
+from rskernels.pipeline.engines.errors import EngineError
 from rskernels.pipeline.engines.local import Engine, LocalEngine
+from rskernels.pipeline.engines.on_ray import RayEngine
 from rskernels.pipeline.rows.columns import Columns
 from rskernels.pipeline.rule import Rule
 from rskernels.pipeline.run import select
+from rskernels.pipeline.score.log_prob import LogProb
+from rskernels.pipeline.score.reward import Reward
+from rskernels.pipeline.score.run import score
+from rskernels.pipeline.score.scorer import ScoreConfig
 
-__all__ = ["Columns", "Engine", "LocalEngine", "Rule", "SelectConfig", "select"]
+__all__ = [
+    "Columns",
+    "Engine",
+    "EngineError",
+    "LocalEngine",
+    "LogProb",
+    "RayEngine",
+    "Reward",
+    "Rule",
+    "ScoreConfig",
+    "SelectConfig",
+    "score",
+    "select",
+]

@@ -212,7 +212,8 @@ class Decide:
         )
         record = Record(
             piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
-            time.perf_counter() - begin, deciding, cpu, histogram(keys.reward, decisions.mask),
+            seconds=time.perf_counter() - begin, deciding=deciding, deciding_cpu=cpu,
+            rewards=histogram(keys.reward, decisions.mask),
         )  # fmt: skip
         write_whole(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
         return record

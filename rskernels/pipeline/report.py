@@ -51,7 +51,7 @@ def write_report(
         **counts,
         "overall": overall,
         "prompts": prompts,
-        "rewards": _merged_rewards(records),
+        "rewards": merged_rewards(records),
         "seconds": round(sum(record.seconds for record in records), 3),
         "deciding_seconds": round(sum(record.deciding for record in records), 3),
         "deciding_cpu_seconds": round(sum(record.deciding_cpu for record in records), 3),
@@ -166,7 +166,8 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _merged_rewards(records: Sequence[Record]) -> list[list[float]]:
+def merged_rewards(records: Sequence[Record]) -> list[list[float]]:
+    """Return how many rows have about each reward, and are kept, over all pieces."""
     rewards: dict[float, list[int]] = {}
     for record in records:
         for value, rows, accepted in record.rewards:

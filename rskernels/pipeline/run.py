@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rskernels.pipeline.engines.local import Engine, Job, LocalEngine
 from rskernels.pipeline.gather import resolve
 from rskernels.pipeline.job import Count, Decide, Gather, Record, Sides, Work
 from rskernels.pipeline.pairs import assign, write_pairs
+from rskernels.pipeline.passes import run_pass
 from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, split
 from rskernels.pipeline.report import read_report, write_report
 from rskernels.pipeline.rows.columns import Found
@@ -25,11 +25,6 @@ from rskernels.pipeline.store.write import join_parts
 from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
-from rskernels.sampling.progress import ProgressBar
-
-NAMED = 10
-"""Malformed rows that an error names."""
-TEXTS = ("{task.fields[what]}", "{task.fields[rows]:,} rows, {task.fields[rate]:,.0f} a second")
 
 
 def select(
@@ -204,30 +199,4 @@ class _Run:
         return tuple(np.concatenate([[0], np.cumsum(sizes)]).tolist())
 
     def _pass(self, engine: Engine, job: Job, pieces: Sequence[Piece]) -> list[Record]:
-        """Run a job on the pieces that are not done, and return the records of all, in order."""
-        there = {piece.number: job.done(piece) for piece in pieces}
-        done: dict[int, Record] = {n: record for n, record in there.items() if record is not None}
-        bad = self._checked(done, 0)
-        left = [piece for piece in pieces if piece.number not in done]
-        begin, rows = time.perf_counter(), 0
-        with ProgressBar(
-            len(pieces), TEXTS, completed=len(done), on=self.progress, only_on_terminal=True,
-            what=job.title, rows=0, rate=0.0,
-        ) as bar:  # fmt: skip
-            for record in engine.run(job, left):
-                done[record.number] = record
-                bad = self._checked({record.number: record}, bad)
-                rows += record.rows
-                bar.advance(1, rows=rows, rate=rows / (time.perf_counter() - begin))
-        return [done[piece.number] for piece in pieces]
-
-    def _checked(self, records: dict[int, Record], before: int) -> int:
-        """Return how many malformed rows there are with those before, unless they are too many."""
-        bad = before + sum(record.bad for record in records.values())
-        if bad > self.config.max_bad:
-            named = [line for n in sorted(records) for line in records[n].named][:NAMED]
-            raise DataError(
-                f"{bad} malformed rows so far, --max-bad lets {self.config.max_bad} pass:\n  "
-                + "\n  ".join(named)
-            )
-        return bad
+        return run_pass(engine, job, pieces, self.config.max_bad, progress=self.progress)

@@ -85,7 +85,7 @@ def test_choices_are_completed():
     for words, expected in {
         "rskernels train --method re": {"reweight"},
         "rskernels tune --proposal c": {"coupling"},
-        "rskernels sample --data b": {"breast_cancer"},
+        "rskernels sample --data br": {"breast_cancer"},
     }.items():
         env = {**variables, "COMP_WORDS": words}
         result = CliRunner().invoke(app, [], prog_name="rskernels", env=env)

@@ -78,7 +78,7 @@ def killed_at_every_stage(folder):
         status = forked(main)
         assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, signal.SIGKILL), stage
         resume = True
-    more = {"resume": True, "config": {"parallel": "fsdp"}}
+    more = {"resume": True}
     assert run_ranks(2, folder / "last.store", lambda: train_in(folder, "killed", **more))
 
 

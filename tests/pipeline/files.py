@@ -53,9 +53,9 @@ def write(rows, path, group=None):
     return path
 
 
-def read(folder):
+def read(folder, name="accepted"):
     """Return the rows that are kept."""
-    (path,) = folder.glob("accepted.*")
+    (path,) = folder.glob(f"{name}.*")
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     if path.suffix == ".arrow":

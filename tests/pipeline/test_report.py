@@ -23,7 +23,8 @@ def invoke(monkeypatch):
 
 def test_the_command_selects_and_draws_a_figure(invoke, tmp_path):
     path, out = files.write(files.table(800), tmp_path / "rows.parquet"), tmp_path / "out"
-    result = invoke(path, "--out", out, "--form", "verifier", "--beta", "0.2", "--id", "id")
+    options = ("--form", "verifier", "--beta", "0.2", "--id", "id")
+    result = invoke(path, "--out", out, *options)
     assert result.exit_code == 0, result.output
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     kept = files.read(out)
@@ -34,7 +35,7 @@ def test_the_command_selects_and_draws_a_figure(invoke, tmp_path):
     assert "report.png" in page
     with Image.open(out / "report.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 10
-    again = invoke(path, "--out", out, "--beta", "0.2", "--id", "id", "--resume")
+    again = invoke(path, "--out", out, *options, "--resume")
     assert again.exit_code == 0
     assert again.output == result.output
 

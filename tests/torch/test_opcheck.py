@@ -132,10 +132,11 @@ SEQUENCES = {
 @pytest.mark.parametrize("op", ["decide_sequences", "accept_prefix"])
 def test_sequences(op, where):
     log_ratio, mask, starts = SEQUENCES[where]
-    statistic = ("mean_k3",) if op == "decide_sequences" else ()
+    ids = torch.tensor([7, -1, 2**62]) if where == "padded" else None
+    rest = ("mean_k3", ids) if op == "decide_sequences" else ()
     M = torch.full((3,), 0.5) if where == "padded" else None
     seed = None if where == "packed" else torch.tensor([3])
     law = (M, 2.0, seed, 3, 5, 5, where == "packed")
-    check(op, log_ratio, *law, mask, starts, *statistic)
+    check(op, log_ratio, *law, mask, starts, *rest)
     numbers = torch.tensor([0.7], dtype=torch.float64)
-    check(f"dynamic_{op}", numbers, log_ratio, *law, mask, starts, *statistic)
+    check(f"dynamic_{op}", numbers, log_ratio, *law, mask, starts, *rest)

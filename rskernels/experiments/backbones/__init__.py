@@ -4,6 +4,11 @@
 make the backbones, `weights` reads what they know.
 """
 
-from rskernels.experiments.backbones.learner import Learner, in_batches, make_learner
+from rskernels.experiments.backbones.learner import (
+    Learner,
+    image_backbone,
+    in_batches,
+    make_learner,
+)
 
-__all__ = ["Learner", "in_batches", "make_learner"]
+__all__ = ["Learner", "image_backbone", "in_batches", "make_learner"]

@@ -17,6 +17,7 @@ from rskernels.experiments.backbones.images import (
 )
 from rskernels.experiments.backbones.texts import TextBackbone, read_text_backbone, small_encoder
 from rskernels.experiments.config import GradientConfig
+from rskernels.experiments.datasets import TEXTS
 from rskernels.experiments.networks import BackboneNetwork, SmallNetwork, make_model
 from rskernels.rsft.data.digest import digest
 from rskernels.rsft.data.samples import Data, Samples
@@ -61,21 +62,33 @@ class Learner(NamedTuple):
         return hashlib.sha256(f"{data} {self.digest}".encode()).hexdigest() if self.digest else data
 
 
-def make_learner(config: GradientConfig, data: Data, generator: torch.Generator) -> Learner:
+def make_learner(
+    config: GradientConfig, images: ImageBackbone | None, data: Data, generator: torch.Generator
+) -> Learner:
     """Return how the model of a run comes about.
+
+    Parameters
+    ----------
+    config : GradientConfig
+        The run.
+    images : ImageBackbone, optional
+        What `image_backbone` gave.
+    data : Data
+        That are trained on.
+    generator : torch.Generator
+        Source of the weights of an encoder of texts that is trained from scratch.
 
     Raises
     ------
     DataError
-        If a backbone cannot be read, or does not take the data.
-    ImportError
-        If a package that it needs is not installed, or does not load.
+        If an encoder of texts cannot be read, or does not take the data.
+    ModuleNotFoundError
+        If a package that it needs is not installed.
     """
     is_text = data.pool.inputs.dtype == torch.int64
-    if config.backbone is None and not is_text:
+    if images is None and not is_text:
         return Learner(make_model)
-    backbone: TextBackbone | ImageBackbone
-    backbone = _text(config, data, generator) if is_text else _image(config, generator)
+    backbone = images or _text(config, data, generator)
     width = backbone.width()
     known = digest(backbone.state_dict().values())
     if config.unfreeze or config.backbone is None:
@@ -100,12 +113,24 @@ def _text(config: GradientConfig, data: Data, generator: torch.Generator) -> Tex
     )
 
 
-def _image(config: GradientConfig, generator: torch.Generator) -> ImageBackbone:
-    assert config.backbone is not None
+def image_backbone(config: GradientConfig) -> ImageBackbone | None:
+    """Return the backbone of images that a run asks for, before any image is read.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    ImportError
+        If a package that it needs is not installed, or does not load.
+    """
+    if config.backbone is None or config.data in TEXTS:
+        return None
     kind, _, name = config.backbone.partition(":")
     if kind == "torchvision":
         assert config.weights is not None
         return torchvision_backbone(name, Path(config.weights).expanduser(), config.image_size)
+    # The draws of the run are the same with any backbone.
+    generator = torch.Generator().manual_seed(config.seed)
     return transformers_backbone(
         Path(name).expanduser(), config.image_size, generator, from_scratch=config.unfreeze
     )

@@ -93,8 +93,8 @@ class Outcome(NamedTuple):
     """R: plain training's steps to a level over the method's."""
     speed_up: dict[float, Ratio]
     """Plain training's seconds to a level over the method's."""
-    seconds: float
-    """Mean, to the last level."""
+    seconds: tuple[float, ...]
+    """Of each seed, to the last level."""
     scored: float
     """Rows scored for each row that was used, to the last level."""
     accepted: float
@@ -144,7 +144,7 @@ def _outcome(
     ends = np.array([course.accuracy[-1] for course in ours.values()])
     return Outcome(
         name, method, form, reached, steps, speed_up,
-        seconds=float(np.mean(spent)),
+        seconds=tuple(spent),
         scored=sum(c["scored"] for _, c in pairs) / sum(c["trained"] for _, c in pairs),
         accepted=selected / decided if decided else math.nan,
         end=t_interval(ends),

@@ -129,7 +129,7 @@ def draw_model(
             color=_colour(result.method), marker=".", label=result.name,
         )  # fmt: skip
     left.set(
-        xlabel="share accepted", ylim=(1.0, 5.0),
+        xlabel="share accepted", ylim=(1.0, 4.0),
         title=f"Steps saved that make it {WANTED} times as fast",
         ylabel="plain training's steps over the method's",
     )  # fmt: skip

@@ -128,8 +128,8 @@ NETWORKS = {
     f"MLP, {width} wide": Network(partial(ResidualMLP, width), _rows, 128)
     for width in (WIDTH, 48, 136, 272, 544, 2176)
 } | {
-    "convolutions": Network(ConvNet, _images, 16),
-    "transformer": Network(TextTransformer, _tokens, 16),
+    "convolutions": Network(ConvNet, _images, 4),
+    "transformer": Network(TextTransformer, _tokens, 4),
 }
 
 

@@ -41,7 +41,7 @@ FULL = Size(
     ),
     seeds=10,
     networks=tuple(NETWORKS),
-    rounds=Rounds(number=9, seconds=15.0),
+    rounds=Rounds(number=7, seconds=10.0),
 )
 QUICK = Size(
     Training(

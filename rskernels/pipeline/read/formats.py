@@ -13,7 +13,7 @@ from rskernels.pipeline.read.inputs import Dataset
 from rskernels.pipeline.read.pieces import Batch, Piece
 from rskernels.pipeline.rows.columns import Found
 
-BYTES, ROWS = 1 << 26, 1 << 20
+BYTES, ROWS = 1 << 26, 1 << 19
 """Of a piece, about: of JSON lines, and of tables, whose row groups are not cut."""
 
 

@@ -60,6 +60,12 @@ def kept_rows(piece: Piece, mask: NDArray[Any]) -> Iterator[Any]:
             yield table.filter(pa.array(of_batch)) if of_batch.any() else table.slice(0, 0)
 
 
+def whole_batches(piece: Piece) -> Iterator[Any]:
+    """Yield the record batches of a piece, with all columns."""
+    with _explained(piece.file):
+        yield from _record_batches(piece, None, [])
+
+
 def place_of(piece: Piece, row: int) -> str:
     """Return a row's file and its number there, from 1."""
     before = sum(_row_counts(piece.file)[: piece.start])

@@ -117,7 +117,7 @@ def message_hashes(messages: Any) -> Hashes:
 
 def canonical(message: Mapping[str, Any]) -> dict[str, str | None]:
     """Return a message as role, content and, as JSON, the rest of it; None where there is none."""
-    rest = {k: _whole(v) for k, v in message.items() if v is not None}
+    rest = {k: whole(v) for k, v in message.items() if v is not None}
     texts = {name: rest.pop(name) for name in ("role", "content") if _is_str(rest.get(name))}
     more = rest.pop(REST, None)
     if rest:
@@ -173,11 +173,11 @@ def _indices(places: NDArray[np.int64]) -> Any:
     return pa.array(places)
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """Return a value without the nulls that Arrow adds where a struct lacks a field."""
     if isinstance(value, Mapping):
-        return {k: _whole(v) for k, v in value.items() if v is not None}
-    return [_whole(v) for v in value] if isinstance(value, list) else value
+        return {k: whole(v) for k, v in value.items() if v is not None}
+    return [whole(v) for v in value] if isinstance(value, list) else value
 
 
 def _is_str(value: Any) -> bool:

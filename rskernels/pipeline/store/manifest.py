@@ -18,6 +18,7 @@ FORMAT = 1
 RESULTS = (
     "accepted.jsonl", "accepted.parquet", "accepted.arrow", "accepted",
     "pairs.jsonl", "pairs.parquet", "pairs.arrow",
+    "scored.jsonl", "scored.parquet", "scored.arrow",
     "report.json", "report.md", "report.png",
 )  # fmt: skip
 
@@ -49,6 +50,8 @@ class Manifest:
             If the folder holds a run and neither is asked for, none where one is to be resumed, or
             one of other data or options.
         """
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)  # of a run that was killed: this one holds the lock
         there = sorted(name for name in (NAME, WORK, *RESULTS) if (self.folder / name).exists())
         if overwrite:
             self._clear()

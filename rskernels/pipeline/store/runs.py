@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from rskernels.pipeline.store.write import atomic
 
-ROOM = 1 << 20
+ROOM = 1 << 18
 """Records that are merged together, about."""
+
+SAMPLED = 64
+"""Records of a range that its bounds are found by."""
 
 Records = NDArray[Any]
 
@@ -28,7 +31,9 @@ def write_run(path: Path, records: Records) -> None:
     if len(key) > 1 and not (key[1:] >= key[:-1]).all():
         records = records[key.argsort(kind="stable")]
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, records, allow_pickle=False)
+        header = np.lib.format.header_data_from_array_1_0(records)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(records.tobytes())  # np.save does not say that a disk is full
 
 
 def merged(
@@ -52,23 +57,52 @@ def merged(
         Records by key, and within a key in the order of runs and of records in them; of which run
         each is, int64; and the records of each of the others, by key.
     """
-    files = [[_opened(path) for path in of] for of in (paths, *others)]
-    total, room = sum(len(run) for of in files for run in of), room or ROOM
-    cuts = _cuts([run["key"] for of in files for run in of], max(1, -(-total // room)))
-    at = [[0] * len(of) for of in files]
+    room = room or ROOM
+    files = [[_Run(path) for path in of] for of in (paths, *others)]
+    total = sum(run.count for of in files for run in of)
+    cuts = _cuts([run for of in files for run in of], max(1, -(-total // room)), total)
     for cut in [*cuts, None]:
-        parts: list[tuple[Records, NDArray[np.int64]]] = []
-        for of, starts in zip(files, at, strict=True):
-            taken = []
-            for number, run in enumerate(of):
-                start = starts[number]
-                end = len(run)
-                if cut is not None:
-                    end = start + int(np.searchsorted(run["key"][start:], cut, side="left"))
-                taken.append(np.array(run[start:end]))
-                starts[number] = end
-            parts.append(_by_key(taken))
+        parts = [_by_key([run.until(cut) for run in of]) for of in files]
         yield parts[0][0], parts[0][1], [records for records, _ in parts[1:]]
+
+
+class _Run:
+    """A run that is read from its beginning; its file is open only meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"{path} is no run: its format is {version}")
+            (self.count,), _, self.kind = np.lib.format.read_array_header_1_0(file)
+            self._offset = file.tell()
+        self._path, self._at = path, 0
+
+    def until(self, cut: int | None) -> Records:
+        """Return the records that are left with keys below one; None: all."""
+        with self._path.open("rb") as file:
+            start, low, high = self._at, self._at, self.count
+            if cut is None:
+                low, cut = high, 0
+            while low < high:
+                middle = (low + high) // 2
+                if self._key(file, middle) < cut:
+                    low = middle + 1
+                else:
+                    high = middle
+            self._at = low
+            file.seek(self._offset + start * self.kind.itemsize)
+            records: Records = np.fromfile(file, self.kind, low - start)
+        return records
+
+    def sample(self, stride: int) -> list[int]:
+        """Return every so many keys."""
+        with self._path.open("rb") as file:
+            return [self._key(file, at) for at in range(0, self.count, stride)]
+
+    def _key(self, file: Any, at: int) -> int:
+        data = os.pread(file.fileno(), self.kind.itemsize, self._offset + at * self.kind.itemsize)
+        return int(np.frombuffer(data, self.kind)["key"][0])
 
 
 def new_records(path: Path, kind: Any, count: int) -> Any:
@@ -87,19 +121,12 @@ def starts_of(ordered: NDArray[Any]) -> NDArray[np.int64]:
     return np.concatenate([[0], (ordered[1:] != ordered[:-1]).nonzero()[0] + 1])
 
 
-def _opened(path: Path) -> Records:
-    records: Records = np.load(path, mmap_mode="r", allow_pickle=False)
-    return records
-
-
-def _cuts(keys: list[NDArray[np.int64]], ranges: int) -> list[int]:
+def _cuts(runs: Sequence[_Run], ranges: int, total: int) -> list[int]:
     """Return keys between ranges of about as many records, by a sample of them."""
     if ranges == 1:
         return []
-    sample = np.concatenate(
-        [key[:: max(1, len(key) * len(keys) // (64 * ranges) or 1)] for key in keys]
-    )
-    sample.sort()
+    stride = max(1, total // (SAMPLED * ranges))
+    sample = np.sort(np.array([key for run in runs for key in run.sample(stride)]))
     places = np.arange(1, ranges) * len(sample) // ranges
     cuts: list[int] = np.unique(sample[places]).tolist()
     return cuts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ def atomic(path: Path) -> Iterator[Path]:
     OSError
         If it cannot be written; of a full disk in words of its own. Nothing is left of it then.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Of its own: a worker that is thought dead may still write, while another does its piece.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)
@@ -136,7 +138,7 @@ def _in_groups(tables: Iterable[Any]) -> Iterator[Any]:
     for table in tables:
         held.append(table)
         rows, size = rows + len(table), size + table.nbytes
-        if rows >= GROUP_ROWS or size >= 1 << 26:
+        if rows >= GROUP_ROWS or size >= 1 << 25:
             yield pa.concat_tables(held)
             held, rows, size = [], 0, 0
     if rows:

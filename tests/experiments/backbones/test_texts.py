@@ -8,6 +8,7 @@ import torch
 
 from rskernels.experiments.config import GradientConfig, SampleConfig, TuneConfig
 from rskernels.experiments.families import run
+from rskernels.experiments.suite import EXPERIMENTS, NAMED, choose, make_runs
 from rskernels.experiments.texts import draw_texts, to_tokens
 from rskernels.experiments.train import make_task
 from rskernels.rsft.errors import DataError
@@ -90,6 +91,14 @@ def test_accept_trains_a_small_encoder_and_is_resumed_bit_identically(tmp_path):
         k: v for k, v in straight.items() if k not in seconds
     }
     assert 0 < straight["acceptance"] < 1
+
+
+def test_texts_are_compared_where_that_is_asked_for_by_name():
+    assert "text" not in [experiment.name for experiment in EXPERIMENTS]
+    runs = make_runs(choose((*EXPERIMENTS, *NAMED), names=["text"]), seeds=2)
+    assert {each.config.data for each in runs} == {"bigrams"}
+    assert {each.config.imbalance for each in runs} == {None}
+    assert len({each.case for each in runs}) == 5
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from rskernels.cli.errors import errors_explained, make_writable, usage_errors
+from rskernels.cli.data.engines import Address, Engines, Workers
+from rskernels.cli.errors import faults_named, make_writable, refuse_both, usage_errors
 from rskernels.cli.options import Overwrite, Resume, completion, folder_option
 from rskernels.cli.tables import make_table
-from rskernels.pipeline import Columns, LocalEngine, Rule, SelectConfig, select
+from rskernels.pipeline import Columns, Rule, SelectConfig, select
+from rskernels.pipeline.engines.choose import engine_of
 from rskernels.pipeline.report import table
 from rskernels.pipeline.rule import NEEDS
-from rskernels.rsft.errors import DataError
 
 COLUMNS = "Columns"
 RULE = "What is kept"
@@ -87,29 +88,26 @@ def select_command(
     max_duplicates: Annotated[
         int, typer.Option(help="Rows to let pass whose id another has.", rich_help_panel=LIMITS)
     ] = 0,
-    workers: Annotated[int, typer.Option(help="Processes.", rich_help_panel=LIMITS)] = 1,
+    engine: Engines = "local",
+    workers: Workers = None,
+    address: Address = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Keep answers so that they follow the policy that gave them, tilted by their rewards."""
     with usage_errors(ValueError):
-        if resume and overwrite:
-            raise ValueError("--resume and --overwrite are both given; at most one is accepted")
+        refuse_both(resume, overwrite)
         rule = Rule(form, beta, bound, n, k, least, num, envelope=envelope, seed=seed)
         names = Columns(prompt, completion_column, messages, reward, group, id, sample)
         config = SelectConfig(rule, names, pairs, max_bad, max_duplicates)
-        engine = LocalEngine(workers)
-    with errors_explained():
+        chosen = engine_of(engine, workers, address)
+    with faults_named():
         make_writable(out)
-        try:
+        with chosen as running:
             report = select(
-                inputs, out, config, pilot=pilot, engine=engine, resume=resume,
+                inputs, out, config, pilot=pilot, engine=running, resume=resume,
                 overwrite=overwrite, progress=True,
             )  # fmt: skip
-        except DataError as error:
-            # Not in a box: it names files and lines.
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
     show(report, out)
 
 

@@ -1,0 +1,203 @@
+"""The engine of many machines: actors of Ray, a process each, that take a piece at a time.
+
+Nothing but pieces and records passes through Ray: a job reads and writes files, in folders that all
+machines share. A worker that ends is started again, and its piece done again from the beginning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+from rskernels.pipeline.engines.errors import EngineError
+from rskernels.pipeline.engines.local import Job
+from rskernels.pipeline.job import Record
+from rskernels.pipeline.read import Piece
+
+HINT = "pip install '.[ray]' in a clone of rskernels"
+RETRIES = 5
+"""How often a piece is done again whose worker ended, and a worker is started again in between."""
+STORE = 1 << 27
+"""Bytes of shared memory of a Ray of this machine; pieces and records need hardly any."""
+
+
+class RayEngine:
+    """Pieces in processes of Ray, of this machine or of a cluster.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes, a CPU each. None: of a cluster one a CPU, else 1.
+    address : str, optional
+        Of a cluster that runs, ``"auto"`` or as ``ray.init`` takes it. Its machines must see the
+        files by the same paths and have rskernels installed. None: the Ray that this process has
+        joined, or else one is started on this machine and ended by ``close``.
+    gpus : float
+        Of each worker; several may share one.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+    """
+
+    def __init__(
+        self, workers: int | None = None, address: str | None = None, gpus: float = 0.0
+    ) -> None:
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        if not 0.0 <= gpus < float("inf"):
+            raise ValueError(f"gpus must be at least 0, got {gpus}")
+        self.workers, self.address, self.gpus = workers, address, gpus
+        self._actors: list[Any] = []
+        self._has_begun = False
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, and the Ray that this engine has started or joined."""
+        self._end_workers()
+        if self._has_begun:
+            self._has_begun = False
+            _ray().shutdown()
+
+    def run(self, job: Job, pieces: Iterable[Piece]) -> Iterator[Record]:
+        """Run a job on each piece, and yield the records as they come.
+
+        Raises
+        ------
+        EngineError
+            If the worker of a piece ended more often than ``RETRIES``, or Ray cannot be reached.
+        """
+        left = iter(pieces)
+        piece = next(left, None)
+        if piece is None:
+            return
+        ray = self._joined()
+        # Of those that are ready: a cluster may have no room yet for others.
+        waiting: dict[Any, tuple[Any, Piece | None]] = {
+            _begin(actor): (actor, None) for actor in self._pool()
+        }
+        given, failures = ray.put(job), 0
+        try:
+            while piece is not None or any(of for _, of in waiting.values()):
+                (ref,), _ = ray.wait(list(waiting))
+                actor, done = waiting[ref]
+                try:
+                    record = _result(ref, done)
+                except EngineError:
+                    failures += 1
+                    if done is not None or failures > RETRIES:
+                        raise
+                    del waiting[ref]
+                    waiting[_begin(actor)] = actor, None
+                    continue
+                del waiting[ref]
+                if piece is not None:
+                    waiting[actor.run.remote(given, piece)] = actor, piece
+                    piece = next(left, None)
+                if done is not None:
+                    yield record
+        finally:
+            # What is still under way belongs to nobody: an error, or an interrupt.
+            if any(of for _, of in waiting.values()):
+                self._end_workers()
+
+    def _joined(self) -> Any:
+        """Return ray, once it runs."""
+        ray = _ray()
+        if ray.is_initialized():
+            return ray
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address is None:
+            options |= {
+                "num_cpus": self.workers or 1,
+                "include_dashboard": False,
+                "object_store_memory": STORE,
+                # RAY_ADDRESS names a cluster that nobody asked for here.
+                "address": "local",
+            }
+        else:
+            options["address"] = self.address
+        try:
+            ray.init(**options)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            where = "on this machine" if self.address is None else f"at {self.address}"
+            raise EngineError(f"Ray cannot be reached {where}: {error}") from error
+        self._has_begun = True
+        return ray
+
+    def _pool(self) -> list[Any]:
+        if not self._actors:
+            ray = _ray()
+            count = self.workers
+            if count is None:
+                of_all = ray.cluster_resources().get("CPU", 1)
+                count = max(1, int(of_all)) if self.address is not None else 1
+            kind = ray.remote(_Worker).options(
+                num_cpus=1, num_gpus=self.gpus, max_restarts=-1, max_task_retries=RETRIES
+            )
+            self._actors = [kind.remote() for _ in range(count)]
+        return self._actors
+
+    def _end_workers(self) -> None:
+        actors, self._actors = self._actors, []
+        for actor in actors:
+            _ray().kill(actor)
+
+
+class _Worker:
+    """What runs in a process of Ray."""
+
+    def ready(self) -> None:
+        """Answer once the process runs."""
+
+    def run(self, job: Job, piece: Piece) -> Record:
+        """Run a job on a piece."""
+        return job(piece)
+
+
+def _begin(actor: Any) -> Any:
+    """Return what is there once a worker runs."""
+    # Retried here: Ray would say of one that is not needed any more that it failed.
+    return actor.ready.options(max_task_retries=0).remote()
+
+
+def _result(ref: Any, piece: Piece | None) -> Any:
+    """Return what a worker has returned, or raise what it has raised."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        return _ray().get(ref)
+    except RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error
+        raise EngineError(str(error)) from error
+    except RayError as error:
+        what = "a worker could not be started"
+        if piece is not None:
+            place = f"{piece.file} from {piece.start} to {piece.end}"
+            what = f"the worker of {place} ended {RETRIES + 1} times, as for want of memory"
+        raise EngineError(f"{what}: {error}") from error
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as missing:
+        raise ModuleNotFoundError(
+            f"--engine ray needs ray, which is not installed: {HINT}", name=missing.name
+        ) from missing
+    return ray
