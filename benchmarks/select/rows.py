@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 SAMPLES = 16
@@ -28,7 +29,9 @@ def tables(rows: int, seed: int = 0) -> Iterator[Any]:
     for start in range(0, rows, GROUP):
         count = min(GROUP, rows - start)
         ids = np.arange(start, start + count)
-        prompts = _texts(draw, corpus, -(-count // SAMPLES) + 1, PROMPT)
+        numbers = np.arange(start // SAMPLES, (start + count - 1) // SAMPLES + 1)
+        texts = _texts(draw, corpus, len(numbers), PROMPT)
+        prompts = pc.binary_join_element_wise(pa.array(numbers).cast(pa.string()), texts, " ")
         yield pa.table(
             {
                 "prompt": prompts.take(pa.array(ids // SAMPLES - start // SAMPLES)),

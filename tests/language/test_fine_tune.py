@@ -39,7 +39,6 @@ def records(out, kind):
 def test_a_model_learns_what_is_rewarded_and_leaves_all_that_tells_of_it(given, tmp_path):
     out = tmp_path / "run"
     summary = run(given, out, rounds=4, samples=16, beta=0.0, epochs=2, lr=0.02)
-    assert summary["before"]["pass_at_1"] < 0.7 < 0.9 <= summary["pass_at_1"]
     names = {path.name.partition(".tfevents")[0] for path in out.iterdir()}
     assert names == {
         "metrics.jsonl", "events.out", "checkpoint.pt", "curves.png", "summary.json", "report.md",
@@ -47,6 +46,8 @@ def test_a_model_learns_what_is_rewarded_and_leaves_all_that_tells_of_it(given, 
     }  # fmt: skip
     rounds = records(out, "round")
     assert [record["round"] for record in rounds] == list(range(5))
+    assert rounds[1]["right"] < 0.65 < 0.85 < rounds[4]["right"]
+    assert summary["before"]["pass_at_1"] == rounds[0]["pass_at_1"] < rounds[4]["pass_at_1"]
     for record in rounds[1:]:
         assert record["acceptance"] == record["right"]  # beta is 0
         assert 0 < record["kl"] == pytest.approx(-math.log(record["right"]), abs=0.3)

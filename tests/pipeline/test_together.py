@@ -50,13 +50,13 @@ def in_memory(form, rows, pilot):
     [*((form, False) for form in FORMS), *((form, True) for form in WITH_PILOT)],
 )
 def test_as_in_memory(form, has_pilot, tmp_path, monkeypatch):
-    monkeypatch.setattr("rskernels.pipeline.store.runs.ROOM", 2000)
+    monkeypatch.setattr("rskernels.pipeline.store.runs.ROOM", 600)
     rows, pilot = files.table(), files.table(1600, seed=1) if has_pilot else files.table()
     want = in_memory(form, rows, pilot)
-    path = files.write(rows, tmp_path / "rows.parquet", group=400)
+    path = files.write(rows, tmp_path / "rows.parquet", group=390)
     given = [files.write(pilot, tmp_path / "pilot.parquet")] if has_pilot else None
     ids, report = files.kept(
-        path, tmp_path / "out", form, size=400, pilot=given, columns=COLUMNS, **FORMS[form]
+        path, tmp_path / "out", form, size=390, pilot=given, columns=COLUMNS, **FORMS[form]
     )
     assert of_rows(rows)[2][want.mask].tolist() == ids
     overall = report["overall"]
@@ -83,7 +83,7 @@ def test_threshold(tmp_path):
 
 def test_a_prompt_of_rows_in_many_files_without_ids(tmp_path):
     rows = files.table()
-    path = files.write(rows, tmp_path / "rows.parquet", group=400)
+    path = files.write(rows, tmp_path / "rows.parquet", group=390)
     columns = Columns(reward="score")
     one, _ = files.kept(path, tmp_path / "one", "quantile", beta=0.5, columns=columns)
     many, _ = files.kept(path, tmp_path / "many", "quantile", size=200, beta=0.5, columns=columns)

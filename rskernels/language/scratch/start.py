@@ -47,10 +47,16 @@ STARTS = {
     "arithmetic": Start(
         lambda: word_tokenizer(arithmetic.WORDS), (Lesson(24_000, 3, 6e-3, {"slips": 0.08}),)
     ),
-    # Adding bit by bit is learnt first, from long answers alone: that takes many of them.
+    # Adding bit by bit is learnt from long answers alone, and then when to go on: an answer that
+    # does not begin with the prompt's first bit is a short one.
     "parity": Start(
         lambda: character_tokenizer(parity.CHARACTERS),
-        (Lesson(32_000, 1, 3e-3, {"long": 1.0}), Lesson(16_000, 1, 1e-3, {"long": 0.1})),
+        (
+            Lesson(32_000, 1, 3e-3, {"long": 1.0}),
+            Lesson(24_000, 1, 3e-3, {"long": 1.0}),
+            Lesson(24_000, 1, 2e-3, {"long": 0.5}),
+            Lesson(24_000, 1, 1e-3, {"long": 0.1}),
+        ),
     ),
     "graph": Start(lambda: word_tokenizer(graph.WORDS), (Lesson(20_000, 1, 6e-3, {}),)),
 }
@@ -92,7 +98,7 @@ def starting_policy(
     for at, lesson in enumerate(start.lessons):
         is_last = at + 1 == len(start.lessons)
         said = {**lesson.options, **options} if is_last else lesson.options
-        pairs = demonstrations_of(name, task, lesson.size, 2 * seed + at, **said)
+        pairs = demonstrations_of(name, task, lesson.size, 8 * seed + at, **said)
         policy = supervised(
             model, tokenizer, pairs,
             seed=seed, epochs=lesson.epochs, batch=start.batch, lr=lesson.lr, show=show,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rskernels.pipeline.store.write import atomic
 
-ROOM = 1 << 20
+ROOM = 1 << 18
 """Records that are merged together, about."""
 
 SAMPLED = 64
@@ -31,7 +31,9 @@ def write_run(path: Path, records: Records) -> None:
     if len(key) > 1 and not (key[1:] >= key[:-1]).all():
         records = records[key.argsort(kind="stable")]
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, records, allow_pickle=False)
+        header = np.lib.format.header_data_from_array_1_0(records)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(records.tobytes())  # np.save does not say that a disk is full
 
 
 def merged(

@@ -124,7 +124,7 @@ def test_a_draft_token_that_cannot_have_been_drawn_is_rejected(backend):
 def test_a_request_alone_and_in_a_batch_of_64(backend, threads, settings, is_block):
     """With a seed for each, or with its id, it is the same request at any place."""
     N = backend.rows(64, slow=5)
-    V = 300 if backend.is_slow else 9000
+    V = 9000 if backend.name == "cpu" else 300  # its rows have more parts than one
     target, tokens, draft = draw_step(V, requests=N, K=5, number=9)
     lengths = torch.arange(N) % 6
     T = torch.linspace(0.0, 2.0, N, dtype=torch.float64)
