@@ -44,6 +44,7 @@ def write_report(
         "note": NOTES[config.rule.form],
         "config": config.to_dict(),
         "files": list(data.files),
+        "skipped": list(data.skipped),
         "format": data.format,
         "rows": sum(record.rows for record in records),
         "bad": sum(record.bad for record in records),
@@ -97,6 +98,10 @@ def markdown(report: dict[str, Any], *, has_figure: bool) -> str:
     ]  # fmt: skip
     if has_figure:
         lines += ["![Rewards and acceptance](report.png)", ""]
+    if report["skipped"]:
+        named = [*report["skipped"][:NAMED], "…"][: len(report["skipped"])]
+        lines += ["## Not read", "", f"{len(report['skipped'])} in the folders:", ""]
+        lines += [*(f"- {name}" for name in named), ""]
     if report["named"]:
         lines += ["## Malformed rows", "", *(f"- {line}" for line in report["named"]), ""]
     return "\n".join(lines)

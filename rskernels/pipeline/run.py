@@ -14,7 +14,7 @@ from rskernels.pipeline.gather import resolve
 from rskernels.pipeline.job import Count, Decide, Gather, Record, Sides, Work
 from rskernels.pipeline.pairs import assign, write_pairs
 from rskernels.pipeline.passes import run_pass
-from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, split
+from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, refuse_mixed, split
 from rskernels.pipeline.report import read_report, write_report
 from rskernels.pipeline.rows.columns import Found
 from rskernels.pipeline.rows.numbering import write_counts_before
@@ -72,15 +72,19 @@ def select(
     Raises
     ------
     DataError
-        If files are missing, or of several formats; for more malformed rows, or ids that several
+        If files are missing, of several formats, or lie in ``out``, or ``out`` in a folder that is
+        read; for more malformed rows, or ids that several
         rows have, than ``config`` lets pass.
     CheckpointError
         If the folder holds another run, or one is writing there.
     OSError
         If files cannot be read or written.
     """
-    run = _Run(config, dataset_of(inputs), _pilot_of(pilot, config), piece_size, progress)
-    folder = Path(out)
+    inputs, folder = list(inputs), Path(out)
+    pilot = None if pilot is None else list(pilot)
+    data, of_pilot = dataset_of(inputs), _pilot_of(pilot, config)
+    refuse_mixed(folder, [*inputs, *(pilot or ())], data, of_pilot)
+    run = _Run(config, data, of_pilot, piece_size, progress)
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
         manifest = Manifest(folder, run.description(), run.pieces)

@@ -5,7 +5,7 @@ chooses between them.
 """
 
 from rskernels.pipeline.read.formats import batches, kept_rows, names_of, place_of, split
-from rskernels.pipeline.read.inputs import Dataset, dataset_of
+from rskernels.pipeline.read.inputs import Dataset, dataset_of, refuse_mixed
 from rskernels.pipeline.read.pieces import Batch, Piece
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "kept_rows",
     "names_of",
     "place_of",
+    "refuse_mixed",
     "split",
 ]

@@ -27,10 +27,13 @@ class Dataset:
     files : tuple of str
         In the order in which they were named, those of a folder or pattern by name.
     format : {"jsonl", "parquet", "arrow"}
+    skipped : tuple of str
+        What lies in folders that were named and is not read, as its name ends in nothing known.
     """
 
     files: tuple[str, ...]
     format: str
+    skipped: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -63,7 +66,13 @@ def dataset_of(inputs: Iterable[str | Path]) -> Dataset:
     DataError
         If there are none, one is of no known format, or they are of several.
     """
-    files = list(dict.fromkeys(file for name in inputs for file in _files(str(name))))
+    skipped: list[str] = []
+    once: dict[tuple[int, int], str] = {}
+    for name in inputs:
+        for file in _files(str(name), skipped):
+            of = os.stat(file)
+            once.setdefault((of.st_dev, of.st_ino), file)  # by whatever names and links
+    files = list(once.values())
     formats: dict[str, str] = {}
     for file in files:
         kind = SUFFIXES.get(Path(file).suffix.lower())
@@ -77,17 +86,46 @@ def dataset_of(inputs: Iterable[str | Path]) -> Dataset:
             "inputs must be of one format, got "
             + ", ".join(f"{kind} ({file})" for kind, file in formats.items())
         )
-    return Dataset(tuple(files), next(iter(formats)))
+    return Dataset(tuple(files), next(iter(formats)), tuple(dict.fromkeys(skipped)))
 
 
-def _files(name: str) -> Sequence[str]:
+def refuse_mixed(out: Path, inputs: Iterable[str | Path], *of_files: Dataset | None) -> None:
+    """Refuse results that would replace what is read, or be read by a later run.
+
+    Raises
+    ------
+    DataError
+        If a file lies in the folder of the results, or that folder in one that is named.
+    """
+    folder = Path(os.path.realpath(out))
+    for data in of_files:
+        for file in data.files if data is not None else ():
+            if folder in Path(os.path.realpath(file)).parents:
+                raise DataError(
+                    f"{file} is read and lies in the folder of the results, {out}: name another "
+                    "folder with --out"
+                )
+    for name in inputs:
+        path = Path(os.path.realpath(name))
+        if path.is_dir() and path in (folder, *folder.parents):
+            raise DataError(
+                f"the folder of the results, {out}, lies in {name}, which is read: name one "
+                "outside with --out"
+            )
+
+
+def _files(name: str, skipped: list[str]) -> Sequence[str]:
+    """Return the files that an input names, and note what lies in a folder and is none."""
     if os.path.isdir(name):
-        found = [
-            os.path.join(root, file)
-            for root, _, files in os.walk(name)
-            for file in files
-            if Path(file).suffix.lower() in SUFFIXES and not file.startswith((".", "_"))
-        ]
+        found = []
+        for root, folders, files in os.walk(name):
+            links = [of for of in folders if os.path.islink(os.path.join(root, of))]
+            for file in sorted([*files, *links]):
+                path = os.path.join(root, file)
+                if file.startswith((".", "_")):
+                    continue
+                is_known = Path(file).suffix.lower() in SUFFIXES and os.path.isfile(path)
+                (found if is_known else skipped).append(path)
         if not found:
             raise DataError(f"{name} holds no file that ends in one of {', '.join(SUFFIXES)}")
         return sorted(found)

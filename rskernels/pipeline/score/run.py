@@ -11,7 +11,7 @@ from typing import Any, cast
 from rskernels.pipeline.engines.local import Engine, LocalEngine
 from rskernels.pipeline.job import Work
 from rskernels.pipeline.passes import NAMED, run_pass
-from rskernels.pipeline.read import Dataset, dataset_of, names_of, split
+from rskernels.pipeline.read import Dataset, dataset_of, names_of, refuse_mixed, split
 from rskernels.pipeline.report import merged_rewards
 from rskernels.pipeline.score.job import FOLDERS, Score, ScoreRecord
 from rskernels.pipeline.score.rows import check_names
@@ -64,21 +64,23 @@ def score(
     Raises
     ------
     DataError
-        If files are missing, or of several formats; if a column is missing, or one of the name is
+        If files are missing, of several formats, or lie in ``out``, or ``out`` in a folder that is
+        read; if a column is missing, or one of the name is
         there; for more malformed rows, or such without a score, than ``config`` lets pass.
     CheckpointError
         If the folder holds another run, or one is writing there.
     OSError
         If files cannot be read or written.
     """
+    inputs, folder = list(inputs), Path(out)
     data = dataset_of(inputs)
+    refuse_mixed(folder, inputs, data)
     names = names_of(data)
     check_names(config.columns, names, config.names)
     config.scorer.check(names)
     pieces = split(data, piece_size or (BYTES if data.format == "jsonl" else ROWS))
     if not pieces:
         raise DataError("the inputs hold no rows")
-    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
         manifest = Manifest(folder, {**config.to_dict(), "data": data.digest()}, pieces)
@@ -113,6 +115,7 @@ def _report(data: Dataset, config: ScoreConfig, records: Sequence[ScoreRecord]) 
     return {
         "config": config.to_dict(),
         "files": len(data.files),
+        "skipped": list(data.skipped),
         "format": data.format,
         "rows": rows,
         "scored": scored,
