@@ -44,16 +44,16 @@ def decide(keys: Keys, rule: Rule) -> Decisions:
     rule : Rule
         One that ``is_alone``.
     """
-    invalid = invalid_of(keys.reward, rule)
     if rule.form == "threshold":
         assert rule.least is not None
+        invalid = invalid_of(keys.reward, rule)
         mask = (keys.reward >= rule.least) & ~invalid
         return Decisions(mask, np.where(invalid, np.nan, 0.0), invalid)
     rewards = torch.from_numpy(np.ascontiguousarray(keys.reward))
     options = Options(rule.bound, None, None, None)
     weighted = weigh(rule.form, rewards, None, rule.beta or 0.0, options)
     mask = _drawn(weighted, keys.id, rule)
-    return Decisions(mask, weighted.log_ratio.numpy(), invalid)
+    return Decisions(mask, weighted.log_ratio.numpy(), weighted.invalid.numpy())
 
 
 def invalid_of(reward: NDArray[np.float64], rule: Rule) -> NDArray[np.bool_]:

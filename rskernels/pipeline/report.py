@@ -14,7 +14,14 @@ from rskernels.pipeline.config import SelectConfig
 from rskernels.pipeline.figure import draw
 from rskernels.pipeline.job import NAMED, Record, Work
 from rskernels.pipeline.read import Dataset
-from rskernels.pipeline.rule import NOTES, WITHOUT_M, WITHOUT_WEIGHTS, Rule
+from rskernels.pipeline.rule import (
+    M_IS,
+    NOTES,
+    OF_THE_ROWS,
+    WITHOUT_M,
+    WITHOUT_WEIGHTS,
+    Rule,
+)
 from rskernels.pipeline.store.runs import merged
 from rskernels.pipeline.store.write import write_whole
 from rskernels.pipeline.totals import COUNTS, figures, merged_totals, overall_of
@@ -30,18 +37,38 @@ def write_report(
     records: Sequence[Record],
     work: Work,
     counts: Mapping[str, int],
+    *,
+    is_own_pilot: bool = False,
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.md`` and, with matplotlib, ``report.png``; return the first.
 
     Its numbers have the names of ``select.TiltedSelection``; None stands for those that there are
     not. ``counts`` has more of them. ``seen`` leaves out rows that are malformed, which ``bad``
     counts with those whose reward is none. ``rewards`` has [reward, rows, accepted] of rewards that
-    are equal but for 3 %.
+    are equal but for 3 %. ``is_own_pilot`` says that the rows are their own pilot. ``kl`` is that
+    of the rows, whose K of a prompt bound it by log K: the mean of that is ``kl_at_most``.
     """
-    prompts, overall = _totals(work.paths("groups", len(records)), config.rule)
+    rule = config.rule
+    prompts, overall = _totals(work.paths("groups", len(records)), rule)
+    warnings = []
+    if is_own_pilot:
+        overall["delta"] = None
+        warnings.append(OF_THE_ROWS)
+        if prompts["fewer_than_n"]:
+            warnings.append(
+                f"{prompts['fewer_than_n']} of {prompts['count']} prompts have fewer than "
+                f"n = {rule.n} answers."
+            )
+    m_is = M_IS.get(rule.form, "none")
     report = {
-        "form": config.rule.form,
-        "note": NOTES[config.rule.form],
+        "form": rule.form,
+        "note": NOTES["own " + rule.form] if is_own_pilot else NOTES[rule.form],
+        "warnings": warnings,
+        "M_is": m_is,
+        "delta_is": None
+        if overall["delta"] is None
+        else ("estimate" if m_is == "learnt" else "bound"),
+        "kl_is": None if prompts["kl"] is None else "estimate",
         "config": config.to_dict(),
         "files": list(data.files),
         "skipped": list(data.skipped),
@@ -76,10 +103,13 @@ def table(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("rows", report["rows"]), ("kept", overall["accepted"]),
         ("share kept", overall["acceptance"]), ("share expected", overall["expected_acceptance"]),
         ("mean reward", overall["reward"]), ("mean reward of what is kept", overall["reward_kept"]),
-        ("KL from the policy, nats", prompts["kl"]), ("effective sample size", overall["ess"]),
+        ("KL from the policy, nats: an estimate by the rows", prompts["kl"]),
+        ("the most that it can be, log K of K answers", prompts["kl_at_most"]),
+        ("effective sample size", overall["ess"]),
         ("prompts", prompts["count"]),
         ("prompts of which nothing is kept", prompts["without_accepted"]),
-        ("rows above M", overall["violations"]), ("mass above M", overall["delta"]),
+        ("rows above M", overall["violations"]),
+        (f"mass above M: {_a(report['delta_is'])}", overall["delta"]),
         ("rows whose prompt has no pilot", overall["unknown"]),
         ("pairs", report["pairs"] or None), ("malformed rows", report["bad"]),
         ("rows with the id of another", report["duplicates"]),
@@ -92,6 +122,7 @@ def markdown(report: dict[str, Any], *, has_figure: bool) -> str:
     rule = {k: v for k, v in report["config"].items() if v is not None and k != "columns"}
     lines = [
         f"# Selection: {report['form']}", "", report["note"], "",
+        *(line for text in report["warnings"] for line in (f"**Warning:** {text}", "")),
         "| | |", "|---|---|",
         *(f"| {name} | {value} |" for name, value in table(report)), "",
         "`" + ", ".join(f"{k} = {v}" for k, v in rule.items()) + "`", "",
@@ -107,6 +138,10 @@ def markdown(report: dict[str, Any], *, has_figure: bool) -> str:
     return "\n".join(lines)
 
 
+def _a(what: str | None) -> str:
+    return f"an {what}" if what == "estimate" else f"a {what}"
+
+
 def _shown(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
@@ -114,7 +149,7 @@ def _shown(value: float) -> str:
 def _totals(runs: Sequence[Path], rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return means over prompts, and totals over all rows, range by range of prompts."""
     wholes, count, acceptance = [], 0, np.zeros(BINS, np.int64)
-    without, kl, kl_rows = 0, 0.0, 0
+    without, fewer, kl, kl_rows, at_most = 0, 0, 0.0, 0, 0.0
     for records, _, _ in merged(runs):
         groups = merged_totals(records)
         if not len(groups):
@@ -128,12 +163,16 @@ def _totals(runs: Sequence[Path], rule: Rule) -> tuple[dict[str, Any], dict[str,
         has = np.isfinite(of["kl"])
         kl += float((of["kl"] * groups["decided"])[has].sum())
         kl_rows += int(groups["decided"][has].sum())
+        at_most += float((np.log(of["known"][has]) * groups["decided"][has]).sum())
+        fewer += int((of["known"] < (rule.n or 0)).sum())
     has_weights = rule.form not in WITHOUT_WEIGHTS
     prompts = {
         "count": count,
         "without_accepted": without,
         "acceptance_histogram": acceptance.tolist(),
+        "fewer_than_n": fewer,
         "kl": kl / kl_rows if kl_rows and has_weights else None,
+        "kl_at_most": at_most / kl_rows if kl_rows and has_weights else None,
     }
     overall = _whole(wholes)
     missing = [

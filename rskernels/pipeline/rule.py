@@ -23,6 +23,11 @@ WITH_PILOT = ("quantile", "best_of", "learnt")
 """Forms that need rewards of other answers to the prompt, from a pilot or a first pass."""
 WITHOUT_M = ("top_k", "threshold", "soft_best_of_n", "rso")
 WITHOUT_WEIGHTS = ("top_k", "threshold")
+M_IS = {
+    "verifier": "proved", "bounded": "given", "quantile": "proved", "best_of": "proved",
+    "learnt": "learnt",
+}  # fmt: skip
+"""Where M comes from, in the words of ``select.TiltedSelection``; of other forms there is none."""
 TILTED = "What is kept follows the policy times exp(reward/beta), prompt by prompt"
 NOTES = {
     "verifier": f"{TILTED}: exactly.",
@@ -30,6 +35,10 @@ NOTES = {
     "quantile": "What is kept follows the policy times exp(u/beta), u a reward's quantile among "
     "those of the pilot: exactly, for that u.",
     "best_of": "What is kept has the law of the best of n answers, by the pilot's quantiles.",
+    "own quantile": "What is kept follows the rows that were given times exp(u/beta), u a reward's "
+    "quantile among the answers to its prompt that are decided themselves: not the policy's.",
+    "own best_of": "What is kept is weighted as the best of n answers would be by the quantiles of "
+    "the answers to its prompt that are decided themselves: not the law of the policy's best of n.",
     "learnt": f"{TILTED}, as far as the M that was learnt holds.",
     "top_k": "The best of each prompt are kept: no law of the policy.",
     "threshold": "What is kept is the policy where the reward is enough.",
@@ -38,6 +47,13 @@ NOTES = {
     "rso": "Algorithm 1 of RSO as published: M from the pool that it decides, equal answers once, "
     "dependent on the order of the rows; not the tilted law.",
 }
+OF_THE_ROWS = (
+    "The quantiles are those of the very rows that are decided, for want of a pilot: of a law that "
+    "K answers a prompt stand for, not of the policy's. What is kept is off the policy's tilted "
+    "law the more, the fewer answers a prompt has, and its mass above M is not known. A pilot of "
+    "other answers mends it."
+)
+"""The warning where a form with a pilot has none."""
 
 
 @dataclass(frozen=True)

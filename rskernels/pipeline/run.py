@@ -18,7 +18,7 @@ from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, refuse
 from rskernels.pipeline.report import read_report, write_report
 from rskernels.pipeline.rows.columns import Found
 from rskernels.pipeline.rows.numbering import write_counts_before
-from rskernels.pipeline.rule import WITH_PILOT
+from rskernels.pipeline.rule import OF_THE_ROWS, WITH_PILOT
 from rskernels.pipeline.store.duplicates import duplicates_in
 from rskernels.pipeline.store.manifest import Manifest
 from rskernels.pipeline.store.write import join_parts, move_parts
@@ -54,7 +54,8 @@ def select(
         What to keep.
     pilot : iterable of str or Path, optional
         Files of other answers to the same prompts, with rewards, for "quantile", "best_of" and
-        "learnt". Without, a first pass takes the rewards of all rows.
+        "learnt". Without, a first pass takes the quantiles of the rows themselves, which the report
+        warns of; "learnt" needs a pilot.
     engine : Engine, optional
         What runs the passes: this process, if None is given.
     resume, overwrite : bool
@@ -75,6 +76,8 @@ def select(
         If files are missing, of several formats, or lie in ``out``, or ``out`` in a folder that is
         read; for more malformed rows, or ids that several
         rows have, than ``config`` lets pass.
+    ValueError
+        If there is a pilot that the form does not take, or none that it needs.
     CheckpointError
         If the folder holds another run, or one is writing there.
     OSError
@@ -99,6 +102,11 @@ def select(
 def _pilot_of(pilot: Iterable[str | Path] | None, config: SelectConfig) -> Dataset | None:
     if pilot is not None and config.rule.form not in WITH_PILOT:
         raise ValueError(f"the form {config.rule.form!r} takes no pilot")
+    if pilot is None and config.rule.form == "learnt":
+        raise ValueError(
+            "the form 'learnt' needs a pilot (--pilot): M must not be learnt from the rows that it "
+            "decides; give answers to the same prompts that are no input"
+        )
     return None if pilot is None else dataset_of(pilot)
 
 
@@ -185,7 +193,10 @@ class _Run:
             path = folder / f"pairs{self.data.suffix}"
             write_pairs(sides, self.pairs, self.data.format, path)
         counts = {"duplicates": self.duplicates, "pairs": self.pairs}
-        report = write_report(folder, self.data, self.config, records, work, counts)
+        is_own = self.config.rule.form in WITH_PILOT and self.pilot is None
+        report = write_report(
+            folder, self.data, self.config, records, work, counts, is_own_pilot=is_own
+        )
         manifest.finish()
         return report
 
@@ -193,7 +204,7 @@ class _Run:
         """Decide all answers to a prompt together, and return where each piece's rows begin."""
         rule = self.config.rule
         if rule.form in WITH_PILOT and self.pilot is None:
-            say(f"no --pilot: a first pass takes the rewards for {rule.form!r} from all rows")
+            say(f"no --pilot: {OF_THE_ROWS}")
         records = self._pass(engine, Gather(self.found, rule, work), self.pieces)
         pilot = None
         if self.pilot_found is not None:

@@ -111,8 +111,8 @@ def figures(records: Records) -> dict[str, NDArray[np.float64]]:
     """Return what follows from totals of each group: NaN where it does not exist.
 
     ``acceptance``, ``expected_acceptance``, ``delta``, ``kl``, ``ess`` are those of
-    ``select.TiltedSelection``, its divergence by self-normalised weights of the rows; ``reward``
-    and ``reward_kept`` are means.
+    ``select.TiltedSelection``, its divergence by self-normalised weights of the rows; ``known``
+    counts the rows with a weight; ``reward`` and ``reward_kept`` are means.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         valid = records["seen"] - records["invalid"].astype(np.float64)
@@ -121,6 +121,7 @@ def figures(records: Records) -> dict[str, NDArray[np.float64]]:
         shift = np.where(records["top"] > -math.inf, records["top"], 0.0)
         mean = records["w_log"] / records["w"] - shift
         return {
+            "known": known,
             "acceptance": records["accepted"] / records["decided"].astype(np.float64),
             "expected_acceptance": records["expected"] / known,
             "delta": records["excess"] / records["w"],

@@ -1,4 +1,4 @@
-"""Which files are read: each once, none that the results would replace, and none left out unsaid."""
+"""Which files are read: each once, none that the results would replace, none left out unsaid."""
 
 import json
 import os

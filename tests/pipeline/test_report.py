@@ -1,6 +1,7 @@
 """The report, and the command that asks for it."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rskernels.cli.app import app
-from rskernels.pipeline import Rule
+from rskernels.pipeline import Columns, Rule
 from rskernels.pipeline.rule import NEEDS, NOTES
 
 from . import files
@@ -62,10 +63,43 @@ def test_the_command_says_what_is_wrong(invoke, tmp_path):
     pilot = invoke(path, "--out", out, "--beta", "1", "--pilot", path)
     assert pilot.exit_code == 1
     assert "'verifier' takes no pilot" in pilot.output
+    learnt = invoke(path, "--out", out, "--form", "learnt", "--beta", "1")
+    assert learnt.exit_code == 1
+    assert "'learnt' needs a pilot" in learnt.output
+
+
+def test_quantiles_of_the_rows_themselves_are_said_to_be_that(tmp_path):
+    path, columns = files.write(files.table(800), tmp_path / "rows.parquet"), Columns(id="id")
+    pilot = files.write(files.table(800, seed=1), tmp_path / "pilot.parquet")
+    for form, numbers in (("quantile", {"beta": 0.5}), ("best_of", {"n": 17})):
+        given = {"columns": columns, **numbers}
+        _, own = files.kept(path, tmp_path / f"own-{form}", form, **given)
+        _, other = files.kept(path, tmp_path / f"other-{form}", form, pilot=[pilot], **given)
+        assert own["overall"]["delta"] is own["delta_is"] is None
+        assert other["overall"]["delta"] == 0.0
+        assert (other["delta_is"], other["M_is"]) == ("bound", "proved")
+        assert "decided themselves: not the" in own["note"]
+        assert other["warnings"] == []
+        page = (tmp_path / f"own-{form}" / "report.md").read_text(encoding="utf-8")
+        assert "**Warning:** The quantiles are those of the very rows" in page
+        assert ("50 of 50 prompts have fewer than n = 17" in page) == (form == "best_of")
+
+
+def test_the_divergence_is_said_to_be_an_estimate_and_its_most(tmp_path):
+    rows = files.table(1600)
+    path = files.write(rows, tmp_path / "rows.parquet")
+    _, report = files.kept(path, tmp_path / "out", "bounded", beta=0.01, bound=3.0,
+                           columns=Columns(id="id", reward="score"))  # fmt: skip
+    assert (report["M_is"], report["delta_is"], report["kl_is"]) == ("given", "bound", "estimate")
+    assert report["prompts"]["kl_at_most"] == pytest.approx(math.log(16))
+    assert 0.8 * math.log(16) < report["prompts"]["kl"] <= math.log(16)
+    page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "an estimate by the rows" in page
+    assert "| the most that it can be, log K of K answers | 2.773 |" in page
 
 
 def test_every_form_has_a_note_and_refuses_what_it_does_not_know():
-    assert set(NOTES) == set(NEEDS)
+    assert set(NOTES) == {*NEEDS, "own quantile", "own best_of"}
     numbers = {"beta": 0.5, "bound": 1.0, "n": 2, "k": 2, "least": 0.5, "num": 2}
     for form, needs in NEEDS.items():
         given = {name: numbers[name] for name in needs}

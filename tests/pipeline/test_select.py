@@ -122,3 +122,15 @@ def test_processes_keep_what_one_does(tmp_path):
     one, _ = files.kept(path, tmp_path / "one", size=500)
     two, _ = files.kept(path, tmp_path / "two", size=500, engine=LocalEngine(2))
     assert one == two
+
+
+def test_a_reward_is_invalid_or_kept_and_not_both(tmp_path):
+    lines = [
+        {"prompt": "p", "completion": "c", "reward": r, "id": n} for n, r in enumerate([1e308, 0])
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    ids, report = files.kept(path, tmp_path / "out", "bounded", beta=0.1, bound=1e308)
+    assert ids == [0]
+    assert (report["bad"], report["overall"]["invalid"]) == (0, 0)
+    assert report["overall"]["reward_kept"] == 1e308

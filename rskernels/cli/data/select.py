@@ -59,7 +59,7 @@ def select_command(
         typer.Option(
             help="quantile, best_of, learnt: other answers with rewards; may be given again.",
             rich_help_panel=RULE,
-            show_default="all rows, in a first pass",
+            show_default="none; quantile, best_of: the rows themselves",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws.", rich_help_panel=RULE)] = 0,

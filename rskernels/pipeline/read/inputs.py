@@ -117,7 +117,7 @@ def refuse_mixed(out: Path, inputs: Iterable[str | Path], *of_files: Dataset | N
 def _files(name: str, skipped: list[str]) -> Sequence[str]:
     """Return the files that an input names, and note what lies in a folder and is none."""
     if os.path.isdir(name):
-        found = []
+        found: list[str] = []
         for root, folders, files in os.walk(name):
             links = [of for of in folders if os.path.islink(os.path.join(root, of))]
             for file in sorted([*files, *links]):
