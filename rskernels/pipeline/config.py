@@ -7,7 +7,7 @@ from typing import Any
 
 from rskernels._python.integers import as_integer
 from rskernels.pipeline.rows.columns import Columns
-from rskernels.pipeline.rule import Rule
+from rskernels.pipeline.rule import RANKED, Rule
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,13 @@ class SelectConfig:
     max_bad : int
         Malformed rows that are let pass, counted and rejected.
     max_duplicates : int
-        Rows that are let pass whose id another has.
+        Rows that are let pass whose id another has; 0 of a rule that ranks the rows of a prompt by
+        their ids, ``rule.RANKED``.
 
     Raises
     ------
     TypeError, ValueError
-        If a number is none, or below 0.
+        If a number is none, below 0, or not for the rule.
     """
 
     rule: Rule
@@ -46,6 +47,11 @@ class SelectConfig:
         for name in ("pairs", "max_bad", "max_duplicates"):
             if as_integer(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.max_duplicates and self.rule.form in RANKED:
+            raise ValueError(
+                f"the form {self.rule.form!r} needs ids that differ: max_duplicates must be 0, got "
+                f"{self.max_duplicates}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides which rows are kept, for JSON."""

@@ -202,7 +202,8 @@ def _lines(table: Any) -> bytes:
 def _of_lines(lines: bytes, columns: Columns) -> Any:
     with data_extra():
         import pyarrow as pa
-    rows = [json.loads(line) for line in lines.splitlines()]
+    # A bare carriage return is a blank in JSON.
+    rows = [json.loads(line) for line in lines.split(b"\n") if line]
     prompts, completions = [], []
     for row in rows:
         if columns.prompt in row:

@@ -21,6 +21,8 @@ ALONE = ("verifier", "bounded", "threshold")
 """Forms that decide a row by itself: all is known before any row is read, so one pass is enough."""
 WITH_PILOT = ("quantile", "best_of", "learnt")
 """Forms that need rewards of other answers to the prompt, from a pilot or a first pass."""
+RANKED = ("top_k", "soft_best_of_n", "rso")
+"""Forms that rank the rows of a prompt by id, where rewards are equal or by its draw."""
 WITHOUT_M = ("top_k", "threshold", "soft_best_of_n", "rso")
 WITHOUT_WEIGHTS = ("top_k", "threshold")
 M_IS = {

@@ -60,7 +60,7 @@ def read(folder, name="accepted"):
         return pq.read_table(path).to_pylist()
     if path.suffix == ".arrow":
         return feather.read_table(path).to_pylist()
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
 
 
 def config_of(form, columns=None, pairs=0, max_bad=0, max_duplicates=0, **rule):

@@ -43,3 +43,13 @@ def odd(prompts, completions):
 
 def too_few(prompts, completions):
     return [0.5] * (len(prompts) - (len(prompts) > 1 or "answer 3" in completions))
+
+
+def huge(prompts, completions):
+    return [10**400 if text == "answer 3" else 0.5 for text in completions]
+
+
+def exits(prompts, completions):
+    if "answer 3" in completions:
+        raise SystemExit(0)
+    return [0.5] * len(prompts)

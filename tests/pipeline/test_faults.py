@@ -106,7 +106,7 @@ def test_inputs_that_fit_nothing_are_refused(tmp_path):
         "nothing*.jsonl": "does not exist",
         "text.csv": "must end in one of",
         "broken.parquet": "broken.parquet cannot be read",
-        "empty.jsonl": "neither a column 'prompt'|no column 'reward'",
+        "empty.jsonl": "hold no rows",
         "folder": "holds no file",
     }
     for name, why in refused.items():

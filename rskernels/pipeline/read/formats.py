@@ -12,6 +12,7 @@ from rskernels.pipeline.read import jsonl, tables
 from rskernels.pipeline.read.inputs import Dataset
 from rskernels.pipeline.read.pieces import Batch, Piece
 from rskernels.pipeline.rows.columns import Found
+from rskernels.rsft.errors import DataError
 
 BYTES, ROWS = 1 << 26, 1 << 19
 """Of a piece, about: of JSON lines, and of tables, whose row groups are not cut."""
@@ -35,10 +36,26 @@ def split(data: Dataset, size: int | None = None) -> list[Piece]:
     return pieces
 
 
-def names_of(data: Dataset) -> list[str]:
-    """Return the names of the columns of a data set, as its first file has them."""
-    names: list[str] = _reader(data.format).names(data.files[0])
-    return names
+def names_of(data: Dataset, rows: int = jsonl.FIRST) -> list[str]:
+    """Return the names of the columns of a data set, as its first file with any has them.
+
+    Parameters
+    ----------
+    data : Dataset
+        Its files.
+    rows : int
+        Of JSON lines, how many rows say so.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    for file in data.files:
+        names: list[str] = _reader(data.format).names(file, rows)
+        if names:
+            return names
+    raise DataError("the inputs hold no rows")
 
 
 def batches(piece: Piece, found: Found) -> Iterator[Batch]:

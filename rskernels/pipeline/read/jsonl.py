@@ -20,6 +20,10 @@ BLOCK = 1 << 24  # bytes
 NEWLINE = ord("\n")
 BLANK = np.zeros(256, bool)
 BLANK[[ord(c) for c in " \t\r\n"]] = True
+BOM = b"\xef\xbb\xbf"
+"""What some programs begin a file with: no part of its first line."""
+FIRST = 1000
+"""Rows of a file that say which columns there are."""
 SHOWN = 60  # characters of a faulty line
 
 
@@ -43,10 +47,21 @@ def bounds(file: str, size: int) -> Iterator[tuple[int, int]]:
             start = opened.tell()
 
 
-def names(file: str) -> list[str]:
-    """Return the names of the first row's columns."""
-    row = _first_row(file)
-    return list(row) if row is not None else []
+def names(file: str, rows: int = FIRST) -> list[str]:
+    """Return the names of the columns that the first rows have."""
+    found: dict[str, None] = {}
+    with open(file, "rb") as opened:
+        for line in opened:
+            try:
+                row = json.loads(line.removeprefix(BOM))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict):
+                found.update(dict.fromkeys(row))
+                rows -= 1
+                if not rows:
+                    break
+    return list(found)
 
 
 def batches(piece: Piece, found: Found) -> Iterator[Batch]:
@@ -96,6 +111,8 @@ def blocks(piece: Piece) -> Iterator[Lines]:
             block = file.read(min(BLOCK, left))
             if not block:
                 raise DataError(f"{piece.file} has become shorter while it was read")
+            if left == piece.end and block.startswith(BOM):
+                left, block = left - len(BOM), block[len(BOM) :]
             left -= len(block)
             end = block.rfind(b"\n") + 1 if left else len(block)
             if end == 0:
@@ -155,10 +172,24 @@ def _parsed(lines: Lines, found: Found) -> Any:
         )
     except (pa.ArrowException, ValueError, RecursionError):
         return None
-    if len(table) != len(lines.starts):
+    if len(table) != len(lines.starts) or any(_has_more(column) for column in table.columns):
         return None
     table = table.select(found.names).combine_chunks()
     return table.to_batches(max_chunksize=len(table))[0]
+
+
+def _has_more(column: Any) -> bool:
+    """Return whether messages have fields whose types Arrow takes from all rows of a block."""
+    with data_extra():
+        import pyarrow as pa
+    if not pa.types.is_list(column.type):
+        return False
+    for chunk in column.chunks:
+        messages = chunk.flatten()
+        others = [f.name for f in messages.type if f.name not in ("role", "content")]
+        if any(messages.field(name).null_count < len(messages) for name in others):
+            return True
+    return False
 
 
 def _fields(lines: Lines, found: Found) -> Any:
@@ -167,19 +198,18 @@ def _fields(lines: Lines, found: Found) -> Any:
         import pyarrow as pa
     first = json.loads(lines.data[lines.starts[0] : lines.ends[0]])
     message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    kinds = {
-        bool: pa.bool_(),
-        int: pa.int64(),
-        float: pa.float64(),
-        str: pa.string(),
-        list: message,
-    }
+    named = (found.id, found.group, found.sample)
     fields = []
     for name in found.names:
         value = first.get(name)
-        kind = kinds.get(type(value), pa.string())
-        if name == found.reward and not isinstance(value, bool):
-            kind = pa.float64()
+        # What a row may hold does not hang on the others of its block.
+        kind = pa.string()
+        if name == found.reward:
+            kind = pa.bool_() if isinstance(value, bool) else pa.float64()
+        elif name in named:
+            kind = pa.int64() if type(value) is int else kind
+        elif isinstance(value, list):
+            kind = message
         fields.append((name, kind))
     return pa.schema(fields)
 
@@ -194,14 +224,14 @@ def _one_by_one(lines: Lines, found: Found) -> tuple[Any, dict[int, str]]:
         line = lines.data[start:end]
         try:
             rows.append(_checked(json.loads(line.decode()), found))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             shown = line[:SHOWN].decode(errors="replace")
             bad[number] = f"{error}: {shown}{'…' if len(line) > SHOWN else ''}"
             rows.append({})
     columns = []
     for name in found.names:
         values = [row.get(name) for row in rows]
-        columns.append(_array(values))
+        columns.append(_array(values, found, name))
     return pa.RecordBatch.from_arrays(columns, names=found.names), bad
 
 
@@ -242,33 +272,23 @@ def _name(name: str, value: Any) -> int | str:
     raise ValueError(f"{name} must be an integer or text, got {json.dumps(value)[:SHOWN]}")
 
 
-def _array(values: list[Any]) -> Any:
+def _array(values: list[Any], found: Found, name: str) -> Any:
     """Return an Arrow array; of values of two kinds hashes, by which they are the same."""
     with data_extra():
         import pyarrow as pa
     kinds = {type(value) for value in values} - {type(None)}
+    if not kinds:
+        kinds = {float if name == found.reward else list if name == found.messages else str}
     if kinds == {list}:
-        texts = [(name, pa.large_string()) for name in ("role", "content", REST)]
+        texts = [(field, pa.large_string()) for field in ("role", "content", REST)]
         return pa.array(values, pa.list_(pa.struct(texts)))
     if len(kinds) > 1:
         from rskernels.pipeline.rows.hashing import hashes_of
 
         hashes: list[int | None] = []
         for value in values:
-            hashes.append(None if value is None else int(hashes_of(_array([value]), "")[0]))
+            one = None if value is None else hashes_of(_array([value], found, name), name)
+            hashes.append(None if one is None else int(one[0]))
         return pa.array(hashes, pa.int64())
     of_kind = {str: pa.large_string(), int: pa.int64(), float: pa.float64()}
-    return pa.array(values, of_kind[kinds.pop()] if kinds else pa.large_string())
-
-
-def _first_row(file: str) -> dict[str, Any] | None:
-    """Return the first line that is a JSON object."""
-    with open(file, "rb") as opened:
-        for line in opened:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                return row
-    return None
+    return pa.array(values, of_kind[kinds.pop()])

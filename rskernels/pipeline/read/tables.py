@@ -28,7 +28,7 @@ def bounds(file: str, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def names(file: str) -> list[str]:
+def names(file: str, rows: int = 1) -> list[str]:
     """Return the names of a file's columns."""
     with _explained(file):
         if _is_parquet(file):

@@ -2,8 +2,9 @@
 
 Text is XXH64 of its UTF-8, seed 0. A message is the hash of the pair of the hashes of its role and
 content; where it has other fields, or content that is no text, paired with the hash of the rest as
-JSON. A list of messages is the hash of theirs in turn (``kernels.reference.hashes.xxh64_fold``). An
-integer is itself. So neither file format, nor dictionaries, nor batches change a hash.
+JSON: of JSON lines that of the line, else by the types of the columns. A list of messages is the
+hash of theirs in turn (``kernels.reference.hashes.xxh64_fold``). An integer is itself. So neither
+dictionaries nor batches change a hash, nor does the file format but for such a rest.
 """
 
 from __future__ import annotations

@@ -82,10 +82,8 @@ def keys_of(table: Any, found: Found, bad: dict[int, str] | None = None) -> Keys
         ids = pairs_of(prompt, hashes_of(table.column(found.sample), found.sample))
     elif found.is_numbered:
         assert prompt is not None
-        # As float32, so that neither a file's precision nor -0.0 changes it.
-        with np.errstate(over="ignore"):
-            rounded = (reward.astype(np.float32) + np.float32(0.0)).view(np.int32)
-        ids = pairs_of(pairs_of(prompt, answer), rounded.astype(np.int64))
+        bits = (reward + 0.0).view(np.int64)  # of -0.0 those of 0.0
+        ids = pairs_of(pairs_of(prompt, answer), bits)
     if bad:
         reward = reward.copy()
         reward[list(bad)] = np.nan

@@ -1,7 +1,7 @@
 """Rows that are equal, counted: the ids of rows without an id or sample column.
 
 The id of such a row is the hash of (hash of prompt, completion and reward; how many equal rows come
-before it). Rows that are equal are interchangeable, so order and shards change nothing. Those
+before it). So order and shards change which of equal rows are kept, not how many. Those
 before a piece are known by a first pass over all pieces.
 """
 

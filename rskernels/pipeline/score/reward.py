@@ -115,17 +115,21 @@ class Reward:
             if takes_all or name in named
         }
         given = [[row.prompt for row in rows], [row.completion for row in rows]]
-        returned = function(**dict(zip(GIVEN, given, strict=True)), **columns)
-        if inspect.isawaitable(returned):
-            returned = asyncio.run(_awaited(returned))
+        try:
+            returned = function(**dict(zip(GIVEN, given, strict=True)), **columns)
+            if inspect.isawaitable(returned):
+                returned = asyncio.run(_awaited(returned))
+        except SystemExit as error:
+            # It would end the run, and with a status of its own.
+            raise RuntimeError(f"the function raised SystemExit({error})") from error
         if hasattr(returned, "tolist"):
             returned = returned.tolist()
         if not isinstance(returned, list | tuple):
             raise TypeError(f"a list of numbers was to be returned, got {type(returned).__name__}")
         if len(returned) != len(rows):
             raise ValueError(f"{len(returned)} rewards were returned for {len(rows)} rows")
-        for value in returned:
-            number, why = _number(value)
+        # All of them before any is noted: the rows of a call that fails are given again.
+        for number, why in [_number(value) for value in returned]:
             if why:
                 scores.bad[len(scores.values)] = why
             scores.values.append(None if why else (number,))
@@ -178,6 +182,8 @@ def _number(value: Any) -> tuple[float, str]:
         return math.nan, "the reward is None"
     try:
         number = float(value)
+    except OverflowError:
+        return math.nan, "the reward is too large for a float64"
     except (TypeError, ValueError):
         return math.nan, f"the reward must be a number, got {value!r}"[:SHOWN]
     return number, "" if math.isfinite(number) else f"the reward is {number}"

@@ -20,8 +20,10 @@ Scoring = Callable[[list[Row | str]], Scores]
 """Scores rows; of those that are malformed, with the reason in their place, none."""
 
 
-def check_names(columns: Columns, names: Collection[str], added: Sequence[str]) -> None:
-    """Raise DataError if a column that is needed is missing, or one to be added is there."""
+def check_names(
+    columns: Columns, names: Collection[str], added: Sequence[str], first: Collection[str]
+) -> None:
+    """Raise DataError if a column that is needed is missing, or the first row has one to add."""
     if columns.prompt in names:
         if columns.completion not in names:
             raise DataError(
@@ -34,7 +36,7 @@ def check_names(columns: Columns, names: Collection[str], added: Sequence[str]) 
             f"(--messages); the columns are {', '.join(names)}"
         )
     for name in added:
-        if name in names:
+        if name in first:
             raise DataError(f"there is a column {name!r} already; name another with --as")
 
 

@@ -76,7 +76,8 @@ def score(
     data = dataset_of(inputs)
     refuse_mixed(folder, inputs, data)
     names = names_of(data)
-    check_names(config.columns, names, config.names)
+    # A later row that has one that is added is malformed, and counted.
+    check_names(config.columns, names, config.names, names_of(data, 1))
     config.scorer.check(names)
     pieces = split(data, piece_size or (BYTES if data.format == "jsonl" else ROWS))
     if not pieces:
