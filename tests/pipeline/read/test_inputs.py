@@ -8,7 +8,7 @@ import pytest
 from rskernels.pipeline import Reward, ScoreConfig, score, select
 from rskernels.rsft.errors import DataError
 
-from . import files, rewards
+from .. import files, rewards
 
 LINE = json.dumps({"prompt": "a", "completion": "answer 1", "reward": 1, "id": 1}) + "\n"
 

@@ -8,7 +8,7 @@ from rskernels.pipeline import Columns, SelectConfig, select
 from rskernels.pipeline.rule import RANKED
 from rskernels.rsft.errors import DataError
 
-from . import files
+from .. import files
 
 NUMBERS = {"top_k": {"k": 1}, "soft_best_of_n": {"beta": 1.0}, "rso": {"beta": 1.0, "num": 2}}
 
