@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rskernels.pipeline.decide import Decisions, decide, invalid_of
+from rskernels.pipeline.extras import data_extra
 from rskernels.pipeline.gather import gathered, rows_from
 from rskernels.pipeline.pairs import pairable, write_sides
 from rskernels.pipeline.read import Piece, batches, kept_rows, place_of
@@ -27,13 +28,14 @@ from rskernels.pipeline.rows.keys import Keys, joined, keys_of
 from rskernels.pipeline.rows.numbering import counts_of, numbered
 from rskernels.pipeline.rule import Rule
 from rskernels.pipeline.store.runs import write_run
-from rskernels.pipeline.store.write import write_part, write_whole
+from rskernels.pipeline.store.write import atomic, write_part, write_whole
 from rskernels.pipeline.totals import totals_of
 
 FOLDERS = (
     "counts", "before", "gathered", "pilot", "accepted", "groups", "ids", "pairable", "sides",
     "done",
 )  # fmt: skip
+SCHEMA = "schema.arrow"
 NAMED = 10
 """Malformed rows that are named."""
 IDS = np.dtype([("key", np.int64)])
@@ -63,10 +65,22 @@ class Work:
         """Where the pair of each row lies."""
         return self.folder / "paired.npy"
 
-    def make(self) -> None:
-        """Make the folders."""
-        for name in FOLDERS:
+    def make(self, folders: Iterable[str] = FOLDERS, schema: Any = None) -> None:
+        """Make the folders, and note the schema of what is written, if it is tables."""
+        for name in folders:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        if schema is not None:
+            with atomic(self.folder / SCHEMA) as temporary:
+                temporary.write_bytes(schema.serialize().to_pybytes())
+
+    def schema(self) -> Any:
+        """Return the schema of what is written; None of JSON lines."""
+        path = self.folder / SCHEMA
+        if not path.exists():
+            return None
+        with data_extra():
+            import pyarrow as pa
+        return pa.ipc.read_schema(pa.py_buffer(path.read_bytes()))
 
 
 @dataclass(frozen=True)
@@ -207,9 +221,8 @@ class Decide:
         if self.has_pairs:
             path = self.work.path("pairable", piece.number, ".npy")
             write_run(path, pairable(keys, decisions.mask, decisions.invalid))
-        write_kept(
-            piece, decisions.mask, self.work.path("accepted", piece.number, f".{piece.format}")
-        )
+        path = self.work.path("accepted", piece.number, f".{piece.format}")
+        write_kept(piece, decisions.mask, path, self.work.schema())
         record = Record(
             piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
             seconds=time.perf_counter() - begin, deciding=deciding, deciding_cpu=cpu,
@@ -253,7 +266,8 @@ class Sides:
         """Do it for a piece."""
         start, end = self.starts[piece.number : piece.number + 2]
         paired = rows_from(self.work.paired, start, end - start)
-        write_sides(piece, self.columns, paired, self.work.path("sides", piece.number, ".arrow"))
+        path = self.work.path("sides", piece.number, ".arrow")
+        write_sides(piece, self.columns, paired, path, self.work.schema())
         return Record(piece.number, end - start)
 
     def done(self, piece: Piece) -> Record | None:
@@ -278,14 +292,9 @@ def piece_keys(piece: Piece, found: Found) -> Keys:
     return joined([keys_of(batch.table, found, batch.bad) for batch in batches(piece, found)])
 
 
-def write_kept(piece: Piece, mask: NDArray[np.bool_], path: Path) -> None:
+def write_kept(piece: Piece, mask: NDArray[np.bool_], path: Path, schema: Any) -> None:
     """Write the rows of a piece that are kept."""
-    schema = None
-    if piece.format != "jsonl":
-        from rskernels.pipeline.read.tables import schema_of
-
-        schema = schema_of(piece)
-    parts: Iterator[Any] = kept_rows(piece, mask) if mask.any() else iter(())
+    parts: Iterator[Any] = kept_rows(piece, mask, schema) if mask.any() else iter(())
     write_part(path, piece.format, parts, schema)
 
 

@@ -105,8 +105,8 @@ def assign(runs: Sequence[Path], sizes: Sequence[int], most: int, path: Path) ->
     return total
 
 
-def write_sides(piece: Piece, columns: Columns, paired: Records, path: Path) -> None:
-    """Write the rows of a piece that are in pairs, by pair, as Arrow.
+def write_sides(piece: Piece, columns: Columns, paired: Records, path: Path, schema: Any) -> None:
+    """Write the rows of a piece that are in pairs, by pair, as Arrow; of tables by a schema.
 
     Their prompts and completions are JSON where the piece is, else what their columns hold.
     """
@@ -117,11 +117,11 @@ def write_sides(piece: Piece, columns: Columns, paired: Records, path: Path) -> 
     is_json = piece.format == "jsonl"
     tables = [
         _of_lines(part, columns) if is_json else _of_table(part, columns)
-        for part in (kept_rows(piece, mask) if mask.any() else ())
+        for part in (kept_rows(piece, mask, schema) if mask.any() else ())
         if len(part)
     ]
     if not tables:
-        tables = [_empty(pa, is_json, piece, columns)]
+        tables = [_of_lines(b"", columns) if is_json else _of_table(schema.empty_table(), columns)]
     table = pa.concat_tables(tables)
     for name in ("pair", "side"):
         table = table.append_column(name, pa.array(there[name]))
@@ -239,11 +239,3 @@ def _of_table(table: Any, columns: Columns) -> Any:
     return pa.table(
         {"prompt": prompt, "completion": completion, "reward": pc.cast(reward, pa.float64())}
     )
-
-
-def _empty(pa: Any, is_json: bool, piece: Piece, columns: Columns) -> Any:
-    if is_json:
-        return _of_lines(b"", columns)
-    from rskernels.pipeline.read.tables import schema_of
-
-    return _of_table(schema_of(piece).empty_table(), columns)

@@ -14,7 +14,15 @@ from rskernels.pipeline.gather import resolve
 from rskernels.pipeline.job import Count, Decide, Gather, Record, Sides, Work
 from rskernels.pipeline.pairs import assign, write_pairs
 from rskernels.pipeline.passes import run_pass
-from rskernels.pipeline.read import Dataset, Piece, dataset_of, names_of, refuse_mixed, split
+from rskernels.pipeline.read import (
+    Dataset,
+    Piece,
+    dataset_of,
+    names_of,
+    refuse_mixed,
+    schema_of,
+    split,
+)
 from rskernels.pipeline.report import read_report, write_report
 from rskernels.pipeline.rows.columns import Found
 from rskernels.pipeline.rows.numbering import write_counts_before
@@ -94,7 +102,7 @@ def select(
         if manifest.begin(resume=resume, overwrite=overwrite):
             return read_report(folder)
         work = Work(manifest.work)
-        work.make()
+        work.make(schema=run.schema)
         records = run.decide(engine or LocalEngine(), work)
         return run.finish(folder, records, work, manifest)
 
@@ -124,7 +132,7 @@ class _Run:
         self.config, self.data, self.pilot, self.progress = config, data, pilot, progress
         answers = config.rule.form == "rso"
         self.found = config.columns.found_in(names_of(data), answers=answers)
-        self.pieces = split(data, size)
+        self.pieces, self.schema = split(data, size), schema_of(data)
         if config.pairs:
             # Names what is missing: pairs need both texts.
             config.columns.of_text().found_in(names_of(data), answers=True)

@@ -4,7 +4,7 @@
 chooses between them.
 """
 
-from rskernels.pipeline.read.formats import batches, kept_rows, names_of, place_of, split
+from rskernels.pipeline.read.formats import batches, kept_rows, names_of, place_of, schema_of, split
 from rskernels.pipeline.read.inputs import Dataset, dataset_of, refuse_mixed
 from rskernels.pipeline.read.pieces import Batch, Piece
 
@@ -18,5 +18,6 @@ __all__ = [
     "names_of",
     "place_of",
     "refuse_mixed",
+    "schema_of",
     "split",
 ]

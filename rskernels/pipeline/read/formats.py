@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rskernels.pipeline.read import jsonl, tables
 from rskernels.pipeline.read.inputs import Dataset
 from rskernels.pipeline.read.pieces import Batch, Piece
+from rskernels.pipeline.read.schemas import common_schema
 from rskernels.pipeline.rows.columns import Found
 from rskernels.rsft.errors import DataError
 
@@ -63,9 +64,25 @@ def batches(piece: Piece, found: Found) -> Iterator[Batch]:
     yield from _reader(piece.format).batches(piece, found)
 
 
-def kept_rows(piece: Piece, mask: NDArray[Any]) -> Iterator[Any]:
-    """Yield the rows of a piece that are kept, whole: tables, or bytes of lines."""
-    yield from _reader(piece.format).kept_rows(piece, mask)
+def kept_rows(piece: Piece, mask: NDArray[Any], schema: Any) -> Iterator[Any]:
+    """Yield the rows of a piece that are kept, whole: tables by a schema, or bytes of lines."""
+    if piece.format == "jsonl":
+        yield from jsonl.kept_rows(piece, mask)
+    else:
+        yield from tables.kept_rows(piece, mask, schema)
+
+
+def schema_of(data: Dataset) -> Any:
+    """Return the schema of what is written of a data set of tables; None of JSON lines.
+
+    Raises
+    ------
+    DataError
+        If its files have types of a column that no type holds all of.
+    """
+    if data.format == "jsonl":
+        return None
+    return common_schema(data.files, [tables.schema_of(file) for file in data.files], data.format)
 
 
 def place_of(piece: Piece, row: int) -> str:

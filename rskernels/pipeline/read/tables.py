@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rskernels.pipeline.extras import data_extra
 from rskernels.pipeline.read.pieces import Batch, Piece
+from rskernels.pipeline.read.schemas import conformed
 from rskernels.pipeline.rows.columns import Found
 from rskernels.rsft.errors import DataError
 
@@ -30,12 +31,7 @@ def bounds(file: str, size: int) -> Iterator[tuple[int, int]]:
 
 def names(file: str, rows: int = 1) -> list[str]:
     """Return the names of a file's columns."""
-    with _explained(file):
-        if _is_parquet(file):
-            with _parquet(file) as parquet:
-                return list(parquet.schema_arrow.names)
-        with _arrow(file) as arrow:
-            return list(arrow.schema.names)
+    return list(schema_of(file).names)
 
 
 def batches(piece: Piece, found: Found) -> Iterator[Batch]:
@@ -47,23 +43,25 @@ def batches(piece: Piece, found: Found) -> Iterator[Batch]:
             yield Batch(table, {})
 
 
-def kept_rows(piece: Piece, mask: NDArray[Any]) -> Iterator[Any]:
-    """Yield a table of the rows that are kept of each batch of a piece, all columns of them."""
+def kept_rows(piece: Piece, mask: NDArray[Any], schema: Any) -> Iterator[Any]:
+    """Yield a table of the rows that are kept of each batch of a piece, by a schema."""
     with data_extra():
         import pyarrow as pa
     start = 0
     with _explained(piece.file):
-        for batch in _record_batches(piece, None, []):
-            of_batch = mask[start : start + len(batch)]
-            start += len(batch)
-            table = pa.Table.from_batches([batch])
+        for table in whole_tables(piece, schema):
+            of_batch = mask[start : start + len(table)]
+            start += len(table)
             yield table.filter(pa.array(of_batch)) if of_batch.any() else table.slice(0, 0)
 
 
-def whole_batches(piece: Piece) -> Iterator[Any]:
-    """Yield the record batches of a piece, with all columns."""
+def whole_tables(piece: Piece, schema: Any) -> Iterator[Any]:
+    """Yield the rows of a piece, a table a batch, by a schema of all files."""
+    with data_extra():
+        import pyarrow as pa
     with _explained(piece.file):
-        yield from _record_batches(piece, None, [])
+        for batch in _record_batches(piece, None, []):
+            yield conformed(pa.Table.from_batches([batch]), schema, piece.file)
 
 
 def place_of(piece: Piece, row: int) -> str:
@@ -72,13 +70,13 @@ def place_of(piece: Piece, row: int) -> str:
     return f"{piece.file}: row {before + row + 1}"
 
 
-def schema_of(piece: Piece) -> Any:
-    """Return the schema of the file of a piece."""
-    with _explained(piece.file):
-        if _is_parquet(piece.file):
-            with _parquet(piece.file) as parquet:
+def schema_of(file: str) -> Any:
+    """Return the schema of a file."""
+    with _explained(file):
+        if _is_parquet(file):
+            with _parquet(file) as parquet:
                 return parquet.schema_arrow
-        with _arrow(piece.file) as arrow:
+        with _arrow(file) as arrow:
             return arrow.schema
 
 

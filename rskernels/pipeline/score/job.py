@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rskernels.pipeline.job import NAMED, Record, Work, histogram
-from rskernels.pipeline.read import Piece, place_of, tables
+from rskernels.pipeline.read import Piece, place_of
 from rskernels.pipeline.score.rows import added_fields, scored_lines, scored_tables
 from rskernels.pipeline.score.scorer import Row, ScoreConfig, Scores
 from rskernels.pipeline.store.write import write_part, write_whole
@@ -64,11 +64,11 @@ class Score:
         if piece.format == "jsonl":
             write_part(path, piece.format, scored_lines(piece, columns, added, tally.scored))
         else:
-            schema = tables.schema_of(piece)
+            schema = written = self.work.schema()
             for of in added_fields(added):
-                schema = schema.append(of)
-            parts = scored_tables(piece, columns, added, tally.scored)
-            write_part(path, piece.format, parts, schema)
+                written = written.append(of)
+            parts = scored_tables(piece, schema, columns, added, tally.scored)
+            write_part(path, piece.format, parts, written)
         record = tally.record(time.perf_counter() - begin)
         write_whole(self.work.path("done", piece.number, ".json"), json.dumps(vars(record)))
         return record

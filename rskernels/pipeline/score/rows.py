@@ -88,14 +88,14 @@ def scored_lines(
 
 
 def scored_tables(
-    piece: Piece, columns: Columns, added: Sequence[str], scoring: Scoring
+    piece: Piece, schema: Any, columns: Columns, added: Sequence[str], scoring: Scoring
 ) -> Iterator[Any]:
     """Yield tables of the rows of a piece, with columns of their scores."""
     with data_extra():
         import pyarrow as pa
-    for batch in tables.whole_batches(piece):
-        for start in range(0, len(batch), CHUNK):
-            table = pa.Table.from_batches([batch.slice(start, CHUNK)])
+    for whole_table in tables.whole_tables(piece, schema):
+        for start in range(0, len(whole_table), CHUNK):
+            table = whole_table.slice(start, CHUNK)
             rows = [row_of(fields, columns, added) for fields in table.to_pylist()]
             scores = scoring(rows)
             table = table.filter(pa.array([values is not None for values in scores.values]))

@@ -11,7 +11,7 @@ from typing import Any, cast
 from rskernels.pipeline.engines.local import Engine, LocalEngine
 from rskernels.pipeline.job import Work
 from rskernels.pipeline.passes import NAMED, run_pass
-from rskernels.pipeline.read import Dataset, dataset_of, names_of, refuse_mixed, split
+from rskernels.pipeline.read import Dataset, dataset_of, names_of, refuse_mixed, schema_of, split
 from rskernels.pipeline.report import merged_rewards
 from rskernels.pipeline.score.job import FOLDERS, Score, ScoreRecord
 from rskernels.pipeline.score.rows import check_names
@@ -80,6 +80,7 @@ def score(
     check_names(config.columns, names, config.names, names_of(data, 1))
     config.scorer.check(names)
     pieces = split(data, piece_size or (BYTES if data.format == "jsonl" else ROWS))
+    schema = schema_of(data)
     if not pieces:
         raise DataError("the inputs hold no rows")
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,8 +88,7 @@ def score(
         manifest = Manifest(folder, {**config.to_dict(), "data": data.digest()}, pieces)
         if not manifest.begin(resume=resume, overwrite=overwrite):
             work = Work(manifest.work)
-            for name in FOLDERS:
-                (work.folder / name).mkdir(parents=True, exist_ok=True)
+            work.make(FOLDERS, schema)
             job = Score(config, work)
             records = run_pass(
                 engine or LocalEngine(), job, pieces, config.max_bad, progress=progress
