@@ -195,7 +195,7 @@ def _whole(parts: list[dict[str, float]]) -> dict[str, Any]:
         excess += part["excess"] * factor
     valid = total["seen"] - total["invalid"]
     reward, reward_kept, expected = (
-        math.fsum(part[name] for part in parts) for name in ("reward", "reward_kept", "expected")
+        _sum([part[name] for part in parts]) for name in ("reward", "reward_kept", "expected")
     )
     total["acceptance"] = _share(total["accepted"], total["decided"])
     total["expected_acceptance"] = _share(expected, valid - total["unknown"])
@@ -206,8 +206,17 @@ def _whole(parts: list[dict[str, float]]) -> dict[str, Any]:
     return total
 
 
+def _sum(numbers: list[float]) -> float:
+    """Return a sum, NaN where it is no float64."""
+    try:
+        return math.fsum(numbers)
+    except (OverflowError, ValueError):
+        return math.nan
+
+
 def _share(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+    # A sum of rewards may be no float64, where each of them is.
+    return part / whole if whole and math.isfinite(part) else None
 
 
 def merged_rewards(records: Sequence[Record]) -> list[list[float]]:

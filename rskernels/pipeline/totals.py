@@ -53,8 +53,9 @@ def totals_of(keys: Keys, decisions: Decisions) -> Records:
     for name, which in counts.items():
         records[name] = np.add.reduceat(which.astype(np.uint32), starts)
     ratio = np.where(has, ratio, -math.inf)
-    records["reward"] = np.add.reduceat(reward, starts)
-    records["reward_kept"] = np.add.reduceat(np.where(kept, reward, 0.0), starts)
+    with np.errstate(over="ignore", invalid="ignore"):
+        records["reward"] = np.add.reduceat(reward, starts)
+        records["reward_kept"] = np.add.reduceat(np.where(kept, reward, 0.0), starts)
     records["expected"] = np.add.reduceat(np.exp(np.minimum(ratio, 0.0)), starts)
     top = np.maximum.reduceat(ratio, starts)
     records["top"] = top
@@ -81,8 +82,9 @@ def merged_totals(records: Records) -> Records:
     if not len(starts):
         return total
     total["key"] = records["key"][starts]
-    for name in (*COUNTS, *SUMS):
-        total[name] = np.add.reduceat(records[name], starts)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for name in (*COUNTS, *SUMS):
+            total[name] = np.add.reduceat(records[name], starts)
     total["top"] = np.maximum.reduceat(records["top"], starts)
     shift = np.where(total["top"] > -math.inf, total["top"], 0.0)
     sizes = np.diff(np.append(starts, len(records)))

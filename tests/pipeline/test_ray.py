@@ -103,14 +103,16 @@ def same_but_for_time(first, second):
 
 def test_ray_keeps_and_scores_what_one_process_does(one_ray, tmp_path, monkeypatch):
     path = files.write(files.table(), tmp_path / "rows.parquet", group=250)
+    other = files.write(files.table(seed=1), tmp_path / "pilot.parquet", group=250)
     with engine_of("ray", 2) as engine:
         for form, options in FORMS.items():
             want, got = tmp_path / f"{form}-local", tmp_path / f"{form}-ray"
             config = files.config_of(form, **options)
-            report = select([path], want, config, piece_size=250)
+            pilot = [other] if form == "learnt" else None
+            report = select([path], want, config, pilot=pilot, piece_size=250)
             (tmp_path / form).mkdir()
             killing = Killing(engine, tmp_path / form) if form == "best_of" else engine
-            again = select([path], got, config, piece_size=250, engine=killing)
+            again = select([path], got, config, pilot=pilot, piece_size=250, engine=killing)
             for name in os.listdir(want):
                 if name.startswith("accepted"):
                     assert filecmp.cmp(want / name, got / name, shallow=False)

@@ -134,3 +134,7 @@ def test_a_reward_is_invalid_or_kept_and_not_both(tmp_path):
     assert ids == [0]
     assert (report["bad"], report["overall"]["invalid"]) == (0, 0)
     assert report["overall"]["reward_kept"] == 1e308
+    more = [{"prompt": "q", "completion": "", "reward": 1e308, "id": n} for n in range(3)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in more), encoding="utf-8")
+    ids, report = files.kept(path, tmp_path / "sum", "bounded", beta=0.1, bound=1e308)
+    assert (ids, report["bad"], report["overall"]["reward_kept"]) == ([0, 1, 2], 0, None)

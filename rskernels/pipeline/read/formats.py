@@ -56,7 +56,8 @@ def names_of(data: Dataset, rows: int = jsonl.FIRST) -> list[str]:
         names: list[str] = _reader(data.format).names(file, rows)
         if names:
             return names
-    raise DataError("the inputs hold no rows")
+    what = ", no line that is a JSON object" if data.format == "jsonl" else ""
+    raise DataError(f"the inputs hold no rows{what}")
 
 
 def batches(piece: Piece, found: Found) -> Iterator[Batch]:
