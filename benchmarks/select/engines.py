@@ -29,20 +29,20 @@ LEAST_GAIN = 1.5
 WARM_ROWS = 4 * rows.GROUP
 
 
-def config_of() -> Any:
+def config_of(parts: bool) -> Any:
     """Return the selection: prompts hashed, ids in a column."""
     from rskernels.pipeline import Columns, Rule, SelectConfig
 
-    return SelectConfig(Rule("verifier", beta=0.2), Columns(id="id"))
+    return SelectConfig(Rule("verifier", beta=0.2), Columns(id="id"), parts=parts)
 
 
-def timed(path: Path, out: Path, engine: Any) -> tuple[float, float]:
-    """Return the seconds of a selection, and those of it that its pieces took, one by one."""
+def timed(path: Path, out: Path, engine: Any, parts: bool) -> tuple[float, float]:
+    """Return the seconds of a selection, and those of its pieces, one by one."""
     from rskernels.pipeline import select
 
     shutil.rmtree(out, ignore_errors=True)
     begin = time.perf_counter()
-    report = select([path], out, config_of(), engine=engine, piece_size=2 * rows.GROUP)
+    report = select([path], out, config_of(parts), engine=engine, piece_size=rows.GROUP)
     return time.perf_counter() - begin, report["seconds"]
 
 
@@ -52,7 +52,7 @@ def speeds(count: int, folder: Path) -> str:
 
     from rskernels.pipeline import RayEngine
 
-    path, small = folder / "engines.parquet", folder / "small.parquet"
+    path, small = folder / f"engines-{count}.parquet", folder / "small.parquet"
     for where, size in ((path, count), (small, WARM_ROWS)):
         if not where.exists():
             rows.write(where, size)
@@ -60,32 +60,33 @@ def speeds(count: int, folder: Path) -> str:
     ray.init(num_cpus=sum(WORKERS), include_dashboard=False, log_to_driver=False, address="local")
     engines = {n: RayEngine(n) for n in WORKERS}
     for n, engine in engines.items():
-        timed(small, folder / f"warm-{n}", engine)
+        timed(small, folder / f"warm-{n}", engine, False)
     started = time.perf_counter() - begin
-    seen: dict[int, list[float]] = {n: [] for n in WORKERS}
+    seen: dict[tuple[bool, int], list[float]] = {(p, n): [] for p in (False, True) for n in WORKERS}
     for turn in range(TURNS):
-        for n in WORKERS if turn % 2 else WORKERS[::-1]:
-            whole, pieces = timed(path, folder / f"on-{n}", engines[n])
-            print(f"{n} workers: {whole:.2f} s, pieces {pieces:.2f} s", file=sys.stderr)
-            seen[n].append(whole)
-    names = [folder / f"on-{n}" / "accepted.parquet" for n in WORKERS]
+        for parts, n in list(seen) if turn % 2 else list(seen)[::-1]:
+            whole, pieces = timed(path, folder / f"on-{n}-{parts}", engines[n], parts)
+            print(f"{n} workers: {whole:.2f} s, pieces {pieces:.2f} s, {parts}", file=sys.stderr)
+            seen[parts, n].append(whole)
+    names = [folder / f"on-{n}-False" / "accepted.parquet" for n in WORKERS]
     assert filecmp.cmp(*names, shallow=False)
     ray.shutdown()
-    middle = {n: statistics.median(times) for n, times in seen.items()}
-    lines = [
-        [str(n), f"{middle[n]:.2f}", f"{min(seen[n]):.2f} to {max(seen[n]):.2f}",
-         f"{count / middle[n] / 1e6:.2f}"]
-        for n in WORKERS
-    ]  # fmt: skip
-    gain = statistics.median(a / b for a, b in zip(seen[1], seen[2], strict=True))
-    required = {"times faster on two workers than on one": (gain, LEAST_GAIN)}
-    headings = ("workers", "whole, s", "least and most", "million rows a second")
+    lines, required = [], {}
+    for (parts, n), times in seen.items():
+        middle, result = statistics.median(times), "a file a piece" if parts else "one file"
+        spread = f"{min(times):.2f} to {max(times):.2f}"
+        lines.append([result, str(n), f"{middle:.2f}", spread, f"{count / middle / 1e6:.2f}"])
+        if n == WORKERS[0]:
+            pairs = zip(times, seen[parts, WORKERS[1]], strict=True)
+            gain = statistics.median(one / two for one, two in pairs)
+            required[f"times faster on two workers, {result}"] = gain, LEAST_GAIN
+    headings = ("result", "workers", "whole, s", "least and most", "million rows a second")
     return "\n\n".join(
         [
-            f"{count:,} rows, a verifier, prompts hashed, pieces of {2 * rows.GROUP:,} rows, "
-            f"{TURNS} turns. Whole is from the first piece to the joined file and the report. "
+            f"{count:,} rows, a verifier, prompts hashed, pieces of {rows.GROUP:,} rows, "
+            f"{TURNS} turns. Whole is from the first piece to the report. "
             f"Ray's start and the workers' imports, once a run, took {started:.0f} s more.",
-            tables.table(headings, lines, (":--", "--:", "--:", "--:")),
+            tables.table(headings, lines, (":--", "--:", "--:", "--:", "--:")),
             tables.requirements(required),
         ]
     )
@@ -110,7 +111,7 @@ def same(count: int, folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=3_000_000)
+    parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--law", type=int, default=1_000_000, help="proposals that are compared")
     parser.add_argument("--folder", type=Path, help="for the data; else one that is removed")
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -142,22 +142,17 @@ def outcomes(
     return seen
 
 
-def table(count: int, folder: Path, engine: Engine | None = None) -> list[list[str]]:
-    """Return a line a form: what is kept, how far from the tilted law, and whether orders agree."""
-    lines = []
-    for form in RULES:
-        seen = outcomes(form, count, folder, engine)
-        first, *others = seen.values()
-        same = all(np.array_equal(first.ids, other.ids) for other in others)
-        least = min(outcome.p for outcome in seen.values())
-        distances = [outcome.distance for outcome in seen.values()]
-        lines.append(
-            [
-                f"`{form}`",
-                f"{first.kept:,}",
-                f"{least:.2g}" if least > 1e-300 else "0",
-                " to ".join(f"{d:.3f}" for d in dict.fromkeys((min(distances), max(distances)))),
-                "yes" if same else "**no**",
-            ]
-        )
-    return lines
+def line(form: str, count: int, folder: Path, engine: Engine | None = None) -> list[str]:
+    """Return what is kept of a form, how far from the tilted law, and whether orders agree."""
+    seen = outcomes(form, count, folder, engine)
+    first, *others = seen.values()
+    same = all(np.array_equal(first.ids, other.ids) for other in others)
+    least = min(outcome.p for outcome in seen.values())
+    distances = [outcome.distance for outcome in seen.values()]
+    return [
+        f"`{form}`",
+        f"{first.kept:,}",
+        f"{least:.2g}" if least > 1e-300 else "0",
+        " to ".join(dict.fromkeys(f"{d:.3f}" for d in (min(distances), max(distances)))),
+        "yes" if same else "**no**",
+    ]

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,31 @@ def in_a_process(case: str, path: Path, folder: Path) -> dict[str, Any]:
     return measured
 
 
+def kept_in(path: Path, names: Iterable[str], make: Callable[[str], Any]) -> dict[str, Any]:
+    """Return what is made of each name; what is made is kept in a file, and not made again."""
+    made: dict[str, Any] = {}
+    if path.exists():
+        made = dict(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
+    for name in names:
+        if name not in made:
+            print(name, file=sys.stderr)
+            made[name] = make(name)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([name, made[name]]) + "\n")
+    return made
+
+
 def speeds(count: int, folder: Path) -> str:
     """Return the measurements of all cases, as Markdown."""
     path = folder / "rows.parquet"
     if not path.exists():
         rows.write(path, count)
     lines, required = [], {}
+    measured = kept_in(
+        folder / "speeds.jsonl", CASES, lambda case: in_a_process(case, path, folder)
+    )
     for case in CASES:
-        print(case, file=sys.stderr)
-        of = in_a_process(case, path, folder)
+        of = measured[case]
         # By processor seconds, as the other core may be busy and this one shared.
         rate = of["rows"] / of["deciding_cpu"]
         lines.append(
@@ -116,7 +133,7 @@ def speeds(count: int, folder: Path) -> str:
         "what", "rows", "kept", "million a second a core, deciding", "deciding, CPU s",
         "deciding, s", "whole, CPU s", "whole, s", "memory, MiB",
     )  # fmt: skip
-    size = f"{path.stat().st_size / 1e9:.2f} GB of Parquet, {count:,} rows, 16 answers a prompt."
+    size = f"Parquet of {path.stat().st_size / count:.0f} bytes a row, 16 answers a prompt."
     alignment = (":--", *("--:",) * 8)
     return "\n\n".join(
         [size, tables.table(headings, lines, alignment), tables.requirements(required)]
@@ -127,7 +144,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--law", type=int, default=1_000_000, help="proposals of the law's table")
-    parser.add_argument("--folder", type=Path, help="for the data; else one that is removed")
+    parser.add_argument(
+        "--folder", type=Path, help="for the data, and what is measured until it is all"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -140,7 +159,9 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         parts = ["# rskernels select", "## Speed and memory", speeds(options.rows, folder)]
-        of_law = law.table(options.law, folder)
+        of_law = kept_in(
+            folder / "law.jsonl", law.RULES, lambda form: law.line(form, options.law, folder)
+        )
     headings = ("form", "kept", "p of chi-squared", "total variation", "same rows kept")
     parts += [
         "## What is kept",
@@ -149,7 +170,7 @@ def main() -> None:
         f"exp(reward/beta), which must be above {law.CHANCE}; the distance from it, least and most "
         "over the orders; and whether the same rows are kept as drawn, sorted in 3 shards and "
         "shuffled in 8. `rso` decides 64 answers a prompt, as published.",
-        tables.table(headings, of_law),
+        tables.table(headings, [of_law[form] for form in law.RULES]),
         f"{about['processor']}, one core, pyarrow {versions['pyarrow']}, "
         f"torch {versions['torch']}, {machine.today()}. Deciding is reading the columns that are "
         "needed, hashing, deciding and the sums of the report; whole is all, with first passes, "

@@ -22,6 +22,8 @@ class SelectConfig:
         Names of columns.
     pairs : int
         Pairs of a chosen and a rejected answer to write of each prompt, at most.
+    parts : bool
+        Whether what is kept stays in parts, a file a piece, in place of one file.
     max_bad : int
         Malformed rows that are let pass, counted and rejected.
     max_duplicates : int
@@ -36,6 +38,7 @@ class SelectConfig:
     rule: Rule
     columns: Columns = field(default_factory=Columns)
     pairs: int = 0
+    parts: bool = False
     max_bad: int = 0
     max_duplicates: int = 0
 
@@ -46,4 +49,9 @@ class SelectConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides which rows are kept, for JSON."""
-        return {**asdict(self.rule), "columns": asdict(self.columns), "pairs": self.pairs}
+        return {
+            **asdict(self.rule),
+            "columns": asdict(self.columns),
+            "pairs": self.pairs,
+            "parts": self.parts,
+        }

@@ -21,7 +21,7 @@ from rskernels.pipeline.rows.numbering import write_counts_before
 from rskernels.pipeline.rule import WITH_PILOT
 from rskernels.pipeline.store.duplicates import duplicates_in
 from rskernels.pipeline.store.manifest import Manifest
-from rskernels.pipeline.store.write import join_parts
+from rskernels.pipeline.store.write import join_parts, move_parts
 from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
@@ -46,7 +46,8 @@ def select(
     inputs : iterable of str or Path
         Files, folders and patterns, all JSON lines, Parquet or Arrow.
     out : str or Path
-        A folder, made if need be: ``accepted.jsonl``, ``.parquet`` or ``.arrow``, ``report.json``,
+        A folder, made if need be: ``accepted.jsonl``, ``.parquet`` or ``.arrow``, or a folder
+        ``accepted`` of parts; ``report.json``,
         ``report.md`` and, with matplotlib, ``report.png``; where they are asked for
         ``pairs.jsonl``, ``.parquet`` or ``.arrow``.
     config : SelectConfig
@@ -171,7 +172,10 @@ class _Run:
     ) -> dict[str, Any]:
         """Write the results, and return the report."""
         parts = work.paths("accepted", len(records), self.data.suffix)
-        join_parts(folder / f"accepted{self.data.suffix}", self.data.format, parts)
+        if self.config.parts:
+            move_parts(folder / "accepted", parts)
+        else:
+            join_parts(folder / f"accepted{self.data.suffix}", self.data.format, parts)
         if self.config.pairs:
             sides = work.paths("sides", len(records), ".arrow")
             path = folder / f"pairs{self.data.suffix}"

@@ -69,7 +69,8 @@ def config_of(form, columns=None, pairs=0, max_bad=0, max_duplicates=0, **rule):
         rule = {"seed": 3, **rule}
     if form in ("verifier", "bounded", "quantile", "learnt", "rso", "soft_best_of_n"):
         rule = {"beta": 0.7, **rule}
-    return SelectConfig(Rule(form, **rule), columns or Columns(), pairs, max_bad, max_duplicates)
+    limits = {"pairs": pairs, "max_bad": max_bad, "max_duplicates": max_duplicates}
+    return SelectConfig(Rule(form, **rule), columns or Columns(), **limits)
 
 
 def kept(inputs, folder, form="verifier", size=None, pilot=None, engine=None, **options):

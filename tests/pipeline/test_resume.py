@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import pathlib
 
+import pyarrow.parquet as pq
 import pytest
 
 from rskernels.pipeline import Columns, Rule, SelectConfig, select
@@ -92,6 +94,28 @@ def test_a_full_disk_says_so_and_goes_on(tmp_path, monkeypatch):
     assert not list(out.rglob("*.tmp"))
     select([path], out, config, piece_size=200, resume=True)
     assert files.read(out) == files.read(tmp_path / "want")
+
+
+def test_parts_are_moved_once(tmp_path, monkeypatch):
+    path = files.write(files.table(1200), tmp_path / "rows.parquet", group=200)
+    rule, out = Rule("verifier", beta=0.5), tmp_path / "out"
+    select([path], tmp_path / "want", SelectConfig(rule), piece_size=200)
+    config, replace, left = SelectConfig(rule, parts=True), pathlib.Path.replace, iter(range(3))
+
+    def stopped(part, target):
+        if target.name.startswith("part-"):
+            next(left)
+        return replace(part, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "replace", stopped)
+        with pytest.raises(StopIteration):
+            select([path], out, config, piece_size=200)
+    assert len(list((out / "accepted").iterdir())) == 3
+    select([path], out, config, piece_size=200, resume=True)
+    assert pq.read_table(out / "accepted").to_pylist() == files.read(tmp_path / "want")
+    with pytest.raises(CheckpointError, match="parts was True, is False"):
+        select([path], out, SelectConfig(rule), piece_size=200, resume=True)
 
 
 def test_another_run_is_refused(tmp_path):

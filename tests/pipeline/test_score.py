@@ -1,8 +1,10 @@
 """Scores by functions of users: every row comes back with its own, or is counted and named."""
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -167,6 +169,20 @@ def test_what_cannot_be_is_said_before_anything_is_done(name, message, tmp_path)
     with pytest.raises(DataError, match=message):
         scored(unscored(20), tmp_path, name, as_="score" if name == "answers" else None)
     assert not list(tmp_path.glob("out*"))
+
+
+def test_parts_hold_the_same_rows(tmp_path):
+    rows = unscored()
+    path = files.write(rows, tmp_path / "rows.parquet", group=200)
+    out = tmp_path / "out"
+    score([path], out, replace(config_of("answers"), parts=True), piece_size=200)
+    parts = sorted((out / "scored").iterdir())
+    assert len(parts) == 3
+    assert [i for part in parts for i in pq.read_table(part)["id"].to_pylist()] == (
+        rows["id"].to_pylist()
+    )
+    score([path], out, config_of("answers"), overwrite=True)
+    assert not (out / "scored").exists()
 
 
 def test_the_command(tmp_path, monkeypatch):

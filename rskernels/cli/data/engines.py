@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from rskernels.cli.options import completion
+from rskernels.cli.options import OUTPUT, completion
 from rskernels.pipeline.engines.choose import ENGINES
 
 ENGINE = "Engine"
@@ -29,6 +29,14 @@ Address = Annotated[
         help="ray: a cluster that runs, as ray.init takes it.",
         rich_help_panel=ENGINE,
         show_default="a Ray of this machine, which ends with the run",
+    ),
+]
+Parts = Annotated[
+    bool,
+    typer.Option(
+        "--parts",
+        help="Leave rows in a file a piece, in a folder, in place of one file.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Gpus = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rskernels.cli.data.engines import Address, Engines, Gpus, Workers
+from rskernels.cli.data.engines import Address, Engines, Gpus, Parts, Workers
 from rskernels.cli.errors import faults_named, make_writable, refuse_both, usage_errors
 from rskernels.cli.options import Overwrite, Resume, completion, folder_option
 from rskernels.cli.tables import make_table
@@ -66,6 +66,7 @@ def score_command(
     workers: Workers = None,
     address: Address = None,
     gpus: Gpus = 0.0,
+    parts: Parts = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -81,7 +82,7 @@ def score_command(
             assert log_prob is not None
             scorer = LogProb(log_prob, with_end, batch_tokens, dtype, device)
         columns = Columns(prompt, completion_column, messages)
-        config = ScoreConfig(scorer, name, columns, max_bad)
+        config = ScoreConfig(scorer, name, columns, max_bad, parts)
         chosen = engine_of(engine, workers, address, gpus)
     with faults_named():
         make_writable(out)

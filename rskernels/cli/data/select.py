@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rskernels.cli.data.engines import Address, Engines, Workers
+from rskernels.cli.data.engines import Address, Engines, Parts, Workers
 from rskernels.cli.errors import faults_named, make_writable, refuse_both, usage_errors
 from rskernels.cli.options import Overwrite, Resume, completion, folder_option
 from rskernels.cli.tables import make_table
@@ -82,6 +82,7 @@ def select_command(
         int,
         typer.Option(help="Pairs of a prompt to write, best against worst.", rich_help_panel=RULE),
     ] = 0,
+    parts: Parts = False,
     max_bad: Annotated[
         int, typer.Option(help="Malformed rows to let pass.", rich_help_panel=LIMITS)
     ] = 0,
@@ -99,7 +100,7 @@ def select_command(
         refuse_both(resume, overwrite)
         rule = Rule(form, beta, bound, n, k, least, num, envelope=envelope, seed=seed)
         names = Columns(prompt, completion_column, messages, reward, group, id, sample)
-        config = SelectConfig(rule, names, pairs, max_bad, max_duplicates)
+        config = SelectConfig(rule, names, pairs, parts, max_bad, max_duplicates)
         chosen = engine_of(engine, workers, address)
     with faults_named():
         make_writable(out)

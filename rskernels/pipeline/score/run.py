@@ -17,7 +17,7 @@ from rskernels.pipeline.score.job import FOLDERS, Score, ScoreRecord
 from rskernels.pipeline.score.rows import check_names
 from rskernels.pipeline.score.scorer import ScoreConfig
 from rskernels.pipeline.store.manifest import Manifest
-from rskernels.pipeline.store.write import join_parts, write_whole
+from rskernels.pipeline.store.write import join_parts, move_parts, write_whole
 from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.errors import DataError
 
@@ -91,7 +91,10 @@ def score(
                 engine or LocalEngine(), job, pieces, config.max_bad, progress=progress
             )
             parts = work.paths("scored", len(records), data.suffix)
-            join_parts(folder / f"scored{data.suffix}", data.format, parts)
+            if config.parts:
+                move_parts(folder / "scored", parts)
+            else:
+                join_parts(folder / f"scored{data.suffix}", data.format, parts)
             of_pieces = cast(Sequence[ScoreRecord], records)
             report = _report(data, config, of_pieces)
             write_whole(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))

@@ -64,12 +64,15 @@ class ScoreConfig:
         Names of columns: prompt, completion and messages are read.
     max_bad : int
         Malformed rows, and such without a score, that are let pass: counted, named and left out.
+    parts : bool
+        Whether rows stay in the files of their pieces, in a folder, in place of one file.
     """
 
     scorer: Scorer
     name: str | None = None
     columns: Columns = field(default_factory=Columns)
     max_bad: int = 0
+    parts: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,4 +86,5 @@ class ScoreConfig:
             "scorer": self.scorer.to_dict(),
             "names": list(self.names),
             "columns": asdict(self.columns),
+            "parts": self.parts,
         }

@@ -7,7 +7,7 @@ them.
 from rskernels.pipeline.store.duplicates import duplicates_in
 from rskernels.pipeline.store.manifest import Manifest
 from rskernels.pipeline.store.runs import Records, merged, starts_of, write_run
-from rskernels.pipeline.store.write import atomic, join_parts, write_part, write_whole
+from rskernels.pipeline.store.write import atomic, join_parts, move_parts, write_part, write_whole
 
 __all__ = [
     "Manifest",
@@ -16,6 +16,7 @@ __all__ = [
     "duplicates_in",
     "join_parts",
     "merged",
+    "move_parts",
     "starts_of",
     "write_part",
     "write_run",

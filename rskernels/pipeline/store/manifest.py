@@ -18,7 +18,7 @@ FORMAT = 1
 RESULTS = (
     "accepted.jsonl", "accepted.parquet", "accepted.arrow", "accepted",
     "pairs.jsonl", "pairs.parquet", "pairs.arrow",
-    "scored.jsonl", "scored.parquet", "scored.arrow",
+    "scored.jsonl", "scored.parquet", "scored.arrow", "scored",
     "report.json", "report.md", "report.png",
 )  # fmt: skip
 

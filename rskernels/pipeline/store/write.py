@@ -94,6 +94,15 @@ def join_parts(path: Path, kind: str, parts: Sequence[Path]) -> None:
     write_part(path, kind, _tables(parts, kind), schema)
 
 
+def move_parts(folder: Path, parts: Sequence[Path]) -> None:
+    """Move parts to a folder, also where some are there already; in order by name."""
+    folder.mkdir(exist_ok=True)
+    for part in parts:
+        if part.exists():
+            part.replace(folder / f"part-{part.name}")
+    _sync_folder(folder)
+
+
 def _tables(parts: Sequence[Path], kind: str, only_schema: bool = False) -> Iterator[Any]:
     with data_extra():
         import pyarrow as pa
