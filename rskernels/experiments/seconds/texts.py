@@ -53,16 +53,18 @@ COUNTED = """\
   interval leaves out 1.
 """
 COSTS = """\
-Medians of {rounds} rounds, each part in turn, in processor seconds of one thread, as lines through
-three sizes of batch. *f*: a row's forward pass without autograd. *Step*: forward, backward and
-update of a row in a batch of the size given, over f. *Update*: what a step takes whatever its rows,
-over f times the batch (ω). *bf16*, *keep*: a score in bfloat16, and one whose products are kept,
-over f. *Resume*: the same step on kept products, over f. *Decide*: a candidate's decision with
-fresh scores and learning M, over f; *recall*: with cached ones.
+Medians of {rounds} rounds, each part in turn, as lines through three sizes of batch. They are
+seconds that the processor spent on one thread: other work on the machine is not in them, but can
+lengthen them by the caches that it shares. *f*: a row's forward pass without autograd. *Step*:
+forward, backward and update of a row in a batch of the size given, over f. *Update*: of this, what
+a step takes whatever its rows (ω). *bf16*, *keep*: a score in bfloat16, and one whose products are
+kept, over f. *Resume*: the same step on kept products, over f. *Decide*: a candidate's decision
+with fresh scores and learning M, over f; *recall*: with cached ones.
 """
 MODEL = """\
 A forward pass takes f a row, its backward pass 2f, the update ω·f. For each row that is used 1/a
 are scored, so that a row costs 3 + ω with plain training or cached scores, 3 + ω + 1/a with fresh
 ones, 3 + ω + β/a with scores that cost β, and 2 + ω + 1/a with the forward pass kept. The speed-up
-is R times the first over the one in question. What R must be for {wanted} times as fast:
+is R times the first over the one in question. The first pass, which needs no scores, is left out,
+so that speed-ups measured with fresh scores lie above. What R must be for {wanted} times as fast:
 """

@@ -41,6 +41,7 @@ class Start(NamedTuple):
     layers: int = 2
     width: int = 64
     batch: int = 64
+    rotary: bool = False
 
 
 STARTS = {
@@ -52,11 +53,11 @@ STARTS = {
     "parity": Start(
         lambda: character_tokenizer(parity.CHARACTERS),
         (
-            Lesson(32_000, 1, 3e-3, {"long": 1.0}),
             Lesson(24_000, 1, 3e-3, {"long": 1.0}),
-            Lesson(24_000, 1, 2e-3, {"long": 0.5}),
-            Lesson(24_000, 1, 1e-3, {"long": 0.1}),
+            Lesson(16_000, 1, 2e-3, {"long": 0.5}),
+            Lesson(16_000, 1, 1e-3, {"long": 0.1}),
         ),
+        rotary=True,
     ),
     "graph": Start(lambda: word_tokenizer(graph.WORDS), (Lesson(20_000, 1, 6e-3, {}),)),
 }
@@ -94,7 +95,10 @@ def starting_policy(
         raise ValueError(f"name must be one of {', '.join(STARTS)}, got {name!r}")
     start = STARTS[name]
     tokenizer = start.tokenizer()
-    model = small_gpt(tokenizer, seed=seed, layers=start.layers, width=start.width, length=LENGTH)
+    model = small_gpt(
+        tokenizer, seed=seed, layers=start.layers, width=start.width, length=LENGTH,
+        rotary=start.rotary,
+    )  # fmt: skip
     for at, lesson in enumerate(start.lessons):
         is_last = at + 1 == len(start.lessons)
         said = {**lesson.options, **options} if is_last else lesson.options

@@ -49,13 +49,13 @@ def law_of(form, prob, rewards, pilot):
     return law / law.sum()
 
 
-def chance_of(places, law):
+def chance_of(places, law, least=50):
     """Return the p-value of a chi-squared test of answers, rare ones taken together."""
     expected = len(places) * law
     counts, is_rare = places.bincount(minlength=len(law)).double(), expected < 10
     observed = torch.cat([counts[~is_rare], counts[is_rare].sum()[None]])
     expected = torch.cat([expected[~is_rare], expected[is_rare].sum()[None]])
     observed, expected = observed[expected > 0], expected[expected > 0]
-    assert len(expected) > 10
+    assert len(expected) >= least
     chi_squared = ((observed - expected) ** 2 / expected).sum().item()
     return stats.chi2.sf(chi_squared, len(expected) - 1)

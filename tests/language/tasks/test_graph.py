@@ -152,8 +152,9 @@ def check_model(trained, walks, count):
         pilot = rewards[torch.multinomial(law, 2000, replacement=True)]
         kept = laws.select(form, rewards[places], names, pilot)
         tilted = laws.law_of(form, law, rewards, pilot)
-        assert laws.chance_of(places[kept.mask], tilted) > laws.CHANCE
-        assert laws.chance_of(places[kept.mask], law) < laws.CHANCE
+        # Few walks are right, and of the others few are kept.
+        assert laws.chance_of(places[kept.mask], tilted, least=5) > laws.CHANCE
+        assert laws.chance_of(places[kept.mask], law, least=5) < laws.CHANCE
 
 
 def test_what_is_kept_of_a_models_answers_has_the_tilted_law(trained, walks):

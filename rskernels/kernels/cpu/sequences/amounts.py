@@ -43,6 +43,7 @@ from rskernels.law.sequences import K2, K3, LOG_RATIO, MAX, MEAN
 from rskernels.law.streams import Stream
 
 EVERY = (1 << LANES) - 1  # the bits of a mask that is set in all lanes
+RUN = 4 * LANES
 MOST_OCTAVES = 1024.0  # where 2^octaves is no float64
 
 _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
@@ -161,6 +162,36 @@ def result_of(total, bad, length, statistic):
 
 
 @inner
+def are_all(flags, at):
+    """Say whether four vectors of entries from one on are all tokens."""
+    if flags == 0:
+        return True
+    every = load_whole_flags(flags + at) & load_whole_flags(flags + at + LANES)
+    every = every & load_whole_flags(flags + at + 2 * LANES)
+    return bits_of(every & load_whole_flags(flags + at + 3 * LANES)) == EVERY
+
+
+@inner
+def add_runs(tokens, at, end, total):
+    """Add log ratios, four vectors at a time, while all are tokens; return (where it ends, total).
+
+    Without the questions that each vector of ``amount_of`` asks, in half its time.
+    """
+    address, code, flags = tokens
+    if code == F64:
+        while at + RUN <= end and are_all(flags, at):
+            for n in range(0, RUN, LANES):
+                total = total + _load_whole_f64(address + (at + n) * 8)
+            at += RUN
+    else:
+        while at + RUN <= end and are_all(flags, at):
+            for n in range(0, RUN, LANES):
+                total = total + widen(_load_whole_f32(address + (at + n) * 4))
+            at += RUN
+    return at, total
+
+
+@inner
 def amount_of(tokens, ends, statistic, line):
     """Return what the tokens of a sequence amount to, and how many they are.
 
@@ -171,8 +202,18 @@ def amount_of(tokens, ends, statistic, line):
     bad = first_lanes(0)
     length = 0
     whole_end = end - (end - start) % LANES
-    for at in range(start, whole_end, LANES):
+    is_sum = statistic[0] != MAX and statistic[1] == LOG_RATIO
+    at, is_run = start, is_sum
+    while at < whole_end:
+        if is_run:
+            begin = at
+            at, total = add_runs(tokens, at, whole_end, total)
+            length += at - begin
+            if at == whole_end:
+                break
         values, inside = whole_at(tokens, at)
+        at += LANES
+        is_run = is_sum and bits_of(inside) == EVERY
         if bits_of(inside) == EVERY:
             every = first_lanes(LANES)
             total, bad = take(total, bad, values, every, statistic)

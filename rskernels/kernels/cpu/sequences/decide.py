@@ -115,6 +115,18 @@ def decide_sequence_rows(share, arguments):
 
 @cached
 @njit(nogil=True)
+def count_unsound(share, arguments):
+    """Return how many faults starts have: they begin at 0, never fall and end at ``count``."""
+    starts, count = arguments
+    N = share[4]
+    faults = (read_i64(starts, 0) != 0) + (read_i64(starts, N) != count)
+    for n in range(N):
+        faults += read_i64(starts, n + 1) < read_i64(starts, n)
+    return faults
+
+
+@cached
+@njit(nogil=True)
 def total_sequences(share, arguments):
     """Write what was counted of all units, and the sums over sequences of (w/M - 1)+ and w/M.
 

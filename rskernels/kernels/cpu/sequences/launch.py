@@ -7,13 +7,13 @@ import torch
 from rskernels.kernels.cpu.launch import CODE, SCALAR_UNIT, draw_numbers, row_numbers
 from rskernels.kernels.cpu.sequences.decide import (
     UNIT_COUNTS,
+    count_unsound,
     decide_sequence_rows,
     total_sequences,
 )
 from rskernels.kernels.cpu.sequences.prefix import prefix_sequences
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import wide_dtype
-from rskernels.kernels.sequences import starts_are_sound
 from rskernels.law.sequences import DecidedSequences, codes_of
 
 UNIT_TOKENS = 1 << 15  # tokens of a unit, the grain of threads, of sequences of the mean length
@@ -89,7 +89,7 @@ def _laid_out(log_ratio, mask, cu_seqlens):
     else:
         starts, T = cu_seqlens.long().contiguous(), 0
         B = len(starts) - 1
-        if not starts_are_sound(starts, count):
+        if count_unsound((0, 1, 1, 1, B), (starts.data_ptr(), count)):
             _raise_unsound(starts, count)
     unit_rows = max(1, UNIT_TOKENS * max(B, 1) // max(count, 1))
     tokens = values.data_ptr(), CODE[values.dtype], 0 if flags is None else flags.data_ptr()
