@@ -75,12 +75,26 @@ def conformed(table: Any, schema: Any, file: str) -> Any:
 
 
 def _decoded(schema: Any) -> Any:
+    for number, field in enumerate(schema):
+        schema = schema.set(number, field.with_type(_plain(field.type)))
+    return schema
+
+
+def _plain(kind: Any) -> Any:
+    """Return a type with what its dictionaries stand for, also within lists and structs."""
     with data_extra():
         import pyarrow as pa
-    for number, field in enumerate(schema):
-        if pa.types.is_dictionary(field.type):
-            schema = schema.set(number, field.with_type(field.type.value_type))
-    return schema
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    for is_list, make in (
+        (pa.types.is_list, pa.list_),
+        (pa.types.is_large_list, pa.large_list),
+    ):
+        if is_list(kind):
+            return make(kind.value_field.with_type(_plain(kind.value_type)))
+    return kind
 
 
 def _difference(merged: Any, schema: Any, file: str, first: str) -> str:

@@ -80,6 +80,22 @@ def test_dictionaries_that_are_replaced_within_a_stream(tmp_path):
     }
 
 
+def test_dictionaries_within_messages(tmp_path):
+    role = pa.dictionary(pa.int32(), pa.string())
+    kind = pa.list_(pa.struct([("role", role), ("content", pa.string())]))
+
+    def rows(role, n):
+        turns = [{"role": role, "content": f"q{n}"}, {"role": "assistant", "content": "a"}]
+        columns = {"messages": pa.array([turns] * 4, kind), "reward": [0, 1, 0, 1]}
+        return pa.table({**columns, "id": range(n, n + 4)})
+
+    folder = write(tmp_path / "data.arrow", [rows("user", 0), rows("system", 4)])
+    ids, _ = files.kept(folder, tmp_path / "out", beta=0.0, columns=Columns(id="id"))
+    assert ids == [1, 3, 5, 7]
+    roles = [row["messages"][0]["role"] for row in files.read(tmp_path / "out")]
+    assert roles == ["user", "user", "system", "system"]
+
+
 def test_scores_of_files_that_differ(tmp_path):
     tables = [DIFFERENT["more"](part(0)), DIFFERENT["order"](part(40))]
     folder = write(tmp_path / "data.parquet", tables)
