@@ -41,13 +41,16 @@ def pytest_configure(config):
         round_bfloat16()
 
 
+LONGEST = ("test_compile_ahead.py", "test_compile_linear.py", "test_mutations.py")
+
+
 def pytest_collection_modifyitems(items):
     # What takes longest begins first, so that no worker is left with it at the end.
     items.sort(key=_is_short)
 
 
 def _is_short(item):
-    return item.path.name != "test_compile_ahead.py", "benchmarks" not in item.path.parts
+    return item.path.name not in LONGEST, "benchmarks" not in item.path.parts
 
 
 @pytest.fixture(autouse=True, scope="session")

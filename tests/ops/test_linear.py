@@ -246,3 +246,29 @@ print(peak() - before)
 def test_no_tensor_of_the_size_of_the_logits(dtype):
     # The logits are 480 MB; a tile of them is 4 MiB.
     assert int(run_python(MEMORY.format(dtype=dtype))) < 24 * 1024
+
+
+FORK = """
+import os, signal, torch
+import rskernels
+
+torch.set_num_threads(2)
+generator = torch.Generator().manual_seed(0)
+draw = lambda *shape: torch.randn(*shape, generator=generator)
+z, targets = rskernels.LinearLogits(draw(600, 64), draw(5000, 64)), torch.arange(600)
+
+def decide():
+    return rskernels.accept_mask(z, 1e-4, 2.0, targets=targets, seed=1)
+
+want = decide()  # by threads that a child has not
+if (child := os.fork()) == 0:
+    signal.alarm(60)
+    torch.set_num_threads(1)
+    os._exit(not torch.equal(decide(), want))
+print(want.any().item(), os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.process
+def test_a_child_of_fork_decides_on_one_thread():
+    assert run_python(FORK).split() == ["True", "0"]

@@ -21,10 +21,9 @@ The model is that of Tsilivis et al., "How reinforcement learning after next-tok
 facilitates learning", arXiv 2510.11495, where long answers have this share in the data.
 
 What is assumed: c_L and c_S do not change, and what a round trains gives the shares of what it
-was trained on. A transformer fulfils the first where no short answer can be learnt, which takes
-enough bits and prompts that seldom come again, and the second as its likelihood is at its
-maximum: the logit between going on and ending is free, so that there the mean probability of a long
-answer is their share.
+was trained on. A table does so. A transformer does as far as its long answers are right, no short
+answer can be learnt by heart, and its likelihood is at its maximum, where the mean probability of a
+long answer is their share.
 """
 
 from __future__ import annotations
