@@ -104,9 +104,7 @@ def test_a_verifier_that_finds_no_reward_of_0_or_1_is_no_success(given, tmp_path
 def test_prompts_that_are_too_long_are_all_named_before_anything_is_made(given, tmp_path):
     rows = [{"prompt": "1="}, {"prompt": "1" * 59}, {"prompt": "1" * 58}, {"prompt": "1" * 70}]
     task = Task("t", rows, rows[1:2], tiny.reward)
-    with pytest.raises(
-        DataError, match=r"3 of 5 prompts .*row 1 to train has 59, row 3"
-    ) as caught:
+    with pytest.raises(DataError, match=r"3 of 5 prompts .*row 1 to train has 59, row 3") as caught:
         run(given, tmp_path / "run", task, prompts=1, rounds=1)
     assert "row 0 to test has 59" in str(caught.value)
     assert not list((tmp_path / "run").glob("*.jsonl"))
