@@ -111,8 +111,9 @@ def write_report(
         f"pass@1 is the share of right answers to held-out prompts, over {config.eval_samples} "
         "to each at the temperature of sampling; greedy is that of the most likely answers; "
         "distinct right the mean number of different right answers to a prompt. KL is that of the "
-        "law that is trained on from the policy of the round, in nats a prompt. Tokens and seconds "
-        "are sums; seconds leave out evaluation.",
+        "law that is trained on from the policy of the round, in nats a prompt, by the answers to "
+        "it or those of its pilot: an estimate, which few answers make too small. Tokens and "
+        "seconds are sums; seconds leave out evaluation.",
         "",
         f"Samples to read: `{SAMPLES}/`. All answers: `rounds/`. The model: `model/`.",
         "",

@@ -16,7 +16,7 @@ from rskernels.ops import bernoulli_mask
 from rskernels.select.forms import Options, check_options, weigh
 from rskernels.select.pilot import Pilot
 from rskernels.select.rows import Integers, Numbers, ids_of, rows_of
-from rskernels.select.selection import ESTIMATE, EXACT, TiltedSelection, selection_of
+from rskernels.select.selection import OF_PILOT, OF_ROWS, TiltedSelection, selection_of
 from rskernels.select.sums import Sums, sums_of
 
 LARGEST_LOG_WEIGHT = 700.0  # float64 ends at exp(709.8)
@@ -125,7 +125,7 @@ def tilt(
     >>> kept = tilt([1.0, 0.0, 0.0, 1.0], 0.0, form="verifier", groups=[7, 7, 8, 8], seed=0)
     >>> kept.mask
     tensor([ True, False, False,  True])
-    >>> round(kept.overall["kl"], 4)  # log 2: half of the answers are right
+    >>> round(kept.overall["kl"], 4)  # log 2: half of these rows are right
     0.6931
     """
     refuse_in_graph("tilt")
@@ -150,10 +150,8 @@ def tilt(
     base = None
     if weighted.base is not None and of_pilot is not None:
         base = _sums_of_groups(weighted.base[0], of_pilot, rows.group_ids)
-    is_exact = form in ("verifier", "quantile", "best_of")
-    kept = selection_of(
-        form, rows, mask, weighted, log_weights, base=base, kl_is=EXACT if is_exact else ESTIMATE
-    )
+    kl_is = OF_ROWS if base is None else OF_PILOT
+    kept = selection_of(form, rows, mask, weighted, log_weights, base=base, kl_is=kl_is)
     if form == "best_of" and n is not None:
         return _with_bound(kept, n)
     return kept
