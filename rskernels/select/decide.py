@@ -60,9 +60,12 @@ def tilt(
       as often as it says it, it is the best of n with ties broken at random. Of the policy itself
       it is off by as much as F is, of the order of n over the root of the pilot's size. Answers
       below the whole pilot are not kept. It takes no ``beta``.
-    - ``"learnt"``: w = exp(r/beta), M that of an ``envelope`` which has seen other rows: a pilot,
-      or all rows in a first pass. ``envelope.update(rewards.double() / beta, groups)`` teaches it;
-      in float64, as here. One of a single group has one M for all.
+    - ``"learnt"``: w = exp(r/beta), M that of an ``envelope`` which has seen other rows, a pilot.
+      ``envelope.update(rewards.double() / beta, groups)`` teaches it; in float64, as here. One of a
+      single group has one M for all. What is kept follows pi min(1, w/M), the tilted law only where
+      M bounds all that the policy can say: by the largest of a few answers to a prompt it can be
+      off by a third of the mass. By "max" of the rows themselves it bounds them by construction:
+      ``delta`` is then 0, whatever is lost.
 
     Parameters
     ----------
