@@ -1,6 +1,11 @@
 """The law of what is kept of a million proposals, of every form, in every order and shards.
 
-A policy of 200 answers, Zipf's law, whose rewards are N(0, 1), rounded to one decimal.
+A policy of 200 answers, Zipf's law, whose rewards are N(0, 1), rounded to one decimal. ``outcomes``
+has one group and, of the forms with a pilot, one that holds the policy's law itself: it proves the
+forms, and the tilted law by them, but says nothing of what a pilot of a few answers costs. That is
+``of_few``: a group and a pilot of its own for each prompt, against the law that follows from these
+pilots by enumeration, beside the distance of that law from the tilted one. Rows have ids, and come
+from Parquet.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ RULES: dict[str, dict[str, Any]] = {
     "learnt": {"beta": BETA},
     "rso": {"beta": BETA, "num": 8},
 }
+WITH_PILOT, SIZES = ("quantile", "best_of", "learnt"), (8, 64)
 
 
 class Outcome(NamedTuple):
@@ -119,9 +125,7 @@ def outcomes(
         id="id",
         group=None if form == "rso" else "pool",
     )
-    pilot = (
-        [pilot_of(folder / "pilot.parquet")] if form in ("quantile", "best_of", "learnt") else None
-    )
+    pilot = [pilot_of(folder / "pilot.parquet")] if form in WITH_PILOT else None
     law, seen = law_of(form), {}
     for name, shards in orders(rows_of(count)).items():
         with tempfile.TemporaryDirectory(dir=folder) as place:
@@ -140,6 +144,62 @@ def outcomes(
             len(answers), p_value(answers, law), float(distance), np.sort(kept["id"].to_numpy())
         )
     return seen
+
+
+def of_few(form: str, size: int, count: int, folder: Path) -> tuple[Outcome, float]:
+    """Return what a form keeps by pilots of some answers, one a prompt.
+
+    Returns
+    -------
+    Outcome
+        Against the law of what is kept of all prompts together, given their pilots.
+    float
+        Total variation of that law from the tilted law.
+    """
+    prompts = count // ANSWERS
+    drawn = np.random.default_rng(2).choice(OUTPUTS, (prompts, size), p=BASE)
+    pilots, names = REWARDS[drawn], np.arange(prompts).repeat(size)
+    held = {"score": pilots.ravel(), "prompt": pa.array(names).cast(pa.string())}
+    given = law_given(form, pilots)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        data, pilot, out = (Path(place) / name for name in ("rows.parquet", "pilot.parquet", "out"))
+        pq.write_table(rows_of(prompts * ANSWERS), data)
+        pq.write_table(pa.table(held), pilot)
+        rule = Rule(form, seed=5, **RULES[form])
+        select([data], out, SelectConfig(rule, Columns(reward="score", id="id")), pilot=[pilot])
+        kept = pq.read_table(out / "accepted.parquet", columns=["answer", "id"])
+    answers = kept["answer"].to_numpy()
+    shares = np.bincount(answers, minlength=OUTPUTS) / len(answers)
+    distance = float(np.abs(shares - given).sum() / 2)
+    outcome = Outcome(len(answers), p_value(answers, given), distance, kept["id"].to_numpy())
+    return outcome, float(np.abs(given - law_of(form)).sum() / 2)
+
+
+def law_given(form: str, pilots: Any) -> Any:
+    """Return the law of what is kept of all prompts, by enumeration, given the pilot of each.
+
+    An answer is kept with probability min(1, w/M), w and M by the pilot; ``pilots`` is
+    ``[prompts, size]``.
+    """
+    if form == "learnt":
+        chance = np.exp((REWARDS - pilots.max(1, keepdims=True)) / BETA).clip(max=1.0)
+    else:
+        less = (pilots[:, None] < REWARDS[:, None]).mean(2)
+        up_to = (pilots[:, None] <= REWARDS[:, None]).mean(2)
+        if form == "quantile":
+            chance = np.exp(((less + up_to) / 2 - 1) / BETA)
+        else:
+            step = np.where(up_to > less, up_to - less, 1.0)
+            of_ties = (up_to**N_BEST - less**N_BEST) / (N_BEST * step)
+            chance = np.where(up_to > less, of_ties, up_to ** (N_BEST - 1))
+    law = BASE * chance.sum(0)
+    return law / law.sum()
+
+
+def line_of_few(form: str, size: int, count: int, folder: Path) -> list[str]:
+    """Return what is kept by small pilots, and how far from the tilted law it is by them."""
+    outcome, bias = of_few(form, size, count, folder)
+    return [f"`{form}`", f"{size}", f"{outcome.kept:,}", f"{outcome.p:.2g}", f"{bias:.3f}"]
 
 
 def line(form: str, count: int, folder: Path, engine: Engine | None = None) -> list[str]:

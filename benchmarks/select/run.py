@@ -162,15 +162,28 @@ def main() -> None:
         of_law = kept_in(
             folder / "law.jsonl", law.RULES, lambda form: law.line(form, options.law, folder)
         )
+        of_few = kept_in(
+            folder / "few.jsonl",
+            [f"{form} {size}" for form in law.WITH_PILOT for size in law.SIZES],
+            lambda case: law.line_of_few(
+                case.split()[0], int(case.split()[1]), options.law, folder
+            ),
+        )
     headings = ("form", "kept", "p of chi-squared", "total variation", "same rows kept")
+    few = ("form", "pilot", "kept", "p of chi-squared", "from the tilted law")
     parts += [
         "## What is kept",
         f"{options.law:,} proposals of 200 answers, Zipf's law, rewards N(0, 1), beta {law.BETA}. "
         "The least p-value over the orders of a chi-squared test against the policy times "
         f"exp(reward/beta), which must be above {law.CHANCE}; the distance from it, least and most "
         "over the orders; and whether the same rows are kept as drawn, sorted in 3 shards and "
-        "shuffled in 8. `rso` decides 64 answers a prompt, as published.",
+        "shuffled in 8. `rso` decides 64 answers a prompt, as published. The others have one "
+        "group, and a pilot that is the policy's law itself.",
         tables.table(headings, [of_law[form] for form in law.RULES]),
+        "A pilot of each prompt, of some answers: the p-value against the law that follows from "
+        "these pilots, and the total variation of that law, of all prompts together, from the "
+        "tilted one, which is what so small a pilot costs.",
+        tables.table(few, list(of_few.values())),
         f"{about['processor']}, one core, pyarrow {versions['pyarrow']}, "
         f"torch {versions['torch']}, {machine.today()}. Deciding is reading the columns that are "
         "needed, hashing, deciding and the sums of the report; whole is all, with first passes, "

@@ -21,6 +21,15 @@ def test_law(form, tmp_path):
     check(form, 100_000, tmp_path)
 
 
+@pytest.mark.parametrize("form", law.WITH_PILOT)
+def test_law_by_a_pilot_of_each_prompt(form, tmp_path):
+    outcome, bias = law.of_few(form, 8, 100_000, tmp_path)
+    assert outcome.p > law.CHANCE
+    assert outcome.kept > 1000
+    # A pilot of 8 answers does not give the tilted law; learnt, M is far too small.
+    assert bias > (0.1 if form == "learnt" else 0.002)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_law_of_a_million(form, tmp_path):

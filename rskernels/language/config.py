@@ -75,10 +75,13 @@ class LanguageConfig(RunConfig):
         may_change=True,
     )
     test_data: str | None = option(
-        None, "JSON lines of held-out prompts.", TASKS, may_change=True, shown="a part of --data"
+        None, "JSON lines of held-out prompts.", TASKS, may_change=True, shown="a part of --data's"
     )
     test_fraction: float = option(
-        0.1, "Part of --data that is held out where there is no --test-data.", TASKS, accepted=SHARE
+        0.1,
+        "Part of the prompts of --data that is held out where there is no --test-data.",
+        TASKS,
+        accepted=SHARE,
     )
     answer_pattern: str | None = option(
         None,

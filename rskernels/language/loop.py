@@ -79,6 +79,7 @@ class Loop:
         check_task(task)
         self.policy, self.task, self.config, self.ranks = policy, task, config, ranks
         self.rollouts = Rollouts(policy, task, config, ranks, folder)
+        self.rollouts.check_lengths(self.tested)
         self.trainer = Trainer(policy, config, ranks)
         self.place = Place()
         self.envelope: Envelope | None = None
@@ -121,9 +122,15 @@ class Loop:
         seconds = time.perf_counter() - started
         mine = [row for row in rows if row.sample < config.samples]
         scored = scored_of(mine, number)
-        selection = self.select(scored, [r for r in rows if r.sample >= config.samples])
+        others = [row for row in rows if row.sample >= config.samples]
+        # What has no reward stands nowhere among those that have.
+        pilot = [row for row in others if row.reward < math.inf]
+        if others and not pilot:
+            raise TrainingError(f"the reward gave no number for any of {len(others)} pilot answers")
+        selection = self.select(scored, pilot)
         numbers = {
             **measures_of(mine, selection, config.right),
+            "pilot_invalid": len(others) - len(pilot),
             "answers": len(rows),
             "generated_tokens": sum(len(row.tokens) for row in rows),
             "generation_seconds": seconds,
@@ -174,8 +181,7 @@ class Loop:
     def evaluate(self, show: Callable[[float], None] = lambda part: None) -> dict[str, Any]:
         """Return how good answers to the held-out prompts are."""
         config, number = self.config, self.place.round
-        most = config.eval_prompts or len(self.task.test)
-        places = list(range(min(most, len(self.task.test))))
+        places = list(range(self.tested))
         started = time.perf_counter()
         with gathered(self.trainer.module):
             rows = self.rollouts.make("test", number, places, config.eval_samples, show=show)
@@ -213,6 +219,11 @@ class Loop:
         ids = answer_ids("prompt", number, every, torch.zeros_like(every))
         u = row_uniforms_64(ids, 0, self.config.seed, Stream.ORDER)
         return sorted(u.argsort(stable=True)[:most].tolist())
+
+    @property
+    def tested(self) -> int:
+        """How many held-out prompts are asked, the first of them."""
+        return min(self.config.eval_prompts or len(self.task.test), len(self.task.test))
 
     def _envelope_state(self) -> dict[str, Any]:
         return {} if self.envelope is None else self.envelope.state_dict()
@@ -254,9 +265,15 @@ def measures_of(
     chosen = {(row.prompt, tuple(row.tokens)) for row in kept}
     overall = selection.overall
     names = ("acceptance", "violations", "invalid", "unknown", "delta", "kl", "ess")
-    bad = sum(math.isnan(row.reward) for row in rows)
-    if bad == len(rows):
-        raise TrainingError(f"the reward gave no number for any of {bad} answers")
+    if all(math.isnan(row.reward) for row in rows):
+        raise TrainingError(f"the reward gave no number for any of {len(rows)} answers")
+    if overall["invalid"] == len(rows):
+        other = next(row.reward for row in rows if not math.isnan(row.reward))
+        raise TrainingError(
+            f"none of {len(rows)} answers has a reward that the form {selection.form!r} takes, got "
+            f"such as {other:g}: verifier and rft take 0 and 1; parts of 1 are for another form, "
+            "as bounded, quantile or threshold; no form takes infinity"
+        )
     return {
         "reward": mean_of([row.reward for row in rows]),
         "right": sum(row.reward >= right for row in rows) / len(rows),

@@ -29,6 +29,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("KL", "kl", "{:.3f}".format),
     ("entropy a token", "entropy", "{:.3f}".format),
     ("violations", "violations", "{:,}".format),
+    ("invalid", "invalid", "{:,}".format),
     ("tokens generated", "generated_tokens", "{:,}".format),
     ("tokens trained on", "gradient_tokens", "{:,}".format),
     ("seconds", "seconds", "{:,.0f}".format),
@@ -104,13 +105,15 @@ def write_report(
         "|" + "--:|" * len(headings),
         *("| " + " | ".join(cells(record)) + " |" for record in rounds),
         "",
+        *_warning(rounds),
         f"![curves]({CURVES})",
         "",
         f"pass@1 is the share of right answers to held-out prompts, over {config.eval_samples} "
         "to each at the temperature of sampling; greedy is that of the most likely answers; "
         "distinct right the mean number of different right answers to a prompt. KL is that of the "
-        "law that is trained on from the policy of the round, in nats a prompt. Tokens and seconds "
-        "are sums; seconds leave out evaluation.",
+        "law that is trained on from the policy of the round, in nats a prompt, by the answers to "
+        "it or those of its pilot: an estimate, which few answers make too small. Tokens and "
+        "seconds are sums; seconds leave out evaluation.",
         "",
         f"Samples to read: `{SAMPLES}/`. All answers: `rounds/`. The model: `model/`.",
         "",
@@ -119,6 +122,20 @@ def write_report(
         "```",
     ]
     _write(out / REPORT, "\n".join(lines) + "\n")
+
+
+def _warning(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what to say of answers whose rewards were none."""
+    names = ("invalid", "unknown", "pilot_invalid")
+    invalid, unknown, of_pilot = (sum(r.get(name) or 0 for r in rounds) for name in names)
+    if not invalid + unknown + of_pilot:
+        return []
+    return [
+        f"**Rejected without being decided**: {invalid:,} answers whose reward was none, or none "
+        f"that the form takes; {unknown:,} to prompts without M or a pilot. Left out of pilots: "
+        f"{of_pilot:,} without a reward.",
+        "",
+    ]
 
 
 def cells(record: Mapping[str, Any]) -> list[str]:

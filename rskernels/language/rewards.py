@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import inspect
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -21,6 +26,7 @@ from rskernels.rsft.errors import DataError
 BUILTIN = ("arithmetic", "parity", "graph")
 GYM = "reasoning_gym"
 GYM_SIZES = (2000, 200)
+SHOWN = 60  # characters of a prompt that is named
 ACCEPTED = (
     f"accepted are {', '.join(BUILTIN)}, {GYM}:NAME, module:function with --data, and answer with "
     "--data"
@@ -88,15 +94,38 @@ def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[st
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
     columns.pop("prompt", None)
     got = task.reward(prompts=prompts, completions=answers, **columns)
-    values = got.tolist() if isinstance(got, torch.Tensor) else list(got)
+    if inspect.isawaitable(got):
+        got = asyncio.run_coroutine_threadsafe(_awaited(got), _background(os.getpid())).result()
+    values = got.tolist() if hasattr(got, "tolist") else got
+    if not isinstance(values, list | tuple):
+        raise DataError(
+            f"the reward of {task.name} returned {type(got).__name__}: needed is a list with a "
+            "number, or None, for each answer"
+        )
     if len(values) != len(answers):
         raise DataError(
             f"the reward of {task.name} returned {len(values)} numbers for {len(answers)} answers"
         )
     try:
         return [float("nan") if value is None else float(value) for value in values]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"the reward of {task.name} returned what is no number: {error}") from error
+
+
+async def _awaited(returned: Awaitable[Any]) -> Any:
+    return await returned
+
+
+@lru_cache(maxsize=1)
+def _background(process: int) -> asyncio.AbstractEventLoop:
+    """Return a loop that runs in a thread of this process.
+
+    One for all calls, since clients keep to the loop that they were first used in; and not the
+    caller's, which may run already.
+    """
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, daemon=True).start()
+    return loop
 
 
 def _refuse_files(config: LanguageConfig) -> None:
@@ -194,16 +223,13 @@ def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict
     rows = read_rows(Path(config.data))
     if config.test_data is not None:
         train, test = rows, read_rows(Path(config.test_data))
+        _refuse_common(config, train, test)
     else:
-        held_out = max(1, round(config.test_fraction * len(rows)))
-        u = row_uniforms_64(torch.arange(len(rows)), 0, config.seed, Stream.ORDER)
-        places = u.argsort(stable=True)
-        train, test = (
-            [rows[at] for at in sorted(part.tolist())]
-            for part in (places[held_out:], places[:held_out])
-        )
+        train, test = _held_out(rows, config.test_fraction, config.seed)
     if not train:
-        raise DataError(f"{config.data} has {len(rows)} rows, all of which are held out")
+        raise DataError(
+            f"{config.data} has {len(rows)} rows with one prompt, all of which are held out"
+        )
     if name == "answer" and "answer" not in rows[0]:
         raise DataError(f"{config.data} has no column 'answer', which --tasks answer compares with")
     key = None
@@ -211,6 +237,30 @@ def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict
         extract = _extractor(config.answer_pattern)
         key = lambda text: extract(text) or ""  # noqa: E731
     return Task(name, train, test, reward, key)
+
+
+def _held_out(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Return rows to train on and rows that are held out; all rows of a prompt are of one kind."""
+    prompts = list(dict.fromkeys(row["prompt"] for row in rows))
+    count = max(1, round(fraction * len(prompts)))
+    u = row_uniforms_64(torch.arange(len(prompts)), 0, seed, Stream.ORDER)
+    held = {prompts[at] for at in u.argsort(stable=True)[:count].tolist()}
+    return (
+        [row for row in rows if row["prompt"] not in held],
+        [row for row in rows if row["prompt"] in held],
+    )
+
+
+def _refuse_common(config: LanguageConfig, train: list[Row], test: list[Row]) -> None:
+    asked = {row["prompt"] for row in train}
+    held = dict.fromkeys(row["prompt"] for row in test)
+    common = [prompt for prompt in held if prompt in asked]
+    if common:
+        raise DataError(
+            f"{len(common)} of the {len(held)} prompts of {config.test_data} are in {config.data} "
+            f"too, the first {common[0][:SHOWN]!r}: prompts that are trained on measure nothing; "
+            "take them out of one of the files"
+        )
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -222,12 +272,13 @@ def read_rows(path: Path) -> list[Row]:
         Naming the line that is malformed.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Text may hold any other character that Python takes for the end of a line.
+        lines = path.read_bytes().decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     rows: list[Row] = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not line.strip(" \t\r"):
             continue
         try:
             row = json.loads(line)

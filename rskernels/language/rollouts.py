@@ -25,6 +25,7 @@ from rskernels.language.task import Row, Task
 from rskernels.rsft.errors import CheckpointError, DataError
 
 PART = ".part.jsonl"
+NAMED = 20  # prompts that are too long
 
 
 class Rollout(NamedTuple):
@@ -160,17 +161,30 @@ class Rollouts:
         """Return the tokens of a prompt."""
         key = kind, place
         if key not in self._tokens:
-            tokens = self.policy.encode(self.rows_of(kind)[place]["prompt"], self.config.chat)
-            room = getattr(self.policy.causal.config, "max_position_embeddings", None)
-            longest = len(tokens) + self.config.max_new_tokens
-            if room is not None and longest > room:
-                raise DataError(
-                    f"prompt {place} to {kind} has {len(tokens)} tokens, with "
-                    f"max_new_tokens={self.config.max_new_tokens} more than the {room} places that "
-                    "the model has"
-                )
-            self._tokens[key] = tokens
+            self._tokens[key] = self.policy.encode(
+                self.rows_of(kind)[place]["prompt"], self.config.chat
+            )
         return self._tokens[key]
+
+    def check_lengths(self, tested: int) -> None:
+        """Raise DataError if a prompt to train, or one of the first to test, cannot be asked."""
+        room = getattr(self.policy.causal.config, "max_position_embeddings", None) or math.inf
+        places = {"train": len(self.task.train), "test": tested}
+        long = [
+            (kind, place, tokens)
+            for kind, count in places.items()
+            for place in range(count)
+            if (tokens := len(self.tokens_of(kind, place))) + self.config.max_new_tokens > room
+        ]
+        if long:
+            named = [f"row {place} to {kind} has {tokens}" for kind, place, tokens in long[:NAMED]]
+            left = len(long) - len(named)
+            raise DataError(
+                f"{len(long)} of {sum(places.values())} prompts are too long: "
+                f"max_new_tokens={self.config.max_new_tokens} with their tokens are more than the "
+                f"{room} places that the model has; {', '.join(named)}"
+                + (f", and {left} more" if left else "")
+            )
 
     def rows_of(self, kind: str) -> list[Row]:
         """Return the prompts of a kind."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Row = dict[str, Any]
-Reward = Callable[..., list[float]]
+Reward = Callable[..., Any]
 """``reward(prompts, completions, **columns) -> list[float]``, as TRL calls it: all are lists of one
-length, a column of the rows each."""
+length, a column of the rows each. It may be ``async``. None is no reward."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Task:
         Rows with ``"prompt"``, a str, and any further columns, such as ``"answer"``, which the
         reward is given. All rows have the same columns.
     reward : callable
-        ``reward(prompts, completions, **columns) -> list[float]``, as TRL's. It must be a function
-        of its arguments alone: it is called again when a run is resumed.
+        ``reward(prompts, completions, **columns) -> list[float]``, as TRL's, also ``async``. None
+        in the list is no reward. It must be a function of its arguments alone: it is called
+        again when a run is resumed.
     key : callable, optional
         The canonical form of an answer: right answers of equal keys count as one where distinct
         right answers are counted. None: the answer without white space at its ends.

@@ -16,7 +16,7 @@ from rskernels.ops import bernoulli_mask
 from rskernels.select.forms import Options, check_options, weigh
 from rskernels.select.pilot import Pilot
 from rskernels.select.rows import Integers, Numbers, ids_of, rows_of
-from rskernels.select.selection import ESTIMATE, EXACT, TiltedSelection, selection_of
+from rskernels.select.selection import OF_PILOT, OF_ROWS, TiltedSelection, selection_of
 from rskernels.select.sums import Sums, sums_of
 
 LARGEST_LOG_WEIGHT = 700.0  # float64 ends at exp(709.8)
@@ -60,9 +60,12 @@ def tilt(
       as often as it says it, it is the best of n with ties broken at random. Of the policy itself
       it is off by as much as F is, of the order of n over the root of the pilot's size. Answers
       below the whole pilot are not kept. It takes no ``beta``.
-    - ``"learnt"``: w = exp(r/beta), M that of an ``envelope`` which has seen other rows: a pilot,
-      or all rows in a first pass. ``envelope.update(rewards.double() / beta, groups)`` teaches it;
-      in float64, as here. One of a single group has one M for all.
+    - ``"learnt"``: w = exp(r/beta), M that of an ``envelope`` which has seen other rows, a pilot.
+      ``envelope.update(rewards.double() / beta, groups)`` teaches it; in float64, as here. One of a
+      single group has one M for all. What is kept follows pi min(1, w/M), the tilted law only where
+      M bounds all that the policy can say: by the largest of a few answers to a prompt it can be
+      off by a third of the mass. By "max" of the rows themselves it bounds them by construction:
+      ``delta`` is then 0, whatever is lost.
 
     Parameters
     ----------
@@ -125,7 +128,7 @@ def tilt(
     >>> kept = tilt([1.0, 0.0, 0.0, 1.0], 0.0, form="verifier", groups=[7, 7, 8, 8], seed=0)
     >>> kept.mask
     tensor([ True, False, False,  True])
-    >>> round(kept.overall["kl"], 4)  # log 2: half of the answers are right
+    >>> round(kept.overall["kl"], 4)  # log 2: half of these rows are right
     0.6931
     """
     refuse_in_graph("tilt")
@@ -150,10 +153,8 @@ def tilt(
     base = None
     if weighted.base is not None and of_pilot is not None:
         base = _sums_of_groups(weighted.base[0], of_pilot, rows.group_ids)
-    is_exact = form in ("verifier", "quantile", "best_of")
-    kept = selection_of(
-        form, rows, mask, weighted, log_weights, base=base, kl_is=EXACT if is_exact else ESTIMATE
-    )
+    kl_is = OF_ROWS if base is None else OF_PILOT
+    kept = selection_of(form, rows, mask, weighted, log_weights, base=base, kl_is=kl_is)
     if form == "best_of" and n is not None:
         return _with_bound(kept, n)
     return kept

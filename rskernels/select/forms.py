@@ -133,7 +133,7 @@ def _learnt(
     if envelope.policy == "leave_one_out":
         raise ValueError(
             "envelope must not learn from the rows that it decides, as 'leave_one_out' does; "
-            "update another policy with the rewards / beta of a pilot or of a first pass"
+            "update another policy with the rewards / beta of a pilot"
         )
     device = rewards.device
     log_M = envelope.log_M(groups) if envelope.groups > 1 else envelope.log_M(device=device)

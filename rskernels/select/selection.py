@@ -14,7 +14,8 @@ from rskernels.select.forms import GIVEN, LEARNT, NONE, PROVED, Weighted
 from rskernels.select.rows import Rows
 from rskernels.select.sums import Sums, added, sums_of, weighted_mean
 
-BOUND, ESTIMATE, EXACT = "bound", "estimate", "exact"
+BOUND, ESTIMATE = "bound", "estimate"
+OF_ROWS, OF_PILOT = "of rows", "of pilot"
 
 
 # Tensors cannot be compared as one, nor hashed.
@@ -36,8 +37,9 @@ class TiltedSelection:
         the total variation between the tilted law and that of what is kept; ``delta_is`` says
         whether M was known before them.
     ``kl``
-        Kullback-Leibler divergence of the tilted law from the base law, in nats; ``kl_is`` says
-        whether it is exact. NaN where the tilted law does not exist.
+        Kullback-Leibler divergence of the tilted law from the base law, in nats, with the rows or
+        the pilot of a group in the place of the base law; ``kl_is`` says which. NaN where the
+        tilted law does not exist.
     ``ess``
         (sum w)^2 / sum w^2: how many rows importance weighting would be worth.
 
@@ -64,9 +66,11 @@ class TiltedSelection:
         "bound" where M was proved or given: over the rows seen, as the base law, the total
         variation is at most ``delta``. Of an M that was learnt it is an estimate among the ratios
         seen.
-    kl_is : {"exact", "estimate"}
-        "exact": by the share of right rows, or the pilot's law, ties and all. "estimate": by
-        self-normalised weights of the rows.
+    kl_is : {"of rows", "of pilot"}
+        Whose the divergence is: of a group's rows, each as likely as another, tilted by w, or of
+        its pilot, ties and all. For that law it is exact, and for the policy's an estimate: of K
+        rows it is at most log K, and a group without a row that the tilt can keep, as with beta = 0
+        one without a right answer, is left out of the mean. At few rows a group it is too small.
     group_ids : Tensor
         int64 ``[G]``: the groups, rising.
     groups : mapping of str to Tensor
@@ -91,7 +95,10 @@ class TiltedSelection:
 
     @property
     def is_exact(self) -> bool:
-        """Whether what is kept has the tilted law: M came before the rows, and bounds them all."""
+        """Whether what is kept has the form's law: M came before the rows, and bounds them all.
+
+        The law of "quantile" and "best_of" is by the quantiles of the pilot, not of the policy.
+        """
         return self.M_is in (PROVED, GIVEN) and not self.overall["violations"]
 
     def to_dict(self, *, groups: bool = True) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def selection_of(
     log_weights: Tensor,
     *,
     base: Sums | None = None,
-    kl_is: str = ESTIMATE,
+    kl_is: str = OF_ROWS,
     note: str = "",
 ) -> TiltedSelection:
     """Return a selection of rows that are decided.

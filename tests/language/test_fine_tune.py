@@ -75,6 +75,43 @@ def test_every_kind_of_form_trains(given, tmp_path, form):
     assert summary["answers"] == 12 * (4 + pilot)
 
 
+@pytest.mark.parametrize("form", ["quantile", "best_of", "learnt"])
+def test_pilot_answers_without_a_reward_are_left_out_and_counted(given, tmp_path, form):
+    worth = {"a": None, "b": math.nan, "c": math.inf}
+
+    def reward(prompts, completions, **columns):
+        return [worth.get(text[:1], float(text[:1].isdigit())) for text in completions]
+
+    task = dataclasses.replace(tiny.task(), reward=reward)
+    summary = run(given, tmp_path / "run", task, form=form, rounds=1, samples=4, pilot=16)
+    assert 0 < summary["pilot_invalid"] < 12 * 16 / 2
+    assert 0 < summary["invalid"] < 12 * 4 / 2
+    assert summary["accepted"] > 0
+    report = (tmp_path / "run/report.md").read_text(encoding="utf-8")
+    assert f"| {summary['invalid']} |" in report
+    assert f"Left out of pilots: {summary['pilot_invalid']} without" in report
+
+
+@pytest.mark.parametrize("form", ["verifier", "rft"])
+def test_a_verifier_that_finds_no_reward_of_0_or_1_is_no_success(given, tmp_path, form):
+    halves = dataclasses.replace(
+        tiny.task(), reward=lambda prompts, completions, **columns: [0.5] * len(prompts)
+    )
+    with pytest.raises(TrainingError, match=r"none of 48 answers has a reward that the form .*0.5"):
+        run(given, tmp_path / "run", halves, form=form, rounds=1)
+
+
+def test_prompts_that_are_too_long_are_all_named_before_anything_is_made(given, tmp_path):
+    rows = [{"prompt": "1="}, {"prompt": "1" * 59}, {"prompt": "1" * 58}, {"prompt": "1" * 70}]
+    task = Task("t", rows, rows[1:2], tiny.reward)
+    with pytest.raises(DataError, match=r"3 of 5 prompts .*row 1 to train has 59, row 3") as caught:
+        run(given, tmp_path / "run", task, prompts=1, rounds=1)
+    assert "row 0 to test has 59" in str(caught.value)
+    assert not list((tmp_path / "run").glob("*.jsonl"))
+    fits = Task("t", rows[::2], [rows[0], *rows[1:2]], tiny.reward)
+    assert run(given, tmp_path / "other", fits, prompts=1, rounds=1, eval_prompts=1)["round"] == 1
+
+
 def test_adapters_are_trained_alone_and_saved_merged(given, tmp_path):
     out = tmp_path / "run"
     summary = run(given, out, lora_rank=4, rounds=1, samples=4, lr=0.05)

@@ -1,5 +1,6 @@
 """What ``--tasks`` names, and what is said where it names nothing."""
 
+import asyncio
 import json
 import sys
 import types
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from rskernels.language.config import LanguageConfig
-from rskernels.language.rewards import options_of, rewards_of, task_from
+from rskernels.language.rewards import options_of, read_rows, rewards_of, task_from
 from rskernels.language.task import Task
 from rskernels.rsft.errors import DataError
 
@@ -48,6 +49,18 @@ def test_the_held_out_part_follows_from_the_seed_or_the_file(data, tmp_path):
     assert held() == held() != held(seed=1)
     other = write(tmp_path / "test.jsonl", [{"prompt": "x", "answer": 1}])
     assert held(test_data=other) == ["x"]
+
+
+def test_no_prompt_is_both_trained_on_and_held_out(data, tmp_path):
+    rows = [{"prompt": f"{n % 10}=", "answer": n} for n in range(100)]
+    often = write(tmp_path / "often.jsonl", rows)
+    task = task_from(LanguageConfig(tasks="answer", data=often, test_fraction=0.2))
+    train, test = ({row["prompt"] for row in of} for of in (task.train, task.test))
+    assert (len(train), len(test), train & test) == (8, 2, set())
+    assert (len(task.train), len(task.test)) == (80, 20)
+    other = write(tmp_path / "other.jsonl", [{"prompt": p, "answer": 1} for p in ("3+3=", "x")])
+    with pytest.raises(DataError, match=r"1 of the 2 prompts of .*other.jsonl .* first '3\+3='"):
+        task_from(LanguageConfig(tasks="answer", data=data, test_data=other))
 
 
 def test_a_reward_of_a_module_is_called_as_trl_calls_it(data, tmp_path, monkeypatch):
@@ -125,8 +138,8 @@ def test_what_cannot_be_is_refused(more, message):
     ("rows", "message"),
     [
         ([], "holds no rows"),
-        ([{"prompt": "a"}], "all of which are held out"),
-        ([{"prompt": "a"}] * 3, "no column 'answer'"),
+        ([{"prompt": "a"}] * 2, "all of which are held out"),
+        ([{"prompt": "a"}, {"prompt": "b"}], "no column 'answer'"),
         ([{"prompt": "a", "answer": 1}, {"prompt": "b"}], "jsonl:2 has columns"),
         ([{"prompt": "a", "answer": 1}, [1]], "jsonl:2 must be an object"),
         ([{"prompt": 3, "answer": 1}], "jsonl:1 must be an object"),
@@ -141,13 +154,45 @@ def test_malformed_rows_are_named(rows, message, tmp_path):
         task_from(LanguageConfig(tasks="answer", data=path))
 
 
+def test_only_a_newline_ends_a_line(tmp_path):
+    prompts = [f"a{odd}b" for odd in "\u2028\x85\x7f\u2029"]
+    lines = [json.dumps({"prompt": p, "answer": 1}, ensure_ascii=False) for p in prompts]
+    path = tmp_path / "odd.jsonl"
+    path.write_bytes("\r\n\n".join(lines).replace(": 1", ":\r1").encode())
+    assert read_rows(path) == [{"prompt": p, "answer": 1} for p in prompts]
+
+
 @pytest.mark.parametrize(
-    ("returned", "message"), [([1.0], "returned 1 numbers for 2"), (["a", "b"], "no number")]
+    ("returned", "message"),
+    [
+        ([1.0], "returned 1 numbers for 2"),
+        (["a", "b"], "no number"),
+        ([10**400, 1], "no number"),
+        (None, "returned NoneType: needed is a list"),
+        (1.0, "returned float"),
+    ],
 )
 def test_what_a_reward_returns_is_checked(returned, message):
     task = Task("t", [], [], lambda prompts, completions, **columns: returned)
     with pytest.raises(DataError, match=message):
         score(task, [{"prompt": "a"}] * 2, ["x", "y"])
+
+
+def test_a_reward_may_be_async_also_where_a_loop_runs():
+    loops = set()
+
+    async def reward(prompts, completions, **columns):
+        loops.add(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        return [float(len(text)) for text in completions]
+
+    async def called():
+        return score(task, [{"prompt": "a"}], ["xyz"])
+
+    task = Task("t", [], [], reward)
+    assert score(task, [{"prompt": "a"}] * 2, ["x", "yy"]) == [1.0, 2.0]
+    assert asyncio.run(called()) == [3.0]
+    assert len(loops) == 1
 
 
 def test_a_reward_that_is_none_is_nan():

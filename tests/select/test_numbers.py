@@ -24,7 +24,7 @@ def test_divergence_and_acceptance_by_enumeration(form):
     kept = pool.select(form, WHOLE, torch.arange(len(WHOLE)))
     law = pool.law_of(form)
     assert kept.overall["kl"] == pytest.approx(pool.divergence(law), rel=1e-12)
-    assert kept.kl_is == ("estimate" if form in ("bounded", "learnt") else "exact")
+    assert kept.kl_is == ("of pilot" if form in ("quantile", "best_of") else "of rows")
     # Of a law that is accepted from the base law by w/M, w is law/base and M its size.
     w = (law / pool.BASE)[WHOLE]
     log_M = (w.log() - kept.log_ratio).mean()
@@ -48,6 +48,26 @@ def test_a_verifier_in_closed_form(beta, right):
     assert kept["expected_acceptance"] == pytest.approx(acceptance, rel=1e-12)
     assert kept["kl"] == pytest.approx(-math.log(acceptance) - lost, rel=1e-12)
     assert kept["right"] == right
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_divergence_of_few_rows_is_that_of_the_rows_and_not_of_the_policy(beta):
+    generator = torch.Generator().manual_seed(0)
+    rewards = (torch.rand(40_000, generator=generator) < 0.3).double()
+    kept = tilt(rewards, beta, form="verifier", groups=torch.arange(40_000) // 4, seed=0)
+    wrong = math.exp(-1 / beta) if beta else 0.0
+
+    def divergence(p):
+        acceptance = p + (1 - p) * wrong
+        return -math.log(acceptance) - ((1 - p / acceptance) / beta if beta else 0.0)
+
+    rights = range(0 if beta else 1, 5)
+    chances = [math.comb(4, right) * 0.3**right * 0.7 ** (4 - right) for right in rights]
+    each = [divergence(right / 4) for right in rights]
+    mean = sum(c * d for c, d in zip(chances, each, strict=True)) / sum(chances)
+    assert kept.overall["kl"] == pytest.approx(mean, abs=0.02)
+    assert kept.kl_is == "of rows"
+    assert mean < divergence(0.3) - 0.08  # what a policy that is right at 3 in 10 has
 
 
 def test_star_keeps_the_right_answers_and_counts_prompts_without_one():
@@ -148,7 +168,7 @@ def test_an_envelope_with_a_group_a_prompt():
     assert kept.mask.tolist() == [True, True, True, False]
     assert kept.groups["violations"].tolist() == [1, 0, 0]
     assert kept.groups["unknown"].tolist() == [0, 0, 1]
-    assert (kept.M_is, kept.delta_is, kept.kl_is) == ("learnt", "estimate", "estimate")
+    assert (kept.M_is, kept.delta_is, kept.kl_is) == ("learnt", "estimate", "of rows")
     # It learns nothing from the rows that it decides.
     assert envelope.report().to_dict() == before
     fixed = tilt(rewards, 0.5, form="learnt", envelope=Envelope("fixed", M=2.0), seed=0)
