@@ -115,15 +115,16 @@ class Enumerated:
         -------
         dict
             ``reward``, the mean; ``kl``, KL(π ‖ π₀); ``excess``, that less the least which a law of
-            this mean reward has; ``to_tilt``, KL(π ‖ π₀ exp(R r/β)/Z) by each β, R the rounds: what
+            this mean reward has, None where it is below the start's; ``to_tilt``, KL(π ‖ π₀ exp(R r/β)/Z) by each β, R the rounds: what
             rounds of the tilt come to.
         """
         law = self.law_of(policy)
         reward, kl = self.mean_reward(law), self.divergence(law, self.law)
+        excess = kl - self.least_divergence(reward)
         return {
             "reward": reward,
             "kl": kl,
-            "excess": kl - self.least_divergence(reward),
+            "excess": excess if math.isfinite(excess) else None,
             "to_tilt": {
                 f"{beta:g}": self.divergence(law, self.tilted(beta / rounds)) for beta in BETAS
             },

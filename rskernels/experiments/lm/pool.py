@@ -17,6 +17,7 @@ from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
 
 ROWS_AT_ONCE = 2048
+FEWEST = 128
 
 
 def draw_pool(
@@ -48,8 +49,11 @@ def draw_pool(
     names = answer_ids("prompt", number, places, torch.zeros_like(places))
     order = row_uniforms_64(names, 0, seed, Stream.ORDER).argsort(stable=True).tolist()
     rows: list[Rollout] = []
-    spent, at, together = 0, 0, max(1, ROWS_AT_ONCE // samples)
+    spent, at = 0, 0
     while True:
+        # No more than are missing, but for a few: what comes after the last is thrown away.
+        wanted = min(max(tokens - spent, FEWEST * longest) // longest, ROWS_AT_ONCE)
+        together = -(-wanted // samples)
         lap, first = divmod(at, len(order))
         asked = order[first : first + together]
         at += len(asked)

@@ -38,7 +38,7 @@ FULL = Size(SUBJECTS, tuple(NAMED), range(10))
 
 def _brief(subject: Subject) -> Subject:
     return dataclasses.replace(
-        subject, generated=4000, trained=1200, step=400, samples=8, rounds=2, tested=10, answers=4,
+        subject, generated=4000, trained=1200, samples=8, rounds=2, tested=10, answers=4, part=0.2,
         enumerated=2 if subject.enumerated else 0,
     )  # fmt: skip
 

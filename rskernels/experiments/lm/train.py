@@ -68,6 +68,7 @@ class Run:
         self.lr = self.subject.rates[self.method.kind]
         config = LanguageConfig(seed=self.seed, lr=self.lr)
         self.trainer = Trainer(self.policy, config, Ranks())
+        self._shown: list[Example] = []  # demonstrations
         self._old: dict[int, float] = {}  # what the policy that gave an answer said of it
         self.envelope: Envelope | None = None
         if self.method.rejects:
@@ -85,7 +86,7 @@ class Run:
         began = time.process_time()
         ends = [of * (part + 1) // self.parts for of in self._budgets()]
         if self.method.family == "nothing":
-            examples = self._demonstrations()
+            self._shown = examples = self._shown or self._demonstrations()
         else:
             examples = self._selected(part, ends[0])
         self.spent.generation += time.process_time() - began

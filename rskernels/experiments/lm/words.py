@@ -12,7 +12,7 @@ TO = {
 """By the verdict of a difference."""
 
 EXPLAINED = """\
-A small GPT learns from few demonstrations. Then, in {rounds} rounds, it answers prompts, answers are
+A small GPT learns from demonstrations. Then, in {rounds} rounds, it answers prompts, answers are
 rewarded, and it is trained on some of them. Methods differ in which, and in nothing else: each has
 the same starting model, the same draws of the first round, as many generated tokens and as many
 tokens with a gradient, to less than one answer. *SFT alone* generates none, and goes on with its
@@ -25,22 +25,23 @@ so that a rule which keeps little passes over it often. AdamW, the learning rate
 0 over the run; it was chosen of three for each kind of method and task, on a seed that is not among
 those here.
 
-- *RAFT* keeps the best answer to each prompt; *RFT* all right ones, with verifiers the exact tilt of
-  β = 0; *exact tilt* by rejection with probability exp((r - 1)/β), which leaves π·exp(r/β)/Z.
+- *RAFT* keeps the best answer to each prompt; *RFT* all right ones, with verifiers the exact tilt
+  of β = 0; *exact tilt* each with probability exp((r - 1)/β), which leaves π·exp(r/β)/Z.
 - *RSO* is its Algorithm 1 as published, keeping one in eight; *soft best of n* draws one answer to
   each prompt by exp(r/β); *weights* trains on all answers, weighed by exp(r/β) over their mean.
 - *Policy gradient* is REINFORCE with the mean reward of the answers to a prompt as its baseline;
   answers to prompts where all are worth the same are left out. Half of the answers get a gradient:
-  at random, or with *off-policy rejection* those which `Envelope.accept_sequences` with `budget:0.5`
-  accepts of twice as many before each step, by the ratio of the policy as it is to the one that gave
-  them. Scores for that are in its seconds. *Fresh answers* renews them eight times a round.
+  at random, or with *off-policy rejection* those that `Envelope.accept_sequences` accepts, with
+  `budget:0.5`, of twice as many before each step, by the ratio of the policy as it is to the one
+  that gave them. Scores for that are in its seconds. *Fresh answers* renews them eight times a
+  round.
 
-{tested} held-out prompts, {answers} answers to each. *pass@k*: the unbiased estimator; *greedy*: the
-share of prompts whose most likely answer is right; *distinct right*: the number of different right
-answers among those of a prompt. *KL* from the starting model, in nats an answer, by the answers drawn.
-*Kept*: the share of answers. *Seconds*: of the processor, generating and training, on one core that
-other work shared. ± is the 95 % t-interval over seeds. Differences are seed by seed, bold where the
-interval leaves out 0, uncorrected for their number.
+{tested} held-out prompts, {answers} answers to each. *pass@k*: the unbiased estimator; *greedy*:
+the share of prompts whose most likely answer is right; *distinct right*: the number of different
+right answers among those of a prompt. *KL* from the starting model, in nats an answer, by the
+answers drawn. *Kept*: the share of answers. *Seconds*: of the processor, generating and training,
+on one core that other work shared. ± is the 95 % t-interval over seeds. Differences are seed by
+seed, bold where the interval leaves out 0, uncorrected for their number.
 """
 TASKS = {
     "arithmetic": """\
