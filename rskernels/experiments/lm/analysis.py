@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from rskernels.experiments.resumable import Piece
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 START = "start"
+SHORT = {"cannot be compared": "–", "is not told apart": "?"}
 TITLES = {START: "the starting model", **{method.key: method.title for method in METHODS}}
 
 
@@ -126,17 +127,12 @@ class Runs:
         )
 
 
-def verdicts(
-    runs: Runs, ours: str, others: Sequence[str], measure: Measure
-) -> dict[str, list[str]]:
-    """Return the methods that one wins against, ties with and loses to in a measure."""
-    said: dict[str, list[str]] = {}
-    for other in others:
-        difference = runs.difference(ours, other, measure)
-        if measure.more_is_better is False:
-            difference = difference._replace(mean=-difference.mean)
-        said.setdefault(difference.verdict, []).append(TITLES[other])
-    return said
+def verdict(runs: Runs, ours: str, other: str, measure: Measure) -> str:
+    """Say whether a method wins against, ties with or loses to another in a measure."""
+    difference = runs.difference(ours, other, measure)
+    if measure.more_is_better is False:
+        difference = difference._replace(mean=-difference.mean)
+    return SHORT.get(difference.verdict, difference.verdict)
 
 
 def to_own_tilt(runs: Runs, method: str) -> Interval:

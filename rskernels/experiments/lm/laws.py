@@ -115,8 +115,8 @@ class Enumerated:
         -------
         dict
             ``reward``, the mean; ``kl``, KL(π ‖ π₀); ``excess``, that less the least which a law of
-            this mean reward has, None where it is below the start's; ``to_tilt``, KL(π ‖ π₀ exp(R r/β)/Z) by each β, R the rounds: what
-            rounds of the tilt come to.
+            this mean reward has, None where it is below the start's; ``to_tilt``, KL(π ‖ π₀
+            exp(R r/β)/Z) by each β, R the rounds: what rounds of the tilt come to.
         """
         law = self.law_of(policy)
         reward, kl = self.mean_reward(law), self.divergence(law, self.law)

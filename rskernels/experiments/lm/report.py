@@ -22,7 +22,7 @@ from rskernels.experiments.lm.analysis import (
     compared_of,
     measures_of,
     to_own_tilt,
-    verdicts,
+    verdict,
 )
 from rskernels.experiments.lm.figures import draw_courses, draw_trades
 from rskernels.experiments.lm.methods import BETA, NAMED
@@ -64,6 +64,7 @@ def write_report(
         _origin(pieces, size, is_quick),
         words.EXPLAINED.format(**_numbers(size)),
         "## In short",
+        words.SHORT,
         *(_short(runs) for runs in tasks),
         f"![Share of right answers, or mean reward, by rounds]({STEM}-courses.png)",
         f"![What is gained against divergence and diversity]({STEM}-trades.png)",
@@ -133,30 +134,26 @@ def _numbers(size: Size) -> dict[str, Any]:
 
 
 def _short(runs: Runs) -> str:
-    """Say against which methods the exact selections win, tie and lose."""
-    lines = []
-    for ours in REFERENCES:
-        others = [key for key in runs.methods if _is_other(key)]
-        if ours not in runs.methods or not others:
-            continue
-        for measure in compared_of(runs.subject):
-            said = verdicts(runs, ours, others, measure)
-            parts = [
-                f"**{verdict}** {words.TO[verdict]} {_and(of)}" for verdict, of in said.items()
-            ]
-            better = "less" if measure.more_is_better is False else "more"
-            lines.append(
-                f"- {TITLES[ours]}, {measure.heading} ({better} is better): {'; '.join(parts)}."
-            )
-    return "\n".join([f"### {runs.subject.name}, what exact selection wins", "", *lines])
-
-
-def _is_other(key: str) -> bool:
-    return key != START and NAMED[key].family != "exact"
-
-
-def _and(names: Sequence[str]) -> str:
-    return ", ".join(f"*{name}*" for name in names)
+    """Say against which methods exact selections win, tie and lose, a measure a column."""
+    measures = compared_of(runs.subject)
+    references = [key for key in REFERENCES if key in runs.methods]
+    rows = [
+        [
+            TITLES[other],
+            *(
+                ", ".join(verdict(runs, ours, other, measure) for ours in references)
+                for measure in measures
+            ),
+        ]
+        for other in runs.methods
+        if other != START and NAMED[other].family != "exact"
+    ]
+    headings = [
+        f"{m.heading}, {'less' if m.more_is_better is False else 'more'} is better"
+        for m in measures
+    ]
+    title = f"**{runs.subject.name}**: {' and '.join(TITLES[key] for key in references)}, against"
+    return f"{title}\n\n{markdown(['', *headings], rows)}"
 
 
 def _section(runs: Runs) -> str:

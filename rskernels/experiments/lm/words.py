@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-TO = {
-    "wins": "against",
-    "ties": "with",
-    "loses": "to",
-    "cannot be compared": "with",
-    "is not told apart": "from",
-}
-"""By the verdict of a difference."""
-
+SHORT = """\
+Of each pair of words the first is RFT's, the second that of the exact tilt with the rivals' β: it
+*wins*, *ties* or *loses* in that measure, by the 95 % interval of the difference seed by seed.
+"""
 EXPLAINED = """\
 A small GPT learns from demonstrations. Then, in {rounds} rounds, it answers prompts, answers are
 rewarded, and it is trained on some of them. Methods differ in which, and in nothing else: each has
