@@ -141,3 +141,18 @@ def to_own_tilt(runs: Runs, method: str) -> Interval:
     if beta is None:
         return Interval(math.nan, math.nan)
     return runs.mean(method, Measure("", _at("law", "to_tilt", f"{beta:g}"), ".3f"))
+
+
+def long_by_tilt(runs: Runs, method: str) -> Interval:
+    """Return the share of long answers after all rounds of a method's own tilt; NaN of no tilt.
+
+    A round that keeps a = exp(-1/beta) of the wrong answers multiplies the odds of a long one by
+    2/(1 + a), as in `rskernels.language.tasks.parity`, where a is 0.
+    """
+    beta = 0.0 if method == "rft" else None if method == START else NAMED[method].beta
+    if beta is None:
+        return Interval(math.nan, math.nan)
+    kept = math.exp(-1.0 / beta) if beta else 0.0
+    share = runs.values(START, LONG)
+    odds = share / (1.0 - share) * (2.0 / (1.0 + kept)) ** runs.subject.rounds
+    return t_interval(odds / (1.0 + odds))

@@ -17,9 +17,9 @@ from rskernels.experiments.lm.analysis import (
     COSTS,
     START,
     TITLES,
-    Measure,
     Runs,
     compared_of,
+    long_by_tilt,
     measures_of,
     to_own_tilt,
     verdict,
@@ -160,15 +160,18 @@ def _section(runs: Runs) -> str:
     subject, measures = runs.subject, measures_of(runs.subject)
     headings = ["", *(measure.heading for measure in measures)]
     rows = [
-        [TITLES[key], *(_show(runs.mean(key, measure), measure) for measure in measures)]
+        [TITLES[key], *(_show(runs.mean(key, measure), measure.form) for measure in measures)]
         for key in runs.methods
     ]
-    if subject.enumerated:
-        headings.append("KL from its own tilt")
+    own = {"graph": ("KL from its own tilt", to_own_tilt),
+           "parity": ("long, by its own tilt", long_by_tilt)}  # fmt: skip
+    if subject.name in own:
+        heading, of = own[subject.name]
+        headings.append(heading)
         for row, key in zip(rows, runs.methods, strict=True):
-            row.append(_show(to_own_tilt(runs, key), Measure("", _none, ".3f")))
+            row.append(_show(of(runs, key), ".3f"))
     costs = [
-        [TITLES[key], *(_show(runs.mean(key, measure), measure) for measure in COSTS)]
+        [TITLES[key], *(_show(runs.mean(key, measure), measure.form) for measure in COSTS)]
         for key in runs.methods
         if key != START
     ]
@@ -195,16 +198,12 @@ def _section(runs: Runs) -> str:
     return "\n\n".join(parts)
 
 
-def _none(end: dict[str, Any]) -> float:
-    return math.nan
-
-
-def _show(interval: Interval, measure: Measure) -> str:
+def _show(interval: Interval, form: str) -> str:
     if math.isnan(interval.mean):
         return "–"
     if math.isnan(interval.half):
-        return format(interval.mean, measure.form)
-    return f"{interval.mean:{measure.form}} ± {interval.half:{measure.form}}"
+        return format(interval.mean, form)
+    return f"{interval.mean:{form}} ± {interval.half:{form}}"
 
 
 def _rounded(value: Any) -> Any:

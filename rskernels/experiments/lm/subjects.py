@@ -50,7 +50,7 @@ class Subject:
     step: int
     rates: dict[str, float]
     samples: int = 32
-    rounds: int = 4
+    rounds: int = 3
     tested: int = 80
     answers: int = 16
     part: float = 1.0
@@ -67,8 +67,8 @@ SUBJECTS = (
         name="arithmetic",
         form="verifier",
         longest=11,
-        generated=48_000,
-        trained=24_000,
+        generated=36_000,
+        trained=18_000,
         step=600,
         rates={"rows": 3e-3, "gradient": 3e-3},
     ),
@@ -76,17 +76,17 @@ SUBJECTS = (
         name="parity",
         form="verifier",
         longest=13,
-        generated=32_000,
-        trained=16_000,
-        step=400,
+        generated=24_000,
+        trained=12_000,
+        step=600,
         rates={"rows": 1e-3, "gradient": 1e-3},
     ),
     Subject(
         name="graph",
         form="bounded",
         longest=7,
-        generated=32_000,
-        trained=16_000,
+        generated=24_000,
+        trained=12_000,
         step=400,
         rates={"rows": 3e-3, "gradient": 3e-3},
         enumerated=24,

@@ -104,8 +104,10 @@ class Run:
         """Return those that the last lesson of the starting model had."""
         name, lessons = self.subject.name, STARTS[self.subject.name].lessons
         last = lessons[-1]
+        # As many as a pass can use; the first of them are those of the starting model.
+        size = min(round(self.subject.part * last.size), self._budgets()[1])
         pairs = demonstrations_of(
-            name, self.task, last.size, 8 * self.seed + len(lessons) - 1, **last.options
+            name, self.task, size, 8 * self.seed + len(lessons) - 1, **last.options
         )
         tokenizer = self.policy.tokenizer
         return [
