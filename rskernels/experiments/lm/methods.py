@@ -21,7 +21,8 @@ from rskernels.select import (
     weights,
 )
 
-ROWS, GRADIENT = "rows", "gradient"
+ROWS, GRADIENT, RENEWED = "rows", "gradient", "fresh"
+"""By which a subject has learning rates."""
 BETA = 0.5
 """Of the rivals that have one, as RSO has it."""
 BETAS = (0.2, BETA, 1.0)
@@ -114,7 +115,7 @@ METHODS = (
         "gradient-accepted", "policy gradient, off-policy rejection", "gradient", GRADIENT,
         rejects=True,
     ),
-    Method("gradient-fresh", "policy gradient, fresh answers", "gradient", GRADIENT, parts=FRESH),
+    Method("gradient-fresh", "policy gradient, fresh answers", "gradient", RENEWED, parts=FRESH),
 )  # fmt: skip
 """In the order of the report. With verifiers RFT is the exact tilt of β = 0."""
 NAMED = {method.key: method for method in METHODS}

@@ -118,13 +118,13 @@ def _numbers(size: Size) -> dict[str, Any]:
         [
             subject.name,
             f"{subject.generated:,}", f"{subject.trained:,}", f"{subject.step:,}",
-            *(f"{subject.rates[kind]:g}" for kind in ("rows", "gradient")),
+            *(f"{subject.rates[kind]:g}" for kind in ("rows", "gradient", "fresh")),
         ]
         for subject in size.subjects
     ]  # fmt: skip
     headings = [
         "", "generated a round", "trained a round", "a step", "learning rate",
-        "of the policy gradient",
+        "of the policy gradient", "with fresh answers",
     ]  # fmt: skip
     first = size.subjects[0]
     return {

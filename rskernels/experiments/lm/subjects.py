@@ -70,7 +70,7 @@ SUBJECTS = (
         generated=36_000,
         trained=18_000,
         step=600,
-        rates={"rows": 3e-3, "gradient": 3e-3},
+        rates={"rows": 3e-3, "gradient": 1e-4, "fresh": 4e-4},
     ),
     Subject(
         name="parity",
@@ -79,7 +79,7 @@ SUBJECTS = (
         generated=24_000,
         trained=12_000,
         step=600,
-        rates={"rows": 1e-3, "gradient": 1e-3},
+        rates={"rows": 1e-3, "gradient": 4e-4, "fresh": 4e-4},
     ),
     Subject(
         name="graph",
@@ -88,7 +88,7 @@ SUBJECTS = (
         generated=24_000,
         trained=12_000,
         step=400,
-        rates={"rows": 3e-3, "gradient": 3e-3},
+        rates={"rows": 3e-3, "gradient": 1e-4, "fresh": 4e-4},
         enumerated=24,
         options={"reward": "toll"},
     ),

@@ -17,8 +17,9 @@ demonstrations.
 
 {samples} answers to a prompt. What is kept is passed over until the gradient's tokens are used up,
 so that a rule which keeps little passes over it often. AdamW, the learning rate falling linearly to
-0 over the run; it was chosen of three for each kind of method and task, on a seed that is not among
-those here.
+0 over the run. For each task it was chosen of three on a seed that is not among those here: by RFT
+for all that train on rows, of two as good the smaller; by the policy gradient without correction
+for that with rejection, too; and by the one with fresh answers.
 
 - *RAFT* keeps the best answer to each prompt; *RFT* all right ones, with verifiers the exact tilt
   of β = 0; *exact tilt* each with probability exp((r - 1)/β), which leaves π·exp(r/β)/Z.
