@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from rskernels.experiments.resumable import Made, Piece, make_pieces
 from rskernels.language.config import LanguageConfig
 from rskernels.language.policy import Policy, load
 from rskernels.language.scratch import write_start
+from rskernels.language.task import Task
 from rskernels.rsft.errors import CheckpointError
 
 STARTS, SETTINGS = "starts", "settings.json"
@@ -124,18 +125,27 @@ def _pieces(size: Size, folder: Path) -> list[Made]:
 def make_run(subject: Subject, key: str, seed: int, folder: Path) -> Piece:
     """Make a run, or measure the starting model, which is made where it is not there."""
     torch.set_num_threads(1)
+    named = {"task": subject.name, "seed": seed, "method": key}
+    task, start = start_of(subject, seed, folder)
+    if key == START:
+        seen = measure(subject, task, start.policy, start, 0, seed, is_last=True)
+        return {**named, "course": [], "end": seen}
+    policy = policy_at(folder / STARTS / f"{subject.name}-{seed}", seed)
+    return {**named, **run_method(NAMED[key], subject, task, policy, start, seed)}
+
+
+@lru_cache(maxsize=1)
+def start_of(subject: Subject, seed: int, folder: Path) -> tuple[Task, Start]:
+    """Return the task of a seed, and what is known of its starting model.
+
+    The model is made where it is not there. Of the methods of a seed only the first takes long.
+    """
     task = subject.task(seed)
     path = folder / STARTS / f"{subject.name}-{seed}"
-    named = {"task": subject.name, "seed": seed, "method": key}
     if not (path / "start.json").exists():
-        write_start(subject.name, subject.task(seed), path, seed=seed, part=subject.part)
+        write_start(subject.name, task, path, seed=seed, part=subject.part)
     before = policy_at(path, seed)
-    start = Start(before, enumerated_of(subject, task, before))
-    if key == START:
-        seen = measure(subject, task, before, start, 0, seed, is_last=True)
-        return {**named, "course": [], "end": seen}
-    method = NAMED[key]
-    return {**named, **run_method(method, subject, task, policy_at(path, seed), start, seed)}
+    return task, Start(before, enumerated_of(subject, task, before))
 
 
 def policy_at(folder: Path, seed: int) -> Policy:

@@ -10,7 +10,8 @@ from rskernels.language.task import Task
 from rskernels.language.tasks import task_of
 
 
-@dataclass(frozen=True, kw_only=True)
+# Each is itself alone, so that what is kept of one can be found again.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
     """A task, and what every method has to spend on it.
 

@@ -139,11 +139,12 @@ class Run:
         )
         chosen = zip(scored.groups.tolist(), scored.answers.tolist(), kept, strict=True)
         spent.distinct += len({(group, text) for group, text, is_kept in chosen if is_kept})
+        prompts = {
+            place: self.policy.encode(self.task.train[place]["prompt"], False)
+            for place in {row.prompt for row in rows}
+        }
         return [
-            Example(
-                self.policy.encode(self.task.train[row.prompt]["prompt"], False),
-                row.tokens, value, name,
-            )
+            Example(prompts[row.prompt], row.tokens, value, name)
             for row, value, name, is_kept in zip(
                 rows, values, scored.ids.tolist(), kept, strict=True
             )
