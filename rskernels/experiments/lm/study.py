@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rskernels.experiments.lm.measure import Start, enumerated_of, measure
+from rskernels.experiments.lm.measure import Start, enumerated_of, is_able, measure
 from rskernels.experiments.lm.methods import NAMED
 from rskernels.experiments.lm.subjects import SUBJECTS, Subject
 from rskernels.experiments.lm.train import run_method
@@ -20,10 +20,13 @@ from rskernels.language.config import LanguageConfig
 from rskernels.language.policy import Policy, load
 from rskernels.language.scratch import write_start
 from rskernels.language.task import Task
-from rskernels.rsft.errors import CheckpointError
+from rskernels.rsft.errors import CheckpointError, TrainingError
 
 STARTS, SETTINGS = "starts", "settings.json"
 START = "start"
+READY = "ready"
+TURNS, ASIDE = 5, 1000
+"""Tries to make a starting model, and how far apart their seeds are."""
 
 
 class Size(NamedTuple):
@@ -40,7 +43,7 @@ FULL = Size(SUBJECTS, tuple(NAMED), range(10))
 def _brief(subject: Subject) -> Subject:
     return dataclasses.replace(
         subject, generated=4000, trained=1200, samples=8, rounds=2, tested=10, answers=4, part=0.2,
-        enumerated=2 if subject.enumerated else 0,
+        able=0.0, enumerated=2 if subject.enumerated else 0,
     )  # fmt: skip
 
 
@@ -142,10 +145,21 @@ def start_of(subject: Subject, seed: int, folder: Path) -> tuple[Task, Start]:
     """
     task = subject.task(seed)
     path = folder / STARTS / f"{subject.name}-{seed}"
-    if not (path / "start.json").exists():
-        write_start(subject.name, task, path, seed=seed, part=subject.part)
+    if not (path / READY).exists():
+        make_start(subject, task, path, seed)
+    own = json.loads((path / "start.json").read_text(encoding="utf-8"))["seed"]
     before = policy_at(path, seed)
-    return task, Start(before, enumerated_of(subject, task, before))
+    return task, Start(before, enumerated_of(subject, task, before), own)
+
+
+def make_start(subject: Subject, task: Task, path: Path, seed: int) -> None:
+    """Make a starting model, again by another seed where it is not able."""
+    for turn in range(TURNS):
+        write_start(subject.name, task, path, seed=seed + ASIDE * turn, part=subject.part)
+        if is_able(subject, task, policy_at(path, seed), seed):
+            (path / READY).touch()
+            return
+    raise TrainingError(f"none of {TURNS} starting models of {subject.name} was able")
 
 
 def policy_at(folder: Path, seed: int) -> Policy:

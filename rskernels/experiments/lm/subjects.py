@@ -37,6 +37,9 @@ class Subject:
         Held-out prompts, and answers to each.
     part : float
         Of the demonstrations that the starting model usually has.
+    able : float
+        Of the long answers of parity that a starting model gives, the part that must be right: one
+        that has not learnt to add has nothing to select. It is made again by another seed.
     enumerated : int
         Held-out prompts whose law is enumerated.
     options : dict
@@ -55,6 +58,7 @@ class Subject:
     tested: int = 80
     answers: int = 16
     part: float = 1.0
+    able: float = 0.0
     enumerated: int = 0
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -80,6 +84,7 @@ SUBJECTS = (
         generated=24_000,
         trained=12_000,
         step=600,
+        able=0.9,
         rates={"rows": 1e-3, "gradient": 4e-4, "fresh": 4e-4},
     ),
     Subject(
