@@ -48,8 +48,14 @@ def write(rows, path, group=None):
     elif path.suffix == ".arrow":
         feather.write_feather(rows, path, chunksize=group)
     else:
-        lines = [json.dumps(row) for row in rows.to_pylist()]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        text = "".join(f"{json.dumps(row)}\n" for row in rows.to_pylist()).encode()
+        codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+        if codec is not None:
+            # Of two parts, as programs of several threads write it.
+            middle = len(text) // 3
+            parts = text[:middle], text[middle:]
+            text = b"".join(pa.compress(part, codec, asbytes=True) for part in parts)
+        path.write_bytes(text)
     return path
 
 

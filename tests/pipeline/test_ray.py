@@ -130,7 +130,7 @@ def test_ray_keeps_and_scores_what_one_process_does(one_ray, tmp_path, monkeypat
         (tmp_path / "rewards_on_ray.py").write_text(
             REWARDS.replace("LAST", repr(last)), encoding="utf-8"
         )
-        rows = files.write(rows, tmp_path / "scored.jsonl")
+        rows = files.write(rows, tmp_path / "scored.jsonl.gz")
         config = ScoreConfig(Reward("rewards_on_ray:once", 1, str(tmp_path)))
         score([rows], tmp_path / "s-ray", config, engine=engine, piece_size=20_000)
         assert (tmp_path / "died").exists()
@@ -143,7 +143,7 @@ def test_ray_keeps_and_scores_what_one_process_does(one_ray, tmp_path, monkeypat
     always = ScoreConfig(Reward("rewards_on_ray:always", 1, str(tmp_path)))
     with (
         RayEngine(1) as engine,
-        pytest.raises(EngineError, match=r"scored\.jsonl from 0 to \d+ ended 1 time"),
+        pytest.raises(EngineError, match=r"scored\.jsonl\.gz from 0 to \d+ ended 1 time"),
     ):
         score([rows], tmp_path / "s-dead", always, engine=engine)
     assert ray.is_initialized()  # by the test, so no engine ends it
