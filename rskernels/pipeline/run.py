@@ -30,6 +30,7 @@ from rskernels.pipeline.rule import OF_THE_ROWS, WITH_PILOT
 from rskernels.pipeline.store.duplicates import duplicates_in
 from rskernels.pipeline.store.manifest import Manifest
 from rskernels.pipeline.store.write import join_parts, move_parts
+from rskernels.pipeline.weighted import refuse_column
 from rskernels.rsft.artifacts.lock import hold
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
@@ -133,6 +134,8 @@ class _Run:
         answers = config.rule.form == "rso"
         self.found = config.columns.found_in(names_of(data), answers=answers)
         self.pieces, self.schema = split(data, size), schema_of(data)
+        if config.rule.form == "weights":
+            refuse_column(names_of(data) if self.schema is None else self.schema.names)
         if config.pairs:
             # Names what is missing: pairs need both texts.
             config.columns.of_text().found_in(names_of(data), answers=True)

@@ -71,9 +71,9 @@ def read(folder, name="accepted"):
 
 def config_of(form, columns=None, pairs=0, max_bad=0, max_duplicates=0, **rule):
     """Return a configuration."""
-    if form != "top_k":
+    if form not in ("top_k", "weights"):
         rule = {"seed": 3, **rule}
-    if form in ("verifier", "bounded", "quantile", "learnt", "rso", "soft_best_of_n"):
+    if form in ("verifier", "bounded", "quantile", "learnt", "rso", "soft_best_of_n", "weights"):
         rule = {"beta": 0.7, **rule}
     limits = {"pairs": pairs, "max_bad": max_bad, "max_duplicates": max_duplicates}
     return SelectConfig(Rule(form, **rule), columns or Columns(), **limits)

@@ -54,6 +54,14 @@ def select_command(
         str,
         typer.Option(help="learnt: how M follows, as quantile:0.99.", rich_help_panel=RULE),
     ] = "max",
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared",
+            help="learnt: one M for all prompts, of all the pilot.",
+            rich_help_panel=RULE,
+        ),
+    ] = False,
     pilot: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,7 +106,9 @@ def select_command(
     """Keep answers so that they follow the policy that gave them, tilted by their rewards."""
     with usage_errors(ValueError):
         refuse_both(resume, overwrite)
-        rule = Rule(form, beta, bound, n, k, least, num, envelope=envelope, seed=seed)
+        rule = Rule(
+            form, beta, bound, n, k, least, num, envelope=envelope, seed=seed, shared=shared
+        )
         names = Columns(prompt, completion_column, messages, reward, group, id, sample)
         config = SelectConfig(rule, names, pairs, parts, max_bad, max_duplicates)
         chosen = engine_of(engine, workers, address)
