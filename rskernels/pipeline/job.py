@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rskernels._python.extras import data_extra
 from rskernels.pipeline.decide import Decisions, decide, invalid_of
-from rskernels.pipeline.extras import data_extra
 from rskernels.pipeline.gather import gathered, rows_from
 from rskernels.pipeline.pairs import pairable, write_sides
 from rskernels.pipeline.read import Piece, batches, kept_rows, place_of

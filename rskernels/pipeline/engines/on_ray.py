@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+from rskernels._python.extras import RAY_HINT, framework
 from rskernels.pipeline.engines.errors import EngineError
 from rskernels.pipeline.engines.local import Job
 from rskernels.pipeline.job import Record
 from rskernels.pipeline.read import Piece
 
-HINT = "pip install '.[ray]' in a clone of rskernels"
 RETRIES = 5
 """How often a piece is done again whose worker ended, and a worker is started again in between."""
 STORE = 1 << 27
@@ -194,10 +194,6 @@ def _result(ref: Any, piece: Piece | None) -> Any:
 
 
 def _ray() -> Any:
-    try:
+    with framework("--engine ray", RAY_HINT):
         import ray
-    except ModuleNotFoundError as missing:
-        raise ModuleNotFoundError(
-            f"--engine ray needs ray, which is not installed: {HINT}", name=missing.name
-        ) from missing
     return ray

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
 from rskernels.pipeline.read.packed import codec_of, opened, span
 from rskernels.pipeline.read.pieces import Batch, Piece
 from rskernels.pipeline.rows.columns import Found

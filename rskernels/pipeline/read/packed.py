@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
 from rskernels.rsft.errors import DataError
 
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}

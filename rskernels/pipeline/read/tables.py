@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
 from rskernels.pipeline.read.pieces import Batch, Piece
 from rskernels.pipeline.read.schemas import conformed
 from rskernels.pipeline.rows.columns import Found

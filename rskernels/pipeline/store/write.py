@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
 from rskernels.pipeline.store.parquet import Joined, append_bytes, read_footer
 from rskernels.rsft.errors import DataError
 
