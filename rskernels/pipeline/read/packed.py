@@ -42,7 +42,7 @@ def opened(file: str) -> Iterator[BinaryIO]:
         with open(file, "rb") as plain:
             yield plain
         return
-    with _explained(file):
+    with explained(file):
         stream = _stream(file, codec)
         try:
             yield stream
@@ -61,7 +61,7 @@ def span(file: str, start: int, end: int) -> Iterator[BinaryIO]:
     """
     codec = codec_of(file)
     if codec is not None:
-        with _explained(file):
+        with explained(file):
             held = _thread.bytes_of(file, codec, start, end)
         yield io.BytesIO(held)
         return
@@ -126,15 +126,13 @@ def _stream(file: str, codec: str) -> BinaryIO:
 
 
 @contextmanager
-def _explained(file: str) -> Iterator[None]:
+def explained(file: str) -> Iterator[None]:
     """Say of which file a fault of Arrow's is."""
     with data_extra():
         import pyarrow as pa
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
+        if isinstance(error, FileNotFoundError) or file in str(error):
             raise
-        raise DataError(
-            f"{file} cannot be decompressed as its name says: {str(error).partition(chr(10))[0]}"
-        ) from error
+        raise DataError(f"{file} cannot be read: {str(error).partition(chr(10))[0]}") from error

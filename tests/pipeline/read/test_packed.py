@@ -41,8 +41,8 @@ def test_lines_are_named_and_what_is_cut_off_is_refused(tmp_path):
     (tmp_path / "none.jsonl.zst").write_bytes(whole)
     refused = {
         "bad.jsonl.gz": r"bad\.jsonl\.gz: line 481: prompt must be text",
-        "cut.jsonl.gz": r"cut\.jsonl\.gz cannot be decompressed as its name says: Truncated",
-        "none.jsonl.zst": r"none\.jsonl\.zst cannot be decompressed",
+        "cut.jsonl.gz": r"cut\.jsonl\.gz cannot be read: Truncated",
+        "none.jsonl.zst": r"none\.jsonl\.zst cannot be read",
     }
     for name, why in refused.items():
         with pytest.raises(DataError, match=why):
