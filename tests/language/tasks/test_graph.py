@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from rskernels.language.config import LanguageConfig
 from rskernels.language.generate import generate
 from rskernels.language.scratch import small_gpt, supervised, word_tokenizer
 from rskernels.language.scratch.start import tokens_of
-from rskernels.language.config import LanguageConfig
 from rskernels.language.tasks import demonstrations_of, graph, task_of
 from rskernels.select.forms import FORMS
 
