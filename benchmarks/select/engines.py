@@ -9,6 +9,7 @@ Ray, measured in turns.
 from __future__ import annotations
 
 import filecmp
+import os
 import shutil
 import statistics
 import sys
@@ -55,7 +56,7 @@ class Turns:
     def __init__(self, path: Path, folder: Path) -> None:
         self.path, self.folder = path, folder
         self.engines: dict[int, Any] = {}
-        self.started = 0.0
+        self.started, self.load = 0.0, os.getloadavg()[0]
 
     def __call__(self, turn: str) -> dict[str, Any]:
         """Return the seconds of each selection, by ``CASES``."""
@@ -70,7 +71,7 @@ class Turns:
             print(f"{case}: {seen[case]:.2f} s, pieces {pieces:.2f} s", file=sys.stderr)
         names = [self.folder / f"one-file-{n}" / "accepted.parquet" for n in WORKERS]
         assert filecmp.cmp(*names, shallow=False)
-        return {"started": self.started, **seen}
+        return {"started": self.started, "load": self.load, **seen}
 
     def _start(self) -> None:
         import ray
@@ -107,13 +108,13 @@ def speeds(count: int, folder: Path, seconds: float) -> str:
             alone = case[: -len(str(n))] + str(WORKERS[0])
             gain = statistics.median(turn[alone] / turn[case] for turn in made.values())
             required[f"times faster on two workers, {result}"] = gain, LEAST_GAIN
-    started = max(turn["started"] for turn in made.values())
+    started, load = (max(turn[name] for turn in made.values()) for name in ("started", "load"))
     headings = ("result", "workers", "whole, s", "least and most", "million rows a second")
     return "\n\n".join(
         [
             f"{count:,} rows, a verifier, prompts hashed, {TURNS} turns. Whole is from the first "
             "piece to the report. Ray's start and the workers' imports, once a run, took "
-            f"{started:.0f} s more.",
+            f"{started:.0f} s more. The load was {load:.1f} before they started, if not less.",
             tables.table(headings, lines, (":--", "--:", "--:", "--:", "--:")),
             tables.requirements(required),
         ]
@@ -130,7 +131,7 @@ def main() -> None:
             "# Engines of rskernels select",
             "## One worker of Ray, and two",
             speeds(options.rows, folder, options.seconds),
-            f"{about['processor']}, {about['load_at_start']} load at the start, ray "
+            f"{about['processor']}, ray "
             f"{versions.get('ray', '')}, pyarrow {versions['pyarrow']}, {machine.today()}.",
         ]
     text = "\n\n".join(parts) + "\n"

@@ -181,8 +181,7 @@ def main() -> None:
         f"{about['processor']}, one core, pyarrow {versions['pyarrow']}, "
         f"torch {versions['torch']}, {machine.today()}. Deciding is reading the columns that are "
         "needed, hashing, deciding and the sums of the report; whole is all, with first passes, "
-        "what is written and the report. CPU s are processor seconds, by which rates are taken: "
-        f"the load was {about['load_at_start']} at the start.",
+        "what is written and the report. CPU s are processor seconds, by which rates are taken.",
     ]
     text = "\n\n".join(parts) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)
