@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def main() -> None:
             "## One worker of Ray, and two",
             speeds(options.rows, folder, options.seconds),
             f"{about['processor']}, ray "
-            f"{versions.get('ray', '')}, pyarrow {versions['pyarrow']}, {machine.today()}.",
+            f"{metadata.version('ray')}, pyarrow {versions['pyarrow']}, {machine.today()}.",
         ]
     text = "\n\n".join(parts) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)
