@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures tools lint types ctest sanitize clean help
+.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-select bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures tools lint types ctest sanitize clean help
 
 demo: $(READY) ## classes: digits, five ways; language: a small GPT, on its own right answers
 	$(BIN)/rskernels demo
@@ -78,6 +78,10 @@ bench: $(READY) ## measure the CPU kernels, the envelope and sequences
 bench-linear: $(READY) ## measure decisions, losses and a training step from hidden states
 	$(BIN)/python -m pip install --quiet -e '.[train,test,language]'
 	$(BIN)/python -m benchmarks.linear.run $(ARGS)
+
+bench-select: $(READY) ## measure selection of ten million rows, its law, and engines
+	$(BIN)/python -m benchmarks.select.run --folder build/select $(ARGS)
+	$(BIN)/python -m benchmarks.select.engines --folder build/select $(ARGS)
 
 bench-speculative: $(READY) ## measure speculative steps
 	$(BIN)/python -m pip install --quiet -e '.[train,test,language]'

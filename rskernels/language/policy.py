@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rskernels.integrations.extras import framework
+from rskernels._python.extras import LANGUAGE_HINT, framework
 from rskernels.language.config import LanguageConfig
 from rskernels.ops import LinearLogits, target_log_prob
 from rskernels.rsft.errors import DataError
 
-HINT = "pip install '.[language]' in a clone of rskernels"
 ROUNDING = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25}
 
 
@@ -187,7 +186,7 @@ def load(config: LanguageConfig, device: torch.device) -> Policy:
             f"{config.model} holds no model: needed is a folder that save_pretrained wrote, with "
             "config.json, the weights and the tokenizer"
         )
-    with framework("fine-tuning of language models", HINT):
+    with framework("fine-tuning of language models", LANGUAGE_HINT):
         from transformers import AutoModelForCausalLM, AutoTokenizer
     try:
         with quiet():
@@ -221,7 +220,7 @@ def policy_of(causal: Any, tokenizer: Any, config: LanguageConfig, device: torch
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     adapter = None
     if config.lora_rank:
-        with framework("LoRA", HINT):
+        with framework("LoRA", LANGUAGE_HINT):
             from peft import LoraConfig, get_peft_model
         targets = config.lora_targets
         # peft draws A from torch's generator.

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rskernels._python.extras import train_extra
 from rskernels.language.config import LanguageConfig
 from rskernels.language.loop import Selected
 from rskernels.language.task import Task
-from rskernels.rsft.extras import train_extra
 from rskernels.rsft.run import CURVES
 
 REPORT, SAMPLES = "report.md", "samples"

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rskernels.integrations.extras import framework
+from rskernels._python.extras import framework
 from rskernels.language.config import LanguageConfig
 from rskernels.language.task import Reward, Row, Task
 from rskernels.law.philox import row_uniforms_64
