@@ -57,6 +57,13 @@ def test_errors_of_the_shares_are_those_of_repeated_rounds():
     errors = parity.errors_after(0.1, [1100, 1182, 1310, 1471])
     spread = seen.std(0)
     assert torch.allclose(spread, torch.tensor(errors), rtol=0.15)
+    # Estimated from 500 answers, the first share too.
+    generator = torch.Generator().manual_seed(1)
+    estimated = torch.binomial(torch.full_like(seen, 500.0), seen, generator=generator) / 500
+    first = torch.binomial(torch.full((400,), 500.0), torch.tensor(0.1), generator=generator) / 500
+    errors = torch.tensor(parity.errors_after(0.1, [1100, 1182, 1310, 1471], answers=500))
+    expected = [[parity.share_after(float(p), t) for t in range(1, 5)] for p in first]
+    assert torch.allclose((estimated - torch.tensor(expected)).std(0), errors, rtol=0.15)
 
 
 def rounds_fast(share, count, seed):
