@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from rskernels.language.task import Task
 
@@ -37,6 +38,19 @@ BITS = 12
 EQUALS = "="
 CHARACTERS = "01" + EQUALS
 """All characters that prompts and answers have."""
+
+SIZES = {"bits": 14, "train": 12_000, "test": 1000}
+SETTINGS: dict[str, Any] = {
+    "form": "verifier", "beta": 0.0, "prompts": 4000, "samples": 4, "max_new_tokens": 15,
+    "rows_at_once": 4096, "mean": "sequences", "clip": 1e9, "epochs": 1, "batch_size": 64,
+    "micro_batch": 64, "lr": 1e-3, "schedule": "linear", "rounds": 4,
+}  # fmt: skip
+"""Of a task of these sizes: options of `rskernels.language.fine_tune` that keep to the closed form.
+
+Mean over sequences: with one over tokens a step with more long answers, which have more tokens,
+counts each of them less. No clipping, and a rate that falls to 0, so that no few steps decide more
+than the others. Prompts anew in each round: a short answer that is trained on tells the parity.
+"""
 
 
 def make_task(seed: int, *, train: int = 2000, test: int = 500, bits: int = BITS) -> Task:
