@@ -46,6 +46,10 @@ def task_from(config: LanguageConfig) -> Task:
     name = config.tasks
     if name is None:
         raise DataError(f"tasks: what is asked must be named; {ACCEPTED}")
+    if "," in name:
+        from rskernels.language.mixed import task_of_several
+
+        return task_of_several(config)
     options = options_of(config.task_options)
     if name in BUILTIN:
         _refuse_files(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,11 @@ class Task:
     key : callable, optional
         The canonical form of an answer: right answers of equal keys count as one where distinct
         right answers are counted. None: the answer without white space at its ends.
+    measures : dict of str to callable
+        What else is measured of answers to held-out prompts, by name: a number of an answer, of
+        which the mean is reported. None by default.
+    parts : dict of str to Task
+        Of a task that `mixed` made, the tasks that it is of; its rows have ``"task"``.
     """
 
     name: str
@@ -37,3 +42,5 @@ class Task:
     test: list[Row] = field(repr=False)
     reward: Reward
     key: Callable[[str], str] | None = None
+    measures: Mapping[str, Callable[[str], float]] = field(default_factory=dict)
+    parts: Mapping[str, Task] = field(default_factory=dict)
