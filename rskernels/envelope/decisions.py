@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from rskernels import _core
 from rskernels.envelope.rows import ArrayLike
 from rskernels.envelope.state import EnvelopeState
+from rskernels.law.numbers import FLOAT64_ROUNDING
 from rskernels.ops import (
     Acceptance,
     LinearLogits,
@@ -26,6 +27,42 @@ from rskernels.ops.arguments import check_floating, number_argument
 from rskernels.ops.sequences import Tokens
 
 Seed = int | Tensor | None
+MOST_LOG = 700.0
+"""Up to which e to a number, and to less that number, is a float64 of full precision."""
+
+
+class _Density(NamedTuple):
+    """The density that is not the model's, as it was given."""
+
+    name: str
+    values: Tensor | float
+    is_log: bool
+
+    def log(self) -> Tensor | float:
+        """Return its logarithm, in float64; NaN where it has none."""
+        if self.is_log:
+            return self.values
+        if isinstance(self.values, Tensor):
+            check_floating(self.name, self.values)
+            return self.values.detach().double().log()
+        number = number_argument(self.name, self.values)
+        if not 0.0 <= number < math.inf:
+            raise ValueError(f"{self.name} must be a finite number of at least 0, got {number}")
+        return math.log(number) if number > 0.0 else -math.inf
+
+    def beside(self, log_M: Tensor, is_dense: bool) -> tuple[Tensor | float, Tensor | float, bool]:
+        """Return density and M in one space, and whether it is that of logarithms.
+
+        It is, since M may be larger than any float64; but where one number M is not, and lies where
+        it is read without a wait, a logarithm of every entry is not made.
+        """
+        has_one = is_dense and log_M.dim() == 0 and log_M.device.type == "cpu"
+        if has_one and not self.is_log and isinstance(self.values, Tensor):
+            log_number = log_M.item()
+            if log_number == math.inf or abs(log_number) < MOST_LOG:
+                up = 1.0 + FLOAT64_ROUNDING * (2.0 + abs(log_number))  # as Envelope.M
+                return self.values, math.exp(log_number) * up, False
+        return self.log(), log_M, True
 
 
 class EnvelopeDecisions(EnvelopeState):
@@ -94,8 +131,9 @@ class EnvelopeDecisions(EnvelopeState):
         Parameters
         ----------
         logits, p_hat, targets, temperature, log_space, seed, generator, row_offset, ignore_index
-            As in :func:`accept`. The logarithm of ``p_hat`` is taken first, in float64, unless
-            ``log_space`` says that it is one: M may be larger than any float64.
+            As in :func:`accept`. M may be larger than any float64: for that, the logarithm of
+            ``p_hat`` is taken first, in float64, unless ``log_space`` says that it is one, or
+            ``targets`` are left out and one M on the CPU is a float64.
         groups : Tensor, optional
             int64 or int32 of the decisions' shape, ids in ``[0, groups)``, on the logits' device.
             May be left out where there is one group.
@@ -112,7 +150,7 @@ class EnvelopeDecisions(EnvelopeState):
             batch has been taken in when it raises. ValueError with ``on_violation="control"``,
             whose weights :meth:`update` returns: decide with :meth:`log_M` there.
         """
-        density = p_hat if log_space else _log(p_hat, "p_hat")
+        density = _Density("p_hat", p_hat, log_space)
         return self._decide_rows(
             accept, logits, density, groups, ignore_index, targets, temperature,
             seed=seed, generator=generator, row_offset=row_offset,
@@ -136,7 +174,7 @@ class EnvelopeDecisions(EnvelopeState):
 
         All else is as in :meth:`accept`.
         """
-        density = q_hat if log_space else _log(q_hat, "q_hat")
+        density = _Density("q_hat", q_hat, log_space)
         return self._decide_rows(
             verify, logits, density, groups, ignore_index, targets, temperature,
             seed=seed, generator=generator, row_offset=row_offset,
@@ -211,7 +249,7 @@ class EnvelopeDecisions(EnvelopeState):
         self,
         decide: Callable[..., Acceptance],
         logits: Tensor | LinearLogits,
-        log_density: Tensor | float,
+        density: _Density,
         groups: Tensor | None,
         ignore_index: int,
         targets: Tensor | None,
@@ -230,6 +268,7 @@ class EnvelopeDecisions(EnvelopeState):
         ignored = targets == ignore_index if isinstance(targets, Tensor) else None
         if self.policy == "leave_one_out":
             # What is decided here is not used; a fixed seed leaves the generators as they were.
+            log_density = density.log()
             seen = decide(logits, log_density, math.inf, log_space=True, seed=0, **law)
             log_M = self._M_for(seen.log_ratio, groups, logits.device, seen.log_ratio.shape)
             if targets is None:
@@ -242,7 +281,8 @@ class EnvelopeDecisions(EnvelopeState):
         else:
             shape = targets.shape if isinstance(targets, Tensor) else logits.shape
             log_M = self._M_for(None, groups, logits.device, shape)
-            seen = decide(logits, log_density, log_M, log_space=True, **law, **draw)
+            values, M, log_space = density.beside(log_M, is_dense=targets is None)
+            seen = decide(logits, values, M, log_space=log_space, **law, **draw)
         self.update(seen.log_ratio, groups, accepted=seen.mask, ignored=ignored)
         return seen
 
@@ -284,17 +324,6 @@ class EnvelopeDecisions(EnvelopeState):
                 "on_violation='control' gives weights, for which a decision has no place: decide "
                 "with log_M(), and update() returns them"
             )
-
-
-def _log(density: Tensor | float, name: str) -> Tensor | float:
-    """Return the logarithm of a density; NaN where it has none."""
-    if isinstance(density, Tensor):
-        check_floating(name, density)
-        return density.detach().double().log()
-    number = number_argument(name, density)
-    if not 0.0 <= number < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {number}")
-    return math.log(number) if number > 0.0 else -math.inf
 
 
 def _shape_of(log_ratio: Tokens) -> torch.Size:

@@ -132,7 +132,10 @@ def _memory(interpreter, programs):
         raise NotImplementedError("atomic operations of programs that are run together")
 
     Builder.create_get_program_id = create_get_program_id
-    Builder.create_masked_load, Builder.create_masked_store = create_masked_load, create_masked_store
+    Builder.create_masked_load, Builder.create_masked_store = (
+        create_masked_load,
+        create_masked_store,
+    )
     Builder.create_atomic_cas = Builder.create_atomic_rmw = refuse
 
 
