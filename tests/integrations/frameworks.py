@@ -1,7 +1,8 @@
 """verl itself, stand-ins with the signatures of other frameworks, and a law to decide by.
 
-verl as of 0.9.1. slime and prime-rl are in no index: prime-rl's ``LossInputs`` and ``LossOutputs`` and slime's call of its hook as of
-their main branches of September 2026.
+verl is 0.9.1, also where only its signature stands in. slime and prime-rl are in no index:
+prime-rl's ``LossInputs`` and ``LossOutputs`` and slime's call of its hook are those of September
+2026.
 """
 
 import importlib

@@ -21,17 +21,13 @@ from .steps import (
     write,
 )
 
-FULL, REFERENCE, INTERPRETED, FEW = 1 << 15, 1 << 13, 1 << 10, 1 << 6
+FULL, REFERENCE, INTERPRETED, FEW = 1 << 15, 1 << 13, 1 << 12, 1 << 6
 METHODS = ("token", "block")
 DRAFT_TOKENS = (1, 2, 3, 4)
-# Of interpreted Triton an ordinary run has each case, and each number of draft tokens twice.
-ORDINARY = {(name, 1 + at % 4, "token") for at, name in enumerate(CASES)} | {("near", 3, "block")}
 OTHER_KINDS = [kind for kind in KINDS if "interpreted" not in getattr(kind, "values", ())]
-
-
-def nightly(name, K, method):
-    marks = () if (name, K, method) in ORDINARY else pytest.mark.slow
-    return pytest.param(name, K, method, marks=marks)
+# Of interpreted Triton an ordinary run has each case, and each number of draft tokens twice.
+ORDINARY = [(name, 1 + at % 4, "token") for at, name in enumerate(CASES)] + [("near", 3, "block")]
+EVERY = list(itertools.product(CASES, DRAFT_TOKENS, METHODS))
 
 
 @pytest.mark.parametrize("kind", OTHER_KINDS)
@@ -46,11 +42,14 @@ def test_texts_follow_the_target(subject, size, seed, name, K, method):
 @pytest.mark.parametrize("kind", ["interpreted"])
 @pytest.mark.triton
 @pytest.mark.parametrize(
-    ("name", "K", "method"),
-    itertools.starmap(nightly, itertools.product(CASES, DRAFT_TOKENS, METHODS)),
+    ("name", "K", "method", "N"),
+    [
+        *((*case, INTERPRETED // 4) for case in ORDINARY),
+        *(pytest.param(*case, INTERPRETED, marks=pytest.mark.slow) for case in EVERY),
+    ],
 )
-def test_interpreted_texts_follow_the_target(subject, seed, name, K, method):
-    check_texts(subject, seed, CASES[name], K, INTERPRETED, is_block=method == "block")
+def test_interpreted_texts_follow_the_target(subject, seed, name, K, method, N):
+    check_texts(subject, seed, CASES[name], K, N, is_block=method == "block")
 
 
 @pytest.mark.triton

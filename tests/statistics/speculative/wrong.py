@@ -137,23 +137,14 @@ def step_of_p(
     hole, has_q, start, V, LANES, WIDE, HAS_DRAFT,
 ):  # fmt: skip
     _, p = original(
-        p_ptr, p_stride, p_top, p_scale, p_shift, p_factor, p_least,
-        q_ptr, q_stride, q_top, q_scale, q_shift, q_factor, q_least,
-        hole, has_q, start, V, LANES, WIDE, HAS_DRAFT,
+        p_ptr=p_ptr, p_stride=p_stride, p_top=p_top, p_scale=p_scale,
+        p_shift=p_shift, p_factor=p_factor, p_least=p_least,
+        q_ptr=q_ptr, q_stride=q_stride, q_top=q_top, q_scale=q_scale,
+        q_shift=q_shift, q_factor=q_factor, q_least=q_least,
+        hole=hole, has_q=has_q, start=start, V=V,
+        LANES=LANES, WIDE=WIDE, HAS_DRAFT=HAS_DRAFT,
     )  # fmt: skip
     return p, p
-
-
-def step_without_hole(
-    p_ptr, p_stride, p_top, p_scale, p_shift, p_factor, p_least,
-    q_ptr, q_stride, q_top, q_scale, q_shift, q_factor, q_least,
-    hole, has_q, start, V, LANES, WIDE, HAS_DRAFT,
-):  # fmt: skip
-    return original(
-        p_ptr, p_stride, p_top, p_scale, p_shift, p_factor, p_least,
-        q_ptr, q_stride, q_top, q_scale, q_shift, q_factor, q_least,
-        hole * 0 - 1, has_q, start, V, LANES, WIDE, HAS_DRAFT,
-    )  # fmt: skip
 
 
 # kernels.gpu.speculative.weights.scale_of
