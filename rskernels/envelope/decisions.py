@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rskernels import _core
+from rskernels.envelope.density import Density
 from rskernels.envelope.rows import ArrayLike
 from rskernels.envelope.state import EnvelopeState
-from rskernels.law.numbers import FLOAT64_ROUNDING
 from rskernels.ops import (
     Acceptance,
     LinearLogits,
@@ -23,46 +23,9 @@ from rskernels.ops import (
     bernoulli,
     verify,
 )
-from rskernels.ops.arguments import check_floating, number_argument
 from rskernels.ops.sequences import Tokens
 
 Seed = int | Tensor | None
-MOST_LOG = 700.0
-"""Up to which e to a number, and to less that number, is a float64 of full precision."""
-
-
-class _Density(NamedTuple):
-    """The density that is not the model's, as it was given."""
-
-    name: str
-    values: Tensor | float
-    is_log: bool
-
-    def log(self) -> Tensor | float:
-        """Return its logarithm, in float64; NaN where it has none."""
-        if self.is_log:
-            return self.values
-        if isinstance(self.values, Tensor):
-            check_floating(self.name, self.values)
-            return self.values.detach().double().log()
-        number = number_argument(self.name, self.values)
-        if not 0.0 <= number < math.inf:
-            raise ValueError(f"{self.name} must be a finite number of at least 0, got {number}")
-        return math.log(number) if number > 0.0 else -math.inf
-
-    def beside(self, log_M: Tensor, is_dense: bool) -> tuple[Tensor | float, Tensor | float, bool]:
-        """Return density and M in one space, and whether it is that of logarithms.
-
-        It is, since M may be larger than any float64; but where one number M is not, and lies where
-        it is read without a wait, a logarithm of every entry is not made.
-        """
-        has_one = is_dense and log_M.dim() == 0 and log_M.device.type == "cpu"
-        if has_one and not self.is_log and isinstance(self.values, Tensor):
-            log_number = log_M.item()
-            if log_number == math.inf or abs(log_number) < MOST_LOG:
-                up = 1.0 + FLOAT64_ROUNDING * (2.0 + abs(log_number))  # as Envelope.M
-                return self.values, math.exp(log_number) * up, False
-        return self.log(), log_M, True
 
 
 class EnvelopeDecisions(EnvelopeState):
@@ -113,6 +76,7 @@ class EnvelopeDecisions(EnvelopeState):
         seed: Seed = None,
         generator: torch.Generator | None = None,
         row_offset: int = 0,
+        ids: Tensor | None = None,
         ignore_index: int = -100,
     ) -> Acceptance:
         """Decide rows by the M of earlier batches, as :func:`accept`, then learn from these.
@@ -130,10 +94,12 @@ class EnvelopeDecisions(EnvelopeState):
 
         Parameters
         ----------
-        logits, p_hat, targets, temperature, log_space, seed, generator, row_offset, ignore_index
+        logits, p_hat, targets, temperature, log_space, seed, generator, row_offset
             As in :func:`accept`. M may be larger than any float64: for that, the logarithm of
             ``p_hat`` is taken first, in float64, unless ``log_space`` says that it is one, or
             ``targets`` are left out and one M on the CPU is a float64.
+        ids, ignore_index
+            As in :func:`accept`.
         groups : Tensor, optional
             int64 or int32 of the decisions' shape, ids in ``[0, groups)``, on the logits' device.
             May be left out where there is one group.
@@ -150,10 +116,10 @@ class EnvelopeDecisions(EnvelopeState):
             batch has been taken in when it raises. ValueError with ``on_violation="control"``,
             whose weights :meth:`update` returns: decide with :meth:`log_M` there.
         """
-        density = _Density("p_hat", p_hat, log_space)
+        density = Density("p_hat", p_hat, log_space)
         return self._decide_rows(
             accept, logits, density, groups, ignore_index, targets, temperature,
-            seed=seed, generator=generator, row_offset=row_offset,
+            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
         )  # fmt: skip
 
     def verify(
@@ -168,16 +134,17 @@ class EnvelopeDecisions(EnvelopeState):
         seed: Seed = None,
         generator: torch.Generator | None = None,
         row_offset: int = 0,
+        ids: Tensor | None = None,
         ignore_index: int = -100,
     ) -> Acceptance:
         """Decide rows by the M of earlier batches, as :func:`verify`, then learn from these.
 
         All else is as in :meth:`accept`.
         """
-        density = _Density("q_hat", q_hat, log_space)
+        density = Density("q_hat", q_hat, log_space)
         return self._decide_rows(
             verify, logits, density, groups, ignore_index, targets, temperature,
-            seed=seed, generator=generator, row_offset=row_offset,
+            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
         )  # fmt: skip
 
     def bernoulli(
@@ -249,7 +216,7 @@ class EnvelopeDecisions(EnvelopeState):
         self,
         decide: Callable[..., Acceptance],
         logits: Tensor | LinearLogits,
-        density: _Density,
+        density: Density,
         groups: Tensor | None,
         ignore_index: int,
         targets: Tensor | None,
