@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 DOCS := $(VENV)/.docs
+FRAMEWORKS := $(VENV)/.frameworks
 MODULES := $(VENV)/.modules
 NATIVE := CMakeLists.txt $(shell find csrc python -type f)
 PRESET ?= release
@@ -41,15 +42,15 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # What more to tell pytest: make test ARGS='-k lazy'
 ARGS ?=
 
-test: $(READY) ## prove the library
+test: $(READY) $(FRAMEWORKS) ## prove the library
 	$(PYTEST) $(ARGS)
 
 SLOW_ROOMS := $(addprefix --ignore=tests/,cli docs experiments rsft statistics) --ignore=benchmarks
-test-fast: $(READY) ## while you write: no interpreter, statistics, training or processes
+test-fast: $(READY) $(FRAMEWORKS) ## while you write: no interpreter, statistics, training or processes
 	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
-nightly: $(READY) ## the tests with fresh draws, the slow ones, and an hour of soak
+nightly: $(READY) $(FRAMEWORKS) ## the tests with fresh draws, the slow ones, and an hour of soak
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
 	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
 	$(BIN)/python -m pytest -m large
@@ -168,6 +169,11 @@ FORCE:
 $(READY): pyproject.toml constraints.txt $(NATIVE) $(MODULES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'pip>=22.3'
 	$(BIN)/python -m pip install --quiet -e '.[train,test,hf,data,ray,language]'
+	@touch $@
+
+# What pins other versions than the tests have lies apart, in a folder that its tests add to the path.
+$(FRAMEWORKS): tests/integrations/verl.txt | $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/frameworks -r $<
 	@touch $@
 
 $(TOOLS): $(READY)
