@@ -181,6 +181,12 @@ def load_words(builder, address):
     return builder.load(builder.inttoptr(address, wide(I32).as_pointer()), align=4)
 
 
+@lanes(lambda words: f32x16)
+def words_as_floats(builder, words):
+    """Return words as float32 numbers."""
+    return builder.uitofp(words, wide(FLOAT))
+
+
 @lanes(lambda lead, trail: f32x16)
 def uniforms(builder, lead, trail):
     """Return the uniforms of words."""
