@@ -21,7 +21,12 @@ from rskernels.kernels.cpu.simd.memory import (
     store_whole_mask,
     storer,
 )
-from rskernels.kernels.cpu.simd.uniforms import load_words, words_as_floats
+from rskernels.kernels.cpu.simd.uniforms import (
+    GROUP,
+    draw_columns,
+    load_words,
+    words_as_floats,
+)
 from rskernels.kernels.cpu.simd.vectors import (
     absolute,
     bits_of,
@@ -42,7 +47,7 @@ DEEPEST = 128.0  # log density or log M of a number, up to which float32 rounds 
 LOWEST, HIGHEST = -87.0, 88.0  # logarithms of what exp2 gives exactly enough
 WORDS = 2.0**32
 
-_load_f32 = loader("f32")
+load_f32 = loader("f32")
 
 
 @inner
@@ -107,46 +112,71 @@ def rough_entries_of(element):
 
     @njit(inline="always")
     @named(f"dense_vector_{element.name}")
-    def compare(weights, density, words, model_is_target):
-        """Return (accepted, sure) of sixteen entries."""
-        a, b = weights, density
-        if model_is_target:
-            a, b = density, weights
-        gap = b - words_as_floats(words) * a
-        room = fused(b, splat(float32(ROUNDED)), a)
-        # An A that underflows, or is none, is open.
-        is_normal = a > splat(float32(LEAST))
+    def compare(words, a, b):
+        """Return (accepted, sure) of sixteen entries; what is no normal A is neither."""
+        gap = b - words_as_floats(load_words(words)) * a
+        room, is_normal = fused(b, splat(float32(ROUNDED)), a), a > splat(float32(LEAST))
         return (gap > splat(float32(0.0))) & is_normal, (absolute(gap) > room) & is_normal
+
+    @njit(inline="always")
+    @named(f"dense_open_{element.name}")
+    def open_bit(z, sure, vector):
+        """Return a vector's bit, if it has an open lane: what the model never gives is rejected."""
+        return np.int64(bits_of(without(z > splat(low), sure)) != 0) << vector
 
     @inner
     @named(f"dense_rough_entries_{element.name}")
-    def decide_rough_entries(logits, length, words, weights, density, model_is_target, mask):
-        """Decide a chunk's entries roughly; return as bits which vectors have open lanes.
+    def decide_rough_entries(logits, length, draw, weights, density, model_is_target, mask):
+        """Draw and decide a chunk's entries roughly; return as bits which vectors have open lanes.
 
-        ``density`` is (address of densities or 0, the row's factor).
+        ``draw`` is (address of words, whether they are drawn, row, first column, seed), and
+        ``density`` (address of densities or 0, the row's factor).
         """
+        words, is_drawn, row_id, start, seed = draw
         densities, factor = density
         is_open, factor = np.int64(0), splat(float32(factor))
-        p = factor
-        for i in range(0, length, 16):
-            is_whole = i + 16 <= length
-            inside = first_lanes(length - i)
-            if densities != 0:
-                at = densities + i * wide_size
-                p = narrow(load_wide(at) if is_whole else load_wide_part(at, inside)) * factor
-            accepted, sure = compare(
-                _load_f32(weights + i * 4), p, load_words(words + i * 4), model_is_target
-            )
-            if is_whole:
-                store_whole_mask(mask + i, accepted)
-            else:
+        for at in range(0, length, GROUP):
+            lead, weight, place = words + at * 4, weights + at * 4, mask + at
+            if not is_drawn:
+                draw_columns(lead, row_id, start + at, seed)
+            if at + GROUP <= length:
+                a0, a1, a2, a3 = (
+                    load_f32(weight), load_f32(weight + 64),
+                    load_f32(weight + 128), load_f32(weight + 192),
+                )  # fmt: skip
+                b0, b1, b2, b3 = factor, factor, factor, factor
+                if densities != 0:
+                    p = densities + at * wide_size
+                    b0 = narrow(load_wide(p)) * factor
+                    b1 = narrow(load_wide(p + 16 * wide_size)) * factor
+                    b2 = narrow(load_wide(p + 32 * wide_size)) * factor
+                    b3 = narrow(load_wide(p + 48 * wide_size)) * factor
+                if model_is_target:
+                    a0, a1, a2, a3, b0, b1, b2, b3 = b0, b1, b2, b3, a0, a1, a2, a3
+                accepted, s0 = compare(lead, a0, b0)
+                store_whole_mask(place, accepted)
+                accepted, s1 = compare(lead + 64, a1, b1)
+                store_whole_mask(place + 16, accepted)
+                accepted, s2 = compare(lead + 128, a2, b2)
+                store_whole_mask(place + 32, accepted)
+                accepted, s3 = compare(lead + 192, a3, b3)
+                store_whole_mask(place + 48, accepted)
+                if bits_of((s0 & s1) & (s2 & s3)) != 0xFFFF:
+                    z, vector = logits + at * size, at // 16
+                    is_open |= open_bit(load(z), s0, vector)
+                    is_open |= open_bit(load(z + 16 * size), s1, vector + 1)
+                    is_open |= open_bit(load(z + 32 * size), s2, vector + 2)
+                    is_open |= open_bit(load(z + 48 * size), s3, vector + 3)
+                continue
+            for i in range(at, length, 16):
+                inside, a, b = first_lanes(length - i), load_f32(weights + i * 4), factor
+                if densities != 0:
+                    b = narrow(load_wide_part(densities + i * wide_size, inside)) * factor
+                if model_is_target:
+                    a, b = b, a
+                accepted, sure = compare(words + i * 4, a, b)
                 store_mask(mask + i, inside, accepted)
-            if bits_of(sure) != 0xFFFF:
-                at = logits + i * size
-                z = load(at) if is_whole else load_part(at, inside)
-                # A class that the model never gives is rejected; so are lanes outside.
-                unsure = without(z > splat(low), sure)
-                is_open |= np.int64(bits_of(unsure) != 0) << (i // 16)
+                is_open |= open_bit(load_part(logits + i * size, inside), sure, i // 16)
         return is_open
 
     return decide_rough_entries

@@ -171,7 +171,7 @@ def _row_of(element):
             length = min(CHUNK, V - start)
             if drawn != 0:
                 words = drawn
-            else:
+            elif not is_rough:
                 draw_chunk(words, row_id, start, start + length, seed)
             logits, log_d, log_m = address + start * stride, 0, 0
             if stride != size:
@@ -195,8 +195,9 @@ def _row_of(element):
                     write_densities(densities, length, p)
                 end = min(16, length)
                 is_open = decide_rough_entries(
-                    logits, length, words, weights, (p, factor), model_is_target, mask + start
-                )
+                    logits, length, (words, drawn != 0, row_id, start, seed), weights,
+                    (p, factor), model_is_target, mask + start,
+                )  # fmt: skip
             elif density_has_entries and not density_is_log:
                 write_logs(densities, length, density_logs)
             if M_has_entries:
