@@ -22,8 +22,9 @@ from rskernels.kernels.cpu.simd.memory import (
     storer,
 )
 from rskernels.kernels.cpu.simd.uniforms import (
+    BLOCK,
     GROUP,
-    draw_columns,
+    draw_block,
     load_words,
     words_as_floats,
 )
@@ -137,8 +138,8 @@ def rough_entries_of(element):
         is_open, factor = np.int64(0), splat(float32(factor))
         for at in range(0, length, GROUP):
             lead, weight, place = words + at * 4, weights + at * 4, mask + at
-            if not is_drawn:
-                draw_columns(lead, row_id, start + at, seed)
+            if not is_drawn and at % BLOCK == 0:
+                draw_block(lead, row_id, start + at, seed)
             if at + GROUP <= length:
                 a0, a1, a2, a3 = (
                     load_f32(weight), load_f32(weight + 64),
