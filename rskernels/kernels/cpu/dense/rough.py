@@ -114,10 +114,10 @@ def rough_entries_of(element):
     @njit(inline="always")
     @named(f"dense_vector_{element.name}")
     def compare(words, a, b):
-        """Return (accepted, sure) of sixteen entries; what is no normal A is neither."""
-        gap = b - words_as_floats(load_words(words)) * a
-        room, is_normal = fused(b, splat(float32(ROUNDED)), a), a > splat(float32(LEAST))
-        return (gap > splat(float32(0.0))) & is_normal, (absolute(gap) > room) & is_normal
+        """Return (accepted, sure) of sixteen entries of A and -B; an A that is tiny is neither."""
+        gap = fused(words_as_floats(load_words(words)), a, b)
+        room, is_normal = fused(b, splat(float32(-ROUNDED)), a), a > splat(float32(LEAST))
+        return (gap < splat(float32(0.0))) & is_normal, (absolute(gap) > room) & is_normal
 
     @njit(inline="always")
     @named(f"dense_open_{element.name}")
@@ -135,7 +135,8 @@ def rough_entries_of(element):
         """
         words, is_drawn, row_id, start, seed = draw
         densities, factor = density
-        is_open, factor = np.int64(0), splat(float32(factor))
+        is_open, zero = np.int64(0), splat(float32(0.0))
+        factor = splat(float32(factor if model_is_target else -factor))
         for at in range(0, length, GROUP):
             lead, weight, place = words + at * 4, weights + at * 4, mask + at
             if not is_drawn and at % BLOCK == 0:
@@ -153,7 +154,8 @@ def rough_entries_of(element):
                     b2 = narrow(load_wide(p + 32 * wide_size)) * factor
                     b3 = narrow(load_wide(p + 48 * wide_size)) * factor
                 if model_is_target:
-                    a0, a1, a2, a3, b0, b1, b2, b3 = b0, b1, b2, b3, a0, a1, a2, a3
+                    a0, b0, a1, b1 = b0, zero - a0, b1, zero - a1
+                    a2, b2, a3, b3 = b2, zero - a2, b3, zero - a3
                 accepted, s0 = compare(lead, a0, b0)
                 store_whole_mask(place, accepted)
                 accepted, s1 = compare(lead + 64, a1, b1)
@@ -174,7 +176,7 @@ def rough_entries_of(element):
                 if densities != 0:
                     b = narrow(load_wide_part(densities + i * wide_size, inside)) * factor
                 if model_is_target:
-                    a, b = b, a
+                    a, b = b, zero - a
                 accepted, sure = compare(words + i * 4, a, b)
                 store_mask(mask + i, inside, accepted)
                 is_open |= open_bit(load_part(logits + i * size, inside), sure, i // 16)

@@ -166,7 +166,6 @@ def _row_of(element):
         scratch, words, trailing, density_logs, M_logs = memory
         factor *= total
         is_rough = factor <= SPAN and factor >= 1.0 / SPAN
-        row_softmax = reference, inverse, math.log(total)
         for start in range(0, V, CHUNK):
             length = min(CHUNK, V - start)
             if drawn != 0:
@@ -215,6 +214,8 @@ def _row_of(element):
                     if is_rough and density_has_entries and not density_is_log:
                         at = begin * wide_size
                         write_logs(densities + at, end - begin, density_logs + at)
+                    # Rarely wanted, so it is not taken once a row.
+                    row_softmax = reference, inverse, math.log(total)
                     decide_entries(
                         logits, begin, end, chunk, row_softmax, logs, model_is_target, part
                     )
