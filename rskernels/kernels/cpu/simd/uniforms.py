@@ -28,6 +28,8 @@ from rskernels.law.streams import Stream
 GROUP = LANES * philox.COLUMNS
 """Columns whose words are drawn together, of sixteen counters."""
 GROUP_BYTES = 4 * GROUP
+BLOCK = 2 * GROUP
+"""Columns whose leading words are drawn together."""
 SHORT_ROWS = GROUP // LANES
 """Rows of at most sixteen columns whose words are drawn together."""
 
@@ -40,7 +42,7 @@ ROUGH_WORD = 1 << 16  # from which on what trails hardly matters
 
 
 def _same_shape(like, value):
-    return constant(like, value) if isinstance(like, ir.VectorType) else ir.Constant(like, value)
+    return ir.Constant(like, [value] * like.count if isinstance(like, ir.VectorType) else value)
 
 
 def _philox_rounds(builder, counter, key, rounds):
@@ -155,6 +157,47 @@ def column_drawer(stream):
     return draw
 
 
+def _both(builder, first, second):
+    """Emit two vectors as one."""
+    index = ir.VectorType(I32, 2 * LANES)
+    return builder.shuffle_vector(first, second, ir.Constant(index, list(range(2 * LANES))))
+
+
+@intrinsic
+def draw_block(typingctx, address, row, column, seed):
+    """Write the leading words of the ``BLOCK`` columns of a row from ``column`` on.
+
+    They are those that ``draw_columns`` gives. One group's rounds wait for each other; those of two
+    fill the time.
+    """
+
+    def codegen(context, builder, signature, args):
+        address, row, column, seed = args
+        counters = builder.ashr(column, I64(2))
+        counters = [_following(builder, builder.add(counters, I64(at))) for at in (0, LANES)]
+        low, high, stream = (
+            broadcast(builder, part)
+            for part in (row, builder.ashr(row, I64(32)), I64(int(Stream.ACCEPT)))
+        )
+        counter = (
+            _both(builder, low, low), _both(builder, high, high), _both(builder, *counters),
+            _both(builder, stream, stream),
+        )  # fmt: skip
+        keys = (broadcast(builder, part) for part in (seed, builder.ashr(seed, I64(32))))
+        key = [_both(builder, part, part) for part in keys]
+        words, _ = _philox_rounds(builder, counter, key, philox.ROUNDS)
+        pointer = builder.inttoptr(address, wide(I32).as_pointer())
+        for half in (0, 1):
+            lanes_of = ir.Constant(wide(I32), [half * LANES + lane for lane in range(LANES)])
+            those = [builder.shuffle_vector(word, word, lanes_of) for word in words]
+            for at, drawn in enumerate(_emit_columns(builder, those)):
+                place = builder.gep(pointer, [I64(half * philox.COLUMNS + at)])
+                builder.store(drawn, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
+
+
 draw_columns, draw_trailing_columns = (
     column_drawer(stream) for stream in (int(Stream.ACCEPT), int(Stream.ACCEPT) + philox.TRAILING)
 )
@@ -179,6 +222,12 @@ def draw_short_rows(builder, address, row, seed):
 def load_words(builder, address):
     """Return sixteen words from memory."""
     return builder.load(builder.inttoptr(address, wide(I32).as_pointer()), align=4)
+
+
+@lanes(lambda words: f32x16)
+def words_as_floats(builder, words):
+    """Return words as float32 numbers."""
+    return builder.uitofp(words, wide(FLOAT))
 
 
 @lanes(lambda lead, trail: f32x16)
