@@ -75,6 +75,11 @@ class Factor(NamedTuple):
         return FACTORS[self.name].lanes * tile_of()[1]
 
     @property
+    def few(self) -> int:
+        """How many rows are few: half a vector, which reads the weight as fast as memory does."""
+        return max(FACTORS[self.name].lanes // 2, tile_of()[0])
+
+    @property
     def word(self):
         """Return LLVM's type of what is loaded."""
         return I32 if self.name == "bf16" else self.lane
@@ -179,15 +184,15 @@ def emit_product(builder, factor, totals, rows, columns, words, shape):
     return held
 
 
-def product_of(factor, vectors):
+def product_of(factor, vectors, step):
     """Return ``product(rows, weight, low_rank, B, out)``, which multiplies a tile.
 
-    The tile has so many vectors of rows. ``rows`` is (address, words) of packed rows, ``weight``
-    (address, stride) of as many columns as a tile has; ``low_rank`` and ``B`` are the same of what
-    is added, in the precision of the sums. The sums are written to ``out``, (address, stride).
-    Strides are in bytes.
+    The tile has so many vectors of rows, of which the words are ``step`` vectors apart. ``rows`` is
+    (address, words) of packed rows, ``weight`` (address, stride) of as many columns as a tile has;
+    ``low_rank`` and ``B`` are the same of what is added, in the precision of the sums. The sums are
+    written to ``out``, (address, stride). Strides are in bytes.
     """
-    columns, step = tile_of()[0], factor.group // factor.lanes
+    columns = tile_of()[0]
 
     @intrinsic
     def product(typingctx, rows, weight, low_rank, B, out):

@@ -15,25 +15,24 @@ CHUNK = 128  # columns of a unit: their weights stay in the cache for all groups
 def multiply_of(element):
     """Return the kernel that multiplies groups of packed rows by columns.
 
-    A unit is a chunk of columns by a group of rows. ``rows`` and ``low_rank`` are (address, words)
-    of packed rows, ``weight`` and ``B`` (address, stride) of the first column, ``out`` (address,
-    stride, columns) of the logits. Strides are in bytes.
+    A unit is a chunk of columns by a group of rows, as many as ``share`` says of a unit. ``rows``
+    and ``low_rank`` are (address, words) of packed rows, ``weight`` and ``B`` (address, stride) of
+    the first column, ``out`` (address, stride, columns) of the logits. Strides are in bytes.
     """
     name, wide_size = element.name, element.wide_size
     factor = FACTORS[name]
     columns, vectors = tile_of()
-    lanes, group, size = factor.lanes, factor.group, factor.size
-    # Few rows leave lanes empty: half a vector reads the weight as fast as memory gives it.
-    fewer = max(lanes // 2, columns)
-    many, few = product_of(factor, vectors), product_of(factor, 1)
-    fewest = product_of(factor._replace(lanes=fewer), 1)
+    lanes, few, size = factor.lanes, factor.few, factor.size
+    many, one = product_of(factor, vectors, vectors), product_of(factor, 1, vectors)
+    # A few rows are packed side by side, or they would fill the cache with places for others.
+    narrow = product_of(factor._replace(lanes=few), 1, 1)
 
     @cached
     @njit(nogil=True)
     @named(f"linear_multiply_{name}")
     def multiply(share, arguments):
         mode = keep_subnormals(0)
-        counter, grab, units, _, N = share
+        counter, grab, units, group, N = share
         rows, weight, low_rank, B, out = arguments
         groups = -(-N // group)
         begin = next_share(counter, -grab, grab)
@@ -47,12 +46,12 @@ def multiply_of(element):
                 for c in range(start, min(start + CHUNK, out[2]), columns):
                     place = out[0] + at * group * out[1] + c * wide_size, out[1]
                     column, more = weight[0] + c * weight[1], B[0] + c * B[1]
-                    if left > lanes:
+                    if group == few:
+                        narrow(hidden, (column, weight[1]), low, (more, B[1]), place)
+                    elif left > lanes:
                         many(hidden, (column, weight[1]), low, (more, B[1]), place)
-                    elif left > fewer:
-                        few(hidden, (column, weight[1]), low, (more, B[1]), place)
                     else:
-                        fewest(hidden, (column, weight[1]), low, (more, B[1]), place)
+                        one(hidden, (column, weight[1]), low, (more, B[1]), place)
             begin = next_share(counter, begin, grab)
         restore(mode)
         return 0
