@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from rskernels.kernels.cpu.dtypes import BF16, F32, F64
-from rskernels.kernels.cpu.linear.micro import FACTORS, Factor, multiplies_bf16
+from rskernels.kernels.cpu.linear.micro import FACTORS, FEW, Factor, multiplies_bf16
 from rskernels.kernels.cpu.linear.multiply import CHUNK, multiply_kernels
-from rskernels.kernels.cpu.linear.packing import DTYPE, pack
+from rskernels.kernels.cpu.linear.packing import DTYPE, pack, words_of
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
 from rskernels.kernels.product import Product
 
 FIRST_BLOCK = 64
 WIDEST_BLOCK = 2048  # columns; a tile of that many stays in the cache
-FIRST_SPAN, WIDEST_SPAN = 1024, 16384  # columns that few rows are multiplied by at once
+FIRST_SPAN, WIDEST_SPAN = 2048, 32768  # columns that few rows are multiplied by at once
 TILE = 512  # rows
 COLUMNS = 8  # that are multiplied together
 FEATURE_WORK = 16  # features of a product that cost what summing up a logit does
@@ -131,6 +131,11 @@ class Rows(NamedTuple):
         """How many there are."""
         return len(self.hidden if self.numbers is None else self.numbers)
 
+    @property
+    def are_few(self) -> bool:
+        """Say whether they are packed as a few."""
+        return self.packed[0].shape[2] == FEW
+
     def keep(self, kept: Tensor) -> Rows:
         """Return those of these rows that are named, int64."""
         numbers = kept if self.numbers is None else self.numbers.index_select(0, kept)
@@ -144,8 +149,12 @@ def rows_of(hidden: Tensor, low_rank: Tensor | None, kept: Tensor | None) -> Row
 
 def _packed(hidden: Tensor, low_rank: Tensor | None, numbers: Tensor | None) -> Rows:
     factor = factor_of(hidden.dtype)
-    low = None if low_rank is None else pack(low_rank, factor.wide, numbers)
-    return Rows(hidden, low_rank, numbers, (pack(hidden, factor, numbers), low))
+    wide, count = factor.wide, len(hidden if numbers is None else numbers)
+    are_few = count <= FEW and words_of(hidden, factor) % factor.piece == 0
+    if low_rank is not None:
+        are_few = are_few and words_of(low_rank, wide) % wide.piece == 0
+    low = None if low_rank is None else pack(low_rank, wide, numbers, are_few)
+    return Rows(hidden, low_rank, numbers, (pack(hidden, factor, numbers, are_few), low))
 
 
 def multiply(

@@ -5,7 +5,6 @@ from numba import int64, njit
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dtypes import Kernels
 from rskernels.kernels.cpu.linear.rows import GROUP, TARGET
-from rskernels.kernels.cpu.linear.tanh import tanh
 from rskernels.kernels.cpu.parts import count_parts, scratch_memory
 from rskernels.kernels.cpu.simd.memory import (
     part_loader,
@@ -17,6 +16,7 @@ from rskernels.kernels.cpu.simd.memory import (
     write_i8,
 )
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
+from rskernels.kernels.cpu.simd.tanh import tanh
 from rskernels.kernels.cpu.simd.vectors import LANES, first_lanes, named, splat
 from rskernels.kernels.cpu.softmax import parts_total_of
 from rskernels.kernels.cpu.threads import next_share

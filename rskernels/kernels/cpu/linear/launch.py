@@ -23,6 +23,7 @@ from rskernels.kernels.cpu.linear.blocks import (
     TILE,
     WIDEST_BLOCK,
     WIDEST_SPAN,
+    Block,
     Columns,
     Rows,
     block_of,
@@ -35,7 +36,7 @@ from rskernels.kernels.cpu.linear.blocks import (
     span_of,
 )
 from rskernels.kernels.cpu.linear.fold import fold_kernels
-from rskernels.kernels.cpu.linear.micro import Factor
+from rskernels.kernels.cpu.linear.micro import FEW, Factor
 from rskernels.kernels.cpu.linear.rows import (
     GROUP,
     open_kernels,
@@ -235,9 +236,9 @@ def addressable(product: Product) -> Product:
 
 def _read(opened: Opened, is_lazy: bool, order: Tensor | None) -> None:
     """Multiply block after block and add them to the rows' totals."""
-    rows, few, widest = opened.rows, opened.factor.few, padded(opened.V, COLUMNS)
+    rows, widest = opened.rows, padded(opened.V, COLUMNS)
     tile = min(TILE, padded(rows.length, TILE_STEP))
-    room = max(tile * min(widest, WIDEST_BLOCK), few * min(widest, WIDEST_SPAN))
+    room = max(tile * min(widest, WIDEST_BLOCK), FEW * min(widest, WIDEST_SPAN))
     buffer = torch.empty(room, dtype=opened.dtype, device="cpu")
     is_over = torch.empty(rows.length, dtype=torch.bool, device="cpu")
     blocks = list(blocks_of(opened.V, order))
@@ -245,24 +246,24 @@ def _read(opened: Opened, is_lazy: bool, order: Tensor | None) -> None:
     at, most = 0, FIRST_SPAN
     while at < len(blocks) and rows.length > 0:
         count = 1
-        if rows.length <= few and opened.is_as_it_lies:
+        if rows.are_few and opened.is_as_it_lies:
             # Few rows wait for memory, and for every call between two blocks.
             count, most = span_of(blocks, at, most), min(2 * most, WIDEST_SPAN)
-        _read_blocks(opened, rows, table[at : at + count], buffer, is_over)
+        start, last = blocks[at].start, blocks[at + count - 1]
+        whole = block_of(start, last.start + last.width - start)
+        _read_blocks(opened, rows, whole, table[at : at + count], buffer, is_over)
         at += count
         if is_lazy and at < len(blocks) and bool(is_over[: rows.length].any()):
             rows = rows.keep(is_over[: rows.length].logical_not().nonzero().view(-1))
 
 
 def _read_blocks(
-    opened: Opened, rows: Rows, blocks: Tensor, buffer: Tensor, is_over: Tensor
+    opened: Opened, rows: Rows, block: Block, parts: Tensor, buffer: Tensor, is_over: Tensor
 ) -> None:
-    """Multiply rows by blocks that follow each other, int64 [n, 2] of (start, width).
+    """Multiply rows by a block, add its parts to their totals and note which rows are over.
 
-    They are added to the rows' totals, one by one, as long as a row is not over.
+    ``parts`` are int64 [n, 2] of (start, width), and added one by one until a row is over.
     """
-    start, end = int(blocks[0, 0]), int(blocks[-1].sum())
-    block = block_of(start, end - start)
     factors = opened.weight.of(block), None if opened.B is None else opened.B.of(block)
     width, numbers = padded(block.width, COLUMNS), rows.numbers
     group = rows.packed[0].shape[2]
@@ -284,7 +285,7 @@ def _read_blocks(
             count * block.width,
             opened.groups.data_ptr(),
             (z.data_ptr(), width, block.first),
-            (blocks.data_ptr(), len(blocks)),
+            (parts.data_ptr(), len(parts)),
             opened.affine,
             (0, start) if numbers is None else (numbers[start:].data_ptr(), 0),
             is_over[start:].data_ptr(),

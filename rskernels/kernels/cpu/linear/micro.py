@@ -20,6 +20,7 @@ from rskernels.kernels.cpu.simd.functions import scales_by_powers
 from rskernels.kernels.cpu.simd.target import assembly_of
 from rskernels.kernels.cpu.simd.vectors import DOUBLE, FLOAT, I8, I32, I64, call, suffix
 
+FEW = 4  # rows at most that are multiplied by columns in the lanes
 SECTION = 256  # features that are summed before they are added: fewer roundings follow each other
 NARROW = """
 define <16 x bfloat> @narrow(<16 x float> %x) {
@@ -75,9 +76,9 @@ class Factor(NamedTuple):
         return FACTORS[self.name].lanes * tile_of()[1]
 
     @property
-    def few(self) -> int:
-        """How many rows are few: half a vector, which reads the weight as fast as memory does."""
-        return max(FACTORS[self.name].lanes // 2, tile_of()[0])
+    def piece(self) -> int:
+        """How many words of a column are transposed together, for a few rows."""
+        return 16 // self.size
 
     @property
     def word(self):
@@ -97,7 +98,7 @@ def tile_of() -> tuple[int, int]:
     return (8, 2) if scales_by_powers() else (4, 1)
 
 
-def _times(builder, factor, sums, rows, number):
+def emit_times(builder, factor, sums, rows, number):
     """Emit ``sums + rows * number``."""
     if factor.name == "bf16":
         name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * factor.lanes}"
@@ -107,7 +108,7 @@ def _times(builder, factor, sums, rows, number):
     return call(builder, f"llvm.fmuladd.{suffix(sums.type)}", sums.type, rows, number, sums)
 
 
-def _spread(builder, word, lanes):
+def spread(builder, word, lanes):
     """Emit a word in every lane."""
     undefined = ir.Constant(ir.VectorType(word.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, word, I32(0))
@@ -142,9 +143,9 @@ def _section(builder, factor, begin, end, rows, columns, ahead, shape):
     there = at if apart is None else builder.mul(at, apart)
     for c, column in enumerate(columns):
         word = builder.load(builder.gep(column, [there]), align=2 if factor.features > 1 else 4)
-        number = _spread(builder, word, factor.lanes)
+        number = spread(builder, word, factor.lanes)
         for v in range(vectors):
-            added.append(_times(builder, factor, sums[c * vectors + v], held[v], number))
+            added.append(emit_times(builder, factor, sums[c * vectors + v], held[v], number))
     following = builder.add(at, I64(1))
     at.add_incoming(following, loop)
     for one, more in zip(sums, added, strict=True):
@@ -184,15 +185,15 @@ def emit_product(builder, factor, totals, rows, columns, words, shape):
     return held
 
 
-def product_of(factor, vectors, step):
+def product_of(factor, vectors):
     """Return ``product(rows, weight, low_rank, B, out)``, which multiplies a tile.
 
-    The tile has so many vectors of rows, of which the words are ``step`` vectors apart. ``rows`` is
-    (address, words) of packed rows, ``weight`` (address, stride) of as many columns as a tile has;
-    ``low_rank`` and ``B`` are the same of what is added, in the precision of the sums. The sums are
-    written to ``out``, (address, stride). Strides are in bytes.
+    The tile has so many vectors of rows. ``rows`` is (address, words) of packed rows, ``weight``
+    (address, stride) of as many columns as a tile has; ``low_rank`` and ``B`` are the same of what
+    is added, in the precision of the sums. The sums are written to ``out``, (address, stride).
+    Strides are in bytes.
     """
-    columns = tile_of()[0]
+    columns, step = tile_of()[0], factor.group // factor.lanes
 
     @intrinsic
     def product(typingctx, rows, weight, low_rank, B, out):

@@ -4,7 +4,8 @@ from numba import njit
 
 from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import Kernels
-from rskernels.kernels.cpu.linear.micro import FACTORS, product_of, tile_of
+from rskernels.kernels.cpu.linear.few import few_rows_of
+from rskernels.kernels.cpu.linear.micro import FACTORS, FEW, product_of, tile_of
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.vectors import named
 from rskernels.kernels.cpu.threads import next_share
@@ -22,10 +23,9 @@ def multiply_of(element):
     name, wide_size = element.name, element.wide_size
     factor = FACTORS[name]
     columns, vectors = tile_of()
-    lanes, few, size = factor.lanes, factor.few, factor.size
-    many, one = product_of(factor, vectors, vectors), product_of(factor, 1, vectors)
-    # A few rows are packed side by side, or they would fill the cache with places for others.
-    narrow = product_of(factor._replace(lanes=few), 1, 1)
+    lanes, size = factor.lanes, factor.size
+    many, one = product_of(factor, vectors), product_of(factor, 1)
+    few_rows = few_rows_of(factor)
 
     @cached
     @njit(nogil=True)
@@ -43,11 +43,13 @@ def multiply_of(element):
                 hidden = rows[0] + at * rows[1] * group * size, rows[1]
                 low = low_rank[0] + at * low_rank[1] * group * wide_size, low_rank[1]
                 start = chunk * CHUNK
-                for c in range(start, min(start + CHUNK, out[2]), columns):
+                end = min(start + CHUNK, out[2])
+                for c in range(start, end, lanes if group == FEW else columns):
                     place = out[0] + at * group * out[1] + c * wide_size, out[1]
                     column, more = weight[0] + c * weight[1], B[0] + c * B[1]
-                    if group == few:
-                        narrow(hidden, (column, weight[1]), low, (more, B[1]), place)
+                    if group == FEW:
+                        here = place[0], place[1], end - c
+                        few_rows(hidden, (column, weight[1]), low, (more, B[1]), here)
                     elif left > lanes:
                         many(hidden, (column, weight[1]), low, (more, B[1]), place)
                     else:

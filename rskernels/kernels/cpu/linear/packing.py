@@ -6,34 +6,44 @@ from torch import Tensor
 
 from rskernels.kernels.cpu.cache import cached
 from rskernels.kernels.cpu.dtypes import F32, F64, Kernels
-from rskernels.kernels.cpu.linear.micro import Factor
+from rskernels.kernels.cpu.linear.micro import FEW, Factor
 from rskernels.kernels.cpu.simd.memory import read_i32, read_i64, write_i32, write_i64
 from rskernels.kernels.cpu.simd.vectors import named
 from rskernels.kernels.cpu.threads import next_share, run_units
 
 DTYPE = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16}
+PACK_WORK = 4  # a word costs what so many logits do, as it is seldom in a cache
 SIDE = 16  # words of a row that are read together: a line of the cache, or two
 
 
-def pack(rows: Tensor, factor: Factor, numbers: Tensor | None = None) -> Tensor:
+def words_of(rows: Tensor, factor: Factor) -> int:
+    """Return how many words a row has as it is multiplied."""
+    return -(-rows.shape[1] // factor.features)
+
+
+def pack(
+    rows: Tensor, factor: Factor, numbers: Tensor | None = None, are_few: bool = False
+) -> Tensor:
     """Return rows [n, D] packed in groups, [groups, words, rows of a group], with zeros after.
 
-    ``numbers`` are those of the rows that are packed, int64 [n]; None stands for all of them.
+    ``numbers`` are those of the rows that are packed, int64 [n]; None stands for all of them. A
+    few are a group of their own.
     """
-    width, dtype = -(-rows.shape[1] // factor.features) * factor.features, DTYPE[factor.name]
+    words, dtype = words_of(rows, factor), DTYPE[factor.name]
+    width = words * factor.features
     if rows.dtype != dtype or rows.shape[1] != width or (rows.stride(1) != 1 and width > 1):
         whole = torch.zeros((len(rows), width), dtype=dtype, device="cpu")
         whole[:, : rows.shape[1]] = rows
         rows = whole
     count = len(rows) if numbers is None else len(numbers)
-    group = factor.few if count <= factor.few else factor.group
-    groups, words = -(-count // group), width // factor.features
+    group = FEW if are_few else factor.group
+    groups = -(-count // group)
     word = torch.float64 if factor.size == 8 else torch.float32
     packed = torch.empty((groups, words, group), dtype=word, device="cpu")
     run_units(
         pack_kernels[F64 if factor.size == 8 else F32],
         (groups, group, count),
-        packed.numel(),
+        PACK_WORK * packed.numel(),
         (rows.data_ptr(), rows.stride(0) * rows.element_size(), words),
         0 if numbers is None else numbers.data_ptr(),
         packed.data_ptr(),

@@ -21,7 +21,6 @@ from rskernels.kernels.cpu.law import (
     seed_of,
 )
 from rskernels.kernels.cpu.linear.dot import dot_of
-from rskernels.kernels.cpu.linear.tanh import tanh
 from rskernels.kernels.cpu.parts import prefetch_bytes, scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
 from rskernels.kernels.cpu.simd.memory import (
@@ -35,6 +34,7 @@ from rskernels.kernels.cpu.simd.memory import (
     write_i64,
 )
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
+from rskernels.kernels.cpu.simd.tanh import tanh
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
     bits_of,
