@@ -13,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-select bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures tools lint types ctest sanitize clean help
+.PHONY: demo lm-demo compare compare-quick compare-lm off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-select bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures tools lint types ctest sanitize clean help
 
 demo: $(READY) ## classes: digits, five ways; language: a small GPT, on its own right answers
 	$(BIN)/rskernels demo
@@ -30,6 +30,9 @@ compare: $(READY) ## methods against baselines, ten seeds each, half an hour; co
 
 compare-quick: $(READY) ## the same code in two minutes, too short to conclude anything
 	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
+
+compare-lm: $(READY) ## language models on their own answers, twelve ways, an hour; continues if interrupted
+	$(BIN)/rskernels compare lm --report docs/results $(ARGS)
 
 off-policy: $(READY) ## what rejection buys on stale rollouts, some minutes; continues if interrupted
 	$(BIN)/python -m rskernels.experiments.off_policy --report docs/results $(ARGS)
