@@ -101,8 +101,14 @@ def scores_of(
         for name, part in task.parts.items():
             at = [place for place, row in enumerate(rows) if row["task"] == name]
             if at:
-                held = ([of[place] for place in at] for of in (rows, texts, is_right, best))
-                scores |= {f"{name}/{key}": value for key, value in scores_of(part, *held).items()}
+                of_part = scores_of(
+                    part,
+                    [rows[place] for place in at],
+                    [texts[place] for place in at],
+                    [is_right[place] for place in at],
+                    [best[place] for place in at],
+                )
+                scores |= {f"{name}/{key}": value for key, value in of_part.items()}
         return scores
     means = {
         f"mean_{name}": _mean([float(measure(text)) for of in texts for text in of])

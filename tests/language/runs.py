@@ -22,7 +22,7 @@ SETTINGS = {"form": "learnt", "beta": 0.5, "pilot": 2, "checkpoint_minutes": 0.0
 
 
 def train_in(folder, name, **more):
-    config = tiny.config(folder / "given", **SETTINGS, **more.pop("config", {}))
+    config = tiny.config(folder / "given", **{**SETTINGS, **more.pop("config", {})})
     fine_tune(config, folder / name, task=tiny.two(), progress=False, **more)
 
 
@@ -90,7 +90,7 @@ def main():
     for how in ("ddp", "fsdp"):
         store, more = folder / f"{how}.store", {"config": {"parallel": how}}
         assert run_ranks(2, store, lambda more=more, how=how: train_in(folder, how, **more))
-    lora = {"lora_rank": 2, "rounds": 1, "lr": 0.05}
+    lora = {"lora_rank": 2, "rounds": 1, "epochs": 1, "lr": 0.05, "checkpoint_minutes": 10.0}
     assert forked(lambda: train_in(folder, "lora-whole", config=lora)) == 0
     sharded = {"config": {**lora, "parallel": "fsdp"}}
     assert run_ranks(2, folder / "lora.store", lambda: train_in(folder, "lora-fsdp", **sharded))

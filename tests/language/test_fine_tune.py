@@ -67,7 +67,7 @@ def test_a_model_learns_what_is_rewarded_and_leaves_all_that_tells_of_it(given, 
     assert not torch.equal(model.lm_head.weight, tiny.model().lm_head.weight)
 
 
-@pytest.mark.parametrize("form", ["quantile", "best_of", "weights"])
+@pytest.mark.parametrize("form", ["best_of", "weights"])
 def test_every_kind_of_form_trains(given, tmp_path, form):
     summary = run(given, tmp_path / "run", form=form, rounds=1, samples=4)
     assert summary["gradient_answers"] == summary["accepted"] > 0
@@ -75,7 +75,7 @@ def test_every_kind_of_form_trains(given, tmp_path, form):
     assert summary["answers"] == 12 * (4 + pilot)
 
 
-@pytest.mark.parametrize("form", ["quantile", "best_of", "learnt"])
+@pytest.mark.parametrize("form", ["quantile", "learnt"])
 def test_pilot_answers_without_a_reward_are_left_out_and_counted(given, tmp_path, form):
     worth = {"a": None, "b": math.nan, "c": math.inf}
 

@@ -52,7 +52,7 @@ def test_two_processes_select_the_same_answers_and_have_the_same_losses(folder, 
         for name in ("id", "task", "tokens", "reward", "accepted", "weight"):
             assert [row[name] for row in these] == [row[name] for row in those], name
     losses, same = ([r["loss"] for r in of if r["kind"] == "step"] for of in (want, got))
-    assert len(losses) == len(same) >= 4
+    assert len(losses) == len(same) >= 2 * len(rows)
     torch.testing.assert_close(torch.tensor(same), torch.tensor(losses), rtol=1e-5, atol=0)
     given, held = load_file(folder / "given/model.safetensors"), model(folder / whole)
     assert held.keys() == given.keys()
