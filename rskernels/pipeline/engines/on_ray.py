@@ -1,7 +1,8 @@
 """The engine of many machines: actors of Ray, a process each, that take a piece at a time.
 
 Nothing but pieces and records passes through Ray: a job reads and writes files, in folders that all
-machines share. A worker that ends is started again, and its piece done again from the beginning.
+machines share. Where a worker ends, whoever is free does its piece again from the beginning, and
+another worker is started as soon as there is room.
 """
 
 from __future__ import annotations
