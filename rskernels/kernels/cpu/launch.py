@@ -215,9 +215,7 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
         temperature, temperature_numbers = row_numbers(temperature, temperature)
     mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
     # Copies are named, so that they live until the kernel returns.
-    layout, _named, values, is_log = entry_values(
-        logits, density, M, log_space, log_prob is None
-    )
+    layout, _named, values, is_log = entry_values(logits, density, M, log_space, log_prob is None)
     logits, N, V, logits_numbers = _rows_of(logits, layout)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
     if log_prob is not None:

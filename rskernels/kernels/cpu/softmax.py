@@ -259,9 +259,7 @@ def short_totals_of(element):
             if read >> lane & 1:
                 top = read_f64(references, lane)
                 scale = read_f64(scales, lane)
-                sums = block_sum(
-                    read_i64(rows, lane), V, top, scale, np.inf, int64(0), int64(0)
-                )
+                sums = block_sum(read_i64(rows, lane), V, top, scale, np.inf, int64(0), int64(0))
                 store(scratch + lane * width, whole, sums)
         sums = widen(reduce_rows_add(scratch, splat(zero)))
         # A NaN, a +inf or nothing but -inf sums to more than any row of numbers.
