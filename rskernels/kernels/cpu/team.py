@@ -3,6 +3,11 @@
 Between two regions the threads of a team wait for milliseconds without giving up their cores, as
 OpenMP's default is. Threads of our own would have to take a core from them at every call that
 follows one of torch's, and as long again the other way round.
+
+A thread that waits so may lie on the caller's core, behind the caller, which works and then waits
+for it: until the scheduler looks, a call of one millisecond takes eight, and so does the next. Hence
+a thread of the team that finds itself there leaves for another core, and who is done gives way to
+those that have not begun.
 """
 
 from __future__ import annotations
@@ -107,7 +112,7 @@ def _emit_region(context, region, frame_type, given):
 
 
 def _emit_arrival(builder, frame):
-    """Emit that a thread is there and, if it is not the first on the caller's core, leaves it.
+    """Emit that a thread is there and, if that is on the core of the caller, leaves it.
 
     Whatever cores it may run on, it may run on afterwards.
     """

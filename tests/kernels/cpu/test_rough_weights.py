@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import rskernels
+from rskernels.kernels.cpu import launch
+from rskernels.kernels.cpu.dtypes import F32
 
 from ...support.bits import same_bits
 
@@ -42,3 +44,12 @@ def test_masks_are_those_that_logarithms_decide(dtype, spread, is_late, name):
         want = whole(logits, density, M, **law).mask
         assert same_bits(mask(logits, density, M, **law), want)
         assert 0.3 < want.double().mean() < 0.7
+
+
+def test_no_memory_for_weights_is_an_error(monkeypatch):
+    def without_memory(share, arguments):
+        return 1
+
+    monkeypatch.setattr(launch, "dense_rows", {F32: without_memory})
+    with pytest.raises(MemoryError, match="80000 bytes"):
+        rskernels.accept_mask(torch.zeros(2, V), 0.1, 1.0)
