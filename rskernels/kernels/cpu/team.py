@@ -5,8 +5,8 @@ OpenMP's default is. Threads of our own would have to take a core from them at e
 follows one of torch's, and as long again the other way round.
 
 A thread that waits so may lie on the caller's core, behind the caller, which works and then waits
-for it: until the scheduler looks, a call of one millisecond takes eight, and so does the next. Hence
-a thread of the team that finds itself there leaves for another core, and who is done gives way to
+for it: until the scheduler looks, a call of one millisecond takes eight, and so does the next. So a
+thread of the team that finds itself there leaves for another core, and who is done gives way to
 those that have not begun.
 """
 

@@ -63,8 +63,9 @@ def never_1(builder, lead, trail):
 
 # kernels.cpu.simd.uniforms._emit_words
 def of_24_bits(builder, counter, key):
-    mask = constant(wide(I64), WORD - 0xFF)
-    return [builder.and_(word, mask) for word in original(builder, counter, key)]
+    words = original(builder, counter, key)
+    mask = words[0].type([WORD - 0xFF] * words[0].type.count)
+    return [builder.and_(word, mask) for word in words]
 
 
 def of_low_seed(builder, counter, key):
