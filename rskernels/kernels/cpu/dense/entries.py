@@ -18,10 +18,8 @@ from rskernels.kernels.cpu.simd.memory import (
     storer,
 )
 from rskernels.kernels.cpu.simd.uniforms import (
-    BLOCK,
     GROUP,
     GROUP_BYTES,
-    draw_block,
     draw_trailing_columns,
     load_words,
     uniforms,
@@ -50,13 +48,6 @@ CHUNK = 1024
 
 leading_memory, trailing_memory = stack_memory(4 * CHUNK), stack_memory(GROUP_BYTES)
 logs_memory, weights_memory = stack_memory(8 * CHUNK), stack_memory(4 * CHUNK)
-
-
-@inner
-def draw_chunk(words, row_id, begin, end, seed):
-    """Write the leading words of a row's columns, of whole groups."""
-    for column in range(begin, end, BLOCK):
-        draw_block(words + (column - begin) * 4, row_id, column, seed)
 
 
 def logs_of(element):

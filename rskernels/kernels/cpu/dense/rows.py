@@ -13,7 +13,6 @@ from numba import int64, njit
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dense.entries import (
     CHUNK,
-    draw_chunk,
     entries_of,
     leading_memory,
     logs_memory,
@@ -153,52 +152,48 @@ def _row_of(element):
     def decide_row(row, draw, softmax, density, M, law, outputs, memory):
         """Decide the entries of a row whose total is known, a chunk after the other.
 
-        ``kept`` are the weights of a rough decision, from the column ``settled`` on, ``factor``
-        what it multiplies densities by, and ``shared`` the address of all rows' densities, or 0.
+        ``kept`` are the row's weights, taken against its reference from the column ``settled`` on,
+        and ``factor`` is what densities are multiplied by beside its total; NaN where no decision
+        is to be rough.
         """
         address, stride, V = row
         row_id, seed, drawn = draw
         reference, total, inverse, scale, kept, settled, factor = softmax
-        density, density_has_entries, log_density, shared = density
+        density, density_has_entries, log_density = density
         M, M_has_entries, log_M = M
         density_is_log, M_is_log, model_is_target = law
         mask, log_prob, log_ratio, summary = outputs
         scratch, words, trailing, density_logs, M_logs = memory
+        if drawn != 0:
+            words = drawn
         factor *= total
         is_rough = factor <= SPAN and factor >= 1.0 / SPAN
+        if not is_rough:
+            factor = np.nan
         for start in range(0, V, CHUNK):
             length = min(CHUNK, V - start)
-            if drawn != 0:
-                words = drawn
-            elif not is_rough:
-                draw_chunk(words, row_id, start, start + length, seed)
             logits, log_d, log_m = address + start * stride, 0, 0
             if stride != size:
                 gather_block(logits, stride, length, size, scratch)
                 logits = scratch
-            # The first column of the chunk, 0: as a literal it would be compiled for apart.
-            begin, end, is_open = start % CHUNK, length, 1
-            densities = 0
+            weights, densities, p = kept + start * 4, 0, 0
+            if start < settled and is_rough:
+                write_weights(logits, length, reference, scale, weights)
             if density_has_entries:
                 densities = density + start * wide_size
-                log_d = densities if density_is_log else density_logs
-            if is_rough:
-                weights = kept + start * 4
-                if start < settled:
-                    write_weights(logits, length, reference, scale, weights)
-                p = densities
-                if shared != 0:
-                    p = shared
-                elif density_has_entries and density_is_log:
+                log_d, p = densities if density_is_log else density_logs, densities
+                if density_is_log and is_rough:
                     p = density_logs
                     write_densities(densities, length, p)
-                end = min(16, length)
-                is_open = decide_rough_entries(
-                    logits, length, (words, drawn != 0, row_id, start, seed), weights,
-                    (p, factor), model_is_target, mask + start,
-                )  # fmt: skip
-            elif density_has_entries and not density_is_log:
-                write_logs(densities, length, density_logs)
+            # It draws, whatever it decides.
+            is_open = decide_rough_entries(
+                logits, length, (words, drawn != 0, row_id, start, seed), weights, (p, factor),
+                model_is_target, mask + start,
+            )  # fmt: skip
+            # The first column of the chunk, 0: as a literal it would be compiled for apart.
+            begin, end = start % CHUNK, min(16, length)
+            if not is_rough:
+                end, is_open = length, 1
             if M_has_entries:
                 log_m = M + start * wide_size
                 if not M_is_log:
@@ -211,10 +206,10 @@ def _row_of(element):
             logs = log_d, log_density, log_m, log_M
             while is_open != 0:
                 if is_open & 1:
-                    if is_rough and density_has_entries and not density_is_log:
+                    if density_has_entries and not density_is_log:
                         at = begin * wide_size
                         write_logs(densities + at, end - begin, density_logs + at)
-                    # Rarely wanted, so it is not taken once a row.
+                    # Where decisions are rough it is rarely wanted.
                     row_softmax = reference, inverse, math.log(total)
                     decide_entries(
                         logits, begin, end, chunk, row_softmax, logs, model_is_target, part
@@ -226,9 +221,7 @@ def _row_of(element):
 
 
 def _rows_of(element):
-    decide_row, write_logs, write_densities = (
-        _row_of(element), logs_of(element), densities_of(element),
-    )  # fmt: skip
+    decide_row, write_logs = _row_of(element), logs_of(element)
     parts_total, size, code = parts_total_of(element, keeps=True), element.size, element.code
 
     @cached
@@ -253,14 +246,10 @@ def _rows_of(element):
         scale, factor = scale_of(temperature), min(1.0 / temperature, LARGEST_SCALE)
         shared_density = natural_log(density[5], density_is_log)
         shared_M = natural_log(M[5], M_is_log)
-        is_rough, shared = outputs[1] == 0 and (M[1] == NONE or M[4] == 0), int64(0)
-        if is_of_all_rows(density, N, V):
-            if is_rough and density_is_log:
-                shared = memory[4]
-                write_densities(density[0], V, shared)
-            elif not is_rough and not density_is_log:
-                write_logs(density[0], V, memory[3])
-                density, density_is_log = (memory[3], code, 0, 0, 1, 0.0), True
+        is_rough = outputs[1] == 0 and (M[1] == NONE or M[4] == 0)
+        if is_of_all_rows(density, N, V) and not (density_is_log or is_rough):
+            write_logs(density[0], V, memory[3])
+            density, density_is_log = (memory[3], code, 0, 0, 1, 0.0), True
         if is_of_all_rows(M, N, V) and not M_is_log:
             write_logs(M[0], V, memory[4])
             M, M_is_log = (memory[4], code, 0, 0, 1, 0.0), True
@@ -302,7 +291,7 @@ def _rows_of(element):
                     (row, stride * size, V),
                     (row_offset + n, seed, drawn),
                     (reference, total, factor, scale, kept, settled, rough),
-                    (*of_density, shared),
+                    of_density,
                     of_M,
                     (density_is_log, M_is_log, model_is_target),
                     row_outputs,

@@ -71,9 +71,17 @@ def _philox_rounds(builder, counter, key, rounds):
     return (c0, c1, c2, c3), (k0, k1)
 
 
+def _both(builder, first, second):
+    """Emit two vectors as one."""
+    index = ir.VectorType(I32, 2 * LANES)
+    return builder.shuffle_vector(first, second, ir.Constant(index, list(range(2 * LANES))))
+
+
 def _emit_words(builder, counter, key):
-    """Emit the four words of sixteen counters and a key, in the low halves of i64."""
+    """Emit the four words of counters and a key, in the low halves of i64."""
     key = [broadcast(builder, part) for part in (key, builder.ashr(key, I64(32)))]
+    if counter[0].type.count > LANES:
+        key = [_both(builder, part, part) for part in key]
     return _philox_rounds(builder, counter, key, philox.ROUNDS)[0]
 
 
@@ -157,47 +165,41 @@ def column_drawer(stream):
     return draw
 
 
-def _both(builder, first, second):
-    """Emit two vectors as one."""
-    index = ir.VectorType(I32, 2 * LANES)
-    return builder.shuffle_vector(first, second, ir.Constant(index, list(range(2 * LANES))))
+def block_drawer(stream):
+    """Return ``draw(address, row, column, seed)``, which writes the words of a stream.
 
-
-@intrinsic
-def draw_block(typingctx, address, row, column, seed):
-    """Write the leading words of the ``BLOCK`` columns of a row from ``column`` on.
-
-    They are those that ``draw_columns`` gives. One group's rounds wait for each other; those of two
-    fill the time.
+    They are those of the ``BLOCK`` columns of a row from ``column`` on, which it divides. One
+    group's rounds wait for each other; those of two fill the time.
     """
 
-    def codegen(context, builder, signature, args):
-        address, row, column, seed = args
-        counters = builder.ashr(column, I64(2))
-        counters = [_following(builder, builder.add(counters, I64(at))) for at in (0, LANES)]
-        low, high, stream = (
-            broadcast(builder, part)
-            for part in (row, builder.ashr(row, I64(32)), I64(int(Stream.ACCEPT)))
-        )
-        counter = (
-            _both(builder, low, low), _both(builder, high, high), _both(builder, *counters),
-            _both(builder, stream, stream),
-        )  # fmt: skip
-        keys = (broadcast(builder, part) for part in (seed, builder.ashr(seed, I64(32))))
-        key = [_both(builder, part, part) for part in keys]
-        words, _ = _philox_rounds(builder, counter, key, philox.ROUNDS)
-        pointer = builder.inttoptr(address, wide(I32).as_pointer())
-        for half in (0, 1):
-            lanes_of = ir.Constant(wide(I32), [half * LANES + lane for lane in range(LANES)])
-            those = [builder.shuffle_vector(word, word, lanes_of) for word in words]
-            for at, drawn in enumerate(_emit_columns(builder, those)):
-                place = builder.gep(pointer, [I64(half * philox.COLUMNS + at)])
-                builder.store(drawn, place, align=4)
-        return context.get_dummy_value()
+    @intrinsic
+    def draw(typingctx, address, row, column, seed):
+        def codegen(context, builder, signature, args):
+            address, row, column, seed = args
+            counters = builder.ashr(column, I64(2))
+            counters = [_following(builder, builder.add(counters, I64(at))) for at in (0, LANES)]
+            low, high = (broadcast(builder, part) for part in (row, builder.ashr(row, I64(32))))
+            use = constant(wide(I64), stream)
+            counter = (
+                _both(builder, low, low), _both(builder, high, high), _both(builder, *counters),
+                _both(builder, use, use),
+            )  # fmt: skip
+            words = _emit_words(builder, counter, seed)
+            pointer = builder.inttoptr(address, wide(I32).as_pointer())
+            for half in (0, 1):
+                index = ir.Constant(wide(I32), [half * LANES + lane for lane in range(LANES)])
+                those = [builder.shuffle_vector(word, word, index) for word in words]
+                for at, drawn in enumerate(_emit_columns(builder, those)):
+                    place = builder.gep(pointer, [I64(half * philox.COLUMNS + at)])
+                    builder.store(drawn, place, align=4)
+            return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), codegen
+        return types.void(*[types.int64] * 4), codegen
+
+    return draw
 
 
+draw_block = block_drawer(int(Stream.ACCEPT))
 draw_columns, draw_trailing_columns = (
     column_drawer(stream) for stream in (int(Stream.ACCEPT), int(Stream.ACCEPT) + philox.TRAILING)
 )
