@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from rskernels.language.config import LanguageConfig
-from rskernels.language.mixed import mixed
-from rskernels.language.rewards import options_of, read_rows, rewards_of, task_from
-from rskernels.language.task import Task
+from rskernels.language.rewards import options_of, read_rows, task_from
+from rskernels.language.task import Task, mixed, rewards_of
 from rskernels.rsft.errors import DataError
 
 

@@ -5,9 +5,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rskernels.language.config import LanguageConfig
-from rskernels.language.mixed import mixed
 from rskernels.language.policy import policy_of
-from rskernels.language.task import Task
+from rskernels.language.task import Task, mixed
 
 SPECIAL = ["<pad>", "<eos>", "<unk>"]
 LETTERS = [*"0123456789abcdef=+ "]

@@ -52,7 +52,11 @@ STARTS = {
     # does not begin with the prompt's first bit is a short one.
     "parity": Start(
         lambda: character_tokenizer(parity.CHARACTERS),
-        (Lesson(16_000, 1, 3e-3, {"long": 1.0}), Lesson(24_000, 1, 1e-3, {"long": 0.1})),
+        (
+            Lesson(24_000, 1, 3e-3, {"long": 1.0}),
+            Lesson(16_000, 1, 2e-3, {"long": 0.5}),
+            Lesson(16_000, 1, 1e-3, {"long": 0.1}),
+        ),
         rotary=True,
     ),
     "graph": Start(lambda: word_tokenizer(graph.WORDS), (Lesson(20_000, 1, 6e-3, {}),)),

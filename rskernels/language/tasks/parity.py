@@ -41,8 +41,8 @@ CHARACTERS = "01" + EQUALS
 
 SIZES = {"bits": 14, "train": 12_000, "test": 1000}
 SETTINGS: dict[str, Any] = {
-    "form": "verifier", "beta": 0.0, "prompts": 4000, "samples": 4, "max_new_tokens": 15,
-    "rows_at_once": 4096, "mean": "sequences", "clip": 1e9, "epochs": 1, "batch_size": 64,
+    "form": "verifier", "beta": 0.0, "prompts": 2000, "samples": 4, "max_new_tokens": 15,
+    "rows_at_once": 4096, "mean": "sequences", "clip": 1e9, "epochs": 3, "batch_size": 64,
     "micro_batch": 64, "lr": 1e-3, "schedule": "linear", "rounds": 4,
 }  # fmt: skip
 """Of a task of these sizes: options of `rskernels.language.fine_tune` that keep to the closed form.
