@@ -37,8 +37,7 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
         speed_up()
-        if not os.environ.get("ALONE"):
-            run_together()
+        run_together()
         fuse_multiply_add()
         accumulate_dots()
         round_bfloat16()

@@ -17,9 +17,9 @@ from rskernels._torch.fast_path import is_recorded
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.bind import bind, plain_mask
 from rskernels.ops.columns import ColumnOrder
-from rskernels.ops.ids import decide_by_ids
 from rskernels.ops.linear import LinearLogits, is_cut
 from rskernels.ops.log_prob import refuse_gradient
+from rskernels.ops.ratios import decide_by_ids
 from rskernels.ops.vocabulary import decide_cut
 
 

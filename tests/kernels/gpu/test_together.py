@@ -46,6 +46,8 @@ def shapes_kernel(tiles_ptr, out_ptr, ROWS: tl.constexpr, LANES: tl.constexpr):
     pairs = tl.reshape(tl.join(flat, flat * 0.0 + program), [ROWS * LANES, 2])
     both = tl.reshape(tl.sum(pairs, 1), [LANES, ROWS])
     product = tl.dot(tile, both)
+    wide = tl.dot(tile.to(tl.float64), both.to(tl.float64), out_dtype=tl.float64)
+    product += wide.to(tl.float32)
     spread = tl.broadcast_to(tl.max(tile, 1, keep_dims=True), [ROWS, ROWS])
     total = tl.sum(tile) + tl.sum(tl.sum(tile, 0), 0)
     result = product + spread + total + tl.cumsum(product, 1)
