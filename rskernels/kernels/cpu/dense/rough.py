@@ -9,7 +9,7 @@ raises by less than 1: where A or a small part of B could turn it, the entry is 
 import math
 
 import numpy as np
-from numba import float32, njit
+from numba import float32
 
 from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.simd.functions import exp2
@@ -111,7 +111,7 @@ def rough_entries_of(element):
     )
     size, wide_size, low = element.size, element.wide_size, element.scalar(-np.inf)
 
-    @njit(inline="always")
+    @inner
     @named(f"dense_vector_{element.name}")
     def compare(words, a, b):
         """Return (accepted, sure) of sixteen entries of A and -B; an A that is tiny is neither."""
@@ -119,7 +119,7 @@ def rough_entries_of(element):
         room, is_normal = fused(b, splat(float32(-ROUNDED)), a), a > splat(float32(LEAST))
         return (gap < splat(float32(0.0))) & is_normal, (absolute(gap) > room) & is_normal
 
-    @njit(inline="always")
+    @inner
     @named(f"dense_open_{element.name}")
     def open_bit(z, sure, vector):
         """Return a vector's bit, if it has an open lane: what the model never gives is rejected."""
