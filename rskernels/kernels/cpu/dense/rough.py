@@ -142,8 +142,9 @@ def rough_entries_of(element):
         densities, factor = density
         is_open, zero = np.int64(0), splat(float32(0.0))
         factor = splat(float32(factor if model_is_target else -factor))
-        for begin in range(0, length, GROUP):
-            if not is_drawn and begin % BLOCK == 0:
+        # Words are drawn already of rows that are no longer than a vector.
+        for begin in range(0, 0 if is_drawn else length, GROUP):
+            if begin % BLOCK == 0:
                 draw_block(words + begin * 4, row_id, start + begin, seed)
             if length < GROUP:
                 break
