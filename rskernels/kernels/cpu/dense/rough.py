@@ -1,7 +1,7 @@
 """A chunk of a row's entries decided roughly, without a logarithm: what is close stays open.
 
 With the weights ``w = 2**((z - reference) * log2(e)/T)`` that the row's total was summed of, an
-entry is accepted where ``u * M * w <= p * total``, or where the model is the target
+entry is accepted where ``u * M * w <= p * total`` or, where the model is the target,
 ``u * M * q * total <= w``. Both are ``lead * A <= B`` for the leading word of u, which what trails
 raises by less than 1: where A or a small part of B could turn it, the entry is open.
 """
