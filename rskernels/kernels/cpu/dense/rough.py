@@ -1,7 +1,7 @@
 """A chunk of a row's entries decided roughly, without a logarithm: what is close stays open.
 
 With the weights ``w = 2**((z - reference) * log2(e)/T)`` that the row's total was summed of, an
-entry is accepted where ``u * M * w <= p * total``, or where the model is the target
+entry is accepted where ``u * M * w <= p * total`` or, where the model is the target,
 ``u * M * q * total <= w``. Both are ``lead * A <= B`` for the leading word of u, which what trails
 raises by less than 1: where A or a small part of B could turn it, the entry is open.
 """
@@ -9,7 +9,7 @@ raises by less than 1: where A or a small part of B could turn it, the entry is 
 import math
 
 import numpy as np
-from numba import float32, njit
+from numba import float32
 
 from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.simd.functions import exp2
@@ -111,7 +111,7 @@ def rough_entries_of(element):
     )
     size, wide_size, low = element.size, element.wide_size, element.scalar(-np.inf)
 
-    @njit(inline="always")
+    @inner
     @named(f"dense_vector_{element.name}")
     def compare(words, a, b):
         """Return (accepted, sure) of sixteen entries of A and -B; an A that is tiny is neither."""
@@ -119,11 +119,15 @@ def rough_entries_of(element):
         room, is_normal = fused(b, splat(float32(-ROUNDED)), a), a > splat(float32(LEAST))
         return (gap < splat(float32(0.0))) & is_normal, (absolute(gap) > room) & is_normal
 
-    @njit(inline="always")
+    @inner
     @named(f"dense_open_{element.name}")
-    def open_bit(z, sure, vector):
-        """Return a vector's bit, if it has an open lane: what the model never gives is rejected."""
-        return np.int64(bits_of(without(z > splat(low), sure)) != 0) << vector
+    def open_bits(z, sure, at):
+        """Return the bits of the vectors that sixteen entries lie in, if one of them is open.
+
+        What the model never gives is rejected.
+        """
+        is_open = np.int64(bits_of(without(z > splat(low), sure)) != 0)
+        return is_open << (at // 16) | is_open << ((at + 15) // 16)
 
     @inner
     @named(f"dense_rough_entries_{element.name}")
@@ -131,55 +135,63 @@ def rough_entries_of(element):
         """Draw and decide a chunk's entries roughly; return as bits which vectors have open lanes.
 
         ``draw`` is (address of words, whether they are drawn, row, first column, seed), and
-        ``density`` (address of densities or 0, the row's factor).
+        ``density`` (address of densities or 0, the row's factor). The last entries are decided
+        again with those before them rather than by part of a vector.
         """
         words, is_drawn, row_id, start, seed = draw
         densities, factor = density
         is_open, zero = np.int64(0), splat(float32(0.0))
         factor = splat(float32(factor if model_is_target else -factor))
-        for at in range(0, length, GROUP):
+        # Words are drawn already of rows that are no longer than a vector.
+        for begin in range(0, 0 if is_drawn else length, GROUP):
+            if begin % BLOCK == 0:
+                draw_block(words + begin * 4, row_id, start + begin, seed)
+            if length < GROUP:
+                break
+            at = min(begin, length - GROUP)
             lead, weight, place = words + at * 4, weights + at * 4, mask + at
-            if not is_drawn and at % BLOCK == 0:
-                draw_block(lead, row_id, start + at, seed)
-            if at + GROUP <= length:
-                a0, a1, a2, a3 = (
-                    load_f32(weight), load_f32(weight + 64),
-                    load_f32(weight + 128), load_f32(weight + 192),
-                )  # fmt: skip
-                b0, b1, b2, b3 = factor, factor, factor, factor
+            a0, a1, a2, a3 = (
+                load_f32(weight), load_f32(weight + 64),
+                load_f32(weight + 128), load_f32(weight + 192),
+            )  # fmt: skip
+            b0, b1, b2, b3 = factor, factor, factor, factor
+            if densities != 0:
+                p = densities + at * wide_size
+                b0 = narrow(load_wide(p)) * factor
+                b1 = narrow(load_wide(p + 16 * wide_size)) * factor
+                b2 = narrow(load_wide(p + 32 * wide_size)) * factor
+                b3 = narrow(load_wide(p + 48 * wide_size)) * factor
+            if model_is_target:
+                a0, b0, a1, b1 = b0, zero - a0, b1, zero - a1
+                a2, b2, a3, b3 = b2, zero - a2, b3, zero - a3
+            accepted, s0 = compare(lead, a0, b0)
+            store_whole_mask(place, accepted)
+            accepted, s1 = compare(lead + 64, a1, b1)
+            store_whole_mask(place + 16, accepted)
+            accepted, s2 = compare(lead + 128, a2, b2)
+            store_whole_mask(place + 32, accepted)
+            accepted, s3 = compare(lead + 192, a3, b3)
+            store_whole_mask(place + 48, accepted)
+            if bits_of((s0 & s1) & (s2 & s3)) != 0xFFFF:
+                z = logits + at * size
+                is_open |= open_bits(load(z), s0, at)
+                is_open |= open_bits(load(z + 16 * size), s1, at + 16)
+                is_open |= open_bits(load(z + 32 * size), s2, at + 32)
+                is_open |= open_bits(load(z + 48 * size), s3, at + 48)
+        if length < GROUP:
+            for begin in range(0, length, 16):
+                at = max(min(begin, length - 16), 0)
+                inside, a, b = first_lanes(length - at), load_f32(weights + at * 4), factor
                 if densities != 0:
-                    p = densities + at * wide_size
-                    b0 = narrow(load_wide(p)) * factor
-                    b1 = narrow(load_wide(p + 16 * wide_size)) * factor
-                    b2 = narrow(load_wide(p + 32 * wide_size)) * factor
-                    b3 = narrow(load_wide(p + 48 * wide_size)) * factor
-                if model_is_target:
-                    a0, b0, a1, b1 = b0, zero - a0, b1, zero - a1
-                    a2, b2, a3, b3 = b2, zero - a2, b3, zero - a3
-                accepted, s0 = compare(lead, a0, b0)
-                store_whole_mask(place, accepted)
-                accepted, s1 = compare(lead + 64, a1, b1)
-                store_whole_mask(place + 16, accepted)
-                accepted, s2 = compare(lead + 128, a2, b2)
-                store_whole_mask(place + 32, accepted)
-                accepted, s3 = compare(lead + 192, a3, b3)
-                store_whole_mask(place + 48, accepted)
-                if bits_of((s0 & s1) & (s2 & s3)) != 0xFFFF:
-                    z, vector = logits + at * size, at // 16
-                    is_open |= open_bit(load(z), s0, vector)
-                    is_open |= open_bit(load(z + 16 * size), s1, vector + 1)
-                    is_open |= open_bit(load(z + 32 * size), s2, vector + 2)
-                    is_open |= open_bit(load(z + 48 * size), s3, vector + 3)
-                continue
-            for i in range(at, length, 16):
-                inside, a, b = first_lanes(length - i), load_f32(weights + i * 4), factor
-                if densities != 0:
-                    b = narrow(load_wide_part(densities + i * wide_size, inside)) * factor
+                    b = narrow(load_wide_part(densities + at * wide_size, inside)) * factor
                 if model_is_target:
                     a, b = b, zero - a
-                accepted, sure = compare(words + i * 4, a, b)
-                store_mask(mask + i, inside, accepted)
-                is_open |= open_bit(load_part(logits + i * size, inside), sure, i // 16)
+                accepted, sure = compare(words + at * 4, a, b)
+                if length < 16:
+                    store_mask(mask + at, inside, accepted)
+                else:
+                    store_whole_mask(mask + at, accepted)
+                is_open |= open_bits(load_part(logits + at * size, inside), sure, at)
         return is_open
 
     return decide_rough_entries

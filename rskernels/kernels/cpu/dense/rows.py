@@ -42,7 +42,7 @@ from rskernels.kernels.cpu.law import (
     seed_of,
     temperature_of,
 )
-from rskernels.kernels.cpu.parts import count_parts, gather_block, scratch_memory
+from rskernels.kernels.cpu.parts import LINE, count_parts, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import log
 from rskernels.kernels.cpu.simd.memory import (
     add_f64,
@@ -254,14 +254,18 @@ def _rows_of(element):
             write_logs(M[0], V, memory[4])
             M, M_is_log = (memory[4], code, 0, 0, 1, 0.0), True
         seed, parts = seed_of(seed_address, seed), count_parts(V, int64(0))
-        is_long, kept, rough = V > CHUNK, weights_memory(), np.nan
         # One density of all entries, or one an entry, and one M.
-        is_shared = M[1] == NONE and (density[1] == NONE or density[4] != 0)
-        if is_long:
-            kept = take_memory(V * 4 + 4 * LANES)
-            if kept == 0:
+        is_shared, rough = M[1] == NONE and (density[1] == NONE or density[4] != 0), np.nan
+        if is_rough:
+            log_density = shared_density if density[1] == NONE else 0.0
+            rough = rough_factor(log_density, shared_M, model_is_target)
+        taken, kept = int64(0), weights_memory()
+        if V > CHUNK:
+            taken = take_memory(V * 4 + 2 * LINE)
+            if taken == 0:
                 restore(mode)
                 return 1
+            kept = taken + LINE - taken % LINE
         begin = next_share(counter, -grab, grab)
         while begin < units:
             for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
@@ -284,7 +288,7 @@ def _rows_of(element):
                     continue
                 of_density = values_of_row(density, n, inner, shared_density, code, density_is_log)
                 of_M = values_of_row(M, n, inner, shared_M, code, M_is_log)
-                if is_rough and (n == begin * unit_rows or not is_shared):
+                if is_rough and not is_shared:
                     log_density = 0.0 if of_density[1] else of_density[2]
                     rough = rough_factor(log_density, of_M[2], model_is_target)
                 decide_row(
@@ -298,8 +302,8 @@ def _rows_of(element):
                     memory,
                 )
             begin = next_share(counter, begin, grab)
-        if is_long:
-            free_memory(kept)
+        if taken != 0:
+            free_memory(taken)
         restore(mode)
         return 0
 
