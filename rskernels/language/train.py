@@ -62,6 +62,10 @@ class Trainer:
 
     def __init__(self, policy: Policy, config: LanguageConfig, ranks: Ranks) -> None:
         self.policy, self.config, self.ranks = policy, config, ranks
+        self.outline = policy
+        if ranks.count > 1 and config.parallel == "fsdp":
+            # To be filled when the model is written: shards are neither merged nor saved.
+            self.outline = policy.outline()
         self.module = wrapped(policy, config.parallel, ranks)
         self.optimizer = self.new_optimizer()
         self._has_dropout = any(

@@ -19,7 +19,7 @@ from rskernels.experiments.lm.analysis import (
     Runs,
 )
 from rskernels.experiments.lm.methods import NAMED
-from rskernels.rsft.extras import train_extra
+from rskernels._python.extras import train_extra
 
 LINES = {"nothing": ":", "exact": "-", "rival": "--", "gradient": "-."}
 PALETTE = 128  # colours of a file
