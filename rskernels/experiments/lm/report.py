@@ -34,6 +34,7 @@ FILE = f"{STEM}.md"
 DATA = f"{STEM}.json"
 EXACT = f"tilt-{BETA:g}"
 REFERENCES = ("rft", EXACT)
+PLAIN = "gradient"
 
 
 def write_report(
@@ -102,6 +103,7 @@ def _origin(pieces: Sequence[Piece], size: Size, is_quick: bool) -> str:
     text = (
         f"Made by `rskernels compare lm{' --quick' * is_quick}` in {minutes:.0f} minutes of one "
         f"CPU core, torch {torch.__version__.partition('+')[0]}."
+        " What follows from it stands in [the guide](../guides/language_models.md#which-to-choose)."
     )
     if is_quick:
         return f"{text} A trial of a few steps: its figures mean nothing."
@@ -184,12 +186,17 @@ def _section(runs: Runs) -> str:
         markdown(["", *(measure.heading for measure in COSTS)], costs),
     ]
     compared = compared_of(subject)
-    for reference in REFERENCES:
-        if reference in runs.methods:
+    for reference in (*REFERENCES, PLAIN):
+        others = [
+            key
+            for key in runs.methods
+            if key not in (START, reference)
+            and (reference != PLAIN or NAMED[key].family == "gradient")
+        ]
+        if reference in runs.methods and others:
             differences = [
                 [TITLES[key], *(show_signed(runs.difference(key, reference, m)) for m in compared)]
-                for key in runs.methods
-                if key not in (START, reference)
+                for key in others
             ]
             parts += [
                 f"Less *{TITLES[reference]}*, seed by seed:",
