@@ -52,5 +52,6 @@ def test_two_processes_make_what_one_does(tmp_path):
     told = []
     with pytest.raises(TrainingError, match="piece--1: ValueError: value must"):
         make_pieces(pieces(1, 2, -1), tmp_path, told.append, jobs=2)
-    assert "piece-1" in {line.partition(":")[0] for line in told}
+    # The other process may still be at work on its piece when this one fails.
+    assert {line.partition(":")[0] for line in told} & {"piece-1", "piece-2"}
     assert values_of(make_pieces(pieces(1, 2), tmp_path, told.append)) == [1, 2]
