@@ -75,7 +75,7 @@ def compared_of(subject: Subject) -> tuple[Measure, ...]:
 
 
 class Runs:
-    """The runs of a task.
+    """The runs of a task, of the seeds that every method has finished; of all if there is no such.
 
     Parameters
     ----------
@@ -88,10 +88,12 @@ class Runs:
     def __init__(self, pieces: Iterable[Piece], subject: Subject) -> None:
         self.subject = subject
         own = [piece for piece in pieces if piece["task"] == subject.name]
-        self.seeds = sorted({piece["seed"] for piece in own})
         self.by_method: dict[str, dict[int, Piece]] = {}
         for piece in own:
             self.by_method.setdefault(piece["method"], {})[piece["seed"]] = piece
+        every = [set(runs) for runs in self.by_method.values()]
+        finished = set.intersection(*every) if every else set()
+        self.seeds = sorted(finished or set().union(*every))
 
     @property
     def methods(self) -> list[str]:
@@ -122,7 +124,7 @@ class Runs:
             [
                 [started[seed]["end"][name], *(of[name] for of in piece["course"])]
                 for seed, piece in self.by_method[method].items()
-                if seed in started
+                if seed in started and seed in self.seeds
             ]
         )
 

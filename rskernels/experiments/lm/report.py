@@ -110,7 +110,7 @@ def _origin(pieces: Sequence[Piece], size: Size, is_quick: bool) -> str:
     if len(pieces) < wanted:
         text += (
             f" **{len(pieces)} of {wanted} runs are made**; the same command makes the others. "
-            "Figures are of the seeds that there are, and differences of those that both have."
+            "Figures are of the seeds that every method has finished, task by task."
         )
     return text
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from rskernels.cli.app import app
 from rskernels.experiments.lm import measure, study
+from rskernels.experiments.lm.analysis import PASS, Runs, verdict
 from rskernels.experiments.lm.study import FULL, QUICK, check_settings
 from rskernels.experiments.lm.train import check_tokens
 from rskernels.language.rollouts import Rollout
@@ -135,3 +136,18 @@ def test_able_is_who_gives_right_long_answers(monkeypatch, right, able):
     monkeypatch.setattr(measure, "answers_to", lambda *_, **__: rows)
     parity = next(subject for subject in FULL.subjects if subject.name == "parity")
     assert measure.is_able(parity, None, None, 0) is able
+
+
+def test_figures_are_of_the_seeds_that_every_method_has_finished():
+    pieces = [
+        {"task": "graph", "seed": seed, "method": key, "end": {"pass_at_1": value}}
+        for key, values in {"rft": [0.5, 0.7, 0.9], "soft": [0.4, 0.3]}.items()
+        for seed, value in enumerate(values)
+    ]
+    runs = Runs(pieces, GRAPH)
+    assert runs.seeds == [0, 1]
+    assert runs.mean("rft", PASS).mean == pytest.approx(0.6)
+    assert runs.difference("rft", "soft", PASS).mean == pytest.approx(0.25)
+    assert verdict(runs, "rft", "soft", PASS) == "ties"
+    assert verdict(runs, "rft", "soft", PASS._replace(form="", more_is_better=False)) == "ties"
+    assert Runs(pieces[:1] + pieces[-1:], GRAPH).seeds == [0, 1]
