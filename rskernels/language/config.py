@@ -66,15 +66,19 @@ class LanguageConfig(RunConfig):
         None,
         "What is asked and how an answer is judged: arithmetic, parity or graph; "
         "reasoning_gym:NAME; module:function, a reward as TRL calls it; or answer, which compares "
-        "with a column of that name.",
+        "with a column of that name. Several between commas are asked together.",
         TASKS,
     )
     task_options: str | None = option(
-        None, "Of the tasks, as name=value between commas.", TASKS, shown="the tasks' own"
+        None,
+        "Of the tasks, as name=value between commas; of several tasks as TASK.name=value.",
+        TASKS,
+        shown="the tasks' own",
     )
     data: str | None = option(
         None,
-        "JSON lines with a prompt each, of module:function and answer.",
+        "JSON lines with a prompt each, of module:function and answer; of several such tasks a "
+        "file each, in their order, between commas.",
         TASKS,
         may_change=True,
     )
@@ -201,10 +205,6 @@ class LanguageConfig(RunConfig):
         super().__post_init__()
         if self.beta == 0 and self.form != "verifier":
             raise ValueError(f"beta=0.0: only the form verifier takes 0, got form={self.form!r}")
-        if self.lora_rank and self.parallel == "fsdp":
-            raise ValueError(
-                "lora_rank with parallel='fsdp': adapters are trained in one process or with ddp"
-            )
         if self.samples + (self.pilot or 0) > MOST_SAMPLES:
             raise ValueError(f"samples and pilot are more than {MOST_SAMPLES} together")
         if self.envelope is not None:

@@ -88,8 +88,8 @@ def multiplied(monkeypatch):
         counts.append(rows.length)
         return read_block(opened, rows, *rest)
 
-    read_block = launch._read_block
-    monkeypatch.setattr(launch, "_read_block", count)
+    read_block = launch._read_blocks
+    monkeypatch.setattr(launch, "_read_blocks", count)
     return counts
 
 

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from rskernels.kernels.cpu.dtypes import BF16, F32, F64
-from rskernels.kernels.cpu.linear.micro import FACTORS, Factor, multiplies_bf16
+from rskernels.kernels.cpu.linear.micro import FACTORS, FEW, Factor, multiplies_bf16
 from rskernels.kernels.cpu.linear.multiply import CHUNK, multiply_kernels
+from rskernels.kernels.cpu.linear.packing import DTYPE, pack, words_of
 from rskernels.kernels.cpu.threads import run_units
 from rskernels.kernels.layout import ORDER_BLOCK, wide_dtype
 from rskernels.kernels.product import Product
 
 FIRST_BLOCK = 64
 WIDEST_BLOCK = 2048  # columns; a tile of that many stays in the cache
+FIRST_SPAN, WIDEST_SPAN = 2048, 32768  # columns that few rows are multiplied by at once
 TILE = 512  # rows
 COLUMNS = 8  # that are multiplied together
 FEATURE_WORK = 16  # features of a product that cost what summing up a logit does
 
-DTYPE = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16}
 CODE = {"f32": F32, "f64": F64, "bf16": BF16}
 
 
@@ -60,6 +61,21 @@ def block_of(start: int, width: int) -> Block:
     return Block(start, width, max(0, start + width - padded(width, COLUMNS)))
 
 
+def span_of(blocks: list[Block], at: int, most: int) -> int:
+    """Return how many blocks from one on follow each other and have that many columns at most.
+
+    The block itself counts however wide it is.
+    """
+    end = at + 1
+    while (
+        end < len(blocks)
+        and blocks[end].start == blocks[end - 1].start + blocks[end - 1].width
+        and blocks[end].start + blocks[end].width - blocks[at].start <= most
+    ):
+        end += 1
+    return end - at
+
+
 def padded(count: int, step: int) -> int:
     """Return the next multiple of ``step``."""
     return -(-count // step) * step
@@ -78,6 +94,10 @@ class Columns:
     def __init__(self, rows: Tensor, factor: Factor) -> None:
         self._rows, self._factor = rows, factor
         self._scratch: Tensor | None = None
+        width = rows.shape[1]
+        is_dense = (rows.stride(1) == 1 or width <= 1) and width % factor.features == 0
+        self.is_as_it_lies = is_dense and rows.dtype == DTYPE[factor.name]
+        """Nothing is copied to be multiplied, unless a block has too few rows."""
 
     def of(self, block: Block) -> Tensor:
         """Return the rows of a block, of which the elements lie side by side.
@@ -85,11 +105,9 @@ class Columns:
         They are as many as are multiplied: where the matrix has fewer, others follow.
         """
         part, count = self._rows[block.columns], padded(block.width, COLUMNS)
-        width, dtype = part.shape[1], DTYPE[self._factor.name]
-        is_apart = part.stride(1) != 1 and width > 1
-        is_whole = len(part) == count and width % self._factor.features == 0
-        if part.dtype == dtype and is_whole and not is_apart:
+        if self.is_as_it_lies and len(part) == count:
             return part
+        width, dtype = part.shape[1], DTYPE[self._factor.name]
         if self._scratch is None or len(self._scratch) < count:
             shape = count, padded(width, self._factor.features)
             self._scratch = torch.zeros(shape, dtype=dtype, device="cpu")
@@ -98,54 +116,45 @@ class Columns:
         return copied
 
 
-def pack(rows: Tensor, factor: Factor) -> Tensor:
-    """Return rows [n, D] packed in groups, [groups, words, rows of a group], with zeros after."""
-    group, width = factor.group, padded(rows.shape[1], factor.features)
-    groups = -(-len(rows) // group)
-    whole = rows
-    if (groups * group, width) != rows.shape or rows.dtype != DTYPE[factor.name]:
-        shape = groups * group, width
-        whole = torch.zeros(shape, dtype=DTYPE[factor.name], device="cpu")
-        whole[: len(rows), : rows.shape[1]] = rows
-    if factor.features > 1:
-        whole = whole.contiguous().view(torch.int32)
-    return whole.view(groups, group, width // factor.features).transpose(1, 2).contiguous()
-
-
 class Rows(NamedTuple):
-    """Rows that are multiplied: those of a batch, or those of it that are left."""
+    """Rows that are multiplied: a batch, or those of it that are left."""
 
-    hidden: Tensor  # [n, D]
-    low_rank: Tensor | None  # [n, r], s h A^T
+    hidden: Tensor  # [N, D] of the batch
+    low_rank: Tensor | None  # [N, r] of the batch, s h A^T
     numbers: Tensor | None
-    """Which rows of the batch these are, int64 [n]; None: the first n."""
+    """Which rows of the batch these are, int64 [n]; None: all."""
     packed: tuple[Tensor, Tensor | None]
     """Both, packed."""
 
     @property
     def length(self) -> int:
         """How many there are."""
-        return len(self.hidden)
+        return len(self.hidden if self.numbers is None else self.numbers)
+
+    @property
+    def are_few(self) -> bool:
+        """Say whether they are packed as a few."""
+        return self.packed[0].shape[2] == FEW
 
     def keep(self, kept: Tensor) -> Rows:
         """Return those of these rows that are named, int64."""
-        low_rank = None if self.low_rank is None else self.low_rank.index_select(0, kept)
         numbers = kept if self.numbers is None else self.numbers.index_select(0, kept)
-        return _packed(self.hidden.index_select(0, kept), low_rank, numbers)
+        return _packed(self.hidden, self.low_rank, numbers)
 
 
 def rows_of(hidden: Tensor, low_rank: Tensor | None, kept: Tensor | None) -> Rows:
     """Return the rows of a batch that are named, or all of them."""
-    if kept is not None:
-        hidden = hidden.index_select(0, kept)
-        low_rank = None if low_rank is None else low_rank.index_select(0, kept)
     return _packed(hidden, low_rank, kept)
 
 
 def _packed(hidden: Tensor, low_rank: Tensor | None, numbers: Tensor | None) -> Rows:
     factor = factor_of(hidden.dtype)
-    low = None if low_rank is None else pack(low_rank, factor.wide)
-    return Rows(hidden, low_rank, numbers, (pack(hidden, factor), low))
+    wide, count = factor.wide, len(hidden if numbers is None else numbers)
+    are_few = count <= FEW and words_of(hidden, factor) % factor.piece == 0
+    if low_rank is not None:
+        are_few = are_few and words_of(low_rank, wide) % wide.piece == 0
+    low = None if low_rank is None else pack(low_rank, wide, numbers, are_few)
+    return Rows(hidden, low_rank, numbers, (pack(hidden, factor, numbers, are_few), low))
 
 
 def multiply(
@@ -169,7 +178,7 @@ def multiply(
     chunks = -(-out.shape[1] // CHUNK)
     run_units(
         multiply_kernels[CODE[factor.name]],
-        (groups * chunks, 1, count),
+        (groups * chunks, pairs[0][0].shape[2], count),
         out.numel() * (1 + words // FEATURE_WORK),
         *numbers,
         (out.data_ptr(), out.stride(0) * out.element_size(), out.shape[1]),

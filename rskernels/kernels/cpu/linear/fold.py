@@ -5,7 +5,6 @@ from numba import int64, njit
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dtypes import Kernels
 from rskernels.kernels.cpu.linear.rows import GROUP, TARGET
-from rskernels.kernels.cpu.linear.tanh import tanh
 from rskernels.kernels.cpu.parts import count_parts, scratch_memory
 from rskernels.kernels.cpu.simd.memory import (
     part_loader,
@@ -17,6 +16,7 @@ from rskernels.kernels.cpu.simd.memory import (
     write_i8,
 )
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
+from rskernels.kernels.cpu.simd.tanh import tanh
 from rskernels.kernels.cpu.simd.vectors import LANES, first_lanes, named, splat
 from rskernels.kernels.cpu.softmax import parts_total_of
 from rskernels.kernels.cpu.threads import next_share
@@ -56,11 +56,12 @@ def finish_of(element):
 
 
 def fold_rows_of(element):
-    """Return the kernel that adds a block of columns to the totals of a tile's rows.
+    """Return the kernel that adds blocks of columns to the totals of a tile's rows.
 
-    ``block`` is (address, stride, start, width) of the logits, ``affine`` (scale, softcap, bias),
-    ``rows`` the address of the rows' numbers or, where it is 0, the first of them. Of each row of
-    the tile it writes whether it is over: no other column can change its decision.
+    ``made`` is (address, stride, first column) of the logits, ``blocks`` (address, count) of pairs
+    (start, width), ``affine`` (scale, softcap, bias), ``rows`` the address of the rows' numbers or,
+    where it is 0, the first of them. Of each row of the tile it writes whether it is over: no other
+    column can change its decision.
     """
     parts_total, finish = parts_total_of(element), finish_of(element)
     size, write = element.size, write_f64 if element.size == 8 else write_f32
@@ -71,38 +72,44 @@ def fold_rows_of(element):
     def fold(share, arguments):
         mode = keep_subnormals(0)
         counter, grab, units, unit_rows, N = share
-        groups, block, affine, rows, is_over = arguments
-        address, stride, start, width = block
+        groups, made, blocks, affine, rows, is_over = arguments
+        address, stride, first = made
         scale, softcap, bias = affine
         is_plain = scale == 1.0 and softcap == 0.0 and bias == 0
-        if bias != 0:
-            bias += start * size
-        parts, scratch = count_parts(width, 0), scratch_memory()
+        scratch = scratch_memory()
         begin = next_share(counter, -grab, grab)
         while begin < units:
             for at in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
                 n = read_i64(rows[0], at) if rows[0] != 0 else rows[1] + at
                 known, lane = groups + n // LANES * GROUP, n % LANES
-                row = address + at * stride * size
-                if not is_plain:
-                    finish(row, width, (scale, softcap, bias))
-                z = read_f64(known + LOGIT, lane)
-                target = read_i64(known + TARGET, lane) - start
-                if target >= 0 and target < width:
-                    # As it is known already, so that a row's sum has the same number in it.
-                    write(row, target, z)
-                state = parts_total(
-                    row, size, width, read_f64(known + SCALE, lane), scratch, 0,
-                    (z, read_f64(known + HEADROOM, lane)), (int64(0), parts, int64(0)),
-                    (
-                        read_f64(known + REFERENCE, lane),
-                        read_f64(known + TOTAL, lane),
-                        read_f64(known + BOUND, lane),
-                    ),
-                )  # fmt: skip
-                keep_state(known, lane, state[:3])
-                # A part that is not read was over the bound, or the row has no softmax.
-                write_i8(is_over, at, 1 if state[3] < parts else 0)
+                z, over = read_f64(known + LOGIT, lane), 0
+                for block in range(blocks[1]):
+                    start = read_i64(blocks[0], 2 * block)
+                    width = read_i64(blocks[0], 2 * block + 1)
+                    row = address + (at * stride + start - first) * size
+                    if not is_plain:
+                        own_bias = bias + start * size if bias != 0 else bias
+                        finish(row, width, (scale, softcap, own_bias))
+                    target = read_i64(known + TARGET, lane) - start
+                    if target >= 0 and target < width:
+                        # As it is known already, so that a row's sum has the same number in it.
+                        write(row, target, z)
+                    parts = count_parts(width, 0)
+                    state = parts_total(
+                        row, size, width, read_f64(known + SCALE, lane), scratch, 0,
+                        (z, read_f64(known + HEADROOM, lane)), (int64(0), parts, int64(0)),
+                        (
+                            read_f64(known + REFERENCE, lane),
+                            read_f64(known + TOTAL, lane),
+                            read_f64(known + BOUND, lane),
+                        ),
+                    )  # fmt: skip
+                    keep_state(known, lane, state[:3])
+                    if state[3] < parts:
+                        # A part that is not read was over the bound, or the row has no softmax.
+                        over = 1
+                        break
+                write_i8(is_over, at, over)
             begin = next_share(counter, begin, grab)
         restore(mode)
         return 0

@@ -22,10 +22,10 @@ from rskernels.kernels.cpu.linear.blocks import (
     factor_of,
     low_rank_of,
     multiply,
-    pack,
     padded,
 )
 from rskernels.kernels.cpu.linear.launch import write_target_logits
+from rskernels.kernels.cpu.linear.packing import pack
 from rskernels.kernels.cpu.linear.slopes import LOGIT, slope_kernels
 from rskernels.kernels.cpu.simd.vectors import LANES
 from rskernels.kernels.cpu.threads import run_units

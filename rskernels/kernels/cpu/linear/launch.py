@@ -19,20 +19,24 @@ from rskernels.kernels.cpu.launch import (
 )
 from rskernels.kernels.cpu.linear.blocks import (
     COLUMNS,
+    FIRST_SPAN,
     TILE,
     WIDEST_BLOCK,
+    WIDEST_SPAN,
     Block,
     Columns,
     Rows,
+    block_of,
     blocks_of,
     factor_of,
     low_rank_of,
     multiply,
     padded,
     rows_of,
+    span_of,
 )
 from rskernels.kernels.cpu.linear.fold import fold_kernels
-from rskernels.kernels.cpu.linear.micro import Factor
+from rskernels.kernels.cpu.linear.micro import FEW, Factor
 from rskernels.kernels.cpu.linear.rows import (
     GROUP,
     open_kernels,
@@ -47,6 +51,7 @@ from rskernels.kernels.product import Lora, Product
 from rskernels.law.decision import Decided, DecidedWithTotals, Law
 
 NO_LORA = (0, 0, 0, 0, 0, 0)
+FAR_WORK = 4  # a feature of a target's weight, which lies anywhere, costs what so many logits do
 TILE_STEP = 32  # a multiple of the rows that are packed together
 LINE = LANES * 8  # bytes of what a group knows of one kind
 
@@ -70,6 +75,11 @@ class Opened(NamedTuple):
     """Scale, softcap and the address of the bias."""
     named: tuple[Any, ...]
     """What is addressed, so that it lives until the rows are settled."""
+
+    @property
+    def is_as_it_lies(self) -> bool:
+        """Say whether blocks are multiplied where they lie, however wide they are."""
+        return self.weight.is_as_it_lies and (self.B is None or self.B.is_as_it_lies)
 
 
 def decide(product: Product, targets: Tensor, law: Law) -> Decided:
@@ -147,7 +157,7 @@ def _open(product: Product, targets: Tensor, law: Law, form: tuple[bool, bool]) 
     outside = run_units(
         open_kernels[code],
         (len(groups), LANES, N),
-        N * (D + ROW_WORK),
+        N * (FAR_WORK * D + ROW_WORK),
         numbers,
         V,
         (targets.data_ptr(), CODE[targets.dtype]),
@@ -226,20 +236,34 @@ def addressable(product: Product) -> Product:
 
 def _read(opened: Opened, is_lazy: bool, order: Tensor | None) -> None:
     """Multiply block after block and add them to the rows' totals."""
-    rows = opened.rows
-    tile, widest = min(TILE, padded(rows.length, TILE_STEP)), padded(opened.V, COLUMNS)
-    buffer = torch.empty(tile * min(widest, WIDEST_BLOCK), dtype=opened.dtype, device="cpu")
+    rows, widest = opened.rows, padded(opened.V, COLUMNS)
+    tile = min(TILE, padded(rows.length, TILE_STEP))
+    room = max(tile * min(widest, WIDEST_BLOCK), FEW * min(widest, WIDEST_SPAN))
+    buffer = torch.empty(room, dtype=opened.dtype, device="cpu")
     is_over = torch.empty(rows.length, dtype=torch.bool, device="cpu")
-    for block in blocks_of(opened.V, order):
-        if rows.length == 0:
-            return
-        _read_block(opened, rows, block, buffer, is_over)
-        if is_lazy and bool(is_over[: rows.length].any()):
+    blocks = list(blocks_of(opened.V, order))
+    table = torch.tensor([block[:2] for block in blocks], dtype=torch.int64, device="cpu")
+    at, most = 0, FIRST_SPAN
+    while at < len(blocks) and rows.length > 0:
+        count = 1
+        if rows.are_few and opened.is_as_it_lies:
+            # Few rows wait for memory, and for every call between two blocks.
+            count, most = span_of(blocks, at, most), min(2 * most, WIDEST_SPAN)
+        start, last = blocks[at].start, blocks[at + count - 1]
+        whole = block_of(start, last.start + last.width - start)
+        _read_blocks(opened, rows, whole, table[at : at + count], buffer, is_over)
+        at += count
+        if is_lazy and at < len(blocks) and bool(is_over[: rows.length].any()):
             rows = rows.keep(is_over[: rows.length].logical_not().nonzero().view(-1))
 
 
-def _read_block(opened: Opened, rows: Rows, block: Block, buffer: Tensor, is_over: Tensor) -> None:
-    """Multiply rows by one block, add it to their totals and note which of them are over."""
+def _read_blocks(
+    opened: Opened, rows: Rows, block: Block, parts: Tensor, buffer: Tensor, is_over: Tensor
+) -> None:
+    """Multiply rows by a block, add its parts to their totals and note which rows are over.
+
+    ``parts`` are int64 [n, 2] of (start, width), and added one by one until a row is over.
+    """
     factors = opened.weight.of(block), None if opened.B is None else opened.B.of(block)
     width, numbers = padded(block.width, COLUMNS), rows.numbers
     group = rows.packed[0].shape[2]
@@ -260,7 +284,8 @@ def _read_block(opened: Opened, rows: Rows, block: Block, buffer: Tensor, is_ove
             (-(-count // LANES), LANES, count),
             count * block.width,
             opened.groups.data_ptr(),
-            (z[:, block.start - block.first :].data_ptr(), width, block.start, block.width),
+            (z.data_ptr(), width, block.first),
+            (parts.data_ptr(), len(parts)),
             opened.affine,
             (0, start) if numbers is None else (numbers[start:].data_ptr(), 0),
             is_over[start:].data_ptr(),

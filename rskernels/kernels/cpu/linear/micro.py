@@ -20,6 +20,7 @@ from rskernels.kernels.cpu.simd.functions import scales_by_powers
 from rskernels.kernels.cpu.simd.target import assembly_of
 from rskernels.kernels.cpu.simd.vectors import DOUBLE, FLOAT, I8, I32, I64, call, suffix
 
+FEW = 4  # rows at most that are multiplied by columns in the lanes
 SECTION = 256  # features that are summed before they are added: fewer roundings follow each other
 NARROW = """
 define <16 x bfloat> @narrow(<16 x float> %x) {
@@ -75,6 +76,11 @@ class Factor(NamedTuple):
         return FACTORS[self.name].lanes * tile_of()[1]
 
     @property
+    def piece(self) -> int:
+        """How many words of a column are transposed together, for a few rows."""
+        return 16 // self.size
+
+    @property
     def word(self):
         """Return LLVM's type of what is loaded."""
         return I32 if self.name == "bf16" else self.lane
@@ -92,7 +98,7 @@ def tile_of() -> tuple[int, int]:
     return (8, 2) if scales_by_powers() else (4, 1)
 
 
-def _times(builder, factor, sums, rows, number):
+def emit_times(builder, factor, sums, rows, number):
     """Emit ``sums + rows * number``."""
     if factor.name == "bf16":
         name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * factor.lanes}"
@@ -102,7 +108,7 @@ def _times(builder, factor, sums, rows, number):
     return call(builder, f"llvm.fmuladd.{suffix(sums.type)}", sums.type, rows, number, sums)
 
 
-def _spread(builder, word, lanes):
+def spread(builder, word, lanes):
     """Emit a word in every lane."""
     undefined = ir.Constant(ir.VectorType(word.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, word, I32(0))
@@ -137,9 +143,9 @@ def _section(builder, factor, begin, end, rows, columns, ahead, shape):
     there = at if apart is None else builder.mul(at, apart)
     for c, column in enumerate(columns):
         word = builder.load(builder.gep(column, [there]), align=2 if factor.features > 1 else 4)
-        number = _spread(builder, word, factor.lanes)
+        number = spread(builder, word, factor.lanes)
         for v in range(vectors):
-            added.append(_times(builder, factor, sums[c * vectors + v], held[v], number))
+            added.append(emit_times(builder, factor, sums[c * vectors + v], held[v], number))
     following = builder.add(at, I64(1))
     at.add_incoming(following, loop)
     for one, more in zip(sums, added, strict=True):

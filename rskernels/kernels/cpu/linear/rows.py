@@ -21,8 +21,7 @@ from rskernels.kernels.cpu.law import (
     seed_of,
 )
 from rskernels.kernels.cpu.linear.dot import dot_of
-from rskernels.kernels.cpu.linear.tanh import tanh
-from rskernels.kernels.cpu.parts import scratch_memory
+from rskernels.kernels.cpu.parts import prefetch_bytes, scratch_memory
 from rskernels.kernels.cpu.simd.functions import log_of_normal
 from rskernels.kernels.cpu.simd.memory import (
     loader,
@@ -35,6 +34,7 @@ from rskernels.kernels.cpu.simd.memory import (
     write_i64,
 )
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
+from rskernels.kernels.cpu.simd.tanh import tanh
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
     bits_of,
@@ -52,6 +52,7 @@ from rskernels.kernels.cpu.turns import HEADROOM, KNOWN, LOGIT, REFERENCE, ROW, 
 TARGET = ROW
 TEMPERATURE, LOG_DENSITY, LOG_M, LOG_U, BITS, GROUP = (KNOWN + LANES * 8 * at for at in range(6))
 IGNORED, READ, ACCEPTED = range(3)  # the order of the bits
+FETCHED = 1 << 14  # bytes of a target's weight that are asked for ahead, of sixteen at once
 
 _load_f64, _store_f64 = loader("f64"), storer("f64")
 
@@ -81,6 +82,16 @@ def _target_logit_of(element):
         return z if code == F64 else first(widen(narrow(splat(z))))
 
     return target_logit
+
+
+@njit(inline="always")
+def prefetch_weights(targets, start, rows, V, weight):
+    """Prefetch what targets' logits are made of, (address, bytes to the next, bytes of one)."""
+    address, stride, length = weight
+    for n in range(start, start + rows):
+        target = target_at(targets, n)
+        if target >= 0 and target < V:
+            prefetch_bytes(address + target * stride, min(length, FETCHED))
 
 
 def target_logits_of(element):
@@ -120,7 +131,7 @@ def open_rows_of(element):
     the mask alone is wanted, and whether a row may be left once it is certain. The kernel returns
     how many targets lie outside ``[0, V)``.
     """
-    code, target_logit = element.code, _target_logit_of(element)
+    code, target_logit, size = element.code, _target_logit_of(element), element.size
 
     @cached
     @njit(nogil=True)
@@ -130,6 +141,7 @@ def open_rows_of(element):
         counter, grab, units, _, N = share
         product, V, targets, density, M, draw, law, form, outputs = arguments
         seed_address, seed, row_offset = draw
+        weight = product[1][0], product[1][1] * size, product[0][2] * size
         temperature, log_space, model_is_target, ignore_index = law
         is_mask_only, is_lazy = form
         groups, reading = outputs
@@ -144,6 +156,7 @@ def open_rows_of(element):
                 known, start = groups + group * GROUP, group * LANES
                 inside, rows = first_lanes(N - start), min(LANES, N - start)
                 ignored, read = 0, 0
+                prefetch_weights(targets, start, rows, V, weight)
                 for lane in range(LANES):
                     keep_state(known, lane, UNREAD)
                 for lane in range(rows):

@@ -5,10 +5,10 @@ from numba import njit
 
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dtypes import Kernels
-from rskernels.kernels.cpu.linear.tanh import tanh
 from rskernels.kernels.cpu.simd.functions import exp2
 from rskernels.kernels.cpu.simd.memory import part_loader, read_f64, read_i64, storer
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
+from rskernels.kernels.cpu.simd.tanh import tanh
 from rskernels.kernels.cpu.simd.vectors import LANES, first_lanes, lane_is, named, select, splat
 from rskernels.kernels.cpu.threads import next_share
 
