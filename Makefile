@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 DOCS := $(VENV)/.docs
+FRAMEWORKS := $(VENV)/.frameworks
 MODULES := $(VENV)/.modules
 NATIVE := CMakeLists.txt $(shell find csrc python -type f)
 PRESET ?= release
@@ -12,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo lm-demo compare compare-quick off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures tools lint types ctest sanitize clean help
+.PHONY: demo lm-demo compare compare-quick compare-lm off-policy seconds test test-fast test-unprivileged nightly soak bench bench-linear bench-select bench-speculative bench-base bench-gpu bench-compile wheel docs docs-serve docs-check figures tools lint types ctest sanitize clean help
 
 demo: $(READY) ## classes: digits, five ways; language: a small GPT, on its own right answers
 	$(BIN)/rskernels demo
@@ -30,6 +31,9 @@ compare: $(READY) ## methods against baselines, ten seeds each, half an hour; co
 compare-quick: $(READY) ## the same code in two minutes, too short to conclude anything
 	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
 
+compare-lm: $(READY) ## language models on their own answers, twelve ways, an hour; continues if interrupted
+	$(BIN)/rskernels compare lm --report docs/results $(ARGS)
+
 off-policy: $(READY) ## what rejection buys on stale rollouts, some minutes; continues if interrupted
 	$(BIN)/python -m rskernels.experiments.off_policy --report docs/results $(ARGS)
 
@@ -41,15 +45,15 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # What more to tell pytest: make test ARGS='-k lazy'
 ARGS ?=
 
-test: $(READY) ## prove the library
+test: $(READY) $(FRAMEWORKS) ## prove the library
 	$(PYTEST) $(ARGS)
 
 SLOW_ROOMS := $(addprefix --ignore=tests/,cli docs experiments rsft statistics) --ignore=benchmarks
-test-fast: $(READY) ## while you write: no interpreter, statistics, training or processes
+test-fast: $(READY) $(FRAMEWORKS) ## while you write: no interpreter, statistics, training or processes
 	$(PYTEST) -m 'not (slow or triton or process)' $(SLOW_ROOMS) $(ARGS)
 
 nightly: export RSKERNELS_TEST_SEED := $(or $(RSKERNELS_TEST_SEED),$(shell date +%s))
-nightly: $(READY) ## the tests with fresh draws, the slow ones, and an hour of soak
+nightly: $(READY) $(FRAMEWORKS) ## the tests with fresh draws, the slow ones, and an hour of soak
 	@echo RSKERNELS_TEST_SEED=$$RSKERNELS_TEST_SEED
 	$(PYTEST) --maxprocesses 2 -m 'not site and not large' $(ARGS)
 	$(BIN)/python -m pytest -m large
@@ -78,6 +82,10 @@ bench: $(READY) ## measure the CPU kernels, the envelope and sequences
 bench-linear: $(READY) ## measure decisions, losses and a training step from hidden states
 	$(BIN)/python -m pip install --quiet -e '.[train,test,language]'
 	$(BIN)/python -m benchmarks.linear.run $(ARGS)
+
+bench-select: $(READY) ## measure selection of ten million rows, its law, and engines
+	$(BIN)/python -m benchmarks.select.run --folder build/select $(ARGS)
+	$(BIN)/python -m benchmarks.select.engines --folder build/select $(ARGS)
 
 bench-speculative: $(READY) ## measure speculative steps
 	$(BIN)/python -m pip install --quiet -e '.[train,test,language]'
@@ -164,6 +172,11 @@ FORCE:
 $(READY): pyproject.toml constraints.txt $(NATIVE) $(MODULES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'pip>=22.3'
 	$(BIN)/python -m pip install --quiet -e '.[train,test,hf,data,ray,language]'
+	@touch $@
+
+# What pins other versions than the tests have lies apart, in a folder that its tests add to the path.
+$(FRAMEWORKS): tests/integrations/verl.txt | $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/frameworks -r $<
 	@touch $@
 
 $(TOOLS): $(READY)

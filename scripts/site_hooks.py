@@ -57,11 +57,16 @@ def command_options() -> Iterator[str]:
 
     from rskernels.cli.app import app
 
-    command = typer.main.get_command(app)
-    for name, subcommand in command.commands.items():  # type: ignore[attr-defined]
-        yield f"\n## rskernels {name}\n\n{subcommand.help}\n"
+    waiting = [("rskernels", typer.main.get_command(app))]
+    while waiting:
+        above, command = waiting.pop(0)
+        within = getattr(command, "commands", {})
+        waiting[:0] = [(f"{above} {name}", of) for name, of in within.items()]
+        if above == "rskernels":
+            continue
+        yield f"\n## {above}\n\n{command.help}\n"
         panels: dict[str, list[Any]] = {}
-        for option in subcommand.params:
+        for option in command.params:
             panels.setdefault(getattr(option, "rich_help_panel", None) or "Options", []).append(
                 option
             )

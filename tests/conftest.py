@@ -19,6 +19,7 @@ if not torch.cuda.is_available():
 from .support.backends import backend_of
 from .support.interpreter.arithmetic import accumulate_dots, fuse_multiply_add, round_bfloat16
 from .support.interpreter.speed import speed_up
+from .support.interpreter.together import run_together
 from .support.memory import poisoned
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -36,6 +37,7 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
         speed_up()
+        run_together()
         fuse_multiply_add()
         accumulate_dots()
         round_bfloat16()

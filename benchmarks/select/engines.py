@@ -1,6 +1,6 @@
 """The same selection by one process and by Ray on one and two workers.
 
-    python -m benchmarks.select.engines [--rows N] [--law N] [--folder FOLDER] [--out FOLDER]
+    python -m benchmarks.select.engines [--rows N] [--folder FOLDER] [--seconds S]
 
 Workers are warm: each has made a small selection. What Ray is worth is a ratio of times of one
 Ray, measured in turns.
@@ -8,24 +8,29 @@ Ray, measured in turns.
 
 from __future__ import annotations
 
-import argparse
 import filecmp
+import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.common import machine, tables
-from benchmarks.common.results import RESULTS
-from benchmarks.select import law, rows
+from benchmarks.select import rows
+from benchmarks.select.kept import kept_in, options_of
 
 WORKERS, TURNS = (1, 2), 3
 LEAST_GAIN = 1.5
+CASES = {
+    f"{name} {n}": (parts, n)
+    for parts, name in ((False, "one file"), (True, "parts"))
+    for n in WORKERS
+}
+"""Whether what is kept stays in parts, and how many workers."""
 WARM_ROWS = 4 * rows.GROUP
 
 
@@ -42,101 +47,93 @@ def timed(path: Path, out: Path, engine: Any, parts: bool) -> tuple[float, float
 
     shutil.rmtree(out, ignore_errors=True)
     begin = time.perf_counter()
-    report = select([path], out, config_of(parts), engine=engine, piece_size=rows.GROUP)
+    report = select([path], out, config_of(parts), engine=engine)
     return time.perf_counter() - begin, report["seconds"]
 
 
-def speeds(count: int, folder: Path) -> str:
+class Turns:
+    """One Ray and its warm workers, that make the same selections again and again."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.path, self.folder = path, folder
+        self.engines: dict[int, Any] = {}
+        self.started, self.load = 0.0, os.getloadavg()[0]
+
+    def __call__(self, turn: str) -> dict[str, Any]:
+        """Return the seconds of each selection, by ``CASES``."""
+        if not self.engines:
+            self._start()
+        seen = {}
+        for case in list(CASES)[:: 1 if int(turn) % 2 else -1]:
+            parts, n = CASES[case]
+            seen[case], pieces = timed(
+                self.path, self.folder / case.replace(" ", "-"), self.engines[n], parts
+            )
+            print(f"{case}: {seen[case]:.2f} s, pieces {pieces:.2f} s", file=sys.stderr)
+        names = [self.folder / f"one-file-{n}" / "accepted.parquet" for n in WORKERS]
+        assert filecmp.cmp(*names, shallow=False)
+        return {"started": self.started, "load": self.load, **seen}
+
+    def _start(self) -> None:
+        import ray
+
+        from rskernels.pipeline import RayEngine
+
+        small = self.folder / "small.parquet"
+        if not small.exists():
+            rows.write(small, WARM_ROWS)
+        begin = time.perf_counter()
+        ray.init(
+            num_cpus=sum(WORKERS), include_dashboard=False, log_to_driver=False, address="local"
+        )
+        self.engines = {n: RayEngine(n) for n in WORKERS}
+        for n, engine in self.engines.items():
+            timed(small, self.folder / f"warm-{n}", engine, False)
+        self.started = time.perf_counter() - begin
+
+
+def speeds(count: int, folder: Path, seconds: float) -> str:
     """Return the times of both numbers of workers, as Markdown."""
-    import ray
-
-    from rskernels.pipeline import RayEngine
-
-    path, small = folder / f"engines-{count}.parquet", folder / "small.parquet"
-    for where, size in ((path, count), (small, WARM_ROWS)):
-        if not where.exists():
-            rows.write(where, size)
-    begin = time.perf_counter()
-    ray.init(num_cpus=sum(WORKERS), include_dashboard=False, log_to_driver=False, address="local")
-    engines = {n: RayEngine(n) for n in WORKERS}
-    for n, engine in engines.items():
-        timed(small, folder / f"warm-{n}", engine, False)
-    started = time.perf_counter() - begin
-    seen: dict[tuple[bool, int], list[float]] = {(p, n): [] for p in (False, True) for n in WORKERS}
-    for turn in range(TURNS):
-        for parts, n in list(seen) if turn % 2 else list(seen)[::-1]:
-            whole, pieces = timed(path, folder / f"on-{n}-{parts}", engines[n], parts)
-            print(f"{n} workers: {whole:.2f} s, pieces {pieces:.2f} s, {parts}", file=sys.stderr)
-            seen[parts, n].append(whole)
-    names = [folder / f"on-{n}-False" / "accepted.parquet" for n in WORKERS]
-    assert filecmp.cmp(*names, shallow=False)
-    ray.shutdown()
+    path = folder / "rows.parquet"
+    if not path.exists():
+        rows.write(path, count)
+    turns = map(str, range(TURNS))
+    made = kept_in(folder / "engines.jsonl", turns, Turns(path, folder), seconds)
     lines, required = [], {}
-    for (parts, n), times in seen.items():
+    for case, (parts, n) in CASES.items():
+        times = [turn[case] for turn in made.values()]
         middle, result = statistics.median(times), "a file a piece" if parts else "one file"
         spread = f"{min(times):.2f} to {max(times):.2f}"
         lines.append([result, str(n), f"{middle:.2f}", spread, f"{count / middle / 1e6:.2f}"])
-        if n == WORKERS[0]:
-            pairs = zip(times, seen[parts, WORKERS[1]], strict=True)
-            gain = statistics.median(one / two for one, two in pairs)
+        if n == WORKERS[1]:
+            alone = case[: -len(str(n))] + str(WORKERS[0])
+            gain = statistics.median(turn[alone] / turn[case] for turn in made.values())
             required[f"times faster on two workers, {result}"] = gain, LEAST_GAIN
+    started, load = (max(turn[name] for turn in made.values()) for name in ("started", "load"))
     headings = ("result", "workers", "whole, s", "least and most", "million rows a second")
     return "\n\n".join(
         [
-            f"{count:,} rows, a verifier, prompts hashed, pieces of {rows.GROUP:,} rows, "
-            f"{TURNS} turns. Whole is from the first piece to the report. "
-            f"Ray's start and the workers' imports, once a run, took {started:.0f} s more.",
+            f"{count:,} rows, a verifier, prompts hashed, {TURNS} turns. Whole is from the first "
+            "piece to the report. Ray's start and the workers' imports, once a run, took "
+            f"{started:.0f} s more. The load was {load:.1f} before they started, if not less.",
             tables.table(headings, lines, (":--", "--:", "--:", "--:", "--:")),
             tables.requirements(required),
         ]
     )
 
 
-def same(count: int, folder: Path) -> str:
-    """Return whether Ray keeps what one process keeps, of every form and order."""
-    from rskernels.pipeline import RayEngine
-
-    lines = []
-    with RayEngine(2) as engine:
-        for form in law.RULES:
-            begin = time.perf_counter()
-            of_one = law.outcomes(form, count, folder)
-            on_ray = law.outcomes(form, count, folder, engine)
-            alike = all(np.array_equal(of_one[name].ids, on_ray[name].ids) for name in of_one)
-            print(form, alike, f"{time.perf_counter() - begin:.1f} s", file=sys.stderr)
-            kept = next(iter(on_ray.values())).kept
-            lines.append([f"`{form}`", f"{kept:,}", "yes" if alike else "**no**"])
-    return tables.table(("form", "kept", "the same rows on Ray, in every order"), lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--law", type=int, default=1_000_000, help="proposals that are compared")
-    parser.add_argument("--folder", type=Path, help="for the data; else one that is removed")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--only", choices=("speeds", "same"), help="print one table, write none")
-    options = parser.parse_args()
+    options = options_of(__doc__, 10_000_000).parse_args()
     about, versions = machine.cpu(), machine.versions()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        if options.only == "speeds":
-            print(speeds(options.rows, folder))
-            return
-        if options.only == "same":
-            print(same(options.law, folder))
-            return
         parts = [
             "# Engines of rskernels select",
             "## One worker of Ray, and two",
-            speeds(options.rows, folder),
-            "## One process, and Ray",
-            f"{options.law:,} proposals of 200 answers, as drawn, sorted in 3 shards, and shuffled "
-            "in 8; pieces of 262,144 rows, on two workers.",
-            same(options.law, folder),
-            f"{about['processor']}, {about['load_at_start']} load at the start, ray "
-            f"{versions.get('ray', '')}, pyarrow {versions['pyarrow']}, {machine.today()}.",
+            speeds(options.rows, folder, options.seconds),
+            f"{about['processor']}, ray "
+            f"{metadata.version('ray')}, pyarrow {versions['pyarrow']}, {machine.today()}.",
         ]
     text = "\n\n".join(parts) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)

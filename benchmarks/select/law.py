@@ -10,7 +10,9 @@ from Parquet.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +39,8 @@ RULES: dict[str, dict[str, Any]] = {
     "learnt": {"beta": BETA},
     "rso": {"beta": BETA, "num": 8},
 }
+ORDERS = ("as drawn", *(f"{how} in {n}" for how in ("sorted", "shuffled") for n in (1, 3, 8)))
+"""Of the rows, and in how many files."""
 WITH_PILOT, SIZES = ("quantile", "best_of", "learnt"), (8, 64)
 
 
@@ -98,25 +102,32 @@ def pilot_of(path: Path) -> Path:
     return path
 
 
-def orders(rows: Any) -> dict[str, list[Any]]:
-    """Return the rows as files of several orders and numbers of shards."""
-    draw = np.random.default_rng(1)
-    by_reward = rows.take(pa.array(np.argsort(rows["score"].to_numpy(), kind="stable")))
-    shuffled = rows.take(pa.array(draw.permutation(len(rows))))
-
-    def cut(table: Any, shards: int) -> list[Any]:
-        size = -(-len(table) // shards)
-        return [table.slice(at * size, size) for at in range(shards)]
-
-    return {
-        "as drawn": [rows],
-        "sorted, 3 shards": cut(by_reward, 3),
-        "shuffled, 8 shards": cut(shuffled, 8),
-    }
+def shards_of(order: str, count: int, folder: Path) -> Path:
+    """Return a folder with the rows as files, in an order; it is made once."""
+    how, _, rest = order.partition(" in ")
+    path = folder / f"law-{count}" / order.replace(" ", "-")
+    if path.exists():
+        return path
+    rows = rows_of(count)
+    if how == "sorted":
+        rows = rows.take(pa.array(np.argsort(rows["score"].to_numpy(), kind="stable")))
+    elif how == "shuffled":
+        rows = rows.take(pa.array(np.random.default_rng(1).permutation(len(rows))))
+    size = -(-len(rows) // int(rest or 1))
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        for number, start in enumerate(range(0, len(rows), size)):
+            name = Path(place) / f"{number}.parquet"
+            pq.write_table(rows.slice(start, size), name, row_group_size=1 << 16)
+        shutil.copytree(place, path)
+    return path
 
 
 def outcomes(
-    form: str, count: int, folder: Path, engine: Engine | None = None
+    form: str,
+    count: int,
+    folder: Path,
+    engine: Engine | None = None,
+    orders: Sequence[str] = ORDERS,
 ) -> dict[str, Outcome]:
     """Return what a form keeps, by order."""
     rule = Rule(form, seed=5, **RULES[form])
@@ -125,22 +136,18 @@ def outcomes(
         id="id",
         group=None if form == "rso" else "pool",
     )
+    config = SelectConfig(rule, columns)
     pilot = [pilot_of(folder / "pilot.parquet")] if form in WITH_PILOT else None
     law, seen = law_of(form), {}
-    for name, shards in orders(rows_of(count)).items():
+    for order in orders:
+        data = shards_of(order, count, folder)
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            data, out = Path(place) / "rows", Path(place) / "out"
-            data.mkdir()
-            for number, shard in enumerate(shards):
-                pq.write_table(shard, data / f"{number}.parquet", row_group_size=1 << 16)
-            select(
-                [data], out, SelectConfig(rule, columns), pilot=pilot, engine=engine,
-                piece_size=1 << 18,
-            )  # fmt: skip
+            out = Path(place) / "out"
+            select([data], out, config, pilot=pilot, engine=engine, piece_size=1 << 18)
             kept = pq.read_table(out / "accepted.parquet", columns=["answer", "id"])
         answers = kept["answer"].to_numpy()
         distance = np.abs(np.bincount(answers, minlength=OUTPUTS) / len(answers) - law).sum() / 2
-        seen[name] = Outcome(
+        seen[order] = Outcome(
             len(answers), p_value(answers, law), float(distance), np.sort(kept["id"].to_numpy())
         )
     return seen
@@ -202,17 +209,21 @@ def line_of_few(form: str, size: int, count: int, folder: Path) -> list[str]:
     return [f"`{form}`", f"{size}", f"{outcome.kept:,}", f"{outcome.p:.2g}", f"{bias:.3f}"]
 
 
-def line(form: str, count: int, folder: Path, engine: Engine | None = None) -> list[str]:
-    """Return what is kept of a form, how far from the tilted law, and whether orders agree."""
-    seen = outcomes(form, count, folder, engine)
-    first, *others = seen.values()
-    same = all(np.array_equal(first.ids, other.ids) for other in others)
-    least = min(outcome.p for outcome in seen.values())
-    distances = [outcome.distance for outcome in seen.values()]
+def line(form: str, count: int, folder: Path, engine: Engine) -> list[str]:
+    """Return what is kept of a form, how far from the tilted law, and where it is the same.
+
+    It is selected in every order by this process, and by another engine.
+    """
+    here, there = (outcomes(form, count, folder, by) for by in (None, engine))
+    first, seen = next(iter(here.values())), [*here.values(), *there.values()]
+    in_every_order = all(np.array_equal(first.ids, other.ids) for other in seen)
+    on_both = all(np.array_equal(here[order].ids, there[order].ids) for order in ORDERS)
+    least = min(outcome.p for outcome in seen)
+    distances = [outcome.distance for outcome in seen]
     return [
         f"`{form}`",
         f"{first.kept:,}",
         f"{least:.2g}" if least > 1e-300 else "0",
         " to ".join(dict.fromkeys(f"{d:.3f}" for d in (min(distances), max(distances)))),
-        "yes" if same else "**no**",
+        *("yes" if is_same else "**no**" for is_same in (in_every_order, on_both)),
     ]

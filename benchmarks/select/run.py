@@ -1,6 +1,6 @@
 """Speed and memory of ``rskernels select``, and the law of what it keeps.
 
-    python -m benchmarks.select.run [--rows N] [--law N] [--folder FOLDER] [--out FOLDER]
+    python -m benchmarks.select.run [--rows N] [--law N] [--folder FOLDER] [--seconds S]
 
 Each measurement is a process of its own, on one core. The rows are generated.
 """
@@ -16,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import machine, tables
-from benchmarks.common.results import RESULTS
 from benchmarks.select import law, rows
+from benchmarks.select.kept import kept_in, options_of
+from rskernels.pipeline import RayEngine
 
 LEAST_RATE, MOST_MEMORY = 1e6, 1e9  # rows a second a core in the deciding pass, bytes
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -90,28 +90,14 @@ def in_a_process(case: str, path: Path, folder: Path) -> dict[str, Any]:
     return measured
 
 
-def kept_in(path: Path, names: Iterable[str], make: Callable[[str], Any]) -> dict[str, Any]:
-    """Return what is made of each name; what is made is kept in a file, and not made again."""
-    made: dict[str, Any] = {}
-    if path.exists():
-        made = dict(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
-    for name in names:
-        if name not in made:
-            print(name, file=sys.stderr)
-            made[name] = make(name)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, made[name]]) + "\n")
-    return made
-
-
-def speeds(count: int, folder: Path) -> str:
+def speeds(count: int, folder: Path, seconds: float) -> str:
     """Return the measurements of all cases, as Markdown."""
     path = folder / "rows.parquet"
     if not path.exists():
         rows.write(path, count)
     lines, required = [], {}
     measured = kept_in(
-        folder / "speeds.jsonl", CASES, lambda case: in_a_process(case, path, folder)
+        folder / "speeds.jsonl", CASES, lambda case: in_a_process(case, path, folder), seconds
     )
     for case in CASES:
         of = measured[case]
@@ -141,13 +127,8 @@ def speeds(count: int, folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser = options_of(__doc__, 10_000_000)
     parser.add_argument("--law", type=int, default=1_000_000, help="proposals of the law's table")
-    parser.add_argument(
-        "--folder", type=Path, help="for the data, and what is measured until it is all"
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
@@ -158,27 +139,40 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        parts = ["# rskernels select", "## Speed and memory", speeds(options.rows, folder)]
-        of_law = kept_in(
-            folder / "law.jsonl", law.RULES, lambda form: law.line(form, options.law, folder)
-        )
+        parts = [
+            "# rskernels select",
+            "## Speed and memory",
+            speeds(options.rows, folder, options.seconds),
+        ]
+        with RayEngine(2) as engine:
+            of_law = kept_in(
+                folder / "law.jsonl",
+                law.RULES,
+                lambda form: law.line(form, options.law, folder, engine),
+                options.seconds,
+            )
         of_few = kept_in(
             folder / "few.jsonl",
             [f"{form} {size}" for form in law.WITH_PILOT for size in law.SIZES],
             lambda case: law.line_of_few(
                 case.split()[0], int(case.split()[1]), options.law, folder
             ),
+            options.seconds,
         )
-    headings = ("form", "kept", "p of chi-squared", "total variation", "same rows kept")
+    headings = (
+        "form", "kept", "p of chi-squared", "total variation", "same rows in every order",
+        "same rows on Ray",
+    )  # fmt: skip
     few = ("form", "pilot", "kept", "p of chi-squared", "from the tilted law")
     parts += [
         "## What is kept",
         f"{options.law:,} proposals of 200 answers, Zipf's law, rewards N(0, 1), beta {law.BETA}. "
         "The least p-value over the orders of a chi-squared test against the policy times "
         f"exp(reward/beta), which must be above {law.CHANCE}; the distance from it, least and most "
-        "over the orders; and whether the same rows are kept as drawn, sorted in 3 shards and "
-        "shuffled in 8. `rso` decides 64 answers a prompt, as published. The others have one "
-        "group, and a pilot that is the policy's law itself.",
+        "over the orders; and whether the same rows are kept as drawn, sorted by reward in 1, 3 "
+        "and 8 files, and shuffled in 1, 3 and 8, by one process and by two workers of Ray. `rso` "
+        "decides 64 answers a prompt, as published. The others have one group, and a pilot that is "
+        "the policy's law itself.",
         tables.table(headings, [of_law[form] for form in law.RULES]),
         "A pilot of each prompt, of some answers: the p-value against the law that follows from "
         "these pilots, and the total variation of that law, of all prompts together, from the "
@@ -187,8 +181,7 @@ def main() -> None:
         f"{about['processor']}, one core, pyarrow {versions['pyarrow']}, "
         f"torch {versions['torch']}, {machine.today()}. Deciding is reading the columns that are "
         "needed, hashing, deciding and the sums of the report; whole is all, with first passes, "
-        "what is written and the report. CPU s are processor seconds, by which rates are taken: "
-        f"the load was {about['load_at_start']} at the start.",
+        "what is written and the report. CPU s are processor seconds, by which rates are taken.",
     ]
     text = "\n\n".join(parts) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)

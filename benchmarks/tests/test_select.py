@@ -3,14 +3,19 @@
 import pytest
 
 from benchmarks.select import law
+from rskernels.pipeline import RayEngine
 
 FORMS = [form for form in law.RULES if form != "rso"]
 
 
-def check(form, count, folder):
-    seen = law.outcomes(form, count, folder)
-    first, *others = seen.values()
-    assert all(outcome.p > law.CHANCE for outcome in seen.values())
+def check(form, count, folder, orders=law.ORDERS, engine=None):
+    seen = [
+        outcome
+        for by in {None, engine}
+        for outcome in law.outcomes(form, count, folder, by, orders).values()
+    ]
+    first, *others = seen
+    assert all(outcome.p > law.CHANCE for outcome in seen)
     assert first.kept > 1000
     for other in others:
         assert (other.ids == first.ids).all()
@@ -18,7 +23,7 @@ def check(form, count, folder):
 
 @pytest.mark.parametrize("form", ["verifier", "quantile"])
 def test_law(form, tmp_path):
-    check(form, 100_000, tmp_path)
+    check(form, 100_000, tmp_path, ["as drawn", "sorted in 3", "shuffled in 8"])
 
 
 @pytest.mark.parametrize("form", law.WITH_PILOT)
@@ -30,10 +35,22 @@ def test_law_by_a_pilot_of_each_prompt(form, tmp_path):
     assert bias > (0.1 if form == "learnt" else 0.002)
 
 
+@pytest.fixture(scope="module")
+def on_ray():
+    pytest.importorskip("ray")
+    with RayEngine(2) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("law")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_law_of_a_million(form, tmp_path):
-    check(form, 1_000_000, tmp_path)
+def test_law_of_a_million_in_one_process_and_on_ray(form, folder, on_ray):
+    check(form, 1_000_000, folder, engine=on_ray)
 
 
 @pytest.mark.slow

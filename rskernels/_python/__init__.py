@@ -1,8 +1,8 @@
-"""Python's side: ``integers`` as arguments, locks over ``forks``, ``text`` in any locale.
+"""Python's side: ``integers`` as arguments, ``forks``, ``text`` in any locale, ``extras``.
 
 What every layer may need that is no law of decisions. Imports torch alone.
 """
 
-from rskernels._python import forks, integers, text
+from rskernels._python import extras, forks, integers, text
 
-__all__ = ["forks", "integers", "text"]
+__all__ = ["extras", "forks", "integers", "text"]

@@ -132,7 +132,7 @@ SCHEMAS = {
         (*_SEQUENCES, Field("str", "statistic"), _IDS),
         "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     ),
-    "accept_prefix": Schema(_SEQUENCES, "Tensor"),
+    "accept_prefix": Schema((*_SEQUENCES, _IDS), "Tensor"),
     "speculate": Schema((Field("Tensor", "logits"), *_SPECULATION), _SPECULATED),
     "linear_speculate": Schema((*_PRODUCT[:-1], *_SPECULATION), _SPECULATED),
     "target_log_prob": Schema((*_TARGETS, *_SOFTMAX), "(Tensor, Tensor)"),

@@ -5,8 +5,8 @@
 
 import sys
 
+from rskernels._python.extras import TRAIN_HINT as _HINT
 from rskernels._python.text import never_fail as _never_fail
-from rskernels.rsft.extras import HINT as _HINT
 
 __all__ = ["main"]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rskernels.cli.compare import compare_command
+from rskernels.cli.compare import compare_app
 from rskernels.cli.data.score import score_command
 from rskernels.cli.data.select import select_command
 from rskernels.cli.demo import demo_command
@@ -49,6 +49,6 @@ app.command("sample", cls=Command, rich_help_panel=FAMILIES)(sample_command)
 app.command("rft", cls=Command, rich_help_panel=FAMILIES)(rft_command)
 app.command("score", rich_help_panel=DATA)(score_command)
 app.command("select", rich_help_panel=DATA)(select_command)
-app.command("compare", rich_help_panel=COMPARISONS)(compare_command)
+app.add_typer(compare_app, name="compare", rich_help_panel=COMPARISONS)
 app.command("demo", rich_help_panel=COMPARISONS)(demo_command)
 app.command("warm", rich_help_panel=INSTALLATION)(warm_command)

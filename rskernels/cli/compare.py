@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
+from rskernels.cli.compare_lm import compare_lm_command
 from rskernels.cli.errors import errors_explained, make_writable, usage_errors
 from rskernels.cli.report import show_report
 from rskernels.experiments.comparison.runner import run_all
 from rskernels.experiments.suite import EXPERIMENTS, NAMED, choose, make_runs
 
+compare_app = typer.Typer(invoke_without_command=True)
 
+
+@compare_app.callback()
 def compare_command(
+    ctx: typer.Context,
     experiments: Annotated[
         str | None,
         typer.Option(
@@ -56,8 +61,10 @@ def compare_command(
     """Compare rejection with what one would use instead, over data sets and seeds.
 
     Continues where it was interrupted. A run that fails does not end the others: the report says
-    so, and the exit status is 1.
+    so, and the exit status is 1. `compare lm` compares ways to fine-tune language models.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     with usage_errors(ValueError):
         chosen = choose(
             EXPERIMENTS if experiments is None else (*EXPERIMENTS, *NAMED),
@@ -72,6 +79,9 @@ def compare_command(
         make_writable(report or folder)
         failures = run_all(runs, folder, jobs=jobs, overwrite=overwrite)
         show_report(chosen, runs, folder, report or folder, failures=failures, is_quick=quick)
+
+
+compare_app.command("lm")(compare_lm_command)
 
 
 def split(names: str | None, separator: str) -> list[str] | None:

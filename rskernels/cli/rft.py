@@ -26,7 +26,7 @@ def rft_command(
 
     Under torchrun, as `torchrun -m rskernels rft`, processes share the work.
     """
-    from rskernels.language.report import COLUMNS, REPORT, cells
+    from rskernels.language.report import REPORT, cells, columns_of
     from rskernels.language.run import fine_tune
     from rskernels.rsft.run import read_metrics
 
@@ -45,5 +45,7 @@ def rft_command(
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    console.print(make_table(map(cells, rounds), [heading for heading, _, _ in COLUMNS]))
+    columns = columns_of(rounds)
+    rows = [cells(record, columns) for record in rounds]
+    console.print(make_table(rows, [heading for heading, _, _ in columns]))
     typer.echo(f"report: {folder / REPORT}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rskernels import _core
+from rskernels.envelope.density import Density
 from rskernels.envelope.rows import ArrayLike
 from rskernels.envelope.state import EnvelopeState
 from rskernels.ops import (
@@ -22,7 +23,6 @@ from rskernels.ops import (
     bernoulli,
     verify,
 )
-from rskernels.ops.arguments import check_floating, number_argument
 from rskernels.ops.sequences import Tokens
 
 Seed = int | Tensor | None
@@ -76,6 +76,7 @@ class EnvelopeDecisions(EnvelopeState):
         seed: Seed = None,
         generator: torch.Generator | None = None,
         row_offset: int = 0,
+        ids: Tensor | None = None,
         ignore_index: int = -100,
     ) -> Acceptance:
         """Decide rows by the M of earlier batches, as :func:`accept`, then learn from these.
@@ -93,9 +94,12 @@ class EnvelopeDecisions(EnvelopeState):
 
         Parameters
         ----------
-        logits, p_hat, targets, temperature, log_space, seed, generator, row_offset, ignore_index
-            As in :func:`accept`. The logarithm of ``p_hat`` is taken first, in float64, unless
-            ``log_space`` says that it is one: M may be larger than any float64.
+        logits, p_hat, targets, temperature, log_space, seed, generator, row_offset
+            As in :func:`accept`. M may be larger than any float64: for that, the logarithm of
+            ``p_hat`` is taken first, in float64, unless ``log_space`` says that it is one, or
+            ``targets`` are left out and one M on the CPU is a float64.
+        ids, ignore_index
+            As in :func:`accept`.
         groups : Tensor, optional
             int64 or int32 of the decisions' shape, ids in ``[0, groups)``, on the logits' device.
             May be left out where there is one group.
@@ -112,10 +116,10 @@ class EnvelopeDecisions(EnvelopeState):
             batch has been taken in when it raises. ValueError with ``on_violation="control"``,
             whose weights :meth:`update` returns: decide with :meth:`log_M` there.
         """
-        density = p_hat if log_space else _log(p_hat, "p_hat")
+        density = Density("p_hat", p_hat, log_space)
         return self._decide_rows(
             accept, logits, density, groups, ignore_index, targets, temperature,
-            seed=seed, generator=generator, row_offset=row_offset,
+            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
         )  # fmt: skip
 
     def verify(
@@ -130,16 +134,17 @@ class EnvelopeDecisions(EnvelopeState):
         seed: Seed = None,
         generator: torch.Generator | None = None,
         row_offset: int = 0,
+        ids: Tensor | None = None,
         ignore_index: int = -100,
     ) -> Acceptance:
         """Decide rows by the M of earlier batches, as :func:`verify`, then learn from these.
 
         All else is as in :meth:`accept`.
         """
-        density = q_hat if log_space else _log(q_hat, "q_hat")
+        density = Density("q_hat", q_hat, log_space)
         return self._decide_rows(
             verify, logits, density, groups, ignore_index, targets, temperature,
-            seed=seed, generator=generator, row_offset=row_offset,
+            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
         )  # fmt: skip
 
     def bernoulli(
@@ -211,7 +216,7 @@ class EnvelopeDecisions(EnvelopeState):
         self,
         decide: Callable[..., Acceptance],
         logits: Tensor | LinearLogits,
-        log_density: Tensor | float,
+        density: Density,
         groups: Tensor | None,
         ignore_index: int,
         targets: Tensor | None,
@@ -230,6 +235,7 @@ class EnvelopeDecisions(EnvelopeState):
         ignored = targets == ignore_index if isinstance(targets, Tensor) else None
         if self.policy == "leave_one_out":
             # What is decided here is not used; a fixed seed leaves the generators as they were.
+            log_density = density.log()
             seen = decide(logits, log_density, math.inf, log_space=True, seed=0, **law)
             log_M = self._M_for(seen.log_ratio, groups, logits.device, seen.log_ratio.shape)
             if targets is None:
@@ -242,7 +248,8 @@ class EnvelopeDecisions(EnvelopeState):
         else:
             shape = targets.shape if isinstance(targets, Tensor) else logits.shape
             log_M = self._M_for(None, groups, logits.device, shape)
-            seen = decide(logits, log_density, log_M, log_space=True, **law, **draw)
+            values, M, log_space = density.beside(log_M, is_dense=targets is None)
+            seen = decide(logits, values, M, log_space=log_space, **law, **draw)
         self.update(seen.log_ratio, groups, accepted=seen.mask, ignored=ignored)
         return seen
 
@@ -284,17 +291,6 @@ class EnvelopeDecisions(EnvelopeState):
                 "on_violation='control' gives weights, for which a decision has no place: decide "
                 "with log_M(), and update() returns them"
             )
-
-
-def _log(density: Tensor | float, name: str) -> Tensor | float:
-    """Return the logarithm of a density; NaN where it has none."""
-    if isinstance(density, Tensor):
-        check_floating(name, density)
-        return density.detach().double().log()
-    number = number_argument(name, density)
-    if not 0.0 <= number < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {number}")
-    return math.log(number) if number > 0.0 else -math.inf
 
 
 def _shape_of(log_ratio: Tokens) -> torch.Size:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rskernels._python.extras import train_extra
 from rskernels.rsft.data.samples import Samples
-from rskernels.rsft.extras import train_extra
 
 
 def load_digits() -> Samples:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rskernels.integrations.extras import HF_HINT, framework
+from rskernels._python.extras import HF_HINT, framework
 from rskernels.law.seeds import check_seed
 from rskernels.ops import speculative_sample
 

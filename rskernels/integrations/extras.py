@@ -1,42 +1,12 @@
-"""What hooks of several frameworks need: messages about what is missing or odd, and a collator."""
+"""What hooks of several frameworks need: a message about what is odd, and a collator."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
-
-
-@contextmanager
-def framework(what: str, hint: str) -> Iterator[None]:
-    """Wrap the import of a framework, saying how to get it when it is absent.
-
-    Parameters
-    ----------
-    what : str
-        What needs it, the subject of the message.
-    hint : str
-        How it is installed.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        With the missing package and the hint.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as missing:
-        package = (missing.name or "a package").partition(".")[0]
-        raise ModuleNotFoundError(
-            f"{what} needs {package}, which is not installed: {hint}", name=missing.name
-        ) from missing
-
-
-HF_HINT = "pip install '.[hf]' in a clone of rskernels"
-LANGUAGE_HINT = "pip install '.[language]' in a clone of rskernels"
 
 
 class WithColumn:

@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rskernels._python.extras import HF_HINT, framework
 from rskernels.envelope import Envelope
 from rskernels.integrations import metrics
-from rskernels.integrations.extras import HF_HINT, framework
 from rskernels.law.numbers import IGNORED
 from rskernels.ops import Acceptance, SequenceAcceptance, masked_mean
 

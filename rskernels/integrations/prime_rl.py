@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from rskernels._python.extras import framework
 from rskernels.integrations.decider import SHARES, Decider, shares
 from rskernels.integrations.deciders import Deciders
-from rskernels.integrations.extras import framework
 
 deciders = Deciders()
 """Those of this process; their ``state_dict`` belongs in a checkpoint."""

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rskernels._python.extras import HF_HINT, framework
 from rskernels.envelope import Envelope
-from rskernels.integrations.extras import HF_HINT, WithColumn, framework, warn_of_cuts
+from rskernels.integrations.extras import WithColumn, warn_of_cuts
 from rskernels.integrations.hf_trainer import EnvelopeCallback, attach, ranks_mean
 from rskernels.ops import Acceptance, SequenceAcceptance, target_log_prob
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rskernels._python.extras import framework
 from rskernels.integrations.decider import Decider
 from rskernels.integrations.deciders import Deciders
-from rskernels.integrations.extras import framework
 from rskernels.integrations.groups import accepted_advantages
 from rskernels.integrations.rules import RULES, Rule
 

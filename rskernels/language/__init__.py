@@ -7,6 +7,6 @@ from rskernels.language.config import LanguageConfig
 from rskernels.language.evaluate import pass_at_k
 from rskernels.language.policy import Policy
 from rskernels.language.run import fine_tune
-from rskernels.language.task import Task
+from rskernels.language.task import Task, mixed
 
-__all__ = ["LanguageConfig", "Policy", "Task", "fine_tune", "pass_at_k"]
+__all__ = ["LanguageConfig", "Policy", "Task", "fine_tune", "mixed", "pass_at_k"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from rskernels.language.task import Row, Task
+
 
 def pass_at_k(n: int, right: int, k: int) -> float:
     """Return the chance that one of k answers is right, unbiased from n of which some are.
@@ -61,6 +63,58 @@ def numbers_of(
         for answers, of in zip(texts, is_right, strict=True)
     ]
     return {**numbers, "distinct_right": _mean(distinct)}
+
+
+def scores_of(
+    task: Task,
+    rows: Sequence[Row],
+    texts: Sequence[Sequence[str]],
+    is_right: Sequence[Sequence[bool]],
+    best: Sequence[bool],
+) -> dict[str, float]:
+    """Return what is reported of answers to held-out prompts of a task.
+
+    Parameters
+    ----------
+    task : Task
+        Perhaps of several.
+    rows : sequence of dict
+        The prompts.
+    texts, is_right
+        n answers to each, and which of them are right.
+    best : sequence of bool
+        Whether the most likely answer to each is right.
+
+    Returns
+    -------
+    dict
+        As of `numbers_of`; ``greedy``, the mean of ``best``; and of each measure of the task
+        ``mean_NAME``. Of several tasks that of each, too, with its name and a slash before.
+    """
+    if task.parts:
+        # Forms of answers are each task's own.
+        same = [
+            [(task.parts[row["task"]].key or str.strip)(text) for text in of]
+            for row, of in zip(rows, texts, strict=True)
+        ]
+        scores = {**numbers_of(same, is_right, None), "greedy": _mean(best)}
+        for name, part in task.parts.items():
+            at = [place for place, row in enumerate(rows) if row["task"] == name]
+            if at:
+                of_part = scores_of(
+                    part,
+                    [rows[place] for place in at],
+                    [texts[place] for place in at],
+                    [is_right[place] for place in at],
+                    [best[place] for place in at],
+                )
+                scores |= {f"{name}/{key}": value for key, value in of_part.items()}
+        return scores
+    means = {
+        f"mean_{name}": _mean([float(measure(text)) for of in texts for text in of])
+        for name, measure in task.measures.items()
+    }
+    return {**numbers_of(texts, is_right, task.key), "greedy": _mean(best), **means}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rskernels.integrations.extras import framework
-from rskernels.language.policy import HINT, Policy
+from rskernels._python.extras import LANGUAGE_HINT, framework
+from rskernels.language.policy import Policy
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
 from rskernels.rsft.errors import TrainingError
@@ -151,7 +151,7 @@ class _Batch:
     """Rows that still run: their cache of keys and values, and the logits of their next token."""
 
     def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], K: int) -> None:
-        with framework("fine-tuning of language models", HINT):
+        with framework("fine-tuning of language models", LANGUAGE_HINT):
             from transformers import DynamicCache
         self.policy = policy
         longest = max(map(len, prompts))

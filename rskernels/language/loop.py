@@ -18,7 +18,7 @@ import torch
 from rskernels.envelope import Envelope
 from rskernels.language.choose import Scored, answer_ids, choose, same_answers
 from rskernels.language.config import LanguageConfig
-from rskernels.language.evaluate import numbers_of
+from rskernels.language.evaluate import scores_of
 from rskernels.language.parallel import Ranks, gathered, load_state, state_of
 from rskernels.language.policy import Policy
 from rskernels.language.rollouts import Rollout, Rollouts
@@ -130,6 +130,7 @@ class Loop:
         selection = self.select(scored, pilot)
         numbers = {
             **measures_of(mine, selection, config.right),
+            **parts_of(self.task, mine, selection, config.right),
             "pilot_invalid": len(others) - len(pilot),
             "answers": len(rows),
             "generated_tokens": sum(len(row.tokens) for row in rows),
@@ -188,14 +189,15 @@ class Loop:
             best = self.rollouts.make("test", number, places, 1, is_greedy=True)
         n = config.eval_samples
         each = [rows[at : at + n] for at in range(0, len(rows), n)]
-        numbers = numbers_of(
+        scores = scores_of(
+            self.task,
+            [self.task.test[place] for place in places],
             [[row.text for row in of] for of in each],
             [[row.reward >= config.right for row in of] for of in each],
-            self.task.key,
+            [row.reward >= config.right for row in best],
         )
         return {
-            **numbers,
-            "greedy": sum(row.reward >= config.right for row in best) / len(best),
+            **scores,
             "test_reward": mean_of([row.reward for row in rows]),
             "evaluation_seconds": time.perf_counter() - started,
         }
@@ -231,6 +233,8 @@ class Loop:
 
 def check_task(task: Task) -> None:
     """Raise DataError if a task has no prompts, or rows without a prompt or of other columns."""
+    for part in task.parts.values():
+        check_task(part)
     for kind, rows in (("train", task.train), ("test", task.test)):
         if not rows:
             raise DataError(f"the task {task.name} has no prompts to {kind}")
@@ -287,6 +291,20 @@ def measures_of(
         "ended": sum(row.ended for row in rows) / len(rows),
         "tokens_an_answer": tokens / len(rows),
     }
+
+
+def parts_of(
+    task: Task, rows: Sequence[Rollout], selection: TiltedSelection, right: float
+) -> dict[str, float]:
+    """Return of each of several tasks the share of right answers and of accepted ones."""
+    kept = selection.mask.tolist()
+    numbers: dict[str, float] = {}
+    for name in task.parts:
+        at = [i for i, row in enumerate(rows) if task.train[row.prompt]["task"] == name]
+        if at:
+            numbers[f"{name}/right"] = sum(rows[i].reward >= right for i in at) / len(at)
+            numbers[f"{name}/acceptance"] = sum(kept[i] for i in at) / len(at)
+    return numbers
 
 
 def mean_of(values: Sequence[float]) -> float | None:

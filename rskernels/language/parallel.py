@@ -201,12 +201,12 @@ def state_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, A
 
 
 def whole_model(module: nn.Module) -> dict[str, Any]:
-    """Return all parameters of the causal language model, on the CPU of the first process."""
+    """Return all parameters of a module, on the CPU of the first process."""
     from torch.distributed.checkpoint import state_dict as states
 
     options = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = states.get_model_state_dict(module, options=options)
-    return {name.removeprefix("causal."): tensor for name, tensor in state.items()}
+    return dict(state)
 
 
 def load_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

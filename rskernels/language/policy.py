@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rskernels.integrations.extras import framework
+from rskernels._python.extras import LANGUAGE_HINT, framework
 from rskernels.language.config import LanguageConfig
 from rskernels.ops import LinearLogits, target_log_prob
 from rskernels.rsft.errors import DataError
 
-HINT = "pip install '.[language]' in a clone of rskernels"
 ROUNDING = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25}
 
 
@@ -126,21 +126,33 @@ class Policy:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def save(self, folder: Path, state: dict[str, Any] | None = None) -> None:
+    def outline(self) -> Policy:
+        """Return the same without the parameters' numbers, on the device ``meta``."""
+        held = {
+            id(one): nn.Parameter(torch.empty_like(one, device="meta"), one.requires_grad)
+            for one in self.scorer.parameters()
+        }
+        scorer, adapter = copy.deepcopy((self.scorer, self.adapter), held)
+        return replace(self, scorer=scorer, adapter=adapter)
+
+    def fill(self, state: dict[str, Any]) -> None:
+        """Give an outline the numbers of the scorer's parameters, on their device."""
+        self.scorer.load_state_dict(state, assign=True)
+        self.causal.tie_weights()
+
+    def save(self, folder: Path) -> None:
         """Write the model, adapters merged, and the tokenizer as transformers reads them.
 
         Parameters
         ----------
         folder : Path
             Made if it is not there.
-        state : dict, optional
-            Parameters of the causal language model, where this process holds only a part of them.
         """
         with quiet():
-            self._save(folder, state)
+            self._save(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def _save(self, folder: Path, state: dict[str, Any] | None) -> None:
+    def _save(self, folder: Path) -> None:
         if self.adapter is not None:
             self.adapter.save_pretrained(folder.with_name("adapter"))
             self.adapter.merge_adapter()
@@ -153,7 +165,7 @@ class Policy:
             self.causal.save_pretrained(folder, state_dict=state)
             self.adapter.unmerge_adapter()
         else:
-            self.causal.save_pretrained(folder, state_dict=state)
+            self.causal.save_pretrained(folder)
 
 
 @contextmanager
@@ -187,7 +199,7 @@ def load(config: LanguageConfig, device: torch.device) -> Policy:
             f"{config.model} holds no model: needed is a folder that save_pretrained wrote, with "
             "config.json, the weights and the tokenizer"
         )
-    with framework("fine-tuning of language models", HINT):
+    with framework("fine-tuning of language models", LANGUAGE_HINT):
         from transformers import AutoModelForCausalLM, AutoTokenizer
     try:
         with quiet():
@@ -221,7 +233,7 @@ def policy_of(causal: Any, tokenizer: Any, config: LanguageConfig, device: torch
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     adapter = None
     if config.lora_rank:
-        with framework("LoRA", HINT):
+        with framework("LoRA", LANGUAGE_HINT):
             from peft import LoraConfig, get_peft_model
         targets = config.lora_targets
         # peft draws A from torch's generator.

@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rskernels._python.extras import train_extra
 from rskernels.language.config import LanguageConfig
 from rskernels.language.loop import Selected
 from rskernels.language.task import Task
-from rskernels.rsft.extras import train_extra
 from rskernels.rsft.run import CURVES
 
 REPORT, SAMPLES = "report.md", "samples"
 SHOWN_PROMPTS, SHOWN_ANSWERS, LONGEST_SHOWN = 8, 4, 600
 
-# Heading, name in the records, how it is written.
-COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+Column = tuple[str, str, Callable[[Any], str]]
+"""Heading, name in the records, how it is written."""
+COLUMNS: tuple[Column, ...] = (
     ("round", "round", str),
     ("pass@1", "pass_at_1", "{:.3f}".format),
     ("greedy", "greedy", "{:.3f}".format),
@@ -34,17 +35,19 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("tokens trained on", "gradient_tokens", "{:,}".format),
     ("seconds", "seconds", "{:,.0f}".format),
 )
+OF_A_TASK = ("round", "pass_at_1", "greedy", "distinct_right", "right", "acceptance")
 
 
 def write_rows(folder: Path, number: int, selected: Selected, task: Task) -> None:
     """Write all answers of a round as JSON lines: prompt, completion, reward, accepted, weight."""
     kept = selected.selection.mask.tolist()
     weights = selected.selection.log_weights.exp().tolist()
+    many = len(task.parts)
     lines = (
         json.dumps(
             {
                 "id": name,
-                "prompt": task.train[row.prompt]["prompt"],
+                **{name: task.train[row.prompt][name] for name in ("prompt", *["task"][:many])},
                 "completion": row.text,
                 "sample": row.sample,
                 "reward": row.reward if math.isfinite(row.reward) else None,
@@ -66,10 +69,12 @@ def write_rows(folder: Path, number: int, selected: Selected, task: Task) -> Non
 def write_samples(folder: Path, number: int, selected: Selected, task: Task) -> None:
     """Write some prompts of a round with answers to each, to be read."""
     kept = selected.selection.mask.tolist()
-    places = sorted({row.prompt for row in selected.rows})
-    step = max(1, len(places) // SHOWN_PROMPTS)
+    # Of several tasks some prompts of each.
+    named = {row.prompt: task.train[row.prompt].get("task", "") for row in selected.rows}
+    places = sorted(named, key=lambda place: (named[place] if task.parts else "", place))
+    shown = min(SHOWN_PROMPTS, len(places))
     text = [f"# Round {number}: {task.name}\n"]
-    for place in places[::step][:SHOWN_PROMPTS]:
+    for place in (places[at * len(places) // shown] for at in range(shown)):
         text.append(f"## Prompt {place}\n\n{_quoted(task.train[place]['prompt'])}\n")
         answers = [
             (row, is_kept)
@@ -94,17 +99,15 @@ def write_report(
     """Draw the curves of a run, and write its report."""
     draw(records, out / CURVES, title=f"{summary['task']}: {config.title}, seed {config.seed}")
     rounds = [record for record in records if record["kind"] == "round"]
-    headings = [heading for heading, _, _ in COLUMNS]
+    columns = columns_of(rounds)
     lines = [
         f"# {summary['task']}: {config.title}",
         "",
         f"{len(rounds) - 1} rounds, {config.samples} answers to a prompt, seed {config.seed}. "
         "Round 0 is the model as it was given.",
         "",
-        "| " + " | ".join(headings) + " |",
-        "|" + "--:|" * len(headings),
-        *("| " + " | ".join(cells(record)) + " |" for record in rounds),
-        "",
+        *_table(rounds, columns),
+        *_of_tasks(rounds, columns),
         *_warning(rounds),
         f"![curves]({CURVES})",
         "",
@@ -124,6 +127,36 @@ def write_report(
     _write(out / REPORT, "\n".join(lines) + "\n")
 
 
+def columns_of(rounds: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Return the columns of the table of the rounds; what a task measures comes last."""
+    own = [name for name in rounds[0] if name.startswith("mean_")]
+    return [*COLUMNS, *((name.removeprefix("mean_"), name, "{:.3f}".format) for name in own)]
+
+
+def _table(rounds: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[str]:
+    return [
+        "| " + " | ".join(heading for heading, _, _ in columns) + " |",
+        "|" + "--:|" * len(columns),
+        *("| " + " | ".join(cells(record, columns)) + " |" for record in rounds),
+        "",
+    ]
+
+
+def _of_tasks(rounds: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[str]:
+    """Return a table of each task, where there are several."""
+    lines = []
+    for task in dict.fromkeys(name.rpartition("/")[0] for name in rounds[0] if "/" in name):
+        start = f"{task}/"
+        held = [
+            {k.removeprefix(start): v for k, v in record.items() if k.startswith(start)}
+            for record in rounds
+        ]
+        of = [{"round": record["round"], **part} for record, part in zip(rounds, held, strict=True)]
+        chosen = [column for column in columns_of(of) if column[1] in (*OF_A_TASK, *of[0])]
+        lines += [f"## {task}", "", *_table(of, chosen)]
+    return lines
+
+
 def _warning(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what to say of answers whose rewards were none."""
     names = ("invalid", "unknown", "pilot_invalid")
@@ -138,10 +171,10 @@ def _warning(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def cells(record: Mapping[str, Any]) -> list[str]:
-    """Return a record as a row of the table."""
+def cells(record: Mapping[str, Any], columns: Sequence[Column] = COLUMNS) -> list[str]:
+    """Return a record as a row of a table."""
     return [
-        show(record[name]) if record.get(name) is not None else "–" for _, name, show in COLUMNS
+        show(record[name]) if record.get(name) is not None else "–" for _, name, show in columns
     ]
 
 

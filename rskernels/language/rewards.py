@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
 import importlib
-import inspect
 import json
-import os
 import re
-from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch
 
-from rskernels.integrations.extras import framework
+from rskernels._python.extras import framework
 from rskernels.language.config import LanguageConfig
-from rskernels.language.task import Reward, Row, Task
+from rskernels.language.task import Reward, Row, Task, mixed
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
 from rskernels.rsft.errors import DataError
@@ -46,6 +42,8 @@ def task_from(config: LanguageConfig) -> Task:
     name = config.tasks
     if name is None:
         raise DataError(f"tasks: what is asked must be named; {ACCEPTED}")
+    if "," in name:
+        return _several(config)
     options = options_of(config.task_options)
     if name in BUILTIN:
         _refuse_files(config)
@@ -61,6 +59,64 @@ def task_from(config: LanguageConfig) -> Task:
         _refuse_files(config)
         return _gym(function, config.seed, options)
     return _from_files(config, name, _imported(module, function), options)
+
+
+def _several(config: LanguageConfig) -> Task:
+    """Return the mix of the tasks that a configuration names between commas.
+
+    Each has options of its own, and each of those that read files a file of its own.
+
+    Raises
+    ------
+    DataError
+        If a name, an option or a file is not as it must be.
+    """
+    names = [part.strip() for part in (config.tasks or "").split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise DataError(f"tasks={config.tasks!r}: needed are names that differ, between commas")
+    options: dict[str, list[str]] = {name: [] for name in names}
+    for part in filter(None, (config.task_options or "").split(",")):
+        owner = next((name for name in names if part.strip().startswith(f"{name}.")), None)
+        if owner is None:
+            raise DataError(
+                f"task_options={config.task_options!r}: of several tasks an option names its own, "
+                f"as {names[0]}.name=value"
+            )
+        options[owner].append(part.strip().removeprefix(f"{owner}."))
+    reading = [name for name in names if name not in BUILTIN and not name.startswith(f"{GYM}:")]
+    # Where none reads files, the first says so.
+    reading = reading or names[:1]
+    data, test_data = (_files(config, field, reading) for field in ("data", "test_data"))
+    with_pattern = "answer" if "answer" in names else names[0]
+    return mixed(
+        [
+            task_from(
+                dataclasses.replace(
+                    config,
+                    tasks=name,
+                    task_options=",".join(options[name]) or None,
+                    data=data.get(name),
+                    test_data=test_data.get(name),
+                    answer_pattern=config.answer_pattern if name == with_pattern else None,
+                )
+            )
+            for name in names
+        ]
+    )
+
+
+def _files(config: LanguageConfig, field: str, names: list[str]) -> dict[str, str]:
+    """Return the file of each of these tasks, as many between commas."""
+    text: str | None = getattr(config, field)
+    if text is None:
+        return {}
+    files = [text] if len(names) == 1 else [part.strip() for part in text.split(",")]
+    if len(files) != len(names):
+        raise DataError(
+            f"{field}={text!r}: {len(names)} tasks read files, {', '.join(names)}: needed are as "
+            f"many between commas, in this order, got {len(files)}"
+        )
+    return dict(zip(names, files, strict=True))
 
 
 def options_of(text: str | None) -> dict[str, Any]:
@@ -81,51 +137,6 @@ def options_of(text: str | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[name] = value
     return options
-
-
-def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[str]) -> list[float]:
-    """Return the reward of each answer; NaN where the function returns None.
-
-    Raises
-    ------
-    DataError
-        If it does not return a number, or None, for each.
-    """
-    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
-    columns.pop("prompt", None)
-    got = task.reward(prompts=prompts, completions=answers, **columns)
-    if inspect.isawaitable(got):
-        got = asyncio.run_coroutine_threadsafe(_awaited(got), _background(os.getpid())).result()
-    values = got.tolist() if hasattr(got, "tolist") else got
-    if not isinstance(values, list | tuple):
-        raise DataError(
-            f"the reward of {task.name} returned {type(got).__name__}: needed is a list with a "
-            "number, or None, for each answer"
-        )
-    if len(values) != len(answers):
-        raise DataError(
-            f"the reward of {task.name} returned {len(values)} numbers for {len(answers)} answers"
-        )
-    try:
-        return [float("nan") if value is None else float(value) for value in values]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"the reward of {task.name} returned what is no number: {error}") from error
-
-
-async def _awaited(returned: Awaitable[Any]) -> Any:
-    return await returned
-
-
-@lru_cache(maxsize=1)
-def _background(process: int) -> asyncio.AbstractEventLoop:
-    """Return a loop that runs in a thread of this process.
-
-    One for all calls, since clients keep to the loop that they were first used in; and not the
-    caller's, which may run already.
-    """
-    loop = asyncio.new_event_loop()
-    Thread(target=loop.run_forever, daemon=True).start()
-    return loop
 
 
 def _refuse_files(config: LanguageConfig) -> None:

@@ -20,8 +20,7 @@ from rskernels.language.config import LanguageConfig
 from rskernels.language.generate import generate
 from rskernels.language.parallel import Ranks
 from rskernels.language.policy import Policy
-from rskernels.language.rewards import rewards_of
-from rskernels.language.task import Row, Task
+from rskernels.language.task import Row, Task, rewards_of
 from rskernels.rsft.errors import CheckpointError, DataError
 
 PART = ".part.jsonl"

@@ -20,7 +20,7 @@ from typing import Any
 
 from rskernels.language.config import LanguageConfig
 from rskernels.language.loop import Loop, Selected
-from rskernels.language.parallel import device_of, joined, whole_model
+from rskernels.language.parallel import device_of, is_sharded, joined, whole_model
 from rskernels.language.policy import Policy, load
 from rskernels.language.report import REPORT, SAMPLES, write_report, write_rows, write_samples
 from rskernels.language.rewards import task_from
@@ -201,12 +201,15 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Write model, curves, report and summary; return the summary."""
-        state = None
-        if self.ranks.count > 1 and self.config.parallel == "fsdp":
-            state = whole_model(self.loop.trainer.module)
+        policy, module = self.loop.policy, self.loop.trainer.module
+        if is_sharded(module):
+            state = whole_model(module)
+            policy = self.loop.trainer.outline
+            if self.ranks.is_first:
+                policy.fill(state)
         summary: dict[str, Any] | None = None
         if self.ranks.is_first:
-            self.loop.policy.save(self.out / MODEL, state)
+            policy.save(self.out / MODEL)
             records = [r for r in read_metrics(self.out) if r["kind"] == "round"]
             last = {name: value for name, value in records[-1].items() if name != "kind"}
             summary = {

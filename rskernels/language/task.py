@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import zip_longest
+from threading import Thread
 from typing import Any
+
+from rskernels.rsft.errors import DataError
 
 Row = dict[str, Any]
 Reward = Callable[..., Any]
@@ -30,6 +38,11 @@ class Task:
     key : callable, optional
         The canonical form of an answer: right answers of equal keys count as one where distinct
         right answers are counted. None: the answer without white space at its ends.
+    measures : dict of str to callable
+        What else is measured of answers to held-out prompts, by name: a number of an answer, of
+        which the mean is reported. None by default.
+    parts : dict of str to Task
+        Of a task that `mixed` made, the tasks that it is of; its rows have ``"task"``.
     """
 
     name: str
@@ -37,3 +50,103 @@ class Task:
     test: list[Row] = field(repr=False)
     reward: Reward
     key: Callable[[str], str] | None = None
+    measures: Mapping[str, Callable[[str], float]] = field(default_factory=dict)
+    parts: Mapping[str, Task] = field(default_factory=dict)
+
+
+def mixed(tasks: Sequence[Task]) -> Task:
+    """Return a task that asks the prompts of several.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        Of names that differ.
+
+    Returns
+    -------
+    Task
+        Rows with ``"prompt"``, ``"task"``, the name of the task that a prompt is of, and ``"row"``,
+        the row there; the tasks take turns for as long as each has some. What is measured of the
+        whole is measured of each task, too, under its name.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or two have one name.
+    """
+    parts = {task.name: task for task in tasks}
+    if not parts or len(parts) < len(tasks):
+        names = ", ".join(task.name for task in tasks)
+        raise ValueError(f"needed are tasks of names that differ, got {names or 'none'}")
+
+    def reward(
+        prompts: list[str], completions: list[str], task: list[str], row: list[Row], **others: Any
+    ) -> list[float]:
+        values = [0.0] * len(prompts)
+        for name in dict.fromkeys(task):
+            at = [place for place, of in enumerate(task) if of == name]
+            got = rewards_of(
+                parts[name],
+                [row[place] for place in at],
+                [prompts[place] for place in at],
+                [completions[place] for place in at],
+            )
+            for place, value in zip(at, got, strict=True):
+                values[place] = value
+        return values
+
+    train, test = (
+        [
+            {"prompt": row.get("prompt"), "task": name, "row": row}
+            for turn in zip_longest(*(getattr(task, kind) for task in tasks))
+            for name, row in zip(parts, turn, strict=True)
+            if row is not None
+        ]
+        for kind in ("train", "test")
+    )
+    return Task(" and ".join(parts), train, test, reward, parts=parts)
+
+
+def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[str]) -> list[float]:
+    """Return the reward of each answer; NaN where the function returns None.
+
+    Raises
+    ------
+    DataError
+        If it does not return a number, or None, for each.
+    """
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+    columns.pop("prompt", None)
+    got = task.reward(prompts=prompts, completions=answers, **columns)
+    if inspect.isawaitable(got):
+        got = asyncio.run_coroutine_threadsafe(_awaited(got), _background(os.getpid())).result()
+    values = got.tolist() if hasattr(got, "tolist") else got
+    if not isinstance(values, list | tuple):
+        raise DataError(
+            f"the reward of {task.name} returned {type(got).__name__}: needed is a list with a "
+            "number, or None, for each answer"
+        )
+    if len(values) != len(answers):
+        raise DataError(
+            f"the reward of {task.name} returned {len(values)} numbers for {len(answers)} answers"
+        )
+    try:
+        return [float("nan") if value is None else float(value) for value in values]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"the reward of {task.name} returned what is no number: {error}") from error
+
+
+async def _awaited(returned: Awaitable[Any]) -> Any:
+    return await returned
+
+
+@lru_cache(maxsize=1)
+def _background(process: int) -> asyncio.AbstractEventLoop:
+    """Return a loop that runs in a thread of this process.
+
+    One for all calls, since clients keep to the loop that they were first used in; and not the
+    caller's, which may run already.
+    """
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, daemon=True).start()
+    return loop

@@ -62,6 +62,10 @@ class Trainer:
 
     def __init__(self, policy: Policy, config: LanguageConfig, ranks: Ranks) -> None:
         self.policy, self.config, self.ranks = policy, config, ranks
+        self.outline = policy
+        if ranks.count > 1 and config.parallel == "fsdp":
+            # To be filled when the model is written: shards are neither merged nor saved.
+            self.outline = policy.outline()
         self.module = wrapped(policy, config.parallel, ranks)
         self.optimizer = self.new_optimizer()
         self._has_dropout = any(
@@ -101,7 +105,14 @@ class Trainer:
                 lr *= 1.0 - at / len(steps)
             show(at + 1, len(steps), self.step(steps[at], (number, at), lr))
 
-    def step(self, micro: list[list[Example]], place: tuple[int, int], lr: float) -> Step:
+    def step(
+        self,
+        micro: list[list[Example]],
+        place: tuple[int, int],
+        lr: float,
+        *,
+        total: float | None = None,
+    ) -> Step:
         """Take one step on micro-batches, of which this process runs its own.
 
         Parameters
@@ -112,12 +123,16 @@ class Trainer:
             Round and step in it, for the draws of dropout.
         lr : float
             Learning rate.
+        total : float, optional
+            What the weighted sum of the losses is divided by. None: the sum of the weights, of all
+            tokens or answers, which weights of both signs need not have.
         """
         started = time.perf_counter()
         self.module.train()
         examples = [one for part in micro for one in part]
         of_tokens = self.config.mean == "tokens"
-        total = sum(one.weight * (len(one.answer) if of_tokens else 1) for one in examples)
+        if total is None:
+            total = sum(one.weight * (len(one.answer) if of_tokens else 1) for one in examples)
         count = self.ranks.count
         turns = -(-len(micro) // count)
         value = 0.0
@@ -153,7 +168,7 @@ class Trainer:
     def _loss(self, examples: list[Example], scale: float) -> Tensor:
         """Return this micro-batch's part of the loss of its step."""
         device = self.policy.device
-        ids, mask, at, targets, weights = _laid_out(examples, self.policy.pad)
+        ids, mask, at, targets, weights = laid_out(examples, self.policy.pad)
         log_probs = self.module(ids.to(device), mask.to(device), at.to(device), targets.to(device))
         # In float64: the sum of a step shall not depend on how it was cut.
         loss: Tensor = -(weights.to(device) * log_probs.double()).sum() * scale
@@ -182,7 +197,7 @@ def steps_of(examples: Sequence[Example], config: LanguageConfig) -> list[list[l
     return steps
 
 
-def _laid_out(examples: list[Example], pad: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def laid_out(examples: list[Example], pad: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return ids and mask ``[batch, length]``, and places, targets and weights of the answers."""
     texts = [one.prompt + one.answer for one in examples]
     # The last token has nothing to foretell.

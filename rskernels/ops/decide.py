@@ -19,6 +19,7 @@ from rskernels.ops.bind import bind, plain_mask
 from rskernels.ops.columns import ColumnOrder
 from rskernels.ops.linear import LinearLogits, is_cut
 from rskernels.ops.log_prob import refuse_gradient
+from rskernels.ops.ratios import decide_by_ids
 from rskernels.ops.vocabulary import decide_cut
 
 
@@ -33,6 +34,7 @@ def accept_mask(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     row_offset: int = 0,
+    ids: Tensor | None = None,
     ignore_index: int = -100,
     assume_finite: bool = False,
     order: ColumnOrder | None = None,
@@ -69,6 +71,9 @@ def accept_mask(
         Id of the first row. Rows count the leading dimensions in row-major order, and a decision
         depends on its row's inputs, the seed and the row's id alone. With data-parallel ranks it is
         ``rank * rows``, where no rank has more rows; for a DTensor, the whole tensor's first row.
+    ids : Tensor, optional
+        With targets: int64 of the decisions' shape, the id of each row, any 64 bits, in place of
+        those from ``row_offset``, as in ``bernoulli_mask``. Every row is then read to its end.
     ignore_index : int
         Rows with this target are rejected, and counted apart.
     assume_finite : bool
@@ -95,6 +100,13 @@ def accept_mask(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     """
+    if ids is not None:
+        with torch.no_grad():
+            return decide_by_ids(
+                accept, logits, p_hat, M, targets=targets, temperature=temperature,
+                log_space=log_space, seed=seed, generator=generator, row_offset=row_offset,
+                ids=ids, ignore_index=ignore_index,
+            ).mask  # fmt: skip
     if targets is None and order is None and generator is None and ignore_index == -100:
         plain = plain_mask(logits, p_hat, M, seed, row_offset, temperature, log_space, False)
         if plain is not None:
@@ -121,6 +133,7 @@ def verify_mask(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     row_offset: int = 0,
+    ids: Tensor | None = None,
     ignore_index: int = -100,
     order: ColumnOrder | None = None,
 ) -> Tensor:
@@ -133,6 +146,13 @@ def verify_mask(
     Early exit: the softmax's denominator can only grow while a row is read. With targets, the row
     is left as soon as that makes its rejection certain. The decision is that of a full pass.
     """
+    if ids is not None:
+        with torch.no_grad():
+            return decide_by_ids(
+                verify, logits, q_hat, M, targets=targets, temperature=temperature,
+                log_space=log_space, seed=seed, generator=generator, row_offset=row_offset,
+                ids=ids, ignore_index=ignore_index,
+            ).mask  # fmt: skip
     if targets is None and order is None and generator is None and ignore_index == -100:
         plain = plain_mask(logits, q_hat, M, seed, row_offset, temperature, log_space, True)
         if plain is not None:
@@ -159,6 +179,7 @@ def accept(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     row_offset: int = 0,
+    ids: Tensor | None = None,
     ignore_index: int = -100,
 ) -> Acceptance:
     """Decide as ``accept_mask`` does, and return what the same pass saw as well.
@@ -179,6 +200,12 @@ def accept(
     Parameters and errors are those of ``accept_mask``. Where ``log_prob`` carries a gradient, or
     a logit a tangent, the NotImplementedErrors of ``target_log_prob`` are raised as well.
     """
+    if ids is not None:
+        return decide_by_ids(
+            accept, logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
+            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
+            ignore_index=ignore_index,
+        )  # fmt: skip
     _check_temperature(logits, targets, temperature)
     call = bind(
         "p_hat", logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
@@ -201,6 +228,7 @@ def verify(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     row_offset: int = 0,
+    ids: Tensor | None = None,
     ignore_index: int = -100,
 ) -> Acceptance:
     """Decide as ``verify_mask`` does, and return what the same pass saw as well.
@@ -208,6 +236,12 @@ def verify(
     Parameters are those of ``verify_mask``; the result is explained by ``Acceptance``. As in
     ``accept``, with targets ``log_prob`` carries a gradient; errors are those of both.
     """
+    if ids is not None:
+        return decide_by_ids(
+            verify, logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,
+            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
+            ignore_index=ignore_index,
+        )  # fmt: skip
     _check_temperature(logits, targets, temperature)
     call = bind(
         "q_hat", logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,

@@ -151,6 +151,7 @@ def accept_prefix(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     row_offset: int = 0,
+    ids: Tensor | None = None,
 ) -> Tensor:
     """Accept the tokens of each sequence one after the other, until the first that is rejected.
 
@@ -173,6 +174,8 @@ def accept_prefix(
     row_offset : int
         Id of the first sequence. The draw of token t, counted among its sequence's tokens, is that
         of the sequence's id and column t in ``Stream.PREFIX``.
+    ids : Tensor, optional
+        int64 ``[B]``: the id of each sequence, any 64 bits, as in ``accept_sequences``.
 
     Returns
     -------
@@ -190,7 +193,7 @@ def accept_prefix(
     tensor([2])
     """
     batch = batch_of(log_ratio, mask, cu_seqlens)
-    call = _bind(batch, M, log_space, seed, generator, row_offset, Stream.PREFIX)
+    call = _bind(batch, M, log_space, seed, generator, row_offset, Stream.PREFIX, ids=ids)
     lengths: Tensor = ACCEPT_PREFIX(call)
     return lengths
 

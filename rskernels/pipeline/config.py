@@ -47,6 +47,8 @@ class SelectConfig:
         for name in ("pairs", "max_bad", "max_duplicates"):
             if as_integer(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.pairs and self.rule.form == "weights":
+            raise ValueError("the form 'weights' keeps every answer, so that there are no pairs")
         if self.max_duplicates and self.rule.form in RANKED:
             raise ValueError(
                 f"the form {self.rule.form!r} needs ids that differ: max_duplicates must be 0, got "

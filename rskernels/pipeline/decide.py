@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +18,11 @@ from rskernels.ops import bernoulli_mask
 from rskernels.pipeline.rows.keys import Keys
 from rskernels.pipeline.rule import WITH_PILOT, Rule
 from rskernels.pipeline.store.runs import Records, starts_of
-from rskernels.select import rso, soft_best_of_n, top_k
+from rskernels.select import rso, soft_best_of_n, top_k, weights
 from rskernels.select.forms import Options, Weighted, weigh
 from rskernels.select.pilot import Pilot
+
+BATCH = 1 << 16  # rewards that an envelope of all prompts takes at once
 
 
 class Decisions(NamedTuple):
@@ -28,8 +31,8 @@ class Decisions(NamedTuple):
     mask: NDArray[np.bool_]
     """``[N]``: which are kept."""
     log_ratio: NDArray[np.float64]
-    """``[N]``: log w - log M, or of a rule without M less the largest of the prompt; NaN of rows
-    without."""
+    """``[N]``: log w - log M, or of a rule without M less the largest of the prompt, or the mean
+    if all are kept with weights; NaN of rows without."""
     invalid: NDArray[np.bool_]
     """``[N]``: whose reward is none of the form."""
 
@@ -69,7 +72,7 @@ def invalid_of(reward: NDArray[np.float64], rule: Rule) -> NDArray[np.bool_]:
 
 
 def decide_together(
-    rows: Records, pilot: Records | None, rule: Rule
+    rows: Records, pilot: Records | None, rule: Rule, shared: Envelope | None = None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Decide all answers to some prompts, and return which are kept and their log ratios.
 
@@ -82,6 +85,8 @@ def decide_together(
         Records ``key`` and ``reward``, of the same prompts; None: the rows are their own pilot.
     rule : Rule
         One that is not ``is_alone``.
+    shared : Envelope, optional
+        With one M for all prompts, of ``shared_envelope``.
     """
     mask, log_ratio = np.zeros(len(rows), bool), np.full(len(rows), np.nan)
     valid = (~invalid_of(rows["reward"], rule)).nonzero()[0]
@@ -89,7 +94,11 @@ def decide_together(
         return mask, log_ratio
     rows = rows[valid]
     if rule.form in WITH_PILOT:
-        weighted = _by_pilot(rows, rows if pilot is None else pilot, rule)
+        if shared is None:
+            weighted = _by_pilot(rows, rows if pilot is None else pilot, rule)
+        else:
+            options = Options(None, None, shared, None)
+            weighted = weigh(rule.form, _tensor(rows["reward"]), None, rule.beta or 0.0, options)
         mask[valid] = _drawn(weighted, rows["id"], rule)
         log_ratio[valid] = weighted.log_ratio.numpy()
         return mask, log_ratio
@@ -99,6 +108,12 @@ def decide_together(
     if rule.form == "top_k":
         assert rule.k is not None
         kept = top_k(rewards, rule.k, **given)
+    elif rule.form == "weights":
+        kept = weights(rewards, beta, groups=groups)
+        # What has no weight is worth no row.
+        mask[valid] = (kept.log_weights > -math.inf).numpy()
+        log_ratio[valid] = kept.log_weights.numpy()
+        return mask, log_ratio
     elif rule.form == "soft_best_of_n":
         kept = soft_best_of_n(rewards, beta, seed=seed, **given)
     else:
@@ -112,6 +127,21 @@ def decide_together(
     largest = np.repeat(np.where(top > -math.inf, top, 0.0), sizes)
     log_ratio[valid] = kept.log_ratio.numpy() - largest
     return mask, log_ratio
+
+
+def shared_envelope(pilot: Iterable[Records], rule: Rule) -> Envelope:
+    """Return what has seen the rewards of a pilot, in batches of one size however it is cut."""
+    assert rule.beta is not None
+    envelope, held = Envelope.parse(rule.envelope), np.zeros(0)
+    for records in pilot:
+        rewards = records["reward"][~invalid_of(records["reward"], rule)]
+        held = np.concatenate([held, rewards])
+        while len(held) >= BATCH:
+            envelope.update(_tensor(held[:BATCH]) / rule.beta)
+            held = held[BATCH:]
+    if len(held):
+        envelope.update(_tensor(held) / rule.beta)
+    return envelope
 
 
 def _by_pilot(rows: Records, pilot: Records, rule: Rule) -> Weighted:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rskernels.pipeline.decide import decide_together
+from rskernels.pipeline.decide import decide_together, shared_envelope
 from rskernels.pipeline.rows.keys import Keys
 from rskernels.pipeline.rule import Rule
 from rskernels.pipeline.store.runs import Records, merged, new_records
@@ -69,14 +69,17 @@ def resolve(
         If two rows of a prompt have the same id, and the rule ranks them by it.
     """
     starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    others = () if pilot is None else (pilot,)
+    others, shared = () if pilot is None else (pilot,), None
+    if rule.shared and pilot is not None:
+        shared = shared_envelope((of_pilot for of_pilot, _, _ in merged(pilot)), rule)
     with atomic(path) as temporary:
         out = new_records(temporary, RESOLVED, int(starts[-1]))
         for start in range(0, len(out), 1 << 20):
             out["log_ratio"][start : start + (1 << 20)] = np.nan
         for records, run, of_pilot in merged(runs, *others):
+            given = of_pilot[0] if of_pilot else None
             try:
-                kept, log_ratio = decide_together(records, of_pilot[0] if of_pilot else None, rule)
+                kept, log_ratio = decide_together(records, given, rule, shared)
             except ValueError as error:
                 raise DataError(f"{rule.form} cannot decide: {error}") from error
             at = starts[run] + records["row"]

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rskernels._python.extras import data_extra
 from rskernels.pipeline.decide import Decisions, decide, invalid_of
-from rskernels.pipeline.extras import data_extra
 from rskernels.pipeline.gather import gathered, rows_from
 from rskernels.pipeline.pairs import pairable, write_sides
 from rskernels.pipeline.read import Piece, batches, kept_rows, place_of
@@ -30,6 +30,7 @@ from rskernels.pipeline.rule import Rule
 from rskernels.pipeline.store.runs import write_run
 from rskernels.pipeline.store.write import atomic, write_part, write_whole
 from rskernels.pipeline.totals import totals_of
+from rskernels.pipeline.weighted import schema_with, weighted_rows
 
 FOLDERS = (
     "counts", "before", "gathered", "pilot", "accepted", "groups", "ids", "pairable", "sides",
@@ -222,7 +223,8 @@ class Decide:
             path = self.work.path("pairable", piece.number, ".npy")
             write_run(path, pairable(keys, decisions.mask, decisions.invalid))
         path = self.work.path("accepted", piece.number, f".{piece.format}")
-        write_kept(piece, decisions.mask, path, self.work.schema())
+        weights = decisions.log_ratio if self.rule.form == "weights" else None
+        write_kept(piece, decisions.mask, path, self.work.schema(), weights)
         record = Record(
             piece.number, len(keys.id), int(decisions.mask.sum()), bad, named,
             seconds=time.perf_counter() - begin, deciding=deciding, deciding_cpu=cpu,
@@ -292,9 +294,17 @@ def piece_keys(piece: Piece, found: Found) -> Keys:
     return joined([keys_of(batch.table, found, batch.bad) for batch in batches(piece, found)])
 
 
-def write_kept(piece: Piece, mask: NDArray[np.bool_], path: Path, schema: Any) -> None:
-    """Write the rows of a piece that are kept."""
+def write_kept(
+    piece: Piece,
+    mask: NDArray[np.bool_],
+    path: Path,
+    schema: Any,
+    weights: NDArray[np.float64] | None = None,
+) -> None:
+    """Write the rows of a piece that are kept, with their log weights if there are any."""
     parts: Iterator[Any] = kept_rows(piece, mask, schema) if mask.any() else iter(())
+    if weights is not None:
+        parts, schema = weighted_rows(parts, weights[mask]), schema_with(schema)
     write_part(path, piece.format, parts, schema)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
 from rskernels.pipeline.read import Piece, kept_rows
 from rskernels.pipeline.rows.columns import Columns
 from rskernels.pipeline.rows.keys import Keys

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rskernels.pipeline.engines.local import Engine, Job
 from rskernels.pipeline.job import Record
 from rskernels.pipeline.read import Piece
+from rskernels.pipeline.read.packed import release
 from rskernels.rsft.errors import DataError
 from rskernels.sampling.progress import ProgressBar
 
@@ -35,11 +36,14 @@ def run_pass(
         len(pieces), TEXTS, completed=len(done), on=progress, only_on_terminal=True,
         what=job.title, rows=0, rate=0.0,
     ) as bar:  # fmt: skip
-        for record in engine.run(job, left):
-            done[record.number] = record
-            bad = _checked({record.number: record}, bad, max_bad)
-            rows += record.rows
-            bar.advance(1, rows=rows, rate=rows / (time.perf_counter() - begin))
+        try:
+            for record in engine.run(job, left):
+                done[record.number] = record
+                bad = _checked({record.number: record}, bad, max_bad)
+                rows += record.rows
+                bar.advance(1, rows=rows, rate=rows / (time.perf_counter() - begin))
+        finally:
+            release()
     return [done[piece.number] for piece in pieces]
 
 

@@ -176,8 +176,10 @@ def _totals(runs: Sequence[Path], rule: Rule) -> tuple[dict[str, Any], dict[str,
     }
     overall = _whole(wholes)
     missing = [
-        *(("expected_acceptance", "delta", "ess") if rule.form in WITHOUT_M else ()),
-        *(("ess",) if not has_weights else ()),
+        *(("expected_acceptance", "delta") if rule.form in WITHOUT_M else ()),
+        *(("violations",) if rule.form == "weights" else ()),
+        # Of other rules without M the weights of two prompts have no common unit.
+        *(("ess",) if rule.form in WITHOUT_M and rule.form != "weights" else ()),
     ]
     overall.update(dict.fromkeys(missing))
     return prompts, overall

@@ -14,7 +14,7 @@ from rskernels.ops.arguments import number_argument
 NEEDS = {
     "verifier": ("beta",), "bounded": ("beta", "bound"), "quantile": ("beta",),
     "best_of": ("n",), "learnt": ("beta",), "top_k": ("k",), "threshold": ("least",),
-    "soft_best_of_n": ("beta",), "rso": ("beta", "num"),
+    "soft_best_of_n": ("beta",), "rso": ("beta", "num"), "weights": ("beta",),
 }  # fmt: skip
 """The forms, and the numbers that each needs."""
 ALONE = ("verifier", "bounded", "threshold")
@@ -23,7 +23,7 @@ WITH_PILOT = ("quantile", "best_of", "learnt")
 """Forms that need rewards of other answers to the prompt, from a pilot or a first pass."""
 RANKED = ("top_k", "soft_best_of_n", "rso")
 """Forms that rank the rows of a prompt by id, where rewards are equal or by its draw."""
-WITHOUT_M = ("top_k", "threshold", "soft_best_of_n", "rso")
+WITHOUT_M = ("top_k", "threshold", "soft_best_of_n", "rso", "weights")
 WITHOUT_WEIGHTS = ("top_k", "threshold")
 M_IS = {
     "verifier": "proved", "bounded": "given", "quantile": "proved", "best_of": "proved",
@@ -48,6 +48,8 @@ NOTES = {
     "1/n.",
     "rso": "Algorithm 1 of RSO as published: M from the pool that it decides, equal answers once, "
     "dependent on the order of the rows; not the tilted law.",
+    "weights": "Every answer is kept, with the log of exp(reward/beta) over its mean in the prompt "
+    "in the column log_weight; biased by that mean, as 1/its ESS.",
 }
 OF_THE_ROWS = (
     "The quantiles are those of the very rows that are decided, for want of a pilot: of a law that "
@@ -74,6 +76,9 @@ class Rule:
         The policy of "learnt", as ``Envelope.parse`` reads it.
     seed : int
         64 bits.
+    shared : bool
+        Of "learnt": whether one M is learnt for all prompts, from all of the pilot, in place of one
+        for each.
 
     Raises
     ------
@@ -90,6 +95,7 @@ class Rule:
     num: int | None = None
     envelope: str = "max"
     seed: int = 0
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.form not in NEEDS:
@@ -106,6 +112,8 @@ class Rule:
                 raise ValueError("envelope must not be leave_one_out, which learns as it decides")
         elif self.envelope != "max":
             raise ValueError(f"the form {self.form!r} takes no envelope, got {self.envelope!r}")
+        if self.shared and self.form != "learnt":
+            raise ValueError(f"the form {self.form!r} learns no M to share")
         check_seed(self.seed)
 
     @property

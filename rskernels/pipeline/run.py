@@ -27,10 +27,9 @@ from rskernels.pipeline.report import read_report, write_report
 from rskernels.pipeline.rows.columns import Found
 from rskernels.pipeline.rows.numbering import write_counts_before
 from rskernels.pipeline.rule import OF_THE_ROWS, WITH_PILOT
+from rskernels.pipeline.start import begun, put
 from rskernels.pipeline.store.duplicates import duplicates_in
-from rskernels.pipeline.store.manifest import Manifest
-from rskernels.pipeline.store.write import join_parts, move_parts
-from rskernels.rsft.artifacts.lock import hold
+from rskernels.pipeline.weighted import refuse_column
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
 
@@ -96,15 +95,11 @@ def select(
     data, of_pilot = dataset_of(inputs), _pilot_of(pilot, config)
     refuse_mixed(folder, [*inputs, *(pilot or ())], data, of_pilot)
     run = _Run(config, data, of_pilot, piece_size, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder):
-        manifest = Manifest(folder, run.description(), run.pieces)
-        if manifest.begin(resume=resume, overwrite=overwrite):
+    with begun(folder, run.description(), run.pieces, resume=resume, overwrite=overwrite) as work:
+        if work is None:
             return read_report(folder)
-        work = Work(manifest.work)
         work.make(schema=run.schema)
-        records = run.decide(engine or LocalEngine(), work)
-        return run.finish(folder, records, work, manifest)
+        return run.finish(folder, run.decide(engine or LocalEngine(), work), work)
 
 
 def _pilot_of(pilot: Iterable[str | Path] | None, config: SelectConfig) -> Dataset | None:
@@ -133,11 +128,11 @@ class _Run:
         answers = config.rule.form == "rso"
         self.found = config.columns.found_in(names_of(data), answers=answers)
         self.pieces, self.schema = split(data, size), schema_of(data)
+        if config.rule.form == "weights":
+            refuse_column(names_of(data) if self.schema is None else self.schema.names)
         if config.pairs:
             # Names what is missing: pairs need both texts.
             config.columns.of_text().found_in(names_of(data), answers=True)
-        if not self.pieces:
-            raise DataError("the inputs hold no rows")
         self.duplicates = self.pairs = 0
         self.pilot_found: Found | None = None
         self.pilot_pieces: list[Piece] = []
@@ -187,26 +182,18 @@ class _Run:
         starts = tuple(np.concatenate([[0], np.cumsum(sizes)]).tolist())
         self._pass(engine, Sides(self.config.columns, work, starts), self.pieces)
 
-    def finish(
-        self, folder: Path, records: Sequence[Record], work: Work, manifest: Manifest
-    ) -> dict[str, Any]:
+    def finish(self, folder: Path, records: Sequence[Record], work: Work) -> dict[str, Any]:
         """Write the results, and return the report."""
-        parts = work.paths("accepted", len(records), self.data.suffix)
-        if self.config.parts:
-            move_parts(folder / "accepted", parts)
-        else:
-            join_parts(folder / f"accepted{self.data.suffix}", self.data.format, parts)
+        put(folder / "accepted", work, self.data, len(records), self.config.parts)
         if self.config.pairs:
             sides = work.paths("sides", len(records), ".arrow")
             path = folder / f"pairs{self.data.suffix}"
             write_pairs(sides, self.pairs, self.data.format, path)
         counts = {"duplicates": self.duplicates, "pairs": self.pairs}
         is_own = self.config.rule.form in WITH_PILOT and self.pilot is None
-        report = write_report(
+        return write_report(
             folder, self.data, self.config, records, work, counts, is_own_pilot=is_own
         )
-        manifest.finish()
-        return report
 
     def _resolve(self, engine: Engine, work: Work) -> tuple[int, ...]:
         """Decide all answers to a prompt together, and return where each piece's rows begin."""

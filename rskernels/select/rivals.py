@@ -112,7 +112,7 @@ def weights(rewards: Numbers, beta: float, *, groups: Integers | None = None) ->
     weighted = _weighted(rows, _beta(beta), invalid)
     invalid, count = weighted.invalid, len(rows.group_ids)
     log_w = torch.where(invalid, -math.inf, weighted.log_ratio)
-    top = _largest(log_w, rows)
+    top = _largest(log_w, rows.group, count)
     total = added((log_w - top[rows.group]).exp(), rows.group, count)
     mean = top + (total / added((~invalid).double(), rows.group, count)).log()
     note = "every answer, weighted; biased by the mean weight of the group, as 1/its ESS"
@@ -216,23 +216,22 @@ def rso(
     if answers is not None:
         same = integers_of("answers", answers, rows.rewards)
         left, log_w = _once(rows, same, left, log_w)
-    log_w = torch.where(left, log_w, -math.inf)
     mask, turn = torch.zeros_like(left), FIRST_PASS
-    count = len(rows.group_ids)
-    while bool(left.any()):
-        top = _largest(log_w, rows)
+    held = torch.zeros_like(rows.group_ids)
+    # The answers that are left, those of a group together and in the order of the rows.
+    at = rows.group.argsort(stable=True)
+    at = at[left[at]]
+    while len(at):
+        group, value = rows.group[at], log_w[at]
+        top = _largest(value, group, len(held))
         # An answer of weight 0 would be the largest in the end; it is never kept.
         top = torch.where(top > -math.inf, top, math.inf)
-        at = left.nonzero()[:, 0]
         u = row_uniforms_64(names[at], turn, key, Stream.SELECT)
-        accepted = torch.zeros_like(left)
-        accepted[at] = log_w[at] - top[rows.group[at]] >= u.log()
-        missing = num - added(mask.long(), rows.group, count)
-        taken = accepted & (_places_in_group(accepted, rows) < missing[rows.group])
-        mask |= taken
-        log_w = torch.where(taken, -math.inf, log_w)
-        is_full = added(mask.long(), rows.group, count) >= num
-        left &= ~taken & ~is_full[rows.group] & (log_w > -math.inf)
+        accepted = value - top[group] >= u.log()
+        taken = accepted & (_before_in_run(accepted, group) < (num - held)[group])
+        mask[at[taken]] = True
+        held += group[taken].bincount(minlength=len(held))
+        at = at[~taken & (held < num)[group] & (value > -math.inf)]
         turn += 1
     note = (
         "Algorithm 1 of RSO as published: M from the pool that it decides, equal answers once, "
@@ -270,43 +269,37 @@ def _rank_in_group(rows: Rows, key: Tensor, names: Tensor, has: Tensor) -> Tenso
     order = order[torch.where(has, key, math.inf)[order].argsort(stable=True)]
     order = order[(~has)[order].long().argsort(stable=True)]
     order = order[rows.group[order].argsort(stable=True)]
-    sizes = rows.group.bincount(minlength=len(rows.group_ids))
-    starts = sizes.cumsum(0) - sizes
     ranks = torch.empty_like(order)
-    places = torch.arange(len(order), device=order.device)
-    ranks[order] = places - starts[rows.group[order]]
+    ranks[order] = _before_in_run(torch.ones_like(has), rows.group[order])
     return ranks
 
 
-def _places_in_group(which: Tensor, rows: Rows) -> Tensor:
-    """Return how many of those that are named come before each in its group."""
-    order = rows.group.argsort(stable=True)
-    before = which[order].long().cumsum(0) - which[order].long()
-    sizes = rows.group.bincount(minlength=len(rows.group_ids))
-    starts = (sizes.cumsum(0) - sizes)[rows.group[order]]
-    places = torch.empty_like(order)
-    places[order] = before - before[starts] if len(order) else before
-    return places
+def _before_in_run(which: Tensor, runs: Tensor) -> Tensor:
+    """Return how many of those that are named come before each in its run of equal numbers."""
+    before = which.long().cumsum(0) - which.long()
+    is_first = torch.ones_like(which)
+    is_first[1:] = runs[1:] != runs[:-1]
+    return before - before[is_first][is_first.cumsum(0) - 1]
 
 
-def _largest(log_w: Tensor, rows: Rows) -> Tensor:
-    """Return the largest of each group, ``[G]``."""
-    lowest = torch.full((len(rows.group_ids),), -math.inf, dtype=log_w.dtype, device=log_w.device)
-    return lowest.scatter_reduce(0, rows.group, log_w, "amax")
+def _largest(log_w: Tensor, group: Tensor, count: int) -> Tensor:
+    """Return the largest of each group, ``[count]``."""
+    lowest = torch.full((count,), -math.inf, dtype=log_w.dtype, device=log_w.device)
+    return lowest.scatter_reduce(0, group, log_w, "amax")
 
 
 def _once(rows: Rows, same: Tensor, left: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
     """Return which rows are the first of their answer, and the weight of the last."""
-    pairs = torch.stack([rows.group, same], -1)[left]
-    _, answer = pairs.unique(dim=0, return_inverse=True)
-    places = left.nonzero()[:, 0]
-    count = int(answer.max()) + 1 if len(answer) else 0
-    ends = torch.full((count,), len(left), device=left.device), torch.full_like(places[:count], -1)
-    first = ends[0].scatter_reduce(0, answer, places, "amin")
-    last = ends[1].scatter_reduce(0, answer, places, "amax")
-    is_first, of_last = torch.zeros_like(left), log_w.clone()
-    is_first[first], of_last[first] = True, log_w[last]
-    return is_first, of_last
+    at = left.nonzero()[:, 0]
+    at = at[same[at].argsort(stable=True)]
+    at = at[rows.group[at].argsort(stable=True)]
+    group, answer = rows.group[at], same[at]
+    is_first = torch.ones_like(at, dtype=torch.bool)
+    is_first[1:] = (group[1:] != group[:-1]) | (answer[1:] != answer[:-1])
+    is_last = is_first.roll(-1)
+    stays, of_last = torch.zeros_like(left), log_w.clone()
+    stays[at[is_first]], of_last[at[is_first]] = True, log_w[at[is_last]]
+    return stays, of_last
 
 
 def _beta(beta: float) -> float:

@@ -1,14 +1,20 @@
-"""Stand-ins with the signatures of frameworks that are not installed, and a law to decide by.
+"""verl itself, stand-ins with the signatures of other frameworks, and a law to decide by.
 
-verl as of 0.9.1; prime-rl's ``LossInputs`` and ``LossOutputs`` and slime's call of its hook as of
-their main branches of September 2026.
+verl is 0.9.1, also where only its signature stands in. slime and prime-rl are in no index:
+prime-rl's ``LossInputs`` and ``LossOutputs`` and slime's call of its hook are those of September
+2026.
 """
 
+import importlib
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import pytest
 import torch
+
+APART = Path(sys.prefix) / "frameworks"  # where `make test` installs what verl.txt lists
 
 
 @dataclass
@@ -42,6 +48,20 @@ def put_modules(monkeypatch, **modules):
                 monkeypatch.setattr(parent, parts[end - 1], sys.modules[path], raising=False)
         vars(sys.modules[path]).update(attributes)
     return path
+
+
+def installed_verl(monkeypatch):
+    """Return verl's own two modules, as ``core_algos, helper``; skip where it is not installed."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(APART)])
+    reason = "verl is not installed, as make test does for Python below 3.13"
+    pytest.importorskip("verl", reason=reason)
+    core = importlib.import_module("verl.trainer.ppo.core_algos")
+    helper = importlib.import_module("verl.trainer.ppo.rollout_corr_helper")
+    name = "compute_rollout_rejection_mask"
+    monkeypatch.setattr(helper, name, getattr(helper, name))
+    for registry in ("POLICY_LOSS_REGISTRY", "ADV_ESTIMATOR_REGISTRY"):
+        monkeypatch.setattr(core, registry, dict(getattr(core, registry)))
+    return core, helper
 
 
 def recorded_verl(monkeypatch):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import rskernels
+from rskernels._python.extras import framework
 from rskernels.envelope import NoFiniteM
 from rskernels.integrations import metrics
-from rskernels.integrations.extras import framework
 
 from .waits import NoWait
 

@@ -12,7 +12,7 @@ import torch
 from rskernels.integrations import verl as adapter
 from rskernels.integrations.decider import METRICS, Decider
 
-from .frameworks import Law, actor_config, put_modules, recorded_verl
+from .frameworks import Law, actor_config, installed_verl, put_modules, recorded_verl
 
 
 @pytest.fixture(params=["recorded", "installed"])
@@ -20,12 +20,7 @@ def verl(request, monkeypatch):
     """The two modules that are patched, as ``core_algos, helper``; put back afterwards."""
     if request.param == "recorded":
         return recorded_verl(monkeypatch)
-    pytest.importorskip("verl", reason="verl is not installed; tests run on recorded signatures")
-    core = importlib.import_module("verl.trainer.ppo.core_algos")
-    helper = importlib.import_module("verl.trainer.ppo.rollout_corr_helper")
-    name = "compute_rollout_rejection_mask"
-    monkeypatch.setattr(helper, name, getattr(helper, name))
-    return core, helper
+    return installed_verl(monkeypatch)
 
 
 def batch(size=8, length=5, seed=2):
@@ -233,10 +228,8 @@ def test_rejected_siblings_leave_the_baseline(verl):
     assert full[1, 0] > 0
 
 
-def test_verl_itself_carries_decisions_to_advantages_and_loss():
-    pytest.importorskip("verl", reason="verl is not installed; tests run on recorded signatures")
-    helper = importlib.import_module("verl.trainer.ppo.rollout_corr_helper")
-    core = importlib.import_module("verl.trainer.ppo.core_algos")
+def test_verl_itself_carries_decisions_to_advantages_and_loss(monkeypatch):
+    core, helper = installed_verl(monkeypatch)
     config = importlib.import_module("verl.trainer.config.algorithm").RolloutCorrectionConfig
     log_ratio, mask = batch()
     rollout = torch.full((8, 5), -1.0)
@@ -249,35 +242,31 @@ def test_verl_itself_carries_decisions_to_advantages_and_loss():
         },
         non_tensors={"uid": np.array(list("aaaabbbb"), dtype=object)},
     )  # fmt: skip
-    present = helper.compute_rollout_rejection_mask
-    try:
-        adapter.install()
-        data, metrics = helper.compute_rollout_correction_and_add_to_batch(
-            data, config(rollout_is=None, rollout_rs="seq_sum_bernoulli", rollout_rs_threshold="2")
-        )
-        kept = data.batch["response_mask"]
-        assert torch.equal(
-            kept.bool(), Decider("seq_sum_bernoulli:2").decide(log_ratio, mask).token_mask
-        )
-        assert "rollout_corr/rollout_rs_seq_sum_bernoulli_2.0_tv_bound" in metrics
-        advantages, _ = core.get_adv_estimator_fn("rskernels_grpo")(
-            token_level_rewards=rewards, response_mask=kept, config=None,
-            index=data.non_tensor_batch["uid"],
-        )  # fmt: skip
-        assert not advantages[~kept.bool().any(1)].any()
-        assert advantages[:4].sum().abs() < 1e-5
+    adapter.install()
+    data, metrics = helper.compute_rollout_correction_and_add_to_batch(
+        data, config(rollout_is=None, rollout_rs="seq_sum_bernoulli", rollout_rs_threshold="2")
+    )
+    kept = data.batch["response_mask"]
+    assert torch.equal(
+        kept.bool(), Decider("seq_sum_bernoulli:2").decide(log_ratio, mask).token_mask
+    )
+    assert "rollout_corr/rollout_rs_seq_sum_bernoulli_2.0_tv_bound" in metrics
+    advantages, _ = core.get_adv_estimator_fn("rskernels_grpo")(
+        token_level_rewards=rewards, response_mask=kept, config=None,
+        index=data.non_tensor_batch["uid"],
+    )  # fmt: skip
+    assert not advantages[~kept.bool().any(1)].any()
+    assert advantages[:4].sum().abs() < 1e-5
 
-        adapter.install()
-        actor = actor_config("seq_sum_bernoulli:2", adapter.IN_OPTION)
-        actor.policy_loss["rollout_correction"] |= {"loss_type": "reinforce", "rollout_is": None}
-        loss, _ = core.get_policy_loss_fn("bypass_mode")(
-            old_log_prob=rollout, log_prob=rollout + log_ratio, advantages=advantages,
-            response_mask=mask, loss_agg_mode="token-mean", config=actor,
-        )  # fmt: skip
-        expected = -((rollout + log_ratio) * advantages * kept).sum() / kept.sum()
-        assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
-    finally:
-        helper.compute_rollout_rejection_mask = present
+    adapter.install()
+    actor = actor_config("seq_sum_bernoulli:2", adapter.IN_OPTION)
+    actor.policy_loss["rollout_correction"] |= {"loss_type": "reinforce", "rollout_is": None}
+    loss, _ = core.get_policy_loss_fn("bypass_mode")(
+        old_log_prob=rollout, log_prob=rollout + log_ratio, advantages=advantages,
+        response_mask=mask, loss_agg_mode="token-mean", config=actor,
+    )  # fmt: skip
+    expected = -((rollout + log_ratio) * advantages * kept).sum() / kept.sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_plugin_installs_with_the_seed_of_its_environment(verl, monkeypatch):

@@ -223,7 +223,7 @@ GUARDED = """
 from rskernels.kernels import {name} as kernels
 from rskernels.law.decision import Law
 
-for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+for dtype in {dtypes}:
     for V in {widths}:
         for at_end in (False, True):
             logits = guarded(torch.randn(2, V).to(dtype), at_end)
@@ -260,5 +260,7 @@ print("unharmed")
 def test_no_memory_outside_a_tensor_is_read(name, widths):
     if name == "gpu" and torch.cuda.is_available():
         pytest.skip("protects the CPU's memory")
-    code = GUARDED.format(name=name, widths=widths)
+    # Interpreted Triton reads all of them alike.
+    dtypes = DTYPES if name == "cpu" else DTYPES[:1]
+    code = GUARDED.format(name=name, widths=widths, dtypes=f"({', '.join(map(str, dtypes))},)")
     assert run_guarded(code) == "unharmed"

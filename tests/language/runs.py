@@ -2,6 +2,7 @@
 
 Each is forked, so that all have torch from one import. ``whole`` is of one process, ``ddp`` and
 ``fsdp`` of two, ``killed`` is killed and resumed at every stage, at last by two processes.
+``lora-whole`` and ``lora-fsdp`` are the same with adapters. All have two tasks.
 """
 
 import os
@@ -21,8 +22,8 @@ SETTINGS = {"form": "learnt", "beta": 0.5, "pilot": 2, "checkpoint_minutes": 0.0
 
 
 def train_in(folder, name, **more):
-    config = tiny.config(folder / "given", **SETTINGS, **more.pop("config", {}))
-    fine_tune(config, folder / name, task=tiny.task(), progress=False, **more)
+    config = tiny.config(folder / "given", **{**SETTINGS, **more.pop("config", {})})
+    fine_tune(config, folder / name, task=tiny.two(), progress=False, **more)
 
 
 def forked(main):
@@ -89,6 +90,10 @@ def main():
     for how in ("ddp", "fsdp"):
         store, more = folder / f"{how}.store", {"config": {"parallel": how}}
         assert run_ranks(2, store, lambda more=more, how=how: train_in(folder, how, **more))
+    lora = {"lora_rank": 2, "rounds": 1, "epochs": 1, "lr": 0.05, "checkpoint_minutes": 10.0}
+    assert forked(lambda: train_in(folder, "lora-whole", config=lora)) == 0
+    sharded = {"config": {**lora, "parallel": "fsdp"}}
+    assert run_ranks(2, folder / "lora.store", lambda: train_in(folder, "lora-fsdp", **sharded))
     killed_at_every_stage(folder)
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rskernels.language.config import LanguageConfig
-from rskernels.language.rewards import options_of, read_rows, rewards_of, task_from
-from rskernels.language.task import Task
+from rskernels.language.rewards import options_of, read_rows, task_from
+from rskernels.language.task import Task, mixed, rewards_of
 from rskernels.rsft.errors import DataError
 
 
@@ -200,3 +200,51 @@ def test_a_reward_that_is_none_is_nan():
     values = score(task, [{"prompt": "a"}] * 2, ["x", "y"])
     assert values[0] != values[0]
     assert values[1] == 1.0
+
+
+def test_several_tasks_have_options_and_files_of_their_own(data, tmp_path, monkeypatch):
+    module = types.ModuleType("own_rewards")
+    module.longest = lambda prompts, completions, n, **columns: [float(len(t)) for t in completions]
+    monkeypatch.setitem(sys.modules, "own_rewards", module)
+    other = write(tmp_path / "other.jsonl", [{"prompt": f"say {n}", "n": n} for n in range(5)])
+    config = LanguageConfig(
+        tasks="graph,answer, own_rewards:longest", data=f"{data},{other}", test_fraction=0.2,
+        task_options="graph.reward=toll", answer_pattern=r"\d+",
+    )  # fmt: skip
+    task = task_from(config)
+    assert list(task.parts) == ["graph", "answer", "own_rewards:longest"]
+    alone = task_from(LanguageConfig(tasks="graph", task_options="reward=toll"))
+    assert task.parts["graph"].train == alone.train
+    of = [row["task"] for row in task.train]
+    assert of[:6] == 2 * list(task.parts)
+    assert (of.count("answer"), of.count("own_rewards:longest")) == (16, 4)
+    rows = [task.train[place] for place in (2, 1, 0)]
+    walk = task.parts["graph"].reward
+    tolls = walk(["3 to 17 :"], ["4 11 10 17"])
+    answers = ["abc", f"is {rows[1]['row']['answer']}", "4 11 10 17"]
+    asked = [row["prompt"] for row in rows[:2]] + ["3 to 17 :"]
+    rows[2] = {**rows[2], "row": {**rows[2]["row"], "prompt": asked[2]}}
+    assert rewards_of(task, rows, asked, answers) == [3.0, 1.0, *tolls]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"tasks": "graph,"}, "names that differ"),
+        ({"tasks": "graph,graph"}, "names that differ"),
+        ({"tasks": "graph,parity", "task_options": "reward=toll"}, "as graph.name=value"),
+        ({"tasks": "graph,parity", "data": "some.jsonl"}, "data is not read by --tasks graph"),
+        ({"tasks": "answer,graph"}, "answer needs --data"),
+        ({"tasks": "answer,a:b", "data": "some.jsonl"}, "as many between commas.* got 1"),
+    ],
+)
+def test_several_tasks_that_cannot_be_are_refused(more, message):
+    with pytest.raises(DataError, match=message):
+        task_from(LanguageConfig(**more))
+
+
+def test_a_mix_needs_tasks_of_names_that_differ():
+    task = Task("t", [], [], lambda prompts, completions, **columns: [])
+    for tasks in ([task, task], []):
+        with pytest.raises(ValueError, match="names that differ"):
+            mixed(tasks)

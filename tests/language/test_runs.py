@@ -38,20 +38,26 @@ def model(folder):
     return load_file(folder / "model/model.safetensors")
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_two_processes_select_the_same_answers_and_have_the_same_losses(folder, how):
-    want, got = metrics(folder / "whole"), metrics(folder / how)
-    rows = [[json.loads(line) for line in text.splitlines()] for text in rounds(folder / "whole")]
+@pytest.mark.parametrize(
+    ("whole", "how"), [("whole", "ddp"), ("whole", "fsdp"), ("lora-whole", "lora-fsdp")]
+)
+def test_two_processes_select_the_same_answers_and_have_the_same_losses(folder, whole, how):
+    want, got = metrics(folder / whole), metrics(folder / how)
+    rows = [[json.loads(line) for line in text.splitlines()] for text in rounds(folder / whole)]
     others = [[json.loads(line) for line in text.splitlines()] for text in rounds(folder / how)]
-    assert len(rows) == 2
+    assert len(rows) == (1 if whole == "lora-whole" else 2)
     for these, those in zip(rows, others, strict=True):
         assert 0 < sum(row["accepted"] for row in these) < len(these)
-        for name in ("id", "tokens", "reward", "accepted", "weight"):
+        assert {row["task"] for row in these} == {"digits first", "letters"}
+        for name in ("id", "task", "tokens", "reward", "accepted", "weight"):
             assert [row[name] for row in these] == [row[name] for row in those], name
     losses, same = ([r["loss"] for r in of if r["kind"] == "step"] for of in (want, got))
-    assert len(losses) == len(same) >= 8
+    assert len(losses) == len(same) >= 2 * len(rows)
     torch.testing.assert_close(torch.tensor(same), torch.tensor(losses), rtol=1e-5, atol=0)
-    for name, parameter in model(folder / "whole").items():
+    given, held = load_file(folder / "given/model.safetensors"), model(folder / whole)
+    assert held.keys() == given.keys()
+    assert any(not torch.equal(held[name], given[name]) for name in held)
+    for name, parameter in held.items():
         torch.testing.assert_close(model(folder / how)[name], parameter, rtol=1e-4, atol=1e-5)
 
 

@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rskernels.language.config import LanguageConfig
 from rskernels.language.policy import policy_of
-from rskernels.language.task import Task
+from rskernels.language.task import Task, mixed
 
 SPECIAL = ["<pad>", "<eos>", "<unk>"]
 LETTERS = [*"0123456789abcdef=+ "]
@@ -46,6 +46,19 @@ def reward(prompts, completions, **columns):
 def task(train=12, test=4):
     rows = [{"prompt": f"{n % 10}{'+ab'[: n % 4]}=", "answer": str(n)} for n in range(train + test)]
     return Task("digits first", rows[:train], rows[train:], reward)
+
+
+def letters(prompts, completions, **columns):
+    """Say whether an answer has a letter, of which the model knows as little."""
+    return [float(any(one in "abcdef" for one in text)) for text in completions]
+
+
+def two():
+    """Return two tasks as one; the second has a column that the first has not."""
+    rows = [{"prompt": f"{n % 10}{'fe' * (n % 3)}+", "n": n} for n in range(9)]
+    count = {"length": len}
+    other = Task("letters", rows[:7], rows[7:], letters, str.lower, count)
+    return mixed([task(train=7, test=3), other])
 
 
 def config(path, **more):

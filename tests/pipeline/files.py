@@ -48,8 +48,14 @@ def write(rows, path, group=None):
     elif path.suffix == ".arrow":
         feather.write_feather(rows, path, chunksize=group)
     else:
-        lines = [json.dumps(row) for row in rows.to_pylist()]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        text = "".join(f"{json.dumps(row)}\n" for row in rows.to_pylist()).encode()
+        codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+        if codec is not None:
+            # Of two parts, as programs of several threads write it.
+            middle = len(text) // 3
+            parts = text[:middle], text[middle:]
+            text = b"".join(pa.compress(part, codec, asbytes=True) for part in parts)
+        path.write_bytes(text)
     return path
 
 
@@ -65,9 +71,9 @@ def read(folder, name="accepted"):
 
 def config_of(form, columns=None, pairs=0, max_bad=0, max_duplicates=0, **rule):
     """Return a configuration."""
-    if form != "top_k":
+    if form not in ("top_k", "weights"):
         rule = {"seed": 3, **rule}
-    if form in ("verifier", "bounded", "quantile", "learnt", "rso", "soft_best_of_n"):
+    if form in ("verifier", "bounded", "quantile", "learnt", "rso", "soft_best_of_n", "weights"):
         rule = {"beta": 0.7, **rule}
     limits = {"pairs": pairs, "max_bad": max_bad, "max_duplicates": max_duplicates}
     return SelectConfig(Rule(form, **rule), columns or Columns(), **limits)

@@ -130,7 +130,7 @@ def test_ray_keeps_and_scores_what_one_process_does(one_ray, tmp_path, monkeypat
         (tmp_path / "rewards_on_ray.py").write_text(
             REWARDS.replace("LAST", repr(last)), encoding="utf-8"
         )
-        rows = files.write(rows, tmp_path / "scored.jsonl")
+        rows = files.write(rows, tmp_path / "scored.jsonl.gz")
         config = ScoreConfig(Reward("rewards_on_ray:once", 1, str(tmp_path)))
         score([rows], tmp_path / "s-ray", config, engine=engine, piece_size=20_000)
         assert (tmp_path / "died").exists()
@@ -143,7 +143,7 @@ def test_ray_keeps_and_scores_what_one_process_does(one_ray, tmp_path, monkeypat
     always = ScoreConfig(Reward("rewards_on_ray:always", 1, str(tmp_path)))
     with (
         RayEngine(1) as engine,
-        pytest.raises(EngineError, match=r"scored\.jsonl from 0 to \d+ ended 1 time"),
+        pytest.raises(EngineError, match=r"scored\.jsonl\.gz from 0 to \d+ ended 1 time"),
     ):
         score([rows], tmp_path / "s-dead", always, engine=engine)
     assert ray.is_initialized()  # by the test, so no engine ends it
@@ -192,3 +192,42 @@ def test_a_driver_that_is_killed_leaves_nothing_behind_and_is_gone_on_with(tmp_p
     while any(os.path.exists(f"/proc/{pid}") for pid in below):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+class Losing:
+    """An engine that loses a machine of its cluster in the midst of a pass."""
+
+    def __init__(self, engine, cluster, node):
+        self.engine, self.cluster, self.node = engine, cluster, node
+
+    def run(self, job, pieces):
+        for count, record in enumerate(self.engine.run(job, pieces)):
+            if count == 30 and self.node is not None:
+                self.cluster.remove_node(self.node, allow_graceful=False)
+                self.node = None
+            yield record
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_machine_of_a_cluster_that_is_lost_leaves_its_piece_to_the_others(tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    path = files.write(files.table(60_000), tmp_path / "rows.parquet", group=500)
+    config = files.config_of("verifier")
+    select([path], tmp_path / "want", config, piece_size=500)
+    of_each = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": on_ray.STORE}
+    cluster = Cluster(initialize_head=True, head_node_args=of_each)
+    try:
+        node = cluster.add_node(**of_each)
+        cluster.wait_for_nodes()
+        with RayEngine(address=cluster.address) as engine:
+            losing = Losing(engine, cluster, node)
+            select([path], tmp_path / "out", config, piece_size=500, engine=losing)
+            # As many workers as there were CPUs; of these one never finds room again.
+            assert len(engine._actors) == 2
+    finally:
+        cluster.shutdown()
+    names = [tmp_path / name / "accepted.parquet" for name in ("want", "out")]
+    assert filecmp.cmp(*names, shallow=False)

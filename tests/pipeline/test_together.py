@@ -1,18 +1,22 @@
 """Forms that need all answers to a prompt: as in memory, however the rows are cut."""
 
+import math
+
 import pytest
 import torch
 
 from rskernels import Envelope
 from rskernels.pipeline import Columns
 from rskernels.pipeline.rule import WITH_PILOT
-from rskernels.select import rso, soft_best_of_n, tilt, top_k
+from rskernels.rsft.errors import DataError
+from rskernels.select import rso, soft_best_of_n, tilt, top_k, weights
 
 from . import files
 
 COLUMNS = Columns(id="id", reward="score")
 FORMS = {
     "quantile": {"beta": 0.5}, "best_of": {"n": 4}, "learnt": {"beta": 0.5},
+    "learnt, shared": {"beta": 0.5, "shared": True}, "weights": {"beta": 0.5},
     "top_k": {"k": 3}, "soft_best_of_n": {"beta": 0.5}, "rso": {"beta": 0.5, "num": 4},
 }  # fmt: skip
 
@@ -36,10 +40,14 @@ def in_memory(form, rows, pilot):
         texts = rows["completion"].to_pylist()
         answers = torch.tensor([int(text.split()[1]) for text in texts])
         return rso(rewards, 0.5, num=4, answers=answers, seed=3, **given)
-    if form == "learnt":
-        envelope = Envelope("max", groups=int(groups.max()) + 1)
-        envelope.update(of_pilot / 0.5, pilot_groups)
-        return tilt(rewards, 0.5, form=form, envelope=envelope, seed=3, **given)
+    if form == "weights":
+        return weights(rewards, 0.5, groups=groups)
+    if form.startswith("learnt"):
+        is_shared = form != "learnt"
+        envelope = Envelope("max", groups=1 if is_shared else int(groups.max()) + 1)
+        envelope.update(of_pilot / 0.5, None if is_shared else pilot_groups)
+        given["groups"] = None if is_shared else groups
+        return tilt(rewards, 0.5, form="learnt", envelope=envelope, seed=3, **given)
     options = FORMS[form]
     more = {"pilot": of_pilot, "pilot_groups": pilot_groups, "seed": 3, **given}
     return tilt(rewards, options.get("beta"), form=form, n=options.get("n"), **more)
@@ -48,8 +56,8 @@ def in_memory(form, rows, pilot):
 @pytest.mark.parametrize(
     ("form", "has_pilot"),
     [
-        *((form, False) for form in FORMS if form != "learnt"),
-        *((form, True) for form in WITH_PILOT),
+        *((form, False) for form in FORMS if "learnt" not in form),
+        *((form, True) for form in (*WITH_PILOT, "learnt, shared")),
     ],
 )
 def test_as_in_memory(form, has_pilot, tmp_path, monkeypatch):
@@ -59,21 +67,43 @@ def test_as_in_memory(form, has_pilot, tmp_path, monkeypatch):
     path = files.write(rows, tmp_path / "rows.parquet", group=390)
     given = [files.write(pilot, tmp_path / "pilot.parquet")] if has_pilot else None
     ids, report = files.kept(
-        path, tmp_path / "out", form, size=390, pilot=given, columns=COLUMNS, **FORMS[form]
-    )
+        path, tmp_path / "out", form.partition(",")[0], size=390, pilot=given, columns=COLUMNS,
+        **FORMS[form],
+    )  # fmt: skip
     assert of_rows(rows)[2][want.mask].tolist() == ids
     overall = report["overall"]
     for name in ("seen", "accepted", "violations", "unknown", "acceptance"):
-        assert overall[name] == pytest.approx(want.overall[name])
-    assert (overall["unknown"] > 0) == has_pilot
-    if form == "learnt":
-        assert overall["violations"] > 0
+        if overall[name] is not None:
+            assert overall[name] == pytest.approx(want.overall[name])
+    assert (overall["unknown"] > 0) == (has_pilot and "shared" not in form)
+    if form == "weights":
+        seen = [row["log_weight"] for row in files.read(tmp_path / "out")]
+        assert seen == pytest.approx(want.log_weights.tolist())
+        assert overall["violations"] is None
+    elif form.startswith("learnt"):
+        assert (overall["violations"] > 0) == (form == "learnt")
         assert report["M_is"] == "learnt"
         assert overall["delta"] == pytest.approx(want.overall["delta"])
     if form == "top_k":
         assert report["prompts"]["kl"] is None
     elif not has_pilot and form != "best_of":
         assert report["prompts"]["kl"] == pytest.approx(want.overall["kl"])
+
+
+def test_lines_have_their_log_weights(tmp_path):
+    path = files.write(files.table(320), tmp_path / "rows.jsonl")
+    options = {"form": "weights", "columns": Columns(id="id")}
+    files.kept(path, tmp_path / "out", size=9000, **options)
+    rows = files.read(tmp_path / "out")
+    assert [row["id"] for row in rows] == [n * 7919 for n in range(320)]
+    of_rewards = [math.exp(row["reward"] / 0.7) for row in rows]
+    mean = [sum(of_rewards[n // 16 * 16 :][:16]) / 16 for n in range(320)]
+    want = [math.log(w / m) for w, m in zip(of_rewards, mean, strict=True)]
+    assert [row["log_weight"] for row in rows] == pytest.approx(want)
+    with pytest.raises(DataError, match="a column 'log_weight' already"):
+        files.kept(tmp_path / "out" / "accepted.jsonl", tmp_path / "again", **options)
+    with pytest.raises(ValueError, match="so that there are no pairs"):
+        files.config_of("weights", pairs=1)
 
 
 def test_threshold(tmp_path):

@@ -74,13 +74,13 @@ class Backend:
 
     def accept_prefix(
         self, log_ratio, M=1.0, *, mask=None, cu_seqlens=None, seed=0, row_offset=0,
-        log_space=False,
+        log_space=False, ids=None,
     ):  # fmt: skip
-        log_ratio, M, mask, cu_seqlens, seed = map(
-            self.place, (log_ratio, M, mask, cu_seqlens, seed)
+        log_ratio, M, mask, cu_seqlens, seed, ids = map(
+            self.place, (log_ratio, M, mask, cu_seqlens, seed, ids)
         )
         law = (seed, row_offset, int(Stream.PREFIX), log_space)
-        return self.kernels.accept_prefix(log_ratio, M, *law, mask, cu_seqlens).cpu()
+        return self.kernels.accept_prefix(log_ratio, M, *law, mask, cu_seqlens, ids).cpu()
 
     def log_prob(self, logits, targets, temperature=1.0, ignore_index=-100):
         result = self._totals(logits, targets, temperature, ignore_index)

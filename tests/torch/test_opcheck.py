@@ -133,7 +133,7 @@ SEQUENCES = {
 def test_sequences(op, where):
     log_ratio, mask, starts = SEQUENCES[where]
     ids = torch.tensor([7, -1, 2**62]) if where == "padded" else None
-    rest = ("mean_k3", ids) if op == "decide_sequences" else ()
+    rest = ("mean_k3", ids) if op == "decide_sequences" else (ids,)
     M = torch.full((3,), 0.5) if where == "padded" else None
     seed = None if where == "packed" else torch.tensor([3])
     law = (M, 2.0, seed, 3, 5, 5, where == "packed")

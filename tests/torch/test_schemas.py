@@ -60,7 +60,8 @@ DECLARED = {
     ),
     "accept_prefix": (
         "(Tensor log_ratio, Tensor? M, float M_value, Tensor? seed, SymInt seed_value, "
-        "SymInt row_offset, int stream, bool log_space, Tensor? mask, Tensor? cu_seqlens) -> Tensor"
+        "SymInt row_offset, int stream, bool log_space, Tensor? mask, Tensor? cu_seqlens, "
+        "Tensor? ids=None) -> Tensor"
     ),
     "linear_mask": (
         f"({PRODUCT}Tensor? density, float density_value=1., "

@@ -31,6 +31,26 @@ def number(help: str) -> Any:
     return typer.Option(help=help, rich_help_panel=RULE, show_default=False)
 
 
+EnvelopePolicy = Annotated[
+    str,
+    typer.Option(help="learnt: how M follows, as quantile:0.99.", rich_help_panel=RULE),
+]
+Shared = Annotated[
+    bool,
+    typer.Option(
+        "--shared", help="learnt: one M for all prompts, of all the pilot.", rich_help_panel=RULE
+    ),
+]
+Pilot = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="quantile, best_of, learnt: other answers with rewards; may be given again.",
+        rich_help_panel=RULE,
+        show_default="none; quantile, best_of: the rows themselves",
+    ),
+]
+
+
 def select_command(
     inputs: Annotated[
         list[str], typer.Argument(help="JSON lines, Parquet or Arrow: files, folders, patterns.")
@@ -50,18 +70,9 @@ def select_command(
     k: Annotated[int | None, number("top_k: how many of each prompt.")] = None,
     least: Annotated[float | None, number("threshold: the least reward that is kept.")] = None,
     num: Annotated[int | None, number("rso: how many of each prompt.")] = None,
-    envelope: Annotated[
-        str,
-        typer.Option(help="learnt: how M follows, as quantile:0.99.", rich_help_panel=RULE),
-    ] = "max",
-    pilot: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="quantile, best_of, learnt: other answers with rewards; may be given again.",
-            rich_help_panel=RULE,
-            show_default="none; quantile, best_of: the rows themselves",
-        ),
-    ] = None,
+    envelope: EnvelopePolicy = "max",
+    shared: Shared = False,
+    pilot: Pilot = None,
     seed: Annotated[int, typer.Option(help="Of the draws.", rich_help_panel=RULE)] = 0,
     prompt: Annotated[str, column("Text, or a list of messages.")] = "prompt",
     completion_column: Annotated[
@@ -98,7 +109,9 @@ def select_command(
     """Keep answers so that they follow the policy that gave them, tilted by their rewards."""
     with usage_errors(ValueError):
         refuse_both(resume, overwrite)
-        rule = Rule(form, beta, bound, n, k, least, num, envelope=envelope, seed=seed)
+        rule = Rule(
+            form, beta, bound, n, k, least, num, envelope=envelope, seed=seed, shared=shared
+        )
         names = Columns(prompt, completion_column, messages, reward, group, id, sample)
         config = SelectConfig(rule, names, pairs, parts, max_bad, max_duplicates)
         chosen = engine_of(engine, workers, address)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rskernels._python.extras import framework
 from rskernels.experiments.backbones.weights import load_into, read_model, read_weights
-from rskernels.integrations.extras import framework
 from rskernels.rsft.data.samples import as_float
 from rskernels.rsft.errors import DataError
 

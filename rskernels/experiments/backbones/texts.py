@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rskernels._python.extras import LANGUAGE_HINT, framework
 from rskernels.experiments.backbones.weights import drawn_by, read_model
-from rskernels.integrations.extras import LANGUAGE_HINT, framework
 from rskernels.rsft.errors import DataError
 
 # Of the encoder that is made where none is given: width, layers, heads, and inside a layer.

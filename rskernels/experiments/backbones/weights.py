@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rskernels.integrations.extras import LANGUAGE_HINT, framework
+from rskernels._python.extras import LANGUAGE_HINT, framework
 from rskernels.rsft.errors import DataError
 
 NESTED = ("state_dict", "model")  # under which training scripts keep the weights

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from rskernels._python.extras import train_extra
 from rskernels.experiments.comparison.intervals import Result, mean_of
-from rskernels.rsft.extras import train_extra
 
 COLOURS = 256  # of a figure
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rskernels._python.extras import train_extra
 from rskernels.experiments.comparison.runner import Failure, read_run
 from rskernels.experiments.suite import Experiment, ExperimentRun
-from rskernels.rsft.extras import train_extra
 
 CONFIDENCE = 0.95
 # A difference that is rounding, of accuracies that are equal.

@@ -15,12 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from rskernels._python.extras import train_extra
 from rskernels.experiments.comparison.workers import side_by_side
 from rskernels.experiments.config import GradientConfig
 from rskernels.experiments.families import run
 from rskernels.experiments.suite import ExperimentRun
 from rskernels.rsft.errors import CheckpointError, TrainingError
-from rskernels.rsft.extras import train_extra
 
 # What this process has compiled and loaded: kinds of runs of which it has made one.
 _warm: set[tuple[str, str, str | None]] = set()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rskernels.rsft.extras import train_extra
+from rskernels._python.extras import train_extra
 
 STYLES = {
     "no correction": ("black", "-"),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -32,8 +30,7 @@ from rskernels.experiments.off_policy.exact import (
 from rskernels.experiments.off_policy.policy import all_sequences, make_pairs
 from rskernels.experiments.off_policy.simulate import Simulation, simulate
 from rskernels.experiments.off_policy.train import TRAINED, train
-
-Piece = dict[str, Any]
+from rskernels.experiments.resumable import Piece, make_pieces
 
 
 class Size(NamedTuple):
@@ -83,19 +80,7 @@ QUICK = Size(
 
 def run_study(size: Size, folder: Path, say: Callable[[str], None]) -> list[Piece]:
     """Make the pieces that ``folder`` lacks, and return all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pieces = []
-    for name, make in [*_enumerated(size), *_trained(size)]:
-        path = folder / f"{name}.json"
-        if not path.exists():
-            start = time.process_time()
-            piece = {**make(), "seconds": time.process_time() - start}
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(piece), encoding="utf-8")
-            part.replace(path)
-            say(f"{name}: {piece['seconds']:.1f} s")
-        pieces.append(json.loads(path.read_text(encoding="utf-8")))
-    return pieces
+    return make_pieces([*_enumerated(size), *_trained(size)], folder, say)
 
 
 def _enumerated(size: Size) -> list[tuple[str, Callable[[], Piece]]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rskernels._python.extras import train_extra
 from rskernels.experiments.seconds.analysis import (
     LEVELS,
     Course,
@@ -18,7 +19,6 @@ from rskernels.experiments.seconds.analysis import (
 from rskernels.experiments.seconds.costs import Costs
 from rskernels.experiments.seconds.methods import METHODS
 from rskernels.experiments.seconds.model import WANTED, Ideal, speed_up
-from rskernels.rsft.extras import train_extra
 
 COLOURS = {
     "plain": "black",

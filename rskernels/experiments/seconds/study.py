@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from rskernels.experiments.resumable import Piece, make_pieces
 from rskernels.experiments.seconds.costs import Rounds, measure
 from rskernels.experiments.seconds.methods import METHODS
 from rskernels.experiments.seconds.network import NETWORKS, WIDTH
 from rskernels.experiments.seconds.train import Training, compare_scores, train
-
-Piece = dict[str, Any]
 
 
 class Size(NamedTuple):
@@ -75,21 +72,8 @@ def run_study(size: Size, folder: Path, say: Callable[[str], None], only: str = 
     only : str
         The beginning of the pieces' names that are made; others are neither made nor returned.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    pieces = []
-    for name, make in [*_costs(size), *_scores(size), *_trained(size)]:
-        path = folder / f"{name}.json"
-        if not name.startswith(only):
-            continue
-        if not path.exists():
-            start = time.process_time()
-            piece = {**make(), "seconds": time.process_time() - start}
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(piece), encoding="utf-8")
-            part.replace(path)
-            say(f"{name}: {piece['seconds']:.1f} s")
-        pieces.append(json.loads(path.read_text(encoding="utf-8")))
-    return pieces
+    made = [*_costs(size), *_scores(size), *_trained(size)]
+    return make_pieces(made, folder, say, only=only)
 
 
 def _costs(size: Size) -> list[tuple[str, Callable[[], Piece]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rskernels.integrations.extras import LANGUAGE_HINT, framework
+from rskernels._python.extras import LANGUAGE_HINT, framework
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
 

@@ -215,7 +215,7 @@ def _run_entries(logits, law, log_prob=None, log_ratio=None):
         temperature, temperature_numbers = row_numbers(temperature, temperature)
     mask = torch.empty(logits.shape, dtype=torch.bool, device="cpu")
     # Copies are named, so that they live until the kernel returns.
-    layout, _named, values, is_log = entry_values(logits, density, M, log_space)
+    layout, _named, values, is_log = entry_values(logits, density, M, log_space, log_prob is None)
     logits, N, V, logits_numbers = _rows_of(logits, layout)
     summaries, outputs = None, (mask.data_ptr(), 0, 0, 0)
     if log_prob is not None:
@@ -253,7 +253,7 @@ def plain_mask(logits, shape, density, law):
 
 def _decide_entries(N, logits, values, draw, law, outputs):
     V = logits[6]
-    run_units(
+    failed = run_units(
         dense_rows[logits[1]],
         (*_entry_units(N, V), N),
         ENTRY_WORK * N * (V + ROW_WORK),
@@ -263,6 +263,8 @@ def _decide_entries(N, logits, values, draw, law, outputs):
         law,
         outputs,
     )
+    if failed:
+        raise MemoryError(f"no memory for {4 * V} bytes a thread, a row's weights")
 
 
 def _entry_units(N, V):

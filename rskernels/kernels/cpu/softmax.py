@@ -30,6 +30,7 @@ from rskernels.kernels.cpu.simd.memory import (
     prefetch,
     read_f64,
     read_i64,
+    store_whole_f32,
     storer,
 )
 from rskernels.kernels.cpu.simd.vectors import (
@@ -39,6 +40,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     isnan,
     maximum,
     named,
+    narrow,
     reduce_add,
     reduce_max,
     reduce_rows_add,
@@ -57,7 +59,7 @@ _store_f64 = storer("f64")
 
 
 @cache
-def _block_sum_of(element):
+def _block_sum_of(element, keeps=False):
     load, load_part, ask_ahead = (
         loader(element.name),
         part_loader(element.name),
@@ -66,11 +68,12 @@ def _block_sum_of(element):
     size, scalar, zero = element.size, element.scalar, element.scalar(0.0)
 
     @inner
-    @named(f"block_sum_{element.name}")
-    def block_sum(block, length, reference, scale, bound, near):
+    @named(f"block_{'kept_' if keeps else ''}sum_{element.name}")
+    def block_sum(block, length, reference, scale, bound, near, kept):
         """Return the lanes of the sum of a block, or of the part of it that is above the bound.
 
-        Asks for what lies ``near`` bytes ahead or, where that is 0, for the next window.
+        Asks for what lies ``near`` bytes ahead or, where that is 0, for the next window. What is
+        summed is written to ``kept`` as float32, in whole vectors, where it ``keeps`` it.
         """
         base, factor = splat(scalar(reference)), splat(scalar(scale))
         s0, s1, s2, s3 = splat(zero), splat(zero), splat(zero), splat(zero)
@@ -83,17 +86,27 @@ def _block_sum_of(element):
                         prefetch(at + near + line * LINE)
                 else:
                     ask_ahead(at)
-                s0 = s0 + exp2((load(at) - base) * factor)
-                s1 = s1 + exp2((load(at + 16 * size) - base) * factor)
-                s2 = s2 + exp2((load(at + 32 * size) - base) * factor)
-                s3 = s3 + exp2((load(at + 48 * size) - base) * factor)
+                w0 = exp2((load(at) - base) * factor)
+                w1 = exp2((load(at + 16 * size) - base) * factor)
+                w2 = exp2((load(at + 32 * size) - base) * factor)
+                w3 = exp2((load(at + 48 * size) - base) * factor)
+                s0, s1, s2, s3 = s0 + w0, s1 + w1, s2 + w2, s3 + w3
+                if keeps:
+                    place = kept + i * 4
+                    store_whole_f32(place, narrow(w0))
+                    store_whole_f32(place + 64, narrow(w1))
+                    store_whole_f32(place + 128, narrow(w2))
+                    store_whole_f32(place + 192, narrow(w3))
             if bound < np.inf:
                 part = (s0 + s1) + (s2 + s3)
                 if float64(reduce_add(part)) > bound:
                     return part
         for i in range(whole, length, 16):
             z = load_part(block + i * size, first_lanes(length - i))
-            s0 = s0 + exp2((z - base) * factor)
+            w0 = exp2((z - base) * factor)
+            s0 = s0 + w0
+            if keeps:
+                store_whole_f32(kept + i * 4, narrow(w0))
         return (s0 + s1) + (s2 + s3)
 
     return block_sum
@@ -128,7 +141,7 @@ def block_top_of(element):
 
 
 @cache
-def parts_total_of(element):
+def parts_total_of(element, keeps=False):
     """Return ``parts_total(row, stride, V, scale, scratch, order, stop, span, state)``.
 
     It returns (reference, Σ 2**((z - reference) * scale), bound of the sum, parts read); NaN for a
@@ -141,17 +154,26 @@ def parts_total_of(element):
     read of the row ends where the total passes that of ``z`` by ``headroom`` octaves, which are
     where to stop. What is asked for is ``ahead`` bytes ahead or, if that is 0, the part or window
     that follows.
+
+    Where it ``keeps`` what is summed, the span ends with the address of that, float32 in whole
+    vectors of a part, in place of ``ahead``, and what is returned with the column from which on it
+    was taken against the reference in place of the parts read.
     """
-    block_sum, block_top, size = _block_sum_of(element), block_top_of(element), element.size
+    block_sum, block_top = _block_sum_of(element, keeps), block_top_of(element)
+    size = element.size
 
     @inner
-    @named(f"parts_total_{element.name}")
+    @named(f"parts_{'kept_' if keeps else ''}total_{element.name}")
     def parts_total(row, stride, V, scale, scratch, order, stop, span, state):
         z, headroom = stop
         begin, end, ahead = span
         reference, total, bound = state
+        kept, settled = int64(0), int64(0)
+        if keeps:
+            kept, ahead = ahead, int64(0)
         for part in range(begin, end):
             start, length = part_of(part, V, order)
+            place = kept + start * 4
             near = ahead
             if order != 0 and ahead == 0:
                 following, _ = part_of(min(part + 1, end - 1), V, order)
@@ -162,7 +184,7 @@ def parts_total_of(element):
                 block = scratch
             added = LIMIT
             if reference > -np.inf:
-                lanes = block_sum(block, length, reference, scale, bound - total, near)
+                lanes = block_sum(block, length, reference, scale, bound - total, near, place)
                 added = float64(reduce_add(lanes))
             if not added < LIMIT:
                 tops, nan = block_top(block, length)
@@ -173,15 +195,15 @@ def parts_total_of(element):
                     continue
                 if total > 0.0:
                     total *= 2.0 ** ((reference - top) * scale)
-                reference = top
+                reference, settled = top, start
                 if headroom < np.inf:
                     bound = bound_of(z, reference, scale, headroom)
-                lanes = block_sum(block, length, reference, scale, bound - total, near)
+                lanes = block_sum(block, length, reference, scale, bound - total, near, place)
                 added = float64(reduce_add(lanes))
             total += added
             if total > bound:
                 return reference, total, bound, part
-        return reference, total, bound, end
+        return reference, total, bound, settled if keeps else end
 
     return parts_total
 
@@ -237,7 +259,7 @@ def short_totals_of(element):
             if read >> lane & 1:
                 top = read_f64(references, lane)
                 scale = read_f64(scales, lane)
-                sums = block_sum(read_i64(rows, lane), V, top, scale, np.inf, int64(0))
+                sums = block_sum(read_i64(rows, lane), V, top, scale, np.inf, int64(0), int64(0))
                 store(scratch + lane * width, whole, sums)
         sums = widen(reduce_rows_add(scratch, splat(zero)))
         # A NaN, a +inf or nothing but -inf sums to more than any row of numbers.

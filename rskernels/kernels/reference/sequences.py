@@ -52,6 +52,7 @@ def accept_prefix(
     log_space: bool,
     mask: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
+    ids: torch.Tensor | None = None,  # [B]
 ) -> torch.Tensor:
     """Return how many tokens are accepted before the first that is not, int64 [B].
 
@@ -62,7 +63,8 @@ def accept_prefix(
     lengths = torch.zeros(len(places), dtype=torch.int64, device=values.device)
     log_M = natural_log(M, log_space, lengths)
     for n, at in enumerate(places):
-        log_w, row = values[at], torch.tensor(row_offset + n, device=values.device)
+        log_w = values[at]
+        row = torch.tensor(row_offset + n, device=values.device) if ids is None else ids[n]
         u = row_uniforms(row, torch.arange(len(at), device=values.device), seed, stream)
         valid = (log_w < math.inf) & (log_M[n] > -math.inf)
         accepted = valid & accepts(log_w - log_M[n], u)

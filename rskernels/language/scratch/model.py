@@ -65,6 +65,8 @@ def _llama(layers: int, width: int, heads: int, length: int, named: dict[str, An
         num_key_value_heads=heads,
         max_position_embeddings=length,
         tie_word_embeddings=True,
+        # So narrow a model learns to go in step only after long from 0.02, the usual.
+        initializer_range=0.8 / width**0.5,
         **named,
     )
     return LlamaForCausalLM(config)

@@ -68,6 +68,7 @@ def starting_policy(
     task: Task,
     *,
     seed: int,
+    part: float = 1.0,
     show: Callable[[int, int, Step], None] = lambda done, steps, step: None,
     **options: Any,
 ) -> Policy:
@@ -81,6 +82,8 @@ def starting_policy(
         Whose held-out prompts have no demonstration.
     seed : int
         Decides weights, demonstrations and their order.
+    part : float
+        Above 0: of the demonstrations that a starting model usually has.
     show : callable
         Called after each step with how many are done, of how many, and what it came to.
     **options
@@ -102,7 +105,8 @@ def starting_policy(
     for at, lesson in enumerate(start.lessons):
         is_last = at + 1 == len(start.lessons)
         said = {**lesson.options, **options} if is_last else lesson.options
-        pairs = demonstrations_of(name, task, lesson.size, 8 * seed + at, **said)
+        size = max(1, round(part * lesson.size))
+        pairs = demonstrations_of(name, task, size, 8 * seed + at, **said)
         policy = supervised(
             model, tokenizer, pairs,
             seed=seed, epochs=lesson.epochs, batch=start.batch, lr=lesson.lr, show=show,
@@ -169,6 +173,7 @@ def write_start(
     folder: Path,
     *,
     seed: int,
+    part: float = 1.0,
     show: Callable[[int, int, Step], None] = lambda done, steps, step: None,
     **options: Any,
 ) -> float:
@@ -177,10 +182,16 @@ def write_start(
     Beside the model lies ``start.json``, which says what it was made of.
     """
     began = time.perf_counter()
-    policy = starting_policy(name, task, seed=seed, show=show, **options)
+    policy = starting_policy(name, task, seed=seed, part=part, show=show, **options)
     folder.mkdir(parents=True, exist_ok=True)
     policy.save(folder)
     seconds = time.perf_counter() - began
-    said = {"task": name, "seed": seed, "options": options, "seconds": round(seconds, 1)}
+    said = {
+        "task": name,
+        "seed": seed,
+        "part": part,
+        "options": options,
+        "seconds": round(seconds, 1),
+    }
     (folder / "start.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return seconds

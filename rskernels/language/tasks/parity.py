@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from rskernels.language.task import Task
 
@@ -37,6 +38,19 @@ BITS = 12
 EQUALS = "="
 CHARACTERS = "01" + EQUALS
 """All characters that prompts and answers have."""
+
+SIZES = {"bits": 14, "train": 12_000, "test": 1000}
+SETTINGS: dict[str, Any] = {
+    "form": "verifier", "beta": 0.0, "prompts": 2000, "samples": 4, "max_new_tokens": 15,
+    "rows_at_once": 4096, "mean": "sequences", "clip": 1e9, "epochs": 3, "batch_size": 64,
+    "micro_batch": 64, "lr": 1e-3, "schedule": "linear", "rounds": 4,
+}  # fmt: skip
+"""Of a task of these sizes: options of `rskernels.language.fine_tune` that keep to the closed form.
+
+Mean over sequences: with one over tokens a step with more long answers, which have more tokens,
+counts each of them less. No clipping, and a rate that falls to 0, so that no few steps decide more
+than the others. Prompts anew in each round: a short answer that is trained on tells the parity.
+"""
 
 
 def make_task(seed: int, *, train: int = 2000, test: int = 500, bits: int = BITS) -> Task:
@@ -54,7 +68,8 @@ def make_task(seed: int, *, train: int = 2000, test: int = 500, bits: int = BITS
     Returns
     -------
     Task
-        Rows with ``prompt``; a reward of 1 or 0. The key of an answer is whether it is long.
+        Rows with ``prompt``; a reward of 1 or 0. The key of an answer is whether it is long, and
+        ``mean_long`` is measured, their share.
 
     Raises
     ------
@@ -68,7 +83,7 @@ def make_task(seed: int, *, train: int = 2000, test: int = 500, bits: int = BITS
         )
     drawn = random.Random(f"parity {seed}").sample(range(1 << bits), train + test)
     rows = [{"prompt": f"{number:0{bits}b}{EQUALS}"} for number in drawn]
-    return Task("parity", rows[test:], rows[:test], reward, kind_of)
+    return Task("parity", rows[test:], rows[:test], reward, kind_of, {"long": is_long})
 
 
 def demonstrations(
@@ -146,12 +161,14 @@ def share_after(share: float, rounds: int = 1) -> float:
     return factor * share / (1.0 + (factor - 1.0) * share)
 
 
-def errors_after(share: float, kept: Sequence[int]) -> list[float]:
+def errors_after(share: float, kept: Sequence[int], *, answers: int | None = None) -> list[float]:
     r"""Return the standard error of the share after each round, by sampling alone.
 
     A round trains on n right answers, of which the long ones are a binomial share; its error goes
     through the next rounds by the derivative of the map, 2/(1 + p)^2:
-    V_t = (2/(1 + p_{t-1})^2)^2 V_{t-1} + p_t (1 - p_t)/n_t, with V_0 = 0.
+    V_t = (2/(1 + p_{t-1})^2)^2 V_{t-1} + p_t (1 - p_t)/n_t, with V_0 = 0. Where shares are
+    estimated from m answers each, the first one too, V_0 = p_0 (1 - p_0)/m, and p_t (1 - p_t)/m
+    comes to each.
 
     Parameters
     ----------
@@ -159,16 +176,19 @@ def errors_after(share: float, kept: Sequence[int]) -> list[float]:
         p before the first round.
     kept : sequence of int
         n_t, the answers that each round was trained on.
+    answers : int, optional
+        m. None: the shares are known, not estimated.
 
     Returns
     -------
     list of float
-        The root of V_t, a round each.
+        The root of the variance, a round each.
     """
-    errors, variance = [], 0.0
+    noise = 0.0 if answers is None else 1.0 / answers
+    errors, variance = [], share * (1.0 - share) * noise
     for number in kept:
         slope = 2.0 / (1.0 + share) ** 2
         share = share_after(share)
         variance = slope**2 * variance + share * (1.0 - share) / number
-        errors.append(variance**0.5)
+        errors.append((variance + share * (1.0 - share) * noise) ** 0.5)
     return errors

@@ -7,6 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from multiprocessing import get_context
 from typing import ClassVar, Protocol
 
+import torch
+
 from rskernels.pipeline.job import Record
 from rskernels.pipeline.read import Piece
 
@@ -49,8 +51,12 @@ class LocalEngine:
         if self.workers == 1:
             yield from map(job, pieces)
             return
-        # Children of fork would have no threads of torch's and Arrow's.
-        with ProcessPoolExecutor(self.workers, get_context("spawn")) as pool:
+        # Children of fork would have no threads of torch's and Arrow's; those of spawn would each
+        # take all cores.
+        share = max(1, torch.get_num_threads() // self.workers)
+        with ProcessPoolExecutor(
+            self.workers, get_context("spawn"), torch.set_num_threads, (share,)
+        ) as pool:
             waiting: set[Future[Record]] = set()
             try:
                 for piece in pieces:

@@ -1,24 +1,26 @@
 """The engine of many machines: actors of Ray, a process each, that take a piece at a time.
 
 Nothing but pieces and records passes through Ray: a job reads and writes files, in folders that all
-machines share. A worker that ends is started again, and its piece done again from the beginning.
+machines share. Where a worker ends, whoever is free does its piece again from the beginning, and
+another worker is started as soon as there is room.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+from rskernels._python.extras import RAY_HINT, framework
 from rskernels.pipeline.engines.errors import EngineError
 from rskernels.pipeline.engines.local import Job
 from rskernels.pipeline.job import Record
 from rskernels.pipeline.read import Piece
 
-HINT = "pip install '.[ray]' in a clone of rskernels"
 RETRIES = 5
-"""How often a piece is done again whose worker ended, and a worker is started again in between."""
+"""How often a piece is done again whose worker ended, and a start that failed is tried again."""
 STORE = 1 << 27
 """Bytes of shared memory of a Ray of this machine; pieces and records need hardly any."""
 
@@ -80,38 +82,41 @@ class RayEngine:
         EngineError
             If the worker of a piece ended more often than ``RETRIES``, or Ray cannot be reached.
         """
-        left = iter(pieces)
-        piece = next(left, None)
-        if piece is None:
+        left = deque(pieces)
+        if not left:
             return
         ray = self._joined()
         # Of those that are ready: a cluster may have no room yet for others.
         waiting: dict[Any, tuple[Any, Piece | None]] = {
-            _begin(actor): (actor, None) for actor in self._pool()
+            actor.ready.remote(): (actor, None) for actor in self._pool()
         }
-        given, failures = ray.put(job), 0
+        idle: list[Any] = []
+        given, tries = ray.put(job), Counter[Piece | None]()
         try:
-            while piece is not None or any(of for _, of in waiting.values()):
+            while left or any(piece for _, piece in waiting.values()):
                 (ref,), _ = ray.wait(list(waiting))
-                actor, done = waiting[ref]
+                actor, piece = waiting.pop(ref)
+                record = None
                 try:
-                    record = _result(ref, done)
-                except EngineError:
-                    failures += 1
-                    if done is not None or failures > RETRIES:
-                        raise
-                    del waiting[ref]
-                    waiting[_begin(actor)] = actor, None
-                    continue
-                del waiting[ref]
-                if piece is not None:
+                    record = _result(ref)
+                    idle.append(actor)
+                except _Ended as ended:
+                    tries[piece] += 1
+                    if tries[piece] > RETRIES:
+                        raise EngineError(f"{_ended(piece)}: {ended}") from ended
+                    if piece is not None:
+                        left.appendleft(piece)
+                    # Whoever is idle takes it: there may be no room for the new one.
+                    other = self._replaced(actor)
+                    waiting[other.ready.remote()] = other, None
+                while idle and left:
+                    actor, piece = idle.pop(), left.popleft()
                     waiting[actor.run.remote(given, piece)] = actor, piece
-                    piece = next(left, None)
-                if done is not None:
+                if record is not None:
                     yield record
         finally:
             # What is still under way belongs to nobody: an error, or an interrupt.
-            if any(of for _, of in waiting.values()):
+            if any(piece for _, piece in waiting.values()):
                 self._end_workers()
 
     def _joined(self) -> Any:
@@ -146,11 +151,18 @@ class RayEngine:
             if count is None:
                 of_all = ray.cluster_resources().get("CPU", 1)
                 count = max(1, int(of_all)) if self.address is not None else 1
-            kind = ray.remote(_Worker).options(
-                num_cpus=1, num_gpus=self.gpus, max_restarts=-1, max_task_retries=RETRIES
-            )
-            self._actors = [kind.remote() for _ in range(count)]
+            self._actors = [self._worker() for _ in range(count)]
         return self._actors
+
+    def _worker(self) -> Any:
+        options = {"num_cpus": 1, "num_gpus": self.gpus}
+        return _ray().remote(_Worker).options(**options).remote()
+
+    def _replaced(self, actor: Any) -> Any:
+        """Return a new worker in the place of one that has ended."""
+        other = self._worker()
+        self._actors[self._actors.index(actor)] = other
+        return other
 
     def _end_workers(self) -> None:
         actors, self._actors = self._actors, []
@@ -169,13 +181,11 @@ class _Worker:
         return job(piece)
 
 
-def _begin(actor: Any) -> Any:
-    """Return what is there once a worker runs."""
-    # Retried here: Ray would say of one that is not needed any more that it failed.
-    return actor.ready.options(max_task_retries=0).remote()
+class _Ended(Exception):
+    """A worker that has ended, or could not be started."""
 
 
-def _result(ref: Any, piece: Piece | None) -> Any:
+def _result(ref: Any) -> Any:
     """Return what a worker has returned, or raise what it has raised."""
     from ray.exceptions import RayError, RayTaskError
 
@@ -186,18 +196,18 @@ def _result(ref: Any, piece: Piece | None) -> Any:
             raise error.cause from error
         raise EngineError(str(error)) from error
     except RayError as error:
-        what = "a worker could not be started"
-        if piece is not None:
-            place = f"{piece.file} from {piece.start} to {piece.end}"
-            what = f"the worker of {place} ended {RETRIES + 1} times, as for want of memory"
-        raise EngineError(f"{what}: {error}") from error
+        raise _Ended(str(error)) from error
+
+
+def _ended(piece: Piece | None) -> str:
+    """Return what is said of workers that ended too often."""
+    if piece is None:
+        return f"{RETRIES + 1} workers could not be started"
+    place = f"{piece.file} from {piece.start} to {piece.end}"
+    return f"the worker of {place} ended {RETRIES + 1} times, as for want of memory"
 
 
 def _ray() -> Any:
-    try:
+    with framework("--engine ray", RAY_HINT):
         import ray
-    except ModuleNotFoundError as missing:
-        raise ModuleNotFoundError(
-            f"--engine ray needs ray, which is not installed: {HINT}", name=missing.name
-        ) from missing
     return ray

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rskernels.pipeline.read.packed import CODECS, codec_of
 from rskernels.rsft.errors import DataError
 
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
     ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
 }  # fmt: skip
+ENDINGS = f"{', '.join(SUFFIXES)}, JSON lines also in {', '.join(CODECS)} after that"
 ENDS = 1 << 16  # bytes at either end of a file that its digest reads
 
 
@@ -58,6 +60,14 @@ class Dataset:
         return sha.hexdigest()
 
 
+def format_of(file: str) -> str | None:
+    """Return the format of a file by its name; None if none is known."""
+    path = Path(file)
+    if codec_of(file) is None:
+        return SUFFIXES.get(path.suffix.lower())
+    return "jsonl" if SUFFIXES.get(Path(path.stem).suffix.lower()) == "jsonl" else None
+
+
 def dataset_of(inputs: Iterable[str | Path]) -> Dataset:
     """Return the files that inputs name: files, folders and patterns.
 
@@ -75,9 +85,9 @@ def dataset_of(inputs: Iterable[str | Path]) -> Dataset:
     files = list(once.values())
     formats: dict[str, str] = {}
     for file in files:
-        kind = SUFFIXES.get(Path(file).suffix.lower())
+        kind = format_of(file)
         if kind is None:
-            raise DataError(f"{file} must end in one of {', '.join(SUFFIXES)}")
+            raise DataError(f"{file} must end in one of {ENDINGS}")
         formats.setdefault(kind, file)
     if not files:
         raise DataError("there are no input files")
@@ -124,10 +134,10 @@ def _files(name: str, skipped: list[str]) -> Sequence[str]:
                 path = os.path.join(root, file)
                 if file.startswith((".", "_")):
                     continue
-                is_known = Path(file).suffix.lower() in SUFFIXES and os.path.isfile(path)
+                is_known = format_of(file) is not None and os.path.isfile(path)
                 (found if is_known else skipped).append(path)
         if not found:
-            raise DataError(f"{name} holds no file that ends in one of {', '.join(SUFFIXES)}")
+            raise DataError(f"{name} holds no file that ends in one of {ENDINGS}")
         return sorted(found)
     if os.path.exists(name):
         return [name]

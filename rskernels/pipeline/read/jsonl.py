@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
+from rskernels.pipeline.read.packed import codec_of, opened, span
 from rskernels.pipeline.read.pieces import Batch, Piece
 from rskernels.pipeline.rows.columns import Found
 from rskernels.pipeline.rows.hashing import REST, canonical
@@ -37,21 +39,31 @@ class Lines(NamedTuple):
 
 
 def bounds(file: str, size: int) -> Iterator[tuple[int, int]]:
-    """Yield from which byte to which each piece of a file goes, at the beginnings of lines."""
-    total, start = os.path.getsize(file), 0
-    with open(file, "rb") as opened:
+    """Yield from which byte to which each piece of a file goes, at the beginnings of lines.
+
+    Of a compressed file these are bytes of what it holds; they are found by reading it.
+    """
+    start = 0
+    with opened(file) as source:
+        if codec_of(file) is not None:
+            while data := source.read(size):
+                end = start + len(data) + (0 if data.endswith(b"\n") else len(source.readline()))
+                yield start, end
+                start = end
+            return
+        total = os.path.getsize(file)
         while start < total:
-            opened.seek(min(start + size, total) - 1)
-            opened.readline()
-            yield start, opened.tell()
-            start = opened.tell()
+            source.seek(min(start + size, total) - 1)
+            source.readline()
+            yield start, source.tell()
+            start = source.tell()
 
 
 def names(file: str, rows: int = FIRST) -> list[str]:
     """Return the names of the columns that the first rows have."""
     found: dict[str, None] = {}
-    with open(file, "rb") as opened:
-        for line in opened:
+    with opened(file) as source:
+        for line in source:
             try:
                 row = json.loads(line.removeprefix(BOM))
             except (ValueError, RecursionError):
@@ -94,18 +106,24 @@ def place_of(piece: Piece, row: int) -> str:
             break
         before += len(lines.starts)
         line += lines.data.count(b"\n")
-    with open(piece.file, "rb") as file:
-        left = piece.start
-        while left and (block := file.read(min(left, BLOCK))):
-            line += block.count(b"\n")
-            left -= len(block)
+    line += _lines_before(piece.file, piece.start, os.stat(piece.file).st_mtime_ns)
     return f"{piece.file}: line {line + 1}"
+
+
+@lru_cache(maxsize=1)
+def _lines_before(file: str, end: int, changed: int) -> int:
+    """Return how many lines a file has before a byte, for the several rows of a piece."""
+    count = 0
+    with opened(file) as source:
+        while end and (block := source.read(min(end, BLOCK))):
+            count += block.count(b"\n")
+            end -= len(block)
+    return count
 
 
 def blocks(piece: Piece) -> Iterator[Lines]:
     """Yield the lines of a piece, a few megabytes at a time."""
-    with open(piece.file, "rb") as file:
-        file.seek(piece.start)
+    with span(piece.file, piece.start, piece.end) as file:
         left, rest = piece.end - piece.start, b""
         while left > 0:
             block = file.read(min(BLOCK, left))

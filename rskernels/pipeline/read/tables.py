@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
+from rskernels.pipeline.read.packed import explained
 from rskernels.pipeline.read.pieces import Batch, Piece
 from rskernels.pipeline.read.schemas import conformed
 from rskernels.pipeline.rows.columns import Found
@@ -38,7 +39,7 @@ def batches(piece: Piece, found: Found) -> Iterator[Batch]:
     """Yield the rows of a piece with the columns that a decision needs."""
     # Few prompts and groups are distinct, so that dictionaries of them are hashed in no time.
     few = [name for name in (found.prompt, found.group) if name is not None]
-    with _explained(piece.file):
+    with explained(piece.file):
         for table in _record_batches(piece, found.names, few):
             yield Batch(table, {})
 
@@ -48,7 +49,7 @@ def kept_rows(piece: Piece, mask: NDArray[Any], schema: Any) -> Iterator[Any]:
     with data_extra():
         import pyarrow as pa
     start = 0
-    with _explained(piece.file):
+    with explained(piece.file):
         for table in whole_tables(piece, schema):
             of_batch = mask[start : start + len(table)]
             start += len(table)
@@ -59,7 +60,7 @@ def whole_tables(piece: Piece, schema: Any) -> Iterator[Any]:
     """Yield the rows of a piece, a table a batch, by a schema of all files."""
     with data_extra():
         import pyarrow as pa
-    with _explained(piece.file):
+    with explained(piece.file):
         for batch in _record_batches(piece, None, []):
             yield conformed(pa.Table.from_batches([batch]), schema, piece.file)
 
@@ -72,7 +73,7 @@ def place_of(piece: Piece, row: int) -> str:
 
 def schema_of(file: str) -> Any:
     """Return the schema of a file."""
-    with _explained(file):
+    with explained(file):
         if _is_parquet(file):
             with _parquet(file) as parquet:
                 return parquet.schema_arrow
@@ -81,7 +82,7 @@ def schema_of(file: str) -> Any:
 
 
 def _row_counts(file: str) -> list[int]:
-    with _explained(file):
+    with explained(file):
         if _is_parquet(file):
             with _parquet(file) as parquet:
                 of = parquet.metadata
@@ -153,16 +154,3 @@ class _Random:
     def __iter__(self) -> Iterator[Any]:
         for number in range(self._reader.num_record_batches):
             yield self._reader.get_batch(number)
-
-
-@contextmanager
-def _explained(file: str) -> Iterator[None]:
-    """Say of which file a fault is."""
-    with data_extra():
-        import pyarrow as pa
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError) or file in str(error):
-            raise
-        raise DataError(f"{file} cannot be read: {str(error).partition(chr(10))[0]}") from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
 from rskernels.rsft.errors import DataError
 
 Hashes = NDArray[np.int64]

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rskernels.integrations.extras import framework
+from rskernels._python.extras import LANGUAGE_HINT, framework
 from rskernels.ops import LinearLogits, target_log_prob
 from rskernels.pipeline.score.scorer import Row, Scores
 from rskernels.rsft.errors import DataError
 
-HINT = "pip install '.[language]' in a clone of rskernels"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ROUNDING = {torch.float64: 1e-6, torch.float32: 2e-3}
 """How far apart two log-probabilities may be that are the same but for rounding; else 0.25."""
@@ -255,7 +254,7 @@ class Language:
 def _loaded(scorer: LogProb) -> Language:
     """Return the model of a folder, once in a process."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with framework("log-probabilities of completions", HINT):
+    with framework("log-probabilities of completions", LANGUAGE_HINT):
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
     logging.disable_progress_bar()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
 from rskernels.pipeline.read import Piece, jsonl, tables
 from rskernels.pipeline.rows.columns import Columns
 from rskernels.pipeline.rows.hashing import whole

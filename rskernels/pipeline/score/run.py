@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from rskernels.pipeline.engines.local import Engine, LocalEngine
-from rskernels.pipeline.job import Work
 from rskernels.pipeline.passes import NAMED, run_pass
 from rskernels.pipeline.read import Dataset, dataset_of, names_of, refuse_mixed, schema_of, split
-from rskernels.pipeline.report import merged_rewards
+from rskernels.pipeline.report import merged_rewards, read_report
 from rskernels.pipeline.score.job import FOLDERS, Score, ScoreRecord
 from rskernels.pipeline.score.rows import check_names
 from rskernels.pipeline.score.scorer import ScoreConfig
-from rskernels.pipeline.store.manifest import Manifest
-from rskernels.pipeline.store.write import join_parts, move_parts, write_whole
-from rskernels.rsft.artifacts.lock import hold
-from rskernels.rsft.errors import DataError
+from rskernels.pipeline.start import begun, put
+from rskernels.pipeline.store.write import write_whole
 
 BYTES, ROWS = 1 << 22, 1 << 13
 """Of a piece, about: scores take long, and a piece is what a crash loses."""
@@ -81,29 +78,18 @@ def score(
     config.scorer.check(names)
     pieces = split(data, piece_size or (BYTES if data.format == "jsonl" else ROWS))
     schema = schema_of(data)
-    if not pieces:
-        raise DataError("the inputs hold no rows")
-    folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder):
-        manifest = Manifest(folder, {**config.to_dict(), "data": data.digest()}, pieces)
-        if not manifest.begin(resume=resume, overwrite=overwrite):
-            work = Work(manifest.work)
+    description = {**config.to_dict(), "data": data.digest()}
+    with begun(folder, description, pieces, resume=resume, overwrite=overwrite) as work:
+        if work is not None:
             work.make(FOLDERS, schema)
             job = Score(config, work)
             records = run_pass(
                 engine or LocalEngine(), job, pieces, config.max_bad, progress=progress
             )
-            parts = work.paths("scored", len(records), data.suffix)
-            if config.parts:
-                move_parts(folder / "scored", parts)
-            else:
-                join_parts(folder / f"scored{data.suffix}", data.format, parts)
-            of_pieces = cast(Sequence[ScoreRecord], records)
-            report = _report(data, config, of_pieces)
+            put(folder / "scored", work, data, len(records), config.parts)
+            report = _report(data, config, cast(Sequence[ScoreRecord], records))
             write_whole(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
-            manifest.finish()
-        saved: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        return saved
+        return read_report(folder)
 
 
 def _report(data: Dataset, config: ScoreConfig, records: Sequence[ScoreRecord]) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rskernels.pipeline.extras import data_extra
+from rskernels._python.extras import data_extra
+from rskernels.pipeline.store.parquet import Joined, append_bytes, read_footer
 from rskernels.rsft.errors import DataError
 
-CHUNK = 1 << 24  # bytes that are copied at once
 GROUP_ROWS = 1 << 17  # of a row group that is written
+LEAST_ROWS = 1 << 14  # of a part whose row groups are joined as they are
 
 
 @contextmanager
@@ -81,17 +82,55 @@ def write_part(path: Path, kind: str, parts: Iterable[Any], schema: Any = None) 
 
 
 def join_parts(path: Path, kind: str, parts: Sequence[Path]) -> None:
-    """Write the rows of parts, in order, to a file that is whole or absent."""
-    if kind == "jsonl":
-        with atomic(path) as temporary, temporary.open("wb") as file:
-            for part in parts:
-                with part.open("rb") as source:
-                    shutil.copyfileobj(source, file, CHUNK)
-        return
+    """Write the rows of parts, in order, to a file that is whole or absent.
+
+    Bytes are copied, but for Arrow and for parts of Parquet of so few rows that they would make
+    many small row groups.
+    """
     if not parts:
         raise DataError("there are no parts to join")
-    schema = next(iter(_tables(parts[:1], kind, only_schema=True)))
-    write_part(path, kind, _tables(parts, kind), schema)
+    if kind == "arrow":
+        schema = next(iter(_tables(parts[:1], kind, only_schema=True)))
+        write_part(path, kind, _tables(parts, kind), schema)
+        return
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        if kind == "parquet":
+            _join_parquet(parts, file)
+            return
+        for part in parts:
+            with part.open("rb") as source:
+                append_bytes(source, 0, part.stat().st_size, file)
+
+
+def _join_parquet(parts: Sequence[Path], file: Any) -> None:
+    joined = Joined(file)
+    few: list[Path] = []
+    rows = 0
+    for part in parts:
+        with part.open("rb") as source:
+            footer = read_footer(source)
+            if footer.rows < LEAST_ROWS:
+                few.append(part)
+                rows += footer.rows
+            if few and (rows >= GROUP_ROWS or footer.rows >= LEAST_ROWS):
+                _add_few(joined, few)
+                few, rows = [], 0
+            if footer.rows >= LEAST_ROWS:
+                joined.add(source, footer)
+    if few:
+        _add_few(joined, few)
+    joined.finish()
+
+
+def _add_few(joined: Joined, parts: Sequence[Path]) -> None:
+    """Add the rows of small parts, in row groups of the usual size."""
+    schema = next(iter(_tables(parts[:1], "parquet", only_schema=True)))
+    with tempfile.TemporaryFile(dir=parts[0].parent) as together:
+        with _writer(together, "parquet", schema) as writer:
+            for table in _in_groups(_tables(parts, "parquet")):
+                writer.write_table(table)
+        together.flush()
+        joined.add(together, read_footer(together))
 
 
 def move_parts(folder: Path, parts: Sequence[Path]) -> None:
@@ -126,7 +165,7 @@ def _tables(parts: Sequence[Path], kind: str, only_schema: bool = False) -> Iter
 
 
 @contextmanager
-def _writer(path: Path, kind: str, schema: Any) -> Iterator[Any]:
+def _writer(path: Any, kind: str, schema: Any) -> Iterator[Any]:
     with data_extra():
         import pyarrow as pa
         import pyarrow.parquet as pq

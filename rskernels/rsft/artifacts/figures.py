@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rskernels.rsft.extras import train_extra
+from rskernels._python.extras import train_extra
 
 # On a logarithmic axis, which overflows near the ends of float64.
 SMALLEST_DRAWN, LARGEST_DRAWN = 1e-100, 1e100

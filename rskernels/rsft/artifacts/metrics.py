@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rskernels._python.extras import train_extra
 from rskernels.rsft.data.samples import Samples
 from rskernels.rsft.errors import CheckpointError, TrainingError
-from rskernels.rsft.extras import train_extra
 
 Record = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rskernels.rsft.extras import train_extra
+from rskernels._python.extras import train_extra
 
 
 def log_domain_densities(source: Tensor, target: Tensor, features: Tensor) -> Tensor:

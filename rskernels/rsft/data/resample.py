@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import WeightedRandomSampler
 
-from rskernels.rsft.extras import train_extra
+from rskernels._python.extras import train_extra
 
 # Labels of an epoch's rows, int64 [n], to the indices that are used of them, int64 [m].
 Resampler = Callable[[Tensor, torch.Generator], Tensor]

@@ -173,7 +173,7 @@ def of_sequences(log_ratio: torch.Tensor) -> dict[str, Callable[[], Any]]:
         "sequences packed": partial(accept, packed, *numbers, None, starts, "mean_k2"),
         "sequences packed, of a mask": partial(accept, packed, *numbers, flat, starts, "mean_k3"),
         "prefixes": partial(prefix, log_ratio, *numbers, None, None),
-        "prefixes packed, of a mask": partial(prefix, packed, *tensors, flat, starts),
+        "prefixes packed, of a mask": partial(prefix, packed, *tensors, flat, starts, starts[1:]),
     }
 
 

@@ -7,6 +7,7 @@ import torch
 
 import rskernels
 
+from ...support.backends import backend_of
 from .test_sequences import drawn, packed_from
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -49,6 +50,20 @@ def test_an_invalid_token_ends_it(backend, at, value):
     log_ratio = torch.zeros(2, 131)
     log_ratio[1, at] = value
     assert backend.accept_prefix(log_ratio, seed=3).tolist() == [131, at]
+
+
+def test_a_sequence_of_any_id_has_its_tokens_draws(backend):
+    log_ratio, mask = drawn(9, 150)
+    log_ratio += 0.1
+    counted = backend.accept_prefix(log_ratio, mask=mask, seed=7, row_offset=4)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    named = {"mask": mask[order], "seed": 7, "ids": (order + 4).repeat_interleave(2)[::2]}
+    assert torch.equal(backend.accept_prefix(log_ratio[order], **named), counted[order])
+    ids = torch.tensor([-1, 2**62, -(2**63)])
+    lengths = backend.accept_prefix(log_ratio[:3], mask=mask[:3], seed=7, ids=ids)
+    want = backend_of("reference").accept_prefix(log_ratio[:3], mask=mask[:3], seed=7, ids=ids)
+    assert torch.equal(lengths, want)
+    assert len(set(lengths.tolist())) > 1
 
 
 def test_padding_and_packing_change_nothing(backend):

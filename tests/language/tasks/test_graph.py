@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rskernels.language.config import LanguageConfig
 from rskernels.language.generate import generate
 from rskernels.language.scratch import small_gpt, supervised, word_tokenizer
 from rskernels.language.scratch.start import tokens_of
@@ -57,6 +58,25 @@ def test_what_is_kept_of_a_million_walks_has_the_tilted_law(form, walks, drawn):
     assert laws.chance_of(places, law) > laws.CHANCE
     assert laws.chance_of(places, walks.prob) < laws.CHANCE
     assert kept.overall["violations"] == kept.overall["invalid"] == kept.overall["unknown"] == 0
+
+
+def mass_above(rewards, prob, beta, size):
+    """Return how much of the tilted law lies above M by a pilot, a mean over pilots."""
+    values, place = rewards.unique(return_inverse=True)
+    below = torch.zeros(len(values)).double().index_add_(0, place, prob).cumsum(0)
+    of_largest = (below**size).diff(prepend=torch.zeros(1).double())
+    weights = (rewards / beta).exp()
+    above = (weights - (values[:, None] / beta).exp()).clamp(min=0) @ prob
+    return (of_largest @ above / (weights @ prob)).item()
+
+
+def test_the_usual_pilot_of_a_learnt_m_is_large_enough(walks):
+    rewards = laws.rewards_of("learnt", walks)
+    usual = {form: LanguageConfig(form=form).pilot for form in ("learnt", "quantile", "verifier")}
+    assert usual == {"learnt": 64, "quantile": 8, "verifier": None}
+    assert LanguageConfig(form="learnt", pilot=5).pilot == 5
+    assert mass_above(rewards, walks.prob, 0.2, usual["learnt"]) < 0.03
+    assert mass_above(rewards, walks.prob, 0.2, usual["quantile"]) > 0.1
 
 
 def test_what_a_walk_is_worth():

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from rskernels.language import LanguageConfig, fine_tune
+from rskernels.language.scratch.start import starting_policy
 from rskernels.language.tasks import demonstrations_of, parity, task_of
+from rskernels.rsft.run import read_metrics
 from rskernels.select import tilt
 
 
@@ -57,6 +60,31 @@ def test_errors_of_the_shares_are_those_of_repeated_rounds():
     errors = parity.errors_after(0.1, [1100, 1182, 1310, 1471])
     spread = seen.std(0)
     assert torch.allclose(spread, torch.tensor(errors), rtol=0.15)
+    # Estimated from 500 answers, the first share too.
+    generator = torch.Generator().manual_seed(1)
+    estimated = torch.binomial(torch.full_like(seen, 500.0), seen, generator=generator) / 500
+    first = torch.binomial(torch.full((400,), 500.0), torch.tensor(0.1), generator=generator) / 500
+    errors = torch.tensor(parity.errors_after(0.1, [1100, 1182, 1310, 1471], answers=500))
+    expected = [[parity.share_after(float(p), t) for t in range(1, 5)] for p in first]
+    assert torch.allclose((estimated - torch.tensor(expected)).std(0), errors, rtol=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "seed"), [(0.12, 0), (0.2, 1), (0.4, 2)])
+def test_a_transformer_has_the_share_of_the_closed_form_after_each_round(share, seed, tmp_path):
+    task = task_of("parity", seed, **parity.SIZES)
+    policy = starting_policy("parity", task, seed=seed, long=share)
+    config = LanguageConfig(seed=seed, device="cpu", eval_samples=8, **parity.SETTINGS)
+    fine_tune(config, tmp_path, task=task, policy=policy, progress=False)
+    records = [record for record in read_metrics(tmp_path) if record["kind"] == "round"]
+    start, *shares = [record["mean_long"] for record in records]
+    kept = [record["accepted"] for record in records[1:]]
+    errors = parity.errors_after(start, kept, answers=8 * len(task.test))
+    print([start, *shares], errors)
+    assert len(shares) == 4
+    for number, (seen, error) in enumerate(zip(shares, errors, strict=True), 1):
+        assert abs(seen - parity.share_after(start, number)) < 3 * error
+        assert seen - parity.share_after(start, number - 1) > 3 * error
 
 
 def rounds_fast(share, count, seed):

@@ -59,10 +59,10 @@ def test_what_is_not_read_of_a_folder_is_named(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "rows.jsonl").write_text(LINE, encoding="utf-8")
-    (folder / "more.jsonl.gz").write_bytes(b"x")
+    (folder / "more.csv.gz").write_bytes(b"x")
     (folder / "_SUCCESS").write_bytes(b"")
     (folder / "away").symlink_to(tmp_path)
     _, report = files.kept(folder, tmp_path / "out")
-    assert report["skipped"] == [str(folder / "away"), str(folder / "more.jsonl.gz")]
+    assert report["skipped"] == [str(folder / "away"), str(folder / "more.csv.gz")]
     page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert "more.jsonl.gz" in page
+    assert "more.csv.gz" in page

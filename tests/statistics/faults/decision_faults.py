@@ -34,7 +34,7 @@ upper_end_of_entries = partial(check_upper_end, form="dense")
 ROWS, LAW, GPU = "kernels.reference.rows", "kernels.cpu.law", "kernels.gpu.law"
 # How each backend compares.
 ACCEPTS, ACCEPTS_GPU = f"{ROWS}.accepts", f"{GPU}.accepts"
-TERMS_CPU = "kernels.cpu.dense.entries.rough_terms"
+FACTOR_CPU = "kernels.cpu.dense.rough.rough_factor"
 ROUGHLY_CPU, EXACTLY_CPU = f"{LAW}.decide_roughly", f"{LAW}.decide_exactly"
 # Where M is read; on a GPU, a number is read by the host.
 LOG_M, LOG_M_CPU = f"{ROWS}.natural_log", f"{LAW}.natural_logs"
@@ -108,7 +108,7 @@ DECISION = [
     Fault(
         "M is ignored for entries",
         rate_of_entries,
-        cpu={TERMS_CPU: in_cpu.rough_without_M},
+        cpu={FACTOR_CPU: in_cpu.rough_without_M},
         nightly=("cpu",),
     ),
     Fault(
@@ -125,7 +125,7 @@ DECISION = [
     Fault(
         "the model's roles are swapped for entries",
         rate_of_entries,
-        cpu={TERMS_CPU: in_cpu.rough_of_swapped_roles},
+        cpu={FACTOR_CPU: in_cpu.rough_of_swapped_roles},
         gpu={f"{GPU}.log_difference": in_gpu.of_swapped_roles},
         nightly=("cpu",),
     ),
@@ -167,7 +167,7 @@ DECISION = [
     Fault(
         "the temperature is ignored for entries",
         rate_of_entries,
-        cpu={TERMS_CPU: in_cpu.rough_at_temperature_1},
+        cpu={f"{LAW}.scale_of": in_cpu.scale_at_1},
         nightly=("cpu",),
     ),
     Fault(
@@ -219,9 +219,9 @@ DECISION = [
         nightly=("cpu",),
     ),
     Fault(
-        "rough logarithms of uniforms are an octave high",
+        "rough uniforms of entries are an octave high",
         rate_of_entries,
-        cpu={"kernels.cpu.simd.uniforms.rough_log2s": in_cpu.an_octave_high},
+        cpu={"kernels.cpu.simd.uniforms.words_as_floats": in_cpu.an_octave_high},
         nightly=("cpu",),
     ),
     Fault(

@@ -23,7 +23,6 @@ from rskernels.kernels.cpu.simd.vectors import (
     wide,
 )
 from rskernels.kernels.cpu.softmax import UNREAD
-from rskernels.law.numbers import LOG2_E
 from rskernels.law.philox import SMALL_WORD, TRAILING, WORD
 
 original = None  # bound where a function is planted
@@ -64,8 +63,9 @@ def never_1(builder, lead, trail):
 
 # kernels.cpu.simd.uniforms._emit_words
 def of_24_bits(builder, counter, key):
-    mask = constant(wide(I64), WORD - 0xFF)
-    return [builder.and_(word, mask) for word in original(builder, counter, key)]
+    words = original(builder, counter, key)
+    mask = words[0].type([WORD - 0xFF] * words[0].type.count)
+    return [builder.and_(word, mask) for word in words]
 
 
 def of_low_seed(builder, counter, key):
@@ -95,7 +95,7 @@ def of_first_column(builder, first):
     return broadcast(builder, first)
 
 
-# kernels.cpu.simd.uniforms.draw_columns
+# kernels.cpu.simd.uniforms.draw_block
 def of_two_rows(address, row, column, seed):
     original(address, row >> 1, column, seed)
 
@@ -105,9 +105,9 @@ def of_leading_columns(address, row, column, seed):
     draw_columns(address, row, column, seed)
 
 
-# kernels.cpu.simd.uniforms.rough_log2s
+# kernels.cpu.simd.uniforms.words_as_floats
 def an_octave_high(words):
-    return original(words) + splat(float32(1.0))
+    return original(words) * splat(float32(2.0))
 
 
 # kernels.cpu.law.draw_trailing
@@ -191,18 +191,18 @@ def of_swapped_roles(log_q, log_density, log_M, model_is_target, is_float32):
     return original(log_q, log_density, log_M, not model_is_target, is_float32)
 
 
-# kernels.cpu.dense.entries.rough_terms
-def rough_without_M(softmax, density, log_M, model_is_target):
-    return original(softmax, density, 0.0, model_is_target)
+# kernels.cpu.dense.rough.rough_factor
+def rough_without_M(log_density, log_M, model_is_target):
+    return original(log_density, 0.0, model_is_target)
 
 
-def rough_of_swapped_roles(softmax, density, log_M, model_is_target):
-    return original(softmax, density, log_M, not model_is_target)
+def rough_of_swapped_roles(log_density, log_M, model_is_target):
+    return original(log_density, log_M, not model_is_target)
 
 
-def rough_at_temperature_1(softmax, density, log_M, model_is_target):
-    reference, log_total, _ = softmax
-    return original((reference, log_total, LOG2_E), density, log_M, model_is_target)
+# kernels.cpu.law.scale_of
+def scale_at_1(temperature):
+    return original(1.0)
 
 
 # kernels.cpu.law.scales_of

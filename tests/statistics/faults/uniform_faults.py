@@ -205,7 +205,7 @@ ROWS = [
     Fault(
         "two rows of entries share their draws",
         keys_of_entries,
-        cpu={f"{CPU}.draw_columns": in_cpu.of_two_rows},
+        cpu={f"{CPU}.draw_block": in_cpu.of_two_rows},
         nightly=("cpu",),
     ),
     Fault(

@@ -1,8 +1,11 @@
 """Speculative steps write texts that follow the target's law, whatever the draft."""
 
+import itertools
+
 import pytest
 import torch
 
+from ..conftest import KINDS
 from .steps import (
     CASES,
     DRAFT,
@@ -18,17 +21,34 @@ from .steps import (
     write,
 )
 
-FULL, REFERENCE, INTERPRETED = 1 << 15, 1 << 13, 8
+FULL, REFERENCE, INTERPRETED, FEW = 1 << 15, 1 << 13, 1 << 12, 1 << 6
 METHODS = ("token", "block")
+DRAFT_TOKENS = (1, 2, 3, 4)
+OTHER_KINDS = [kind for kind in KINDS if "interpreted" not in getattr(kind, "values", ())]
+# Of interpreted Triton an ordinary run has each case, and each number of draft tokens twice.
+ORDINARY = [(name, 1 + at % 4, "token") for at, name in enumerate(CASES)] + [("near", 3, "block")]
+EVERY = list(itertools.product(CASES, DRAFT_TOKENS, METHODS))
 
 
+@pytest.mark.parametrize("kind", OTHER_KINDS)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("K", [1, 2, 3, 4])
+@pytest.mark.parametrize("K", DRAFT_TOKENS)
 @pytest.mark.parametrize("name", CASES)
-def test_texts_follow_the_target(subject, size, kind, seed, name, K, method):
-    if kind == "interpreted":
-        pytest.skip("it takes seconds for a text or two, which are the definition's: see below")
+def test_texts_follow_the_target(subject, size, seed, name, K, method):
     N = size(FULL, reference=REFERENCE, interpreted=INTERPRETED)
+    check_texts(subject, seed, CASES[name], K, N, is_block=method == "block")
+
+
+@pytest.mark.parametrize("kind", ["interpreted"])
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    ("name", "K", "method", "N"),
+    [
+        *((*case, INTERPRETED // 4) for case in ORDINARY),
+        *(pytest.param(*case, INTERPRETED, marks=pytest.mark.slow) for case in EVERY),
+    ],
+)
+def test_interpreted_texts_follow_the_target(subject, seed, name, K, method, N):
     check_texts(subject, seed, CASES[name], K, N, is_block=method == "block")
 
 
@@ -46,7 +66,7 @@ def test_texts_follow_the_target(subject, size, kind, seed, name, K, method):
 )
 def test_interpreted_texts_are_those_of_the_definition(backend_of, seed, name, K, method):
     is_block = method == "block"
-    check_definition(backend_of("gpu"), seed, CASES[name], K, INTERPRETED, is_block=is_block)
+    check_definition(backend_of("gpu"), seed, CASES[name], K, FEW, is_block=is_block)
 
 
 @pytest.mark.parametrize("kind", ["cpu"])

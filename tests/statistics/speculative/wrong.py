@@ -124,3 +124,29 @@ def last_row_before(rows, request, place):
 # kernels.gpu.speculative.draws.residual_uniform
 def word_of_acceptance(row_id, place, seed):
     return place_uniforms(row_id, place, seed)
+
+
+def words_of_first_place(row_id, places, seed):
+    return original(row_id, places * 0, seed)
+
+
+# kernels.gpu.speculative.weights.weights_of_step
+def step_of_p(
+    p_ptr, p_stride, p_top, p_scale, p_shift, p_factor, p_least,
+    q_ptr, q_stride, q_top, q_scale, q_shift, q_factor, q_least,
+    hole, has_q, start, V, LANES, WIDE, HAS_DRAFT,
+):  # fmt: skip
+    _, p = original(
+        p_ptr=p_ptr, p_stride=p_stride, p_top=p_top, p_scale=p_scale,
+        p_shift=p_shift, p_factor=p_factor, p_least=p_least,
+        q_ptr=q_ptr, q_stride=q_stride, q_top=q_top, q_scale=q_scale,
+        q_shift=q_shift, q_factor=q_factor, q_least=q_least,
+        hole=hole, has_q=has_q, start=start, V=V,
+        LANES=LANES, WIDE=WIDE, HAS_DRAFT=HAS_DRAFT,
+    )  # fmt: skip
+    return p, p
+
+
+# kernels.gpu.speculative.weights.scale_of
+def scale_of_first(temperature_ptr, temperature_stride, temperature, request, HAS_TEMPERATURE):
+    return original(temperature_ptr, temperature_stride, temperature, request * 0, HAS_TEMPERATURE)

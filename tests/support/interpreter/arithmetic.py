@@ -26,9 +26,9 @@ def accumulate_dots():
     def create_dot(self, a, b, d, input_precision, max_num_imprecise_acc):
         left, right = (_widened(side) for side in (a, b))
         if d.data.dtype == np.float64:
-            total = d.data.copy()
-            for k in range(left.shape[1]):
-                total += left[:, k, None] * right[None, k]
+            total = d.data
+            for k in range(left.shape[-1]):
+                total = total + left[..., k, None] * right[..., None, k, :]
         else:
             with np.errstate(all="ignore"):
                 total = (left @ right + d.data).astype(d.data.dtype)

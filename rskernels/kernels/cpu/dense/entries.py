@@ -1,11 +1,10 @@
 """A chunk of a row's entries: each decided exactly or, where that is enough, roughly."""
 
 import numpy as np
-from numba import float32, float64, njit
+from numba import float64
 
 from rskernels.kernels.cpu.cache import inner
 from rskernels.kernels.cpu.law import (
-    compare_roughly,
     decide_exactly,
     decide_roughly,
     ratios,
@@ -13,17 +12,14 @@ from rskernels.kernels.cpu.law import (
 from rskernels.kernels.cpu.simd.functions import exp2, log
 from rskernels.kernels.cpu.simd.memory import (
     add_f64,
-    loader,
     part_loader,
     stack_memory,
     store_mask,
-    store_whole_mask,
     storer,
 )
 from rskernels.kernels.cpu.simd.uniforms import (
     GROUP,
     GROUP_BYTES,
-    draw_columns,
     draw_trailing_columns,
     load_words,
     uniforms,
@@ -32,14 +28,11 @@ from rskernels.kernels.cpu.simd.vectors import (
     bits_of,
     count,
     first_lanes,
-    fused,
     minimum,
     named,
-    narrow,
     reduce_add,
     select,
     splat,
-    without,
 )
 from rskernels.law.numbers import (
     ACCEPTED,
@@ -52,19 +45,9 @@ from rskernels.law.numbers import (
 
 # Columns that are decided together: a vector of theirs is a bit of an int64.
 CHUNK = 1024
-# Octaves of the model's density, and of what a row's entries share of a ratio, within which both
-# roundings of log2 r to float32 together are off by less than ``ROUNDED`` octaves.
-DEEPEST, FARTHEST, ROUNDED = 256.0, 128.0, 2.0**-12
 
 leading_memory, trailing_memory = stack_memory(4 * CHUNK), stack_memory(GROUP_BYTES)
-logs_memory = stack_memory(8 * CHUNK)
-
-
-@inner
-def draw_chunk(words, row_id, begin, end, seed):
-    """Write the leading words of a row's columns, of whole groups."""
-    for column in range(begin, end, GROUP):
-        draw_columns(words + (column - begin) * 4, row_id, column, seed)
+logs_memory, weights_memory = stack_memory(8 * CHUNK), stack_memory(4 * CHUNK)
 
 
 def logs_of(element):
@@ -149,77 +132,3 @@ def entries_of(element):
             add_f64(summary, INVALID, end - begin - valid_entries)
 
     return decide_entries
-
-
-@inner
-def rough_terms(softmax, density, log_M, model_is_target):
-    """Return (reference, scale, deepest, shared, log2_e) of a row, by which log2 r is taken.
-
-    log2 r is ``shared + (z - reference) * scale`` and, where the density is that of every entry,
-    ``+ log density * log2_e``. It is rounded by less than ``ROUNDED`` where ``shared`` is nearer 0
-    than ``FARTHEST``, and ``z - reference`` above ``deepest``.
-    """
-    reference, log_total, scale = softmax
-    has_entries, log_density = density
-    sign = -1.0 if model_is_target else 1.0
-    shared = sign * log_total - log_M
-    if not has_entries:
-        shared += sign * log_density
-    return (
-        reference, float32(-sign * scale), float32(-DEEPEST / scale), float32(shared * LOG2_E),
-        float32(sign * LOG2_E),
-    )  # fmt: skip
-
-
-def rough_entries_of(element):
-    """Return ``decide_rough_entries`` of one dtype."""
-    load, load_part, load_wide, load_wide_part = (
-        make(kind) for kind in (element.name, element.wide) for make in (loader, part_loader)
-    )
-    size, wide_size, scalar = element.size, element.wide_size, element.scalar
-    low, top = element.scalar(-np.inf), element.scalar(np.inf)
-
-    @njit(inline="always")
-    @named(f"dense_vector_{element.name}")
-    def decide_vector(z, log_d, has_density, lead, terms):
-        reference, scale, deepest, shared, log2_e = terms
-        depth = narrow(z - splat(scalar(reference)))
-        octaves, within = fused(depth, splat(scale), splat(shared)), depth > splat(deepest)
-        if has_density:
-            octaves = fused(narrow(log_d), splat(log2_e), octaves)
-            within = within & (log_d < splat(top))
-        is_below, is_sure = compare_roughly(octaves, lead, ROUNDED)
-        # Whatever the ratio, a class that the model never gives is rejected.
-        return is_below & within, without(z > splat(low), is_sure & within)
-
-    @inner
-    @named(f"dense_rough_entries_{element.name}")
-    def decide_rough_entries(logits, length, words, terms, density, mask):
-        """Decide a chunk's entries roughly; return as bits which vectors have open lanes.
-
-        ``terms`` are those of the row, and ``density`` the address of logarithms, or 0.
-        """
-        is_open, log_d = np.int64(0), splat(scalar(0.0))
-        whole = length - length % 16
-        for i in range(0, whole, 16):
-            if density != 0:
-                log_d = load_wide(density + i * wide_size)
-            lead = load_words(words + i * 4)
-            accepted, unsure = decide_vector(
-                load(logits + i * size), log_d, density != 0, lead, terms
-            )
-            store_whole_mask(mask + i, accepted)
-            is_open |= np.int64(bits_of(unsure) != 0) << (i // 16)
-        if whole < length:
-            inside = first_lanes(length - whole)
-            if density != 0:
-                log_d = load_wide_part(density + whole * wide_size, inside)
-            lead = load_words(words + whole * 4)
-            accepted, unsure = decide_vector(
-                load_part(logits + whole * size, inside), log_d, density != 0, lead, terms
-            )
-            store_mask(mask + whole, inside, accepted)
-            is_open |= np.int64(bits_of(unsure) != 0) << (whole // 16)
-        return is_open
-
-    return decide_rough_entries

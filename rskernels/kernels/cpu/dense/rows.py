@@ -13,15 +13,19 @@ from numba import int64, njit
 from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dense.entries import (
     CHUNK,
-    FARTHEST,
-    draw_chunk,
     entries_of,
     leading_memory,
     logs_memory,
     logs_of,
-    rough_entries_of,
-    rough_terms,
     trailing_memory,
+    weights_memory,
+)
+from rskernels.kernels.cpu.dense.rough import (
+    SPAN,
+    densities_of,
+    rough_entries_of,
+    rough_factor,
+    weigher_of,
 )
 from rskernels.kernels.cpu.dtypes import (
     F64,
@@ -38,12 +42,14 @@ from rskernels.kernels.cpu.law import (
     seed_of,
     temperature_of,
 )
-from rskernels.kernels.cpu.parts import count_parts, gather_block, scratch_memory
+from rskernels.kernels.cpu.parts import LINE, count_parts, gather_block, scratch_memory
 from rskernels.kernels.cpu.simd.functions import log
 from rskernels.kernels.cpu.simd.memory import (
     add_f64,
+    free_memory,
     part_loader,
     storer,
+    take_memory,
     write_i8,
 )
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
@@ -135,44 +141,59 @@ def outputs_of_row(outputs, n, unit_rows, code, V):
     return mask + n * V, log_prob + at, log_ratio + at, summaries + n // unit_rows * (SUMMARY * 8)
 
 
-def _rows_of(element):
+def _row_of(element):
     decide_entries, decide_rough_entries = entries_of(element), rough_entries_of(element)
-    write_logs, parts_total = logs_of(element), parts_total_of(element)
-    size, wide_size, code = element.size, element.wide_size, element.code
+    write_logs, write_densities = logs_of(element), densities_of(element)
+    write_weights = weigher_of(element)
+    size, wide_size = element.size, element.wide_size
 
     @inner
     @named(f"dense_row_{element.name}")
     def decide_row(row, draw, softmax, density, M, law, outputs, memory):
-        """Decide the entries of a row whose total is known, a chunk after the other."""
+        """Decide the entries of a row whose total is known, a chunk after the other.
+
+        ``kept`` are the row's weights, taken against its reference from the column ``settled`` on,
+        and ``factor`` is what densities are multiplied by beside its total; NaN where no decision
+        is to be rough.
+        """
         address, stride, V = row
         row_id, seed, drawn = draw
-        reference, total, factor, scale = softmax
+        reference, total, inverse, scale, kept, settled, factor = softmax
         density, density_has_entries, log_density = density
         M, M_has_entries, log_M = M
         density_is_log, M_is_log, model_is_target = law
         mask, log_prob, log_ratio, summary = outputs
         scratch, words, trailing, density_logs, M_logs = memory
-        log_total = math.log(total)
-        terms = rough_terms(
-            (reference, log_total, scale), (density_has_entries, log_density), log_M,
-            model_is_target,
-        )  # fmt: skip
-        is_rough = log_prob == 0 and not M_has_entries and abs(terms[3]) < FARTHEST
-        row_softmax = reference, factor, log_total
+        if drawn != 0:
+            words = drawn
+        factor *= total
+        is_rough = factor <= SPAN and factor >= 1.0 / SPAN
+        if not is_rough:
+            factor = np.nan
         for start in range(0, V, CHUNK):
             length = min(CHUNK, V - start)
-            if drawn != 0:
-                words = drawn
-            else:
-                draw_chunk(words, row_id, start, start + length, seed)
             logits, log_d, log_m = address + start * stride, 0, 0
             if stride != size:
                 gather_block(logits, stride, length, size, scratch)
                 logits = scratch
+            weights, densities, p = kept + start * 4, 0, 0
+            if start < settled and is_rough:
+                write_weights(logits, length, reference, scale, weights)
             if density_has_entries:
-                log_d = density + start * wide_size
-                if not density_is_log:
-                    log_d = write_logs(log_d, length, density_logs)
+                densities = density + start * wide_size
+                log_d, p = densities if density_is_log else density_logs, densities
+                if density_is_log and is_rough:
+                    p = density_logs
+                    write_densities(densities, length, p)
+            # It draws, whatever it decides.
+            is_open = decide_rough_entries(
+                logits, length, (words, drawn != 0, row_id, start, seed), weights, (p, factor),
+                model_is_target, mask + start,
+            )  # fmt: skip
+            # The first column of the chunk, 0: as a literal it would be compiled for apart.
+            begin, end = start % CHUNK, min(16, length)
+            if not is_rough:
+                end, is_open = length, 1
             if M_has_entries:
                 log_m = M + start * wide_size
                 if not M_is_log:
@@ -183,18 +204,25 @@ def _rows_of(element):
                 part = mask + start, log_prob + at, log_ratio + at, summary
             chunk = words, trailing, row_id, start, seed
             logs = log_d, log_density, log_m, log_M
-            # The first column of the chunk, 0: as a literal it would be compiled for apart.
-            begin, end, is_open = start % CHUNK, length, 1
-            if is_rough:
-                end = min(16, length)
-                is_open = decide_rough_entries(logits, length, words, terms, log_d, mask + start)
             while is_open != 0:
                 if is_open & 1:
+                    if density_has_entries and not density_is_log:
+                        at = begin * wide_size
+                        write_logs(densities + at, end - begin, density_logs + at)
+                    # Where decisions are rough it is rarely wanted.
+                    row_softmax = reference, inverse, math.log(total)
                     decide_entries(
                         logits, begin, end, chunk, row_softmax, logs, model_is_target, part
                     )
                 is_open = (is_open >> 1) & UNSIGNED
                 begin, end = end, min(end + 16, length)
+
+    return decide_row
+
+
+def _rows_of(element):
+    decide_row, write_logs = _row_of(element), logs_of(element)
+    parts_total, size, code = parts_total_of(element, keeps=True), element.size, element.code
 
     @cached
     @njit(nogil=True)
@@ -218,13 +246,26 @@ def _rows_of(element):
         scale, factor = scale_of(temperature), min(1.0 / temperature, LARGEST_SCALE)
         shared_density = natural_log(density[5], density_is_log)
         shared_M = natural_log(M[5], M_is_log)
-        if is_of_all_rows(density, N, V) and not density_is_log:
+        is_rough = outputs[1] == 0 and (M[1] == NONE or M[4] == 0)
+        if is_of_all_rows(density, N, V) and not (density_is_log or is_rough):
             write_logs(density[0], V, memory[3])
             density, density_is_log = (memory[3], code, 0, 0, 1, 0.0), True
         if is_of_all_rows(M, N, V) and not M_is_log:
             write_logs(M[0], V, memory[4])
             M, M_is_log = (memory[4], code, 0, 0, 1, 0.0), True
-        seed, span = seed_of(seed_address, seed), (int64(0), count_parts(V, int64(0)), int64(0))
+        seed, parts = seed_of(seed_address, seed), count_parts(V, int64(0))
+        # One density of all entries, or one an entry, and one M.
+        is_shared, rough = M[1] == NONE and (density[1] == NONE or density[4] != 0), np.nan
+        if is_rough:
+            log_density = shared_density if density[1] == NONE else 0.0
+            rough = rough_factor(log_density, shared_M, model_is_target)
+        taken, kept = int64(0), weights_memory()
+        if V > CHUNK:
+            taken = take_memory(V * 4 + 2 * LINE)
+            if taken == 0:
+                restore(mode)
+                return 1
+            kept = taken + LINE - taken % LINE
         begin = next_share(counter, -grab, grab)
         while begin < units:
             for n in range(begin * unit_rows, min(N, (begin + grab) * unit_rows)):
@@ -237,24 +278,32 @@ def _rows_of(element):
                 if temperatures[1] != NONE:
                     temperature = temperature_of(temperatures, n)
                     scale, factor = scale_of(temperature), min(1.0 / temperature, LARGEST_SCALE)
-                reference, total, _, _ = parts_total(
-                    row, stride * size, V, scale, memory[0], int64(0), NEVER, span, UNREAD
-                )
+                reference, total, _, settled = parts_total(
+                    row, stride * size, V, scale, memory[0], int64(0), NEVER,
+                    (int64(0), parts, kept), UNREAD,
+                )  # fmt: skip
                 row_outputs = outputs_of_row(outputs, n, unit_rows, code, V)
                 if not (reference > -np.inf and total > 0.0 and temperature > 0.0):
                     reject_row(row_outputs, code, V)
                     continue
+                of_density = values_of_row(density, n, inner, shared_density, code, density_is_log)
+                of_M = values_of_row(M, n, inner, shared_M, code, M_is_log)
+                if is_rough and not is_shared:
+                    log_density = 0.0 if of_density[1] else of_density[2]
+                    rough = rough_factor(log_density, of_M[2], model_is_target)
                 decide_row(
                     (row, stride * size, V),
                     (row_offset + n, seed, drawn),
-                    (reference, total, factor, scale),
-                    values_of_row(density, n, inner, shared_density, code, density_is_log),
-                    values_of_row(M, n, inner, shared_M, code, M_is_log),
+                    (reference, total, factor, scale, kept, settled, rough),
+                    of_density,
+                    of_M,
                     (density_is_log, M_is_log, model_is_target),
                     row_outputs,
                     memory,
                 )
             begin = next_share(counter, begin, grab)
+        if taken != 0:
+            free_memory(taken)
         restore(mode)
         return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rskernels.kernels.cpu.dense.entries import CHUNK
 from rskernels.kernels.cpu.dense.rows import log_entries
 from rskernels.kernels.cpu.dtypes import BF16, F16, F32, F64, NONE
 from rskernels.kernels.layout import Scalar, entry_scalars, wide_dtype
@@ -30,10 +29,10 @@ def plain_values(density, V, wide, wide_code):
         return None
     if density.dim() == 2:
         return (density.data_ptr(), wide_code, 0, V, 1, 0.0)
-    return (density.data_ptr(), wide_code, 0, 0, 1, 0.0) if V <= CHUNK else None
+    return (density.data_ptr(), wide_code, 0, 0, 1, 0.0)
 
 
-def entry_values(logits, density, M, log_space):
+def entry_values(logits, density, M, log_space, is_mask_only):
     """Return the logits' layout, densities and Ms as they are addressed, their numbers, and is_log.
 
     Of what is addressed there may be copies: the caller names them, so that they live until the
@@ -41,11 +40,19 @@ def entry_values(logits, density, M, log_space):
     says of density and of M whether they are logarithms.
     """
     density, M, log_space = _within_float32(density, M, log_space, logits)
-    density, density_is_log = _shared_logs(density, logits, log_space)
+    density_is_log = log_space
+    if not is_mask_only or has_entries(M):
+        # A mask of one M takes densities as they are.
+        density, density_is_log = _shared_logs(density, logits, log_space)
     M, M_is_log = _shared_logs(M, logits, log_space)
     density, M = _entries(density, logits), _entries(M, logits)
     layout, scalars = entry_scalars(logits, density, M)
     return layout, scalars, tuple(map(_entry_numbers, scalars)), (density_is_log, M_is_log)
+
+
+def has_entries(value):
+    """Say whether a density or M is not the same for all columns."""
+    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[-1] > 1
 
 
 def _entry_numbers(scalar: Scalar):

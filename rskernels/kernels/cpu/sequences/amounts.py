@@ -15,14 +15,8 @@ from rskernels.kernels.cpu.simd.memory import (
     part_loader,
     read_f64,
     read_i64,
-    stack_memory,
     storer,
     write_f64,
-)
-from rskernels.kernels.cpu.simd.uniforms import (
-    GROUP,
-    GROUP_BYTES,
-    column_drawer,
 )
 from rskernels.kernels.cpu.simd.vectors import (
     LANES,
@@ -38,9 +32,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     without,
 )
 from rskernels.law.numbers import LOG2_E
-from rskernels.law.philox import TRAILING
 from rskernels.law.sequences import K2, K3, LOG_RATIO, MAX, MEAN
-from rskernels.law.streams import Stream
 
 EVERY = (1 << LANES) - 1  # the bits of a mask that is set in all lanes
 RUN = 4 * LANES
@@ -49,11 +41,6 @@ MOST_OCTAVES = 1024.0  # where 2^octaves is no float64
 _load_f32, _load_f64 = part_loader("f32"), part_loader("f64")
 _load_whole_f32, _load_whole_f64 = loader("f32"), loader("f64")
 _store_f64 = storer("f64")
-_line, _lines = stack_memory(2 * LANES * 8), stack_memory((GROUP + LANES) * 8)
-_words = stack_memory(GROUP_BYTES)
-_draw, _draw_trailing = (
-    column_drawer(stream) for stream in (int(Stream.PREFIX), int(Stream.PREFIX) + TRAILING)
-)
 
 
 @inner
@@ -139,10 +126,26 @@ def store_packed(address, scratch, inside, values):
 
 
 @inner
-def packed(line, values, inside):
-    """Return the lanes that are inside, moved together."""
-    store_packed(line, line + LANES * 8, inside, values)
-    return _load_f64(line, first_lanes(count(inside)))
+def take_held(total, bad, line, held, statistic):
+    """Return totals with the up to sixteen tokens that are held; the next token's lane is first."""
+    few = first_lanes(held)
+    total, bad = take(total, bad, _load_f64(line, few), few, statistic)
+    return turned(line, total, held), bad
+
+
+@inner
+def hold(total, bad, line, held, values, inside, statistic):
+    """Hold the lanes that are inside, and take the tokens once they fill the lanes.
+
+    Return the totals and how many tokens are held, fewer than sixteen.
+    """
+    store_packed(line + held * 8, line + 2 * LANES * 8, inside, values)
+    held += count(inside)
+    if held >= LANES:
+        total, bad = take(total, bad, _load_whole_f64(line), first_lanes(LANES), statistic)
+        held -= LANES
+        _store_f64(line, first_lanes(LANES), _load_whole_f64(line + LANES * 8))
+    return total, bad, held
 
 
 @inner
@@ -195,12 +198,12 @@ def add_runs(tokens, at, end, total):
 def amount_of(tokens, ends, statistic, line):
     """Return what the tokens of a sequence amount to, and how many they are.
 
-    ``line`` is scratch memory of two vectors.
+    ``line`` is scratch memory of three vectors.
     """
     start, end = ends
     total = splat(-np.inf) if statistic[0] == MAX else splat(0.0)
     bad = first_lanes(0)
-    length = 0
+    length, held = 0, 0
     whole_end = end - (end - start) % LANES
     is_sum = statistic[0] != MAX and statistic[1] == LOG_RATIO
     at, is_run = start, is_sum
@@ -215,22 +218,18 @@ def amount_of(tokens, ends, statistic, line):
         at += LANES
         is_run = is_sum and bits_of(inside) == EVERY
         if bits_of(inside) == EVERY:
-            every = first_lanes(LANES)
-            total, bad = take(total, bad, values, every, statistic)
+            if held > 0:
+                total, bad = take_held(total, bad, line, held, statistic)
+                held = 0
+            total, bad = take(total, bad, values, first_lanes(LANES), statistic)
             length += LANES
         elif bits_of(inside) != 0:
-            few = count(inside)
-            values, inside = packed(line, values, inside), first_lanes(few)
-            total, bad = take(total, bad, values, inside, statistic)
-            # The next token's lane comes first.
-            total = turned(line, total, few)
-            length += few
+            length += count(inside)
+            total, bad, held = hold(total, bad, line, held, values, inside, statistic)
     if whole_end < end:
         values, inside = tokens_at(tokens, whole_end, end)
-        few = count(inside)
-        values, inside = packed(line, values, inside), first_lanes(few)
-        total, bad = take(total, bad, values, inside, statistic)
-        total = turned(line, total, few)
-        length += few
+        length += count(inside)
+        total, bad, held = hold(total, bad, line, held, values, inside, statistic)
+    total, bad = take_held(total, bad, line, held, statistic)
     total = turned(line, total, -length % LANES)
     return result_of(total, bad, length, statistic), length

@@ -38,7 +38,7 @@ from rskernels.law.numbers import ACCEPTED, EXCESS, IGNORED, INVALID, VIOLATIONS
 KEPT, GIVEN, UNIT_COUNTS = EXCESS, EXCESS + 1, EXCESS + 2  # tokens, after what is counted of rows
 
 _load_f64, _store_f64 = part_loader("f64"), storer("f64")
-_line = stack_memory(2 * LANES * 8)
+_line = stack_memory(3 * LANES * 8)
 
 
 @inner

@@ -68,12 +68,14 @@ def accept_prefix(
     log_space: bool,
     mask: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
+    ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return how many tokens are accepted before the first that is not, int64 [B]."""
     _named, rows, tokens, places = _laid_out(log_ratio, mask, cu_seqlens)
     lengths = torch.empty(rows[2], dtype=torch.int64, device="cpu")
     M, M_numbers = row_numbers(M, lengths)
-    draw, work = draw_numbers(seed, row_offset), log_ratio.numel() * PREFIX_WORK
+    ids, work = None if ids is None else ids.contiguous(), log_ratio.numel() * PREFIX_WORK
+    draw = (*draw_numbers(seed, row_offset), 0 if ids is None else ids.data_ptr())
     law = M_numbers, draw, log_space
     run_units(prefix_sequences, rows, work, tokens, places, *law, lengths.data_ptr())
     return lengths

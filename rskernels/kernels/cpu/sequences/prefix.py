@@ -7,7 +7,7 @@ from rskernels.kernels.cpu.cache import cached, inner
 from rskernels.kernels.cpu.dtypes import NONE, load_float, size_of
 from rskernels.kernels.cpu.law import decide_exactly, natural_log, seed_of
 from rskernels.kernels.cpu.sequences.amounts import EVERY, ends_of, store_packed, tokens_at
-from rskernels.kernels.cpu.simd.memory import part_loader, stack_memory, storer, write_i64
+from rskernels.kernels.cpu.simd.memory import part_loader, read_i64, stack_memory, storer, write_i64
 from rskernels.kernels.cpu.simd.subnormals import keep_subnormals, restore
 from rskernels.kernels.cpu.simd.uniforms import (
     GROUP,
@@ -66,7 +66,7 @@ def prefix_sequences(share, arguments):
     mode = keep_subnormals(0)
     counter, grab, units, unit_rows, N = share
     tokens, places, M, draw, log_space, lengths = arguments
-    seed_address, seed, row_offset = draw
+    seed_address, seed, row_offset, ids = draw
     seed = seed_of(seed_address, seed)
     M_address, M_code, M_step, M_number = M
     line, scratch = _lines(), _line()
@@ -77,6 +77,7 @@ def prefix_sequences(share, arguments):
             if M_code != NONE:
                 value = load_float(M_address + n * M_step * size_of(M_code), M_code)
             log_M = natural_log(value, log_space)
+            row = read_i64(ids, n) if ids != 0 else row_offset + n
             start, end = ends_of(places, n)
             column, held, is_over = 0, 0, False
             for at in range(start, end, LANES):
@@ -84,7 +85,7 @@ def prefix_sequences(share, arguments):
                 store_packed(line + held * 8, scratch, inside, values)
                 held += count(inside)
                 if held >= GROUP:
-                    accepted = count_accepted(line, GROUP, column, row_offset + n, seed, log_M)
+                    accepted = count_accepted(line, GROUP, column, row, seed, log_M)
                     column += accepted
                     held -= GROUP
                     if accepted < GROUP:
@@ -94,7 +95,7 @@ def prefix_sequences(share, arguments):
                         line, first_lanes(held), _load_f64(line + GROUP * 8, first_lanes(held))
                     )
             if held > 0 and not is_over:
-                column += count_accepted(line, held, column, row_offset + n, seed, log_M)
+                column += count_accepted(line, held, column, row, seed, log_M)
             write_i64(lengths, n, column)
         begin = next_share(counter, begin, grab)
     restore(mode)

@@ -57,6 +57,18 @@ def stack_memory(size):
     return memory
 
 
+@lanes(lambda size: types.int64)
+def take_memory(builder, size):
+    """Return the address of that many bytes of the heap, 0 where there are none."""
+    return builder.ptrtoint(call(builder, "malloc", I8.as_pointer(), size), I64)
+
+
+@lanes(lambda address: types.void)
+def free_memory(builder, address):
+    """Give memory back that was taken."""
+    call(builder, "free", ir.VoidType(), builder.inttoptr(address, I8.as_pointer()))
+
+
 def numbers(stored, typed):
     """Return ``read(address, n)`` and ``write(address, n, value)`` of number n at an address.
 
@@ -154,6 +166,12 @@ def storer(dtype):
         call(builder, name, ir.VoidType(), encode(builder, value), pointer, align, inside)
 
     return store
+
+
+@lanes(lambda address, value: types.void)
+def store_whole_f32(builder, address, value):
+    """Store sixteen float32 numbers."""
+    builder.store(value, builder.inttoptr(address, wide(FLOAT).as_pointer()), align=4)
 
 
 @lanes(lambda address, inside: i64x16)

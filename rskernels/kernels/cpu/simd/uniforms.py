@@ -28,6 +28,8 @@ from rskernels.law.streams import Stream
 GROUP = LANES * philox.COLUMNS
 """Columns whose words are drawn together, of sixteen counters."""
 GROUP_BYTES = 4 * GROUP
+BLOCK = 2 * GROUP
+"""Columns whose leading words are drawn together."""
 SHORT_ROWS = GROUP // LANES
 """Rows of at most sixteen columns whose words are drawn together."""
 
@@ -40,7 +42,7 @@ ROUGH_WORD = 1 << 16  # from which on what trails hardly matters
 
 
 def _same_shape(like, value):
-    return constant(like, value) if isinstance(like, ir.VectorType) else ir.Constant(like, value)
+    return ir.Constant(like, [value] * like.count if isinstance(like, ir.VectorType) else value)
 
 
 def _philox_rounds(builder, counter, key, rounds):
@@ -69,9 +71,17 @@ def _philox_rounds(builder, counter, key, rounds):
     return (c0, c1, c2, c3), (k0, k1)
 
 
+def _both(builder, first, second):
+    """Emit two vectors as one."""
+    index = ir.VectorType(I32, 2 * LANES)
+    return builder.shuffle_vector(first, second, ir.Constant(index, list(range(2 * LANES))))
+
+
 def _emit_words(builder, counter, key):
-    """Emit the four words of sixteen counters and a key, in the low halves of i64."""
+    """Emit the four words of counters and a key, in the low halves of i64."""
     key = [broadcast(builder, part) for part in (key, builder.ashr(key, I64(32)))]
+    if counter[0].type.count > LANES:
+        key = [_both(builder, part, part) for part in key]
     return _philox_rounds(builder, counter, key, philox.ROUNDS)[0]
 
 
@@ -155,6 +165,41 @@ def column_drawer(stream):
     return draw
 
 
+def block_drawer(stream):
+    """Return ``draw(address, row, column, seed)``, which writes the words of a stream.
+
+    They are those of the ``BLOCK`` columns of a row from ``column`` on, which it divides. One
+    group's rounds wait for each other; those of two fill the time.
+    """
+
+    @intrinsic
+    def draw(typingctx, address, row, column, seed):
+        def codegen(context, builder, signature, args):
+            address, row, column, seed = args
+            counters = builder.ashr(column, I64(2))
+            counters = [_following(builder, builder.add(counters, I64(at))) for at in (0, LANES)]
+            low, high = (broadcast(builder, part) for part in (row, builder.ashr(row, I64(32))))
+            use = constant(wide(I64), stream)
+            counter = (
+                _both(builder, low, low), _both(builder, high, high), _both(builder, *counters),
+                _both(builder, use, use),
+            )  # fmt: skip
+            words = _emit_words(builder, counter, seed)
+            pointer = builder.inttoptr(address, wide(I32).as_pointer())
+            for half in (0, 1):
+                index = ir.Constant(wide(I32), [half * LANES + lane for lane in range(LANES)])
+                those = [builder.shuffle_vector(word, word, index) for word in words]
+                for at, drawn in enumerate(_emit_columns(builder, those)):
+                    place = builder.gep(pointer, [I64(half * philox.COLUMNS + at)])
+                    builder.store(drawn, place, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), codegen
+
+    return draw
+
+
+draw_block = block_drawer(int(Stream.ACCEPT))
 draw_columns, draw_trailing_columns = (
     column_drawer(stream) for stream in (int(Stream.ACCEPT), int(Stream.ACCEPT) + philox.TRAILING)
 )
@@ -179,6 +224,12 @@ def draw_short_rows(builder, address, row, seed):
 def load_words(builder, address):
     """Return sixteen words from memory."""
     return builder.load(builder.inttoptr(address, wide(I32).as_pointer()), align=4)
+
+
+@lanes(lambda words: f32x16)
+def words_as_floats(builder, words):
+    """Return words as float32 numbers."""
+    return builder.uitofp(words, wide(FLOAT))
 
 
 @lanes(lambda lead, trail: f32x16)

@@ -188,6 +188,7 @@ _operator(operator.or_, lambda a, b: a, lambda builder, a, b: builder.or_(a, b))
 _operator(operator.lt, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered("<", x, y))
 _operator(operator.le, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered("<=", x, y))
 _operator(operator.gt, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered(">", x, y))
+_operator(operator.eq, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered("==", x, y))
 _operator(operator.ge, lambda a, b: mask16, lambda b, x, y: b.fcmp_ordered(">=", x, y))
 
 

@@ -70,6 +70,7 @@ def accept_prefix(
     log_space: bool,
     mask: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
+    ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return how many tokens are accepted before the first that is not, int64 [B]."""
     flags = None if mask is None else mask.contiguous()
@@ -83,6 +84,7 @@ def accept_prefix(
             **row_arguments("M", row_scalar(M, lengths.shape), log_space, values),
             **seed_arguments(seed, values),
             row_offset=row_offset, stream_id=stream,  # Triton keeps ``stream`` for itself
+            ids_ptr=lengths if ids is None else ids.contiguous(), HAS_IDS=ids is not None,
             given_ptr=lengths if given is None else given, lengths_ptr=lengths,
             TILE=TILE, HAS_GIVEN=given is not None, LOG_SPACE=log_space,
         )  # fmt: skip

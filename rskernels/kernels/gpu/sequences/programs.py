@@ -137,9 +137,9 @@ def prefix_kernel(
     starts_ptr, T,
     M_ptr, M_stride, log_M: tl.float64,
     seed_ptr, seed: tl.int64, row_offset: tl.int64, stream_id: tl.int64,
-    given_ptr, lengths_ptr,  # [B]
+    ids_ptr, given_ptr, lengths_ptr,  # [B]
     TILE: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_GIVEN: tl.constexpr, HAS_M: tl.constexpr,
-    HAS_SEED: tl.constexpr, LOG_SPACE: tl.constexpr,
+    HAS_SEED: tl.constexpr, HAS_IDS: tl.constexpr, LOG_SPACE: tl.constexpr,
 ):  # fmt: skip
     """Write how many tokens of a sequence are accepted before the first that is not."""
     program = tl.program_id(0).to(tl.int64)
@@ -152,7 +152,7 @@ def prefix_kernel(
     else:
         log_m = tl.full([TILE], log_M, tl.float64)
     seed = load_seed(seed_ptr, seed, HAS_SEED)
-    row = row_id_of(row_offset, program)
+    row = tl.load(ids_ptr + program) if HAS_IDS else row_id_of(row_offset, program)
     length, at, is_over = start * 0, start, start < 0
     while (at < end) & (is_over == 0):
         places = at + tl.arange(0, TILE)

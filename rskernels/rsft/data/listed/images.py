@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rskernels._python.extras import train_extra
 from rskernels.rsft.data.listed.bad import Bad
 from rskernels.rsft.data.listed.folders import TARGET, Listed, Listing, list_folder
 from rskernels.rsft.data.samples import Samples
 from rskernels.rsft.errors import DataError
-from rskernels.rsft.extras import train_extra
 
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

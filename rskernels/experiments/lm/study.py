@@ -1,0 +1,143 @@
+"""All runs, each kept in a file so that an interrupted study goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from rskernels.experiments.lm.measure import Start, enumerated_of, measure
+from rskernels.experiments.lm.methods import NAMED
+from rskernels.experiments.lm.subjects import SUBJECTS, Subject
+from rskernels.experiments.lm.train import run_method
+from rskernels.experiments.resumable import Made, Piece, make_pieces
+from rskernels.language.config import LanguageConfig
+from rskernels.language.policy import Policy, load
+from rskernels.language.scratch import write_start
+from rskernels.rsft.errors import CheckpointError
+
+STARTS, SETTINGS = "starts", "settings.json"
+START = "start"
+
+
+class Size(NamedTuple):
+    """How much is run."""
+
+    subjects: tuple[Subject, ...]
+    methods: tuple[str, ...]
+    seeds: range
+
+
+FULL = Size(SUBJECTS, tuple(NAMED), range(10))
+
+
+def _brief(subject: Subject) -> Subject:
+    return dataclasses.replace(
+        subject, generated=4000, trained=1200, samples=8, rounds=2, tested=10, answers=4, part=0.2,
+        enumerated=2 if subject.enumerated else 0,
+    )  # fmt: skip
+
+
+QUICK = Size(tuple(map(_brief, SUBJECTS)), tuple(NAMED), range(1))
+
+
+def choose(size: Size, *, tasks: list[str] | None, methods: list[str] | None, seeds: range) -> Size:
+    """Return some of the tasks and methods, and other seeds.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known.
+    """
+    known = [subject.name for subject in size.subjects]
+    for names, accepted in ((tasks, known), (methods, list(size.methods))):
+        unknown = [name for name in names or () if name not in accepted]
+        if unknown:
+            raise ValueError(f"accepted are {', '.join(accepted)}, got {unknown[0]!r}")
+    return Size(
+        tuple(s for s in size.subjects if tasks is None or s.name in tasks),
+        tuple(key for key in size.methods if methods is None or key in methods),
+        seeds,
+    )
+
+
+def run_study(
+    size: Size,
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    jobs: int = 1,
+    minutes: float | None = None,
+) -> list[Piece]:
+    """Make the runs that ``folder`` lacks, and return all there are.
+
+    Parameters
+    ----------
+    size : Size
+        How much.
+    folder : Path
+        Of the runs, and in ``starts`` of the starting models, one of each task and seed.
+    say : callable
+        Told of each run that was made.
+    jobs : int
+        Processes at a time, each of one thread.
+    minutes : float, optional
+        After which no further run is begun.
+    """
+    check_settings(size, folder)
+    return make_pieces(_pieces(size, folder), folder, say, jobs=jobs, minutes=minutes)
+
+
+def settings_of(size: Size) -> dict[str, Any]:
+    """Return what decides the runs of each task, as JSON."""
+    of = {subject.name: dataclasses.asdict(subject) for subject in size.subjects}
+    settings: dict[str, Any] = json.loads(json.dumps(of))
+    return settings
+
+
+def check_settings(size: Size, folder: Path) -> None:
+    """Raise CheckpointError if a folder has runs of other settings; else note these there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, settings = folder / SETTINGS, settings_of(size)
+    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in settings.keys() & there.keys():
+        if settings[name] != there[name]:
+            raise CheckpointError(f"{folder} has runs of {name} with other settings")
+    path.write_text(json.dumps({**there, **settings}, indent=1) + "\n", encoding="utf-8")
+
+
+def _pieces(size: Size, folder: Path) -> list[Made]:
+    """Return the runs, seed by seed, so that what there is early is of all methods."""
+    return [
+        (f"{subject.name}-{seed}-{key}", partial(make_run, subject, key, seed, folder))
+        for seed in size.seeds
+        for subject in size.subjects
+        for key in (START, *size.methods)
+    ]
+
+
+def make_run(subject: Subject, key: str, seed: int, folder: Path) -> Piece:
+    """Make a run, or measure the starting model, which is made where it is not there."""
+    torch.set_num_threads(1)
+    task = subject.task(seed)
+    path = folder / STARTS / f"{subject.name}-{seed}"
+    named = {"task": subject.name, "seed": seed, "method": key}
+    if not (path / "start.json").exists():
+        write_start(subject.name, subject.task(seed), path, seed=seed, part=subject.part)
+    before = policy_at(path, seed)
+    start = Start(before, enumerated_of(subject, task, before))
+    if key == START:
+        seen = measure(subject, task, before, start, 0, seed, is_last=True)
+        return {**named, "course": [], "end": seen}
+    method = NAMED[key]
+    return {**named, **run_method(method, subject, task, policy_at(path, seed), start, seed)}
+
+
+def policy_at(folder: Path, seed: int) -> Policy:
+    """Read a starting model."""
+    return load(LanguageConfig(model=str(folder), seed=seed), torch.device("cpu"))

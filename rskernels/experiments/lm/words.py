@@ -1,0 +1,57 @@
+"""What the report says in words."""
+
+from __future__ import annotations
+
+SHORT = """\
+Of each pair of words the first is RFT's, the second that of the exact tilt with the rivals' β: it
+*wins*, *ties* or *loses* in that measure, by the 95 % interval of the difference seed by seed.
+"""
+EXPLAINED = """\
+A small GPT learns from demonstrations. Then, in {rounds} rounds, it answers prompts, answers are
+rewarded, and it is trained on some of them. Methods differ in which, and in nothing else: each has
+the same starting model, the same draws of the first round, as many generated tokens and as many
+tokens with a gradient, to less than one answer. *SFT alone* generates none, and goes on with its
+demonstrations.
+
+{budgets}
+
+{samples} answers to a prompt. What is kept is passed over until the gradient's tokens are used up,
+so that a rule which keeps little passes over it often. AdamW, the learning rate falling linearly to
+0 over the run. For each task it was chosen of three on a seed that is not among those here: by RFT
+for all that train on rows, of two as good the smaller; by the policy gradient without correction
+for that with rejection, too; and by the one with fresh answers.
+
+- *RAFT* keeps the best answer to each prompt; *RFT* all right ones, with verifiers the exact tilt
+  of β = 0; *exact tilt* each with probability exp((r - 1)/β), which leaves π·exp(r/β)/Z.
+- *RSO* is its Algorithm 1 as published, keeping one in eight; *soft best of n* draws one answer to
+  each prompt by exp(r/β); *weights* trains on all answers, weighed by exp(r/β) over their mean.
+- *Policy gradient* is REINFORCE with the mean reward of the answers to a prompt as its baseline;
+  answers to prompts where all are worth the same are left out. Half of the answers get a gradient:
+  at random, or with *off-policy rejection* those that `Envelope.accept_sequences` accepts, with
+  `budget:0.5`, of twice as many before each step, by the ratio of the policy as it is to the one
+  that gave them. Scores for that are in its seconds. *Fresh answers* renews them eight times a
+  round.
+
+{tested} held-out prompts, {answers} answers to each. *pass@k*: the unbiased estimator; *greedy*:
+the share of prompts whose most likely answer is right; *distinct right*: the number of different
+right answers among those of a prompt. *KL* from the starting model, in nats an answer, by the
+answers drawn. *Kept*: the share of answers. *Seconds*: of the processor, generating and training,
+on one core that other work shared. ± is the 95 % t-interval over seeds. Differences are seed by
+seed, bold where the interval leaves out 0, uncorrected for their number.
+"""
+TASKS = {
+    "arithmetic": """\
+From one number to another in at most five steps, each total written out. Hundreds of answers are
+right; steps in another order count as the same.""",
+    "parity": """\
+The parity of twelve bits: a long answer adds them one by one, a short one guesses. The verifier
+reads the last bit. Distinct right answers are two, a long and a short one; what makes a model right
+is to give up the short one. *Long, by its own tilt*: what the closed form of the rounds says of a
+long answer's share, were the tilt that a method means kept exactly and learnt in full.""",
+    "graph": """\
+Walks on a graph of 21 nodes to a goal, in at most six steps: the reward is 1 less the mean toll of
+the nodes, and 0 of a walk that does not get there; *right* is one that does. All walks are listed,
+on 24 prompts: *KL above the least* is KL(π ‖ π₀) less that of the tilted law with the same mean
+reward, which is the least that a law of such a reward can have. *KL from its own tilt* is
+KL(π ‖ π₀·exp(R·r/β)/Z), R the rounds: what R rounds of a tilt come to, if all is learnt.""",
+}

@@ -1,0 +1,197 @@
+"""A chunk of a row's entries decided roughly, without a logarithm: what is close stays open.
+
+With the weights ``w = 2**((z - reference) * log2(e)/T)`` that the row's total was summed of, an
+entry is accepted where ``u * M * w <= p * total`` or, where the model is the target,
+``u * M * q * total <= w``. Both are ``lead * A <= B`` for the leading word of u, which what trails
+raises by less than 1: where A or a small part of B could turn it, the entry is open.
+"""
+
+import math
+
+import numpy as np
+from numba import float32
+
+from rskernels.kernels.cpu.cache import inner
+from rskernels.kernels.cpu.simd.functions import exp2
+from rskernels.kernels.cpu.simd.memory import (
+    loader,
+    part_loader,
+    store_mask,
+    store_whole_f32,
+    store_whole_mask,
+    storer,
+)
+from rskernels.kernels.cpu.simd.uniforms import (
+    BLOCK,
+    GROUP,
+    draw_block,
+    load_words,
+    words_as_floats,
+)
+from rskernels.kernels.cpu.simd.vectors import (
+    absolute,
+    bits_of,
+    first_lanes,
+    fused,
+    named,
+    narrow,
+    select,
+    splat,
+    without,
+)
+from rskernels.law.numbers import LOG2_E
+
+ROUNDED = 2.0**-13  # of B, more than the two ways of rounding a ratio differ by, 2**-14.4
+LEAST = 2.0**-70  # of A: a weight that is no smaller has lost nothing to underflow
+SPAN = 2.0**60  # what a row's factor may be, or one over it
+DEEPEST = 128.0  # log density or log M of a number, up to which float32 rounds it little enough
+LOWEST, HIGHEST = -87.0, 88.0  # logarithms of what exp2 gives exactly enough
+WORDS = 2.0**32
+
+load_f32 = loader("f32")
+
+
+@inner
+def rough_factor(log_density, log_M, model_is_target):
+    """Return what the total is multiplied by where entries are decided roughly; NaN if they aren't.
+
+    It holds what a row's entries share: M and, unless each has its own, the density.
+    """
+    if not (abs(log_density) <= DEEPEST and abs(log_M) <= DEEPEST):
+        return np.nan
+    if model_is_target:
+        return math.exp(log_density + log_M) / WORDS
+    return math.exp(log_density - log_M) * WORDS
+
+
+def weigher_of(element):
+    """Return ``write_weights(logits, length, reference, scale, weights)`` of an element.
+
+    It writes what ``parts_total_of`` keeps of logits, against another reference.
+    """
+    load_part, size, scalar = part_loader(element.name), element.size, element.scalar
+
+    @inner
+    @named(f"write_weights_{element.name}")
+    def write_weights(logits, length, reference, scale, weights):
+        base, factor = splat(scalar(reference)), splat(scalar(scale))
+        for i in range(0, length, 16):
+            z = load_part(logits + i * size, first_lanes(length - i))
+            store_whole_f32(weights + i * 4, narrow(exp2((z - base) * factor)))
+
+    return write_weights
+
+
+def densities_of(element):
+    """Return ``write_densities(logs, length, densities)`` for one dtype's results."""
+    load, store = part_loader(element.wide), storer(element.wide)
+    size, scalar = element.wide_size, element.scalar
+
+    @inner
+    @named(f"write_densities_{element.wide}")
+    def write_densities(logs, length, densities):
+        """Write the densities of logarithms; NaN where ``exp2`` might lose something."""
+        low, nan = splat(scalar(-np.inf)), splat(scalar(np.nan))
+        lowest, highest = splat(scalar(LOWEST)), splat(scalar(HIGHEST))
+        for i in range(0, length, 16):
+            inside = first_lanes(length - i)
+            x = load(logs + i * size, inside)
+            density = exp2(x * splat(scalar(LOG2_E)))
+            # -inf is a density of 0.
+            density = select((x > lowest) & (x < highest), density, nan)
+            store(densities + i * size, inside, select(x == low, splat(scalar(0.0)), density))
+
+    return write_densities
+
+
+def rough_entries_of(element):
+    """Return ``decide_rough_entries`` of one dtype."""
+    load, load_part, load_wide, load_wide_part = (
+        make(kind) for kind in (element.name, element.wide) for make in (loader, part_loader)
+    )
+    size, wide_size, low = element.size, element.wide_size, element.scalar(-np.inf)
+
+    @inner
+    @named(f"dense_vector_{element.name}")
+    def compare(words, a, b):
+        """Return (accepted, sure) of sixteen entries of A and -B; an A that is tiny is neither."""
+        gap = fused(words_as_floats(load_words(words)), a, b)
+        room, is_normal = fused(b, splat(float32(-ROUNDED)), a), a > splat(float32(LEAST))
+        return (gap < splat(float32(0.0))) & is_normal, (absolute(gap) > room) & is_normal
+
+    @inner
+    @named(f"dense_open_{element.name}")
+    def open_bits(z, sure, at):
+        """Return the bits of the vectors that sixteen entries lie in, if one of them is open.
+
+        What the model never gives is rejected.
+        """
+        is_open = np.int64(bits_of(without(z > splat(low), sure)) != 0)
+        return is_open << (at // 16) | is_open << ((at + 15) // 16)
+
+    @inner
+    @named(f"dense_rough_entries_{element.name}")
+    def decide_rough_entries(logits, length, draw, weights, density, model_is_target, mask):
+        """Draw and decide a chunk's entries roughly; return as bits which vectors have open lanes.
+
+        ``draw`` is (address of words, whether they are drawn, row, first column, seed), and
+        ``density`` (address of densities or 0, the row's factor). The last entries are decided
+        again with those before them rather than by part of a vector.
+        """
+        words, is_drawn, row_id, start, seed = draw
+        densities, factor = density
+        is_open, zero = np.int64(0), splat(float32(0.0))
+        factor = splat(float32(factor if model_is_target else -factor))
+        # Words are drawn already of rows that are no longer than a vector.
+        for begin in range(0, 0 if is_drawn else length, GROUP):
+            if begin % BLOCK == 0:
+                draw_block(words + begin * 4, row_id, start + begin, seed)
+            if length < GROUP:
+                break
+            at = min(begin, length - GROUP)
+            lead, weight, place = words + at * 4, weights + at * 4, mask + at
+            a0, a1, a2, a3 = (
+                load_f32(weight), load_f32(weight + 64),
+                load_f32(weight + 128), load_f32(weight + 192),
+            )  # fmt: skip
+            b0, b1, b2, b3 = factor, factor, factor, factor
+            if densities != 0:
+                p = densities + at * wide_size
+                b0 = narrow(load_wide(p)) * factor
+                b1 = narrow(load_wide(p + 16 * wide_size)) * factor
+                b2 = narrow(load_wide(p + 32 * wide_size)) * factor
+                b3 = narrow(load_wide(p + 48 * wide_size)) * factor
+            if model_is_target:
+                a0, b0, a1, b1 = b0, zero - a0, b1, zero - a1
+                a2, b2, a3, b3 = b2, zero - a2, b3, zero - a3
+            accepted, s0 = compare(lead, a0, b0)
+            store_whole_mask(place, accepted)
+            accepted, s1 = compare(lead + 64, a1, b1)
+            store_whole_mask(place + 16, accepted)
+            accepted, s2 = compare(lead + 128, a2, b2)
+            store_whole_mask(place + 32, accepted)
+            accepted, s3 = compare(lead + 192, a3, b3)
+            store_whole_mask(place + 48, accepted)
+            if bits_of((s0 & s1) & (s2 & s3)) != 0xFFFF:
+                z = logits + at * size
+                is_open |= open_bits(load(z), s0, at)
+                is_open |= open_bits(load(z + 16 * size), s1, at + 16)
+                is_open |= open_bits(load(z + 32 * size), s2, at + 32)
+                is_open |= open_bits(load(z + 48 * size), s3, at + 48)
+        if length < GROUP:
+            for begin in range(0, length, 16):
+                at = max(min(begin, length - 16), 0)
+                inside, a, b = first_lanes(length - at), load_f32(weights + at * 4), factor
+                if densities != 0:
+                    b = narrow(load_wide_part(densities + at * wide_size, inside)) * factor
+                if model_is_target:
+                    a, b = b, zero - a
+                accepted, sure = compare(words + at * 4, a, b)
+                if length < 16:
+                    store_mask(mask + at, inside, accepted)
+                else:
+                    store_whole_mask(mask + at, accepted)
+                is_open |= open_bits(load_part(logits + at * size, inside), sure, at)
+        return is_open
+
+    return decide_rough_entries
