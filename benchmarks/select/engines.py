@@ -31,7 +31,7 @@ CASES = {
     for n in WORKERS
 }
 """Whether what is kept stays in parts, and how many workers."""
-WARM_ROWS = 4 * rows.GROUP
+WARM_ROWS = 8 * rows.GROUP
 
 
 def config_of(parts: bool) -> Any:
@@ -41,13 +41,15 @@ def config_of(parts: bool) -> Any:
     return SelectConfig(Rule("verifier", beta=0.2), Columns(id="id"), parts=parts)
 
 
-def timed(path: Path, out: Path, engine: Any, parts: bool) -> tuple[float, float]:
+def timed(
+    path: Path, out: Path, engine: Any, parts: bool, size: int | None = None
+) -> tuple[float, float]:
     """Return the seconds of a selection, and those of its pieces, one by one."""
     from rskernels.pipeline import select
 
     shutil.rmtree(out, ignore_errors=True)
     begin = time.perf_counter()
-    report = select([path], out, config_of(parts), engine=engine)
+    report = select([path], out, config_of(parts), engine=engine, piece_size=size)
     return time.perf_counter() - begin, report["seconds"]
 
 
@@ -88,7 +90,7 @@ class Turns:
         )
         self.engines = {n: RayEngine(n) for n in WORKERS}
         for n, engine in self.engines.items():
-            timed(small, self.folder / f"warm-{n}", engine, False)
+            timed(small, self.folder / f"warm-{n}", engine, False, rows.GROUP)
         self.started = time.perf_counter() - begin
 
 
@@ -110,11 +112,12 @@ def speeds(count: int, folder: Path, seconds: float) -> str:
             gain = statistics.median(turn[alone] / turn[case] for turn in made.values())
             required[f"times faster on two workers, {result}"] = gain, LEAST_GAIN
     started, load = (max(turn[name] for turn in made.values()) for name in ("started", "load"))
+    where = "in memory" if folder.resolve().is_relative_to("/dev/shm") else "on a disk"
     headings = ("result", "workers", "whole, s", "least and most", "million rows a second")
     return "\n\n".join(
         [
-            f"{count:,} rows, a verifier, prompts hashed, {TURNS} turns. Whole is from the first "
-            "piece to the report. Ray's start and the workers' imports, once a run, took "
+            f"{count:,} rows {where}, a verifier, prompts hashed, {TURNS} turns. Whole is from the "
+            "first piece to the report. Ray's start and the workers' imports, once a run, took "
             f"{started:.0f} s more. The load was {load:.1f} before they started, if not less.",
             tables.table(headings, lines, (":--", "--:", "--:", "--:", "--:")),
             tables.requirements(required),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rskernels._python.extras import train_extra
 from rskernels.experiments.lm.analysis import (
     DISTINCT,
     KL,
@@ -19,7 +20,6 @@ from rskernels.experiments.lm.analysis import (
     Runs,
 )
 from rskernels.experiments.lm.methods import NAMED
-from rskernels._python.extras import train_extra
 
 LINES = {"nothing": ":", "exact": "-", "rival": "--", "gradient": "-."}
 PALETTE = 128  # colours of a file

@@ -16,6 +16,8 @@ from rskernels.language.task import Task
 from rskernels.language.tasks import parity
 from rskernels.language.train import Example
 
+LOOKED_AT = 100
+"""Prompts by which a starting model is found able."""
 FEW = 2
 """Where a course is measured, one of so many held-out prompts and of their answers."""
 
@@ -25,6 +27,8 @@ class Start(NamedTuple):
 
     policy: Policy
     enumerated: Enumerated | None
+    seed: int
+    """Of its demonstrations."""
 
 
 def measure(
@@ -88,3 +92,15 @@ def enumerated_of(subject: Subject, task: Task, policy: Policy) -> Enumerated | 
     prompts = [row["prompt"] for row in task.test[: subject.enumerated]]
     with torch.no_grad():
         return Enumerated.of(policy, task, prompts)
+
+
+def is_able(subject: Subject, task: Task, policy: Policy, seed: int) -> bool:
+    """Say whether a starting model's long answers to prompts to train on are right often enough."""
+    if not subject.able:
+        return True
+    rows = answers_to(
+        policy, task, "train", range(LOOKED_AT), number=0, samples=range(subject.answers),
+        longest=subject.longest, seed=seed,
+    )  # fmt: skip
+    right = [row.reward for row in rows if parity.is_long(row.text)]
+    return bool(right) and sum(right) >= subject.able * len(right)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from rskernels.experiments.lm.measure import Start, enumerated_of, measure
+from rskernels.experiments.lm.measure import Start, enumerated_of, is_able, measure
 from rskernels.experiments.lm.methods import NAMED
 from rskernels.experiments.lm.subjects import SUBJECTS, Subject
 from rskernels.experiments.lm.train import run_method
@@ -19,10 +19,14 @@ from rskernels.experiments.resumable import Made, Piece, make_pieces
 from rskernels.language.config import LanguageConfig
 from rskernels.language.policy import Policy, load
 from rskernels.language.scratch import write_start
-from rskernels.rsft.errors import CheckpointError
+from rskernels.language.task import Task
+from rskernels.rsft.errors import CheckpointError, TrainingError
 
 STARTS, SETTINGS = "starts", "settings.json"
 START = "start"
+READY = "ready"
+TURNS, ASIDE = 5, 1000
+"""Tries to make a starting model, and how far apart their seeds are."""
 
 
 class Size(NamedTuple):
@@ -39,7 +43,7 @@ FULL = Size(SUBJECTS, tuple(NAMED), range(10))
 def _brief(subject: Subject) -> Subject:
     return dataclasses.replace(
         subject, generated=4000, trained=1200, samples=8, rounds=2, tested=10, answers=4, part=0.2,
-        enumerated=2 if subject.enumerated else 0,
+        able=0.0, shared=None, enumerated=2 if subject.enumerated else 0,
     )  # fmt: skip
 
 
@@ -124,18 +128,43 @@ def _pieces(size: Size, folder: Path) -> list[Made]:
 def make_run(subject: Subject, key: str, seed: int, folder: Path) -> Piece:
     """Make a run, or measure the starting model, which is made where it is not there."""
     torch.set_num_threads(1)
-    task = subject.task(seed)
-    path = folder / STARTS / f"{subject.name}-{seed}"
     named = {"task": subject.name, "seed": seed, "method": key}
-    if not (path / "start.json").exists():
-        write_start(subject.name, subject.task(seed), path, seed=seed, part=subject.part)
-    before = policy_at(path, seed)
-    start = Start(before, enumerated_of(subject, task, before))
+    task, start = start_of(subject, seed, folder)
     if key == START:
-        seen = measure(subject, task, before, start, 0, seed, is_last=True)
+        seen = measure(subject, task, start.policy, start, 0, seed, is_last=True)
         return {**named, "course": [], "end": seen}
-    method = NAMED[key]
-    return {**named, **run_method(method, subject, task, policy_at(path, seed), start, seed)}
+    policy = policy_at(path_of(subject, seed, folder), seed)
+    return {**named, **run_method(NAMED[key], subject, task, policy, start, seed)}
+
+
+@lru_cache(maxsize=1)
+def start_of(subject: Subject, seed: int, folder: Path) -> tuple[Task, Start]:
+    """Return the task of a seed, and what is known of its starting model.
+
+    The model is made where it is not there. Of the methods of a seed only the first takes long.
+    """
+    first = seed if subject.shared is None else subject.shared
+    task, path = subject.task(first), path_of(subject, seed, folder)
+    if not (path / READY).exists():
+        make_start(subject, task, path, first)
+    own = json.loads((path / "start.json").read_text(encoding="utf-8"))["seed"]
+    before = policy_at(path, seed)
+    return task, Start(before, enumerated_of(subject, task, before), own)
+
+
+def make_start(subject: Subject, task: Task, path: Path, seed: int) -> None:
+    """Make a starting model, again by another seed where it is not able."""
+    for turn in range(TURNS):
+        write_start(subject.name, task, path, seed=seed + ASIDE * turn, part=subject.part)
+        if is_able(subject, task, policy_at(path, seed), seed):
+            (path / READY).touch()
+            return
+    raise TrainingError(f"none of {TURNS} starting models of {subject.name} was able")
+
+
+def path_of(subject: Subject, seed: int, folder: Path) -> Path:
+    """Return the folder of a starting model."""
+    return folder / STARTS / f"{subject.name}-{seed if subject.shared is None else subject.shared}"
 
 
 def policy_at(folder: Path, seed: int) -> Policy:

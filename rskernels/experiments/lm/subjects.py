@@ -10,7 +10,8 @@ from rskernels.language.task import Task
 from rskernels.language.tasks import task_of
 
 
-@dataclass(frozen=True, kw_only=True)
+# Each is itself alone, so that what is kept of one can be found again.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
     """A task, and what every method has to spend on it.
 
@@ -36,6 +37,12 @@ class Subject:
         Held-out prompts, and answers to each.
     part : float
         Of the demonstrations that the starting model usually has.
+    able : float
+        Of the long answers of parity that a starting model gives, the part that must be right: one
+        that has not learnt to add has nothing to select. It is made again by another seed.
+    shared : int, optional
+        The seed of the prompts and the starting model that all seeds have: they then are of draws
+        and orders alone. None: each has its own.
     enumerated : int
         Held-out prompts whose law is enumerated.
     options : dict
@@ -54,6 +61,8 @@ class Subject:
     tested: int = 80
     answers: int = 16
     part: float = 1.0
+    able: float = 0.0
+    shared: int | None = None
     enumerated: int = 0
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -79,6 +88,8 @@ SUBJECTS = (
         generated=24_000,
         trained=12_000,
         step=600,
+        able=0.9,
+        shared=1,
         rates={"rows": 1e-3, "gradient": 4e-4, "fresh": 4e-4},
     ),
     Subject(

@@ -62,6 +62,8 @@ class Run:
     task: Task
     policy: Policy
     seed: int
+    shown: int
+    """The seed of the starting model's demonstrations."""
     spent: Spent = field(default_factory=Spent)
 
     def __post_init__(self) -> None:
@@ -107,7 +109,7 @@ class Run:
         # As many as a pass can use; the first of them are those of the starting model.
         size = min(round(self.subject.part * last.size), self._budgets()[1])
         pairs = demonstrations_of(
-            name, self.task, size, 8 * self.seed + len(lessons) - 1, **last.options
+            name, self.task, size, 8 * self.shown + len(lessons) - 1, **last.options
         )
         tokenizer = self.policy.tokenizer
         return [
@@ -139,11 +141,12 @@ class Run:
         )
         chosen = zip(scored.groups.tolist(), scored.answers.tolist(), kept, strict=True)
         spent.distinct += len({(group, text) for group, text, is_kept in chosen if is_kept})
+        prompts = {
+            place: self.policy.encode(self.task.train[place]["prompt"], False)
+            for place in {row.prompt for row in rows}
+        }
         return [
-            Example(
-                self.policy.encode(self.task.train[row.prompt]["prompt"], False),
-                row.tokens, value, name,
-            )
+            Example(prompts[row.prompt], row.tokens, value, name)
             for row, value, name, is_kept in zip(
                 rows, values, scored.ids.tolist(), kept, strict=True
             )
@@ -248,7 +251,7 @@ def run_method(
     dict
         ``course``, what was spent and measured after each round, and ``end``, more after the last.
     """
-    run = Run(method, subject, task, policy, seed)
+    run = Run(method, subject, task, policy, seed, start.seed)
     course = []
     for part in range(run.parts):
         run.play(part)

@@ -7,8 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rskernels.cli.app import app
+from rskernels.experiments.lm import measure, study
 from rskernels.experiments.lm.study import FULL, QUICK, check_settings
 from rskernels.experiments.lm.train import check_tokens
+from rskernels.language.rollouts import Rollout
 from rskernels.rsft.errors import CheckpointError, TrainingError
 
 SOME = ("sft", "rft", "weights", "gradient-accepted", "gradient-fresh")
@@ -109,3 +111,27 @@ def test_what_cannot_be_run_is_refused(made, tmp_path):
     fewer = dataclasses.replace(GRAPH, rounds=1)
     with pytest.raises(CheckpointError, match="other settings"):
         check_settings(QUICK._replace(subjects=(fewer,)), folder / "runs")
+
+
+@pytest.mark.parametrize("turns", [1, 2, None])
+def test_a_starting_model_that_is_not_able_is_made_again(monkeypatch, tmp_path, turns):
+    made = []
+    monkeypatch.setattr(study, "write_start", lambda *_, seed, **__: made.append(seed))
+    monkeypatch.setattr(study, "policy_at", lambda *_: None)
+    monkeypatch.setattr(study, "is_able", lambda *_: len(made) == turns)
+    if turns is None:
+        with pytest.raises(TrainingError, match="none of 5 starting models of graph"):
+            study.make_start(GRAPH, None, tmp_path, 3)
+    else:
+        study.make_start(GRAPH, None, tmp_path, 3)
+    assert made == [3 + 1000 * turn for turn in range(turns or 5)]
+    assert (tmp_path / "ready").exists() == (turns is not None)
+
+
+@pytest.mark.parametrize(("right", "able"), [(9, True), (8, False)])
+def test_able_is_who_gives_right_long_answers(monkeypatch, right, able):
+    texts = ["0110"] * 10 + ["1"] * 10
+    rows = [Rollout(0, n, [], True, 0.0, text, float(n < right)) for n, text in enumerate(texts)]
+    monkeypatch.setattr(measure, "answers_to", lambda *_, **__: rows)
+    parity = next(subject for subject in FULL.subjects if subject.name == "parity")
+    assert measure.is_able(parity, None, None, 0) is able

@@ -16,11 +16,11 @@ MOST_CONSTANTS = 256  # of a block's size each
 
 
 def speed_up():
-    """Have the interpreter do things once that it does every time."""
+    """Have the interpreter do things once that it does every time; say whether it does."""
     from triton.runtime import interpreter
 
     if not all(hasattr(interpreter, name) for name in NEEDED):
-        return  # another release of Triton: as slow as it is
+        return False  # another release of Triton: as slow as it is
     _patch_once_a_launch(interpreter)
     _remember_types(interpreter.tl.core)
     _remember_numpy_types(interpreter)
@@ -28,6 +28,7 @@ def speed_up():
     builder = interpreter.interpreter_builder
     if not builder.options.debug:  # else overflows are asserted
         builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
+    return True
 
 
 def _patch_once_a_launch(interpreter):

@@ -21,6 +21,11 @@ class Differs(BaseException):  # not an Exception, which the interpreter would w
     """Raised where programs go different ways, with a value of each."""
 
 
+def numbers(size):
+    """Return the programs that are run along an axis of a grid: all, unless a test says others."""
+    return range(size)
+
+
 class Programs:
     """The programs that are run, and what they have written."""
 
@@ -32,10 +37,10 @@ class Programs:
     def run(self, kernel, arguments, grid, at_a_time):
         """Run all programs of a grid."""
         self._builder.grid_dim = grid
-        count = int(np.prod(grid))
-        for start in range(0, count, at_a_time):
-            chosen = np.arange(start, min(count, start + at_a_time))
-            self._run_those(kernel, arguments, np.stack(np.unravel_index(chosen, grid)))
+        axes = np.meshgrid(*[list(numbers(size)) for size in grid], indexing="ij")
+        index = np.stack([axis.reshape(-1) for axis in axes])
+        for start in range(0, index.shape[1], at_a_time):
+            self._run_those(kernel, arguments, index[:, start : start + at_a_time])
 
     def _run_those(self, kernel, arguments, index):
         self._builder.grid_idx = tuple(map(int, index[:, 0]))

@@ -19,6 +19,7 @@ from rskernels.kernels.product import Product
 FIRST_BLOCK = 64
 WIDEST_BLOCK = 2048  # columns; a tile of that many stays in the cache
 FIRST_SPAN, WIDEST_SPAN = 2048, 32768  # columns that few rows are multiplied by at once
+SPAN_GROWTH = 8  # few rows wait for memory: a call less is worth columns read in vain
 TILE = 512  # rows
 COLUMNS = 8  # that are multiplied together
 FEATURE_WORK = 16  # features of a product that cost what summing up a logit does

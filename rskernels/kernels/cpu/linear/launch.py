@@ -20,6 +20,7 @@ from rskernels.kernels.cpu.launch import (
 from rskernels.kernels.cpu.linear.blocks import (
     COLUMNS,
     FIRST_SPAN,
+    SPAN_GROWTH,
     TILE,
     WIDEST_BLOCK,
     WIDEST_SPAN,
@@ -248,7 +249,7 @@ def _read(opened: Opened, is_lazy: bool, order: Tensor | None) -> None:
         count = 1
         if rows.are_few and opened.is_as_it_lies:
             # Few rows wait for memory, and for every call between two blocks.
-            count, most = span_of(blocks, at, most), min(2 * most, WIDEST_SPAN)
+            count, most = span_of(blocks, at, most), min(SPAN_GROWTH * most, WIDEST_SPAN)
         start, last = blocks[at].start, blocks[at + count - 1]
         whole = block_of(start, last.start + last.width - start)
         _read_blocks(opened, rows, whole, table[at : at + count], buffer, is_over)
