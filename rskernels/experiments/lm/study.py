@@ -43,7 +43,7 @@ FULL = Size(SUBJECTS, tuple(NAMED), range(10))
 def _brief(subject: Subject) -> Subject:
     return dataclasses.replace(
         subject, generated=4000, trained=1200, samples=8, rounds=2, tested=10, answers=4, part=0.2,
-        able=0.0, shared=None, enumerated=2 if subject.enumerated else 0,
+        able=0.0, enumerated=2 if subject.enumerated else 0,
     )  # fmt: skip
 
 
@@ -143,10 +143,9 @@ def start_of(subject: Subject, seed: int, folder: Path) -> tuple[Task, Start]:
 
     The model is made where it is not there. Of the methods of a seed only the first takes long.
     """
-    first = seed if subject.shared is None else subject.shared
-    task, path = subject.task(first), path_of(subject, seed, folder)
+    task, path = subject.task(seed), path_of(subject, seed, folder)
     if not (path / READY).exists():
-        make_start(subject, task, path, first)
+        make_start(subject, task, path, seed)
     own = json.loads((path / "start.json").read_text(encoding="utf-8"))["seed"]
     before = policy_at(path, seed)
     return task, Start(before, enumerated_of(subject, task, before), own)
@@ -164,7 +163,7 @@ def make_start(subject: Subject, task: Task, path: Path, seed: int) -> None:
 
 def path_of(subject: Subject, seed: int, folder: Path) -> Path:
     """Return the folder of a starting model."""
-    return folder / STARTS / f"{subject.name}-{seed if subject.shared is None else subject.shared}"
+    return folder / STARTS / f"{subject.name}-{seed}"
 
 
 def policy_at(folder: Path, seed: int) -> Policy:

@@ -40,9 +40,6 @@ class Subject:
     able : float
         Of the long answers of parity that a starting model gives, the part that must be right: one
         that has not learnt to add has nothing to select. It is made again by another seed.
-    shared : int, optional
-        The seed of the prompts and the starting model that all seeds have: they then are of draws
-        and orders alone. None: each has its own.
     enumerated : int
         Held-out prompts whose law is enumerated.
     options : dict
@@ -62,7 +59,6 @@ class Subject:
     answers: int = 16
     part: float = 1.0
     able: float = 0.0
-    shared: int | None = None
     enumerated: int = 0
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -89,7 +85,6 @@ SUBJECTS = (
         trained=12_000,
         step=600,
         able=0.9,
-        shared=1,
         rates={"rows": 1e-3, "gradient": 4e-4, "fresh": 4e-4},
     ),
     Subject(

@@ -46,9 +46,8 @@ right; steps in another order count as the same.""",
     "parity": """\
 The parity of twelve bits: a long answer adds them one by one, a short one guesses. The verifier
 reads the last bit. Distinct right answers are two, a long and a short one; what makes a model right
-is to give up the short one. Most of the small models never learn to add from the demonstrations;
-one of which nine in ten long answers are right was looked for, seed by seed, and all seeds have it
-and its prompts: they are of draws and orders alone, and so are intervals. *Long, by its own tilt*:
+is to give up the short one. A starting model of which nine in ten long answers are right is looked
+for by seeds: one that has not learnt to add has nothing to select. *Long, by its own tilt*:
 what the closed form of the rounds says of a long answer's share, were the tilt that a method means
 kept exactly and learnt in full.""",
     "graph": """\
