@@ -49,7 +49,7 @@ def compare_lm_command(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the report; runs that one there has are not made again.",
+            help="Folder of the report; runs of one that is there stay, and are not made again.",
             show_default="that of the runs",
         ),
     ] = None,
@@ -72,7 +72,7 @@ def compare_lm_command(
     to = report or folder
     with errors_explained():
         make_writable(to)
-        restored = restore(to, size, folder)
+        restored = restore(to, size, folder, is_quick=quick)
         if restored:
             say(f"{restored} runs taken from the report in {to}")
         pieces = run_study(size, folder, say, jobs=jobs, minutes=minutes)

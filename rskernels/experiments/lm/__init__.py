@@ -2,7 +2,7 @@
 
 `subjects` are the tasks and how much is spent on each, `methods` what is trained on, `pool` the
 answers, `train` a run, `measure` and `laws` what it came to; `study` is all runs in pieces,
-`analysis`, `report` and `figures` what they say. The command is ``rskernels compare lm``.
+`analysis`, `report`, `figures` and `guide` what they say. The command is ``rskernels compare lm``.
 """
 
 from rskernels.experiments.lm.report import write_report

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rskernels.experiments.comparison.intervals import Interval, t_interval
-from rskernels.experiments.lm.methods import METHODS, NAMED
+from rskernels.experiments.lm.methods import METHODS, NAMED, family_of
 from rskernels.experiments.lm.subjects import Subject
 from rskernels.experiments.resumable import Piece
 
@@ -54,6 +54,7 @@ COMMON = (PASS, MOST, Measure("greedy", _at("greedy"), ".3f", True), DISTINCT, K
 COSTS = (
     Measure("kept", _at("share"), ".3f"),
     Measure("passes over what is kept", _passes, ".1f"),
+    Measure("optimizer steps", _at("steps"), ",.0f"),
     Measure("tokens scored", _at("scored"), ",.0f"),
     Measure("seconds", _at("used"), ".1f"),
 )
@@ -114,6 +115,10 @@ class Runs:
         """Return the difference of two methods, seed by seed."""
         return t_interval(self.values(ours, measure) - self.values(theirs, measure))
 
+    def known(self, *methods: str, measure: Measure) -> int:
+        """Return of how many seeds all of these methods have a measure."""
+        return int((~np.isnan(sum(self.values(method, measure) for method in methods))).sum())
+
     def course(self, method: str, name: str) -> Array:
         """Return a measure after each round, ``[seeds, rounds + 1]``, the first of the start.
 
@@ -130,11 +135,23 @@ class Runs:
 
 
 def verdict(runs: Runs, ours: str, other: str, measure: Measure) -> str:
-    """Say whether a method wins against, ties with or loses to another in a measure."""
+    """Say whether a method wins against, ties with or loses to another in a measure.
+
+    Nothing is said of a measure that one of them lacks on some seeds: those that have it are not
+    as any others.
+    """
+    if runs.known(ours, other, measure=measure) < len(runs.seeds):
+        return SHORT["cannot be compared"]
     difference = runs.difference(ours, other, measure)
     if measure.more_is_better is False:
         difference = difference._replace(mean=-difference.mean)
     return SHORT.get(difference.verdict, difference.verdict)
+
+
+def exact_of(runs: Runs, methods: Sequence[str]) -> list[str]:
+    """Return those of some methods that are exact tilts on a task, and have runs."""
+    form = runs.subject.form
+    return [key for key in methods if key in runs.methods and family_of(key, form) == "exact"]
 
 
 def to_own_tilt(runs: Runs, method: str) -> Interval:

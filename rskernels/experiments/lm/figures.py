@@ -19,7 +19,7 @@ from rskernels.experiments.lm.analysis import (
     Measure,
     Runs,
 )
-from rskernels.experiments.lm.methods import NAMED
+from rskernels.experiments.lm.methods import family_of
 
 LINES = {"nothing": ":", "exact": "-", "rival": "--", "gradient": "-."}
 PALETTE = 128  # colours of a file
@@ -38,7 +38,7 @@ def draw_courses(tasks: Sequence[Runs], path: Path) -> None:
                 continue
             course = runs.course(key, "test_reward" if graded else "pass_at_1")
             if len(course):
-                axes.plot(course.mean(0), marker=".", **_style(key))
+                axes.plot(course.mean(0), marker=".", **_style(key, runs))
         axes.set(
             xlabel="rounds, of equal tokens", xticks=range(runs.subject.rounds + 1),
             title=f"{runs.subject.name}: {'mean reward' if graded else 'pass@1'}",
@@ -63,21 +63,21 @@ def _point(axes: Any, runs: Runs, key: str, x: Measure, y: Measure) -> None:
     (across, wide), (up, high) = runs.mean(key, x), runs.mean(key, y)
     axes.errorbar(
         across, up, xerr=0.0 if math.isnan(wide) else wide, yerr=0.0 if math.isnan(high) else high,
-        fmt={"exact": "o", "rival": "s", "gradient": "^"}.get(_family(key), "x"), markersize=5,
-        linewidth=1, color=_style(key)["color"], label=TITLES[key],
+        fmt={"exact": "o", "rival": "s", "gradient": "^"}.get(_family(key, runs), "x"),
+        markersize=5, linewidth=1, color=_style(key, runs)["color"], label=TITLES[key],
     )  # fmt: skip
 
 
-def _family(key: str) -> str:
-    return "nothing" if key == START else NAMED[key].family
+def _family(key: str, runs: Runs) -> str:
+    return "nothing" if key == START else family_of(key, runs.subject.form)
 
 
-def _style(key: str) -> dict[str, Any]:
+def _style(key: str, runs: Runs) -> dict[str, Any]:
     names = list(TITLES)
     with train_extra():
         from matplotlib import colormaps
     colour = "black" if key == START else colormaps["tab20"](names.index(key) - 1)
-    return {"color": colour, "linestyle": LINES[_family(key)], "label": TITLES[key]}
+    return {"color": colour, "linestyle": LINES[_family(key, runs)], "label": TITLES[key]}
 
 
 def _panels(count: int, rows: int = 1) -> tuple[Any, Any]:
@@ -92,7 +92,7 @@ def _finish(figure: Any, panels: Any, path: Path) -> None:
     for axes in panels:
         axes.grid(alpha=0.3)
         handles, names = axes.get_legend_handles_labels()
-        shown.update(zip(names, handles, strict=True))
+        shown = {**dict(zip(names, handles, strict=True)), **shown}
     figure.legend(
         shown.values(), shown.keys(), fontsize="small", loc="outside lower center", ncols=4
     )

@@ -53,7 +53,7 @@ class Method(NamedTuple):
     """For names of files."""
     title: str
     family: str
-    """``"nothing"``, ``"exact"``, ``"rival"`` or ``"gradient"``."""
+    """``"nothing"``, ``"exact"``, ``"rival"`` or ``"gradient"``; see `family_of`."""
     kind: str = ROWS
     select: Select | None = None
     """None: all answers of a gradient, or demonstrations."""
@@ -117,5 +117,14 @@ METHODS = (
     ),
     Method("gradient-fresh", "policy gradient, fresh answers", "gradient", RENEWED, parts=FRESH),
 )  # fmt: skip
-"""In the order of the report. With verifiers RFT is the exact tilt of β = 0."""
+"""In the order of the report."""
 NAMED = {method.key: method for method in METHODS}
+
+
+def family_of(key: str, form: str) -> str:
+    """Return a method's family on a task of a form.
+
+    With verifiers RFT is the exact tilt of β = 0; with graded rewards a threshold, r > 0, which is
+    no tilt of them.
+    """
+    return "rival" if key == "rft" and form != "verifier" else NAMED[key].family

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rskernels.experiments.comparison.intervals import Interval
 from rskernels.experiments.comparison.report import markdown, show_signed
 from rskernels.experiments.lm import words
@@ -17,17 +15,21 @@ from rskernels.experiments.lm.analysis import (
     COSTS,
     START,
     TITLES,
+    Measure,
     Runs,
     compared_of,
+    exact_of,
     long_by_tilt,
     measures_of,
     to_own_tilt,
     verdict,
 )
 from rskernels.experiments.lm.figures import draw_courses, draw_trades
-from rskernels.experiments.lm.methods import BETA, NAMED
-from rskernels.experiments.lm.study import Size, settings_of
+from rskernels.experiments.lm.guide import write_figures
+from rskernels.experiments.lm.methods import BETA, NAMED, family_of
+from rskernels.experiments.lm.study import FULL, QUICK, Size, check_settings, settings_of
 from rskernels.experiments.resumable import Piece
+from rskernels.rsft.errors import CheckpointError
 
 STEM = "language"
 FILE = f"{STEM}.md"
@@ -35,6 +37,8 @@ DATA = f"{STEM}.json"
 EXACT = f"tilt-{BETA:g}"
 REFERENCES = ("rft", EXACT)
 PLAIN = "gradient"
+GUIDE = Path("guides", "language_models.md")
+"""Beside the folder of a report, where its figures are written too."""
 
 
 def write_report(
@@ -42,18 +46,27 @@ def write_report(
 ) -> Path:
     """Write ``language.md``, its figures, and ``language.json``; return the first.
 
+    Runs that the report there has and ``pieces`` lacks are kept: of other tasks, methods, seeds.
+
     Parameters
     ----------
     pieces : sequence of dict
         The runs there are: those that are missing are named.
     size : Size
-        All that there are to be.
+        All that there are to be, beside what the report there has.
     folder : Path
         Where to.
     is_quick : bool
         Whether the report says that its figures mean nothing.
+
+    Raises
+    ------
+    CheckpointError
+        If the report there is of other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    whole = QUICK if is_quick else FULL
+    pieces, size = _with_kept(pieces, size, _kept(folder, whole), whole)
     tasks = [Runs(pieces, subject) for subject in size.subjects]
     tasks = [runs for runs in tasks if len(runs.methods) > 1]
     draw_courses(tasks, folder / f"{STEM}-courses.png")
@@ -71,30 +84,67 @@ def write_report(
         f"![What is gained against divergence and diversity]({STEM}-trades.png)",
         *(_section(runs) for runs in tasks),
     ]
+    if not is_quick:
+        write_figures(tasks, folder.parent / GUIDE)
     path = folder / FILE
     path.write_text("\n\n".join(part.strip() for part in sections) + "\n", encoding="utf-8")
     return path
 
 
-def restore(report: Path, size: Size, folder: Path) -> int:
-    """Write the runs that a report has and a folder lacks; return how many.
+def restore(report: Path, size: Size, folder: Path, *, is_quick: bool = False) -> int:
+    """Write the runs that a report has of some tasks and a folder lacks; return how many.
 
-    Of tasks whose settings are the same; nothing, where there is no report.
+    Raises
+    ------
+    CheckpointError
+        If the report, or the folder, has runs of other settings.
     """
-    path = report / DATA
-    if not path.is_file():
-        return 0
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    settings = settings_of(size)
-    folder.mkdir(parents=True, exist_ok=True)
+    kept = _kept(report, QUICK if is_quick else FULL)
+    check_settings(size, folder)
     count = 0
-    for piece in kept["pieces"]:
+    for piece in kept:
         one = folder / f"{piece['task']}-{piece['seed']}-{piece['method']}.json"
-        name = piece["task"]
-        if kept["settings"].get(name) == settings.get(name, ...) and not one.exists():
+        if piece["task"] in settings_of(size) and not one.exists():
             one.write_text(json.dumps(piece), encoding="utf-8")
             count += 1
     return count
+
+
+def _kept(report: Path, whole: Size) -> list[Piece]:
+    """Return the runs that a report has; none, where there is no report."""
+    path = report / DATA
+    if not path.is_file():
+        return []
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    settings = settings_of(whole)
+    other = [name for name, said in kept["settings"].items() if said != settings.get(name)]
+    if other:
+        raise CheckpointError(
+            f"{path} has runs of {', '.join(other)} with other settings, which a report here would "
+            "drop: give another folder, or move it away"
+        )
+    pieces: list[Piece] = kept["pieces"]
+    return pieces
+
+
+def _with_kept(
+    pieces: Sequence[Piece], size: Size, kept: Sequence[Piece], whole: Size
+) -> tuple[list[Piece], Size]:
+    """Return these runs and the others that are kept, in the report's order, and what they are of.
+
+    Seeds are then those of both, from the first to the last.
+    """
+    by_name = {(of["task"], of["seed"], of["method"]): of for of in (*kept, *pieces)}
+    tasks = {subject.name for subject in size.subjects} | {of["task"] for of in kept}
+    methods = {START, *size.methods} | {of["method"] for of in kept}
+    seeds = {*size.seeds} | {of["seed"] for of in kept}
+    size = Size(
+        tuple(subject for subject in whole.subjects if subject.name in tasks),
+        tuple(key for key in whole.methods if key in methods),
+        range(min(seeds), max(seeds) + 1),
+    )
+    order = [(s.name, n, key) for s in size.subjects for n in size.seeds for key in TITLES]
+    return [by_name[name] for name in order if name in by_name], size
 
 
 def _origin(pieces: Sequence[Piece], size: Size, is_quick: bool) -> str:
@@ -102,7 +152,7 @@ def _origin(pieces: Sequence[Piece], size: Size, is_quick: bool) -> str:
     wanted = len(size.subjects) * len(size.seeds) * (len(size.methods) + 1)
     text = (
         f"Made by `rskernels compare lm{' --quick' * is_quick}` in {minutes:.0f} minutes of one "
-        f"CPU core, torch {torch.__version__.partition('+')[0]}."
+        f"CPU core, torch {' and '.join(sorted({piece['torch'] for piece in pieces}))}."
         " What follows from it stands in [the guide](../guides/language_models.md#which-to-choose)."
     )
     if is_quick:
@@ -138,7 +188,7 @@ def _numbers(size: Size) -> dict[str, Any]:
 def _short(runs: Runs) -> str:
     """Say against which methods exact selections win, tie and lose, a measure a column."""
     measures = compared_of(runs.subject)
-    references = [key for key in REFERENCES if key in runs.methods]
+    references = exact_of(runs, REFERENCES)
     rows = [
         [
             TITLES[other],
@@ -148,7 +198,7 @@ def _short(runs: Runs) -> str:
             ),
         ]
         for other in runs.methods
-        if other != START and NAMED[other].family != "exact"
+        if other != START and family_of(other, runs.subject.form) != "exact"
     ]
     headings = [
         f"{m.heading}, {'less' if m.more_is_better is False else 'more'} is better"
@@ -162,8 +212,7 @@ def _section(runs: Runs) -> str:
     subject, measures = runs.subject, measures_of(runs.subject)
     headings = ["", *(measure.heading for measure in measures)]
     rows = [
-        [TITLES[key], *(_show(runs.mean(key, measure), measure.form) for measure in measures)]
-        for key in runs.methods
+        [TITLES[key], *(_shown(runs, measure, key) for measure in measures)] for key in runs.methods
     ]
     own = {"graph": ("KL from its own tilt", to_own_tilt),
            "parity": ("long, by its own tilt", long_by_tilt)}  # fmt: skip
@@ -195,7 +244,7 @@ def _section(runs: Runs) -> str:
         ]
         if reference in runs.methods and others:
             differences = [
-                [TITLES[key], *(show_signed(runs.difference(key, reference, m)) for m in compared)]
+                [TITLES[key], *(_shown(runs, m, key, less=reference) for m in compared)]
                 for key in others
             ]
             parts += [
@@ -203,6 +252,21 @@ def _section(runs: Runs) -> str:
                 markdown(["", *(measure.heading for measure in compared)], differences),
             ]
     return "\n\n".join(parts)
+
+
+def _shown(runs: Runs, measure: Measure, method: str, *, less: str = "") -> str:
+    """Show a mean or a difference, and of how many seeds it is where some lack it."""
+    if less:
+        interval, form = runs.difference(method, less, measure), ""
+        seeds = runs.known(method, less, measure=measure)
+    else:
+        interval, form = runs.mean(method, measure), measure.form
+        seeds = runs.known(method, measure=measure)
+    text = _show(interval, form) if form else show_signed(interval)
+    if seeds in (0, len(runs.seeds)):
+        return text
+    # Not bold: the seeds that have it are not as any others.
+    return f"{text.strip('*')} ({seeds} of {len(runs.seeds)} seeds)"
 
 
 def _show(interval: Interval, form: str) -> str:

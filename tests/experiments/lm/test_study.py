@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+import math
+import pickle
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from rskernels.cli.app import app
 from rskernels.experiments.lm import measure, study
-from rskernels.experiments.lm.analysis import PASS, Runs, verdict
-from rskernels.experiments.lm.study import FULL, QUICK, check_settings
+from rskernels.experiments.lm.analysis import EXCESS, KL, PASS, Runs, exact_of, verdict
+from rskernels.experiments.lm.guide import BEGIN, END, write_figures
+from rskernels.experiments.lm.report import GUIDE, REFERENCES, _section, restore, write_report
+from rskernels.experiments.lm.study import FULL, QUICK, check_settings, start_of
 from rskernels.experiments.lm.train import check_tokens
 from rskernels.language.rollouts import Rollout
 from rskernels.rsft.errors import CheckpointError, TrainingError
@@ -27,7 +32,7 @@ def run(*arguments):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lm")
     options = ("--quick", "--tasks", "graph", "--methods", ",".join(SOME))
-    result = run(*options, "--out", folder / "runs", "--report", folder / "report")
+    result = run(*options, "--out", folder / "runs", "--report", folder / "report", "--jobs", 2)
     assert result.exit_code == 0, result.output
     return folder, options
 
@@ -87,15 +92,41 @@ def test_the_report_says_what_was_run(made):
         assert (folder / "report" / f"language-{name}.png").exists()
 
 
+def test_two_processes_make_one_starting_model(made, monkeypatch):
+    folder, _ = made
+    starts = sorted(path.name for path in (folder / "runs" / "starts").iterdir())
+    # Nothing in parts: had both made it, one could not have put its own there.
+    assert starts == ["graph-0", "graph-0.lock"]
+    monkeypatch.setattr(study, "enumerated_of", lambda *_: None)
+    # A task that came to another process is another object, and finds what this one knows.
+    first = start_of(GRAPH, 0, folder / "runs")
+    assert start_of(pickle.loads(pickle.dumps(GRAPH)), 0, folder / "runs") is first
+
+
 def test_what_a_folder_or_a_report_holds_is_not_made_again(made, tmp_path):
     folder, options = made
-    again = run(*options, "--out", folder / "runs", "--report", folder / "report")
+    # A report of some methods keeps the others that the one there has.
+    again = run(*options[:3], "--methods", "rft", "--out", folder / "runs",
+                "--report", folder / "report")  # fmt: skip
     assert "rft:" not in again.output
     # From the report alone, in no time at all.
     other = run(*options, "--out", tmp_path, "--report", folder / "report", "--minutes", "0")
     assert other.exit_code == 0, other.output
     assert f"{len(SOME) + 1} runs taken from the report" in other.output
     assert len(list(tmp_path.glob("graph-0-*.json"))) == len(SOME) + 1
+    assert "torch 2." in (folder / "report" / "language.md").read_text(encoding="utf-8")
+
+
+def test_a_report_of_other_settings_is_not_written_over(made, tmp_path):
+    folder, _ = made
+    kept = json.loads((folder / "report" / "language.json").read_text(encoding="utf-8"))
+    assert kept["settings"]["graph"]["constants"]["budget"] == 0.5
+    kept["settings"]["graph"]["constants"]["budget"] = 0.25
+    (tmp_path / "language.json").write_text(json.dumps(kept), encoding="utf-8")
+    for call in (restore, lambda to, size, _, **quick: write_report([], size, to, **quick)):
+        with pytest.raises(CheckpointError, match="runs of graph with other settings, which"):
+            call(tmp_path, QUICK, tmp_path / "runs", is_quick=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["language.json"]
 
 
 def test_what_cannot_be_run_is_refused(made, tmp_path):
@@ -117,16 +148,22 @@ def test_what_cannot_be_run_is_refused(made, tmp_path):
 @pytest.mark.parametrize("turns", [1, 2, None])
 def test_a_starting_model_that_is_not_able_is_made_again(monkeypatch, tmp_path, turns):
     made = []
-    monkeypatch.setattr(study, "write_start", lambda *_, seed, **__: made.append(seed))
+
+    def write(name, task, folder, *, seed, part):
+        folder.mkdir(exist_ok=True)
+        made.append(seed)
+
+    monkeypatch.setattr(study, "write_start", write)
     monkeypatch.setattr(study, "policy_at", lambda *_: None)
     monkeypatch.setattr(study, "is_able", lambda *_: len(made) == turns)
     if turns is None:
         with pytest.raises(TrainingError, match="none of 5 starting models of graph"):
-            study.make_start(GRAPH, None, tmp_path, 3)
+            study.make_start(GRAPH, None, tmp_path / "one", 3)
     else:
-        study.make_start(GRAPH, None, tmp_path, 3)
+        study.make_start(GRAPH, None, tmp_path / "one", 3)
     assert made == [3 + 1000 * turn for turn in range(turns or 5)]
-    assert (tmp_path / "ready").exists() == (turns is not None)
+    assert (tmp_path / "one" / "ready").exists() == (turns is not None)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"] * (turns is not None)
 
 
 @pytest.mark.parametrize(("right", "able"), [(9, True), (8, False)])
@@ -151,3 +188,40 @@ def test_figures_are_of_the_seeds_that_every_method_has_finished():
     assert verdict(runs, "rft", "soft", PASS) == "ties"
     assert verdict(runs, "rft", "soft", PASS._replace(form="", more_is_better=False)) == "ties"
     assert Runs(pieces[:1] + pieces[-1:], GRAPH).seeds == [0, 1]
+
+
+def test_rft_is_exact_where_rewards_are_zero_or_one():
+    pieces = [
+        {"task": name, "seed": 0, "method": key, "end": {}}
+        for name in ("graph", "arithmetic")
+        for key in REFERENCES
+    ]
+    of = {subject.name: exact_of(Runs(pieces, subject), REFERENCES) for subject in FULL.subjects}
+    assert of == {"arithmetic": ["rft", "tilt-0.5"], "parity": [], "graph": ["tilt-0.5"]}
+
+
+def test_what_some_seeds_lack_has_no_verdict_and_says_of_how_many_it_is():
+    pieces = [
+        {"task": "graph", "seed": seed, "method": key, "course": [],
+         "end": {"kl": value, "law": {"excess": value if (key, seed) != ("soft", 2) else None}}}
+        for key, values in {"tilt-0.5": [0.5, 0.6, 0.7], "soft": [1.5, 1.7, 1.6]}.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    runs = Runs(pieces, GRAPH)
+    assert verdict(runs, "tilt-0.5", "soft", KL) == "wins"
+    assert verdict(runs, "tilt-0.5", "soft", EXCESS) == "–"
+    assert not math.isnan(runs.difference("tilt-0.5", "soft", EXCESS).mean)
+    assert _section(runs).count("(2 of 3 seeds)") == 2  # its mean, and its difference
+
+
+def test_the_guide_has_the_figures_of_the_report(tmp_path):
+    root = Path(__file__).parents[3] / "docs"
+    kept = json.loads((root / "results" / "language.json").read_text(encoding="utf-8"))
+    tasks = [Runs(kept["pieces"], subject) for subject in FULL.subjects]
+    guide, text = tmp_path / "guide.md", (root / GUIDE).read_text(encoding="utf-8")
+    guide.write_text(text, encoding="utf-8")
+    assert write_figures([runs for runs in tasks if len(runs.methods) > 1], guide)
+    assert guide.read_text(encoding="utf-8") == text
+    assert text.count(BEGIN) == text.count(END) == 1
+    guide.write_text(text.replace(END, ""), encoding="utf-8")
+    assert not write_figures(tasks, guide)
