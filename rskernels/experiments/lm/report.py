@@ -162,6 +162,9 @@ def _origin(pieces: Sequence[Piece], size: Size, is_quick: bool) -> str:
             f" **{len(pieces)} of {wanted} runs are made**; the same command makes the others. "
             "Figures are of the seeds that every method has finished, task by task."
         )
+    others = [of.name for of in FULL.subjects if of not in size.subjects]
+    if others:
+        text += f" Of {' and '.join(others)} there are no runs here."
     return text
 
 
