@@ -38,9 +38,9 @@ for that with rejection, too; and by the one with fresh answers.
   answers to prompts where all are worth the same are left out. Half of the answers get a gradient:
   at random, or with *off-policy rejection* those that `Envelope.accept_sequences` accepts, with
   `budget:0.5`, of twice as many before each step, by the ratio of the policy as it is to the one
-  that gave them. Its steps hold what was accepted, so that it has a few more of them: see *optimizer
-  steps*. Scores for that are in its seconds. *Fresh answers* renews them eight times a round, and
-  has a few more steps too, as the end of a part ends one.
+  that gave them. Its steps hold what was accepted, so that it has a few more of them. Scores for
+  that are in its seconds. *Fresh answers* renews them eight times a round, and has a few more steps
+  too, as the end of a part ends one.
 
 Generated tokens are those of answers that a method gets. The last batch of a pool has a few more,
 which are thrown away and not counted, though they are in the seconds: of a starting model 1 % more
