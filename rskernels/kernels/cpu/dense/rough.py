@@ -45,7 +45,9 @@ from rskernels.law.numbers import LOG2_E
 ROUNDED = 2.0**-13  # of B, more than the two ways of rounding a ratio differ by, 2**-14.4
 LEAST = 2.0**-70  # of A: a weight that is no smaller has lost nothing to underflow
 VANISHED = 2.0**-120  # of A: what is no larger may come of a logit of -inf or a density of 0
-SPAN = 2.0**60  # what a row's factor may be, or one over it
+# What a row's factor may be, or one over it: a float64 density below float32's numbers is off by up
+# to 2**-150, which is to be little beside LEAST.
+SPANS = {"f32": 2.0**100, "f64": 2.0**60}
 DEEPEST = 128.0  # log density or log M of a number, up to which float32 rounds it little enough
 LOWEST, HIGHEST = -87.0, 88.0  # logarithms of what exp2 gives exactly enough
 WORDS = 2.0**32
