@@ -3,7 +3,8 @@
 With the weights ``w = 2**((z - reference) * log2(e)/T)`` that the row's total was summed of, an
 entry is accepted where ``u * M * w <= p * total`` or, where the model is the target,
 ``u * M * q * total <= w``. Both are ``lead * A <= B`` for the leading word of u, which what trails
-raises by less than 1: where A or a small part of B could turn it, the entry is open.
+raises by less than 1: where A or a small part of B could turn it, the entry is open. A tiny A is
+known to be tiny and no more, which is enough where even the most that it may be is accepted.
 """
 
 import math
@@ -42,7 +43,10 @@ from rskernels.kernels.cpu.simd.vectors import (
 )
 from rskernels.law.numbers import LOG2_E
 
-ROUNDED = 2.0**-13  # of B, more than the two ways of rounding a ratio differ by, 2**-14.4
+# Of B, more than the two ways of rounding a ratio differ by, 2**-14.4. Float32 rounds a log density
+# and a log M of up to DEEPEST by 2**-18 each and their ratio by 2**-17; log2(e)/T, 1/T, what they
+# multiply, down to LEAST, and the logarithms of the total, the density and u by six times 2**-18.
+ROUNDED = 2.0**-13
 LEAST = 2.0**-70  # of A: a weight that is no smaller has lost nothing to underflow
 VANISHED = 2.0**-120  # of A: what is no larger may come of a logit of -inf or a density of 0
 # What a row's factor may be, or one over it: a float64 density below float32's numbers is off by up
@@ -121,8 +125,9 @@ def rough_entries_of(element):
     def compare(words, a, b):
         """Return (accepted, decided, sure) of sixteen entries of A and -B.
 
-        An A below ``LEAST`` is taken for that: what is accepted then is so with the less, too.
-        ``decided`` holds if A is of a number above 0, and ``sure`` says that it is.
+        An A below ``LEAST`` is taken for that: what is accepted then is so with the less, whose
+        logarithms are rounded in the same order. ``decided`` holds of an A that is above 0 but for
+        underflow, and ``sure`` is where it is known to be.
         """
         least = splat(float32(LEAST))
         # A NaN stays one.
