@@ -1,6 +1,5 @@
 """The CPU kernels on torch's team and on workers, after fork, and with any number of threads."""
 
-import os
 import signal
 import threading
 import time
@@ -316,23 +315,3 @@ def test_no_worker_outlasts_its_call_whatever_a_signal_raises(threads):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert is_over
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
-def test_threads_keep_the_cores_that_they_may_run_on(threads):
-    threads(2)
-    logits, targets = batch()
-    want = all_results(logits, targets)
-    tasks = [int(task) for task in os.listdir("/proc/self/task")]
-    before = {task: os.sched_getaffinity(task) for task in tasks}
-    # All of them on the caller's core, which none can leave.
-    try:
-        for task in tasks:
-            os.sched_setaffinity(task, {min(before[task])})
-        assert same_bits(all_results(logits, targets), want)
-        assert {len(os.sched_getaffinity(task)) for task in tasks} == {1}
-    finally:
-        for task in tasks:
-            os.sched_setaffinity(task, before[task])
-    assert same_bits(all_results(logits, targets), want)
-    assert {task: os.sched_getaffinity(task) for task in tasks} == before

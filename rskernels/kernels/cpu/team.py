@@ -3,17 +3,11 @@
 Between two regions the threads of a team wait for milliseconds without giving up their cores, as
 OpenMP's default is. Threads of our own would have to take a core from them at every call that
 follows one of torch's, and as long again the other way round.
-
-A thread that waits so may lie on the caller's core, behind the caller, which works and then waits
-for it: until the scheduler looks, a call of one millisecond takes eight, and so does the next. So a
-thread of the team that finds itself there leaves for another core, and who is done gives way to
-those that have not begun.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from ctypes import CDLL, c_void_p, cast
 from functools import cache
@@ -27,14 +21,9 @@ from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 from rskernels.kernels.cpu.cache import cached
-from rskernels.kernels.cpu.simd.vectors import I8, I32, I64, call
+from rskernels.kernels.cpu.simd.vectors import I8, I32, I64
 
 REGION = "GOMP_parallel"  # what "#pragma omp parallel" becomes; LLVM's and Intel's runtimes have it
-# A thread of a team tells on which core it is, and can be sent to another.
-HAS_CORES = sys.platform == "linux"
-ARRIVED, THREADS, CORE, CALLER = 4, 5, 6, 7  # fields of a region, after what the kernel is given
-CORES = 1024  # that are told apart, as many as glibc's cpu_set_t
-YIELDS = 1  # at most: fewer threads may come than were asked for, and each costs a turn
 FAILED = 1 << 48  # what a thread adds to the results where a kernel has failed: more than any sum
 
 
@@ -72,12 +61,11 @@ def _call_on_team(typingctx, parallel, threads, kernel, share, arguments):
 
     def codegen(context, builder, signature, values):
         parallel, threads, kernel, share, arguments = values
-        core = call(builder, "sched_getcpu", I32) if HAS_CORES else I32(0)
-        caller = call(builder, "pthread_self", I64) if HAS_CORES else I64(0)
-        fields = (I64(0), kernel, share, arguments, I64(0), threads, core, caller)
-        pointer, frame_type = I8.as_pointer(), ir.LiteralStructType([x.type for x in fields])
+        pointer, frame_type = I8.as_pointer(), ir.LiteralStructType(
+            [I64, I64, share.type, arguments.type]
+        )  # fmt: skip
         frame = builder.alloca(frame_type)
-        for at, value in enumerate(fields):
+        for at, value in enumerate((I64(0), kernel, share, arguments)):
             builder.store(value, _field(builder, frame, at))
         region_type = ir.FunctionType(ir.VoidType(), [pointer])
         region = ir.Function(builder.module, region_type, f"{builder.function.name}.region")
@@ -98,69 +86,13 @@ def _emit_region(context, region, frame_type, given):
     builder = ir.IRBuilder(region.append_basic_block())
     frame = builder.bitcast(region.args[0], frame_type.as_pointer())
     kernel, *values = (builder.load(_field(builder, frame, at)) for at in (1, 2, 3))
-    if HAS_CORES:
-        _emit_arrival(builder, frame)
     native = context.call_conv.get_function_type(types.int64, given).as_pointer()
     status, result = context.call_conv.call_function(
         builder, builder.inttoptr(kernel, native), types.int64, given, values
     )
     result = builder.select(status.is_error, I64(FAILED), result)
     builder.atomic_rmw("add", _field(builder, frame, 0), result, "monotonic")
-    if HAS_CORES:
-        _emit_wait(builder, frame)
     builder.ret_void()
-
-
-def _emit_arrival(builder, frame):
-    """Emit that a thread is there and, if that is on the core of the caller, leaves it.
-
-    Whatever cores it may run on, it may run on afterwards.
-    """
-    builder.atomic_rmw("add", _field(builder, frame, ARRIVED), I64(1), "monotonic")
-    core = call(builder, "sched_getcpu", I32)
-    is_shared = builder.icmp_signed("==", core, builder.load(_field(builder, frame, CORE)))
-    is_caller = builder.icmp_signed(
-        "==", call(builder, "pthread_self", I64), builder.load(_field(builder, frame, CALLER))
-    )
-    with builder.if_then(builder.and_(is_shared, builder.not_(is_caller)), likely=False):
-        cores_type = ir.ArrayType(I64, CORES // 64)
-        allowed, others = builder.alloca(cores_type), builder.alloca(cores_type)
-        sizes = I32(0), I64(CORES // 8)
-        got = call(builder, "sched_getaffinity", I32, *sizes, allowed)
-        is_within = builder.icmp_unsigned("<", core, I32(CORES))
-        with builder.if_then(builder.and_(builder.icmp_signed("==", got, I32(0)), is_within)):
-            builder.store(builder.load(allowed), others)
-            word = _element(builder, others, builder.lshr(core, I32(6)))
-            bit = builder.shl(I64(1), builder.zext(builder.and_(core, I32(63)), I64))
-            builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
-            # It fails where no core is left.
-            call(builder, "sched_setaffinity", I32, *sizes, others)
-            call(builder, "sched_setaffinity", I32, *sizes, allowed)
-
-
-def _emit_wait(builder, frame):
-    """Emit that a thread that is done leaves its core to those that have not begun."""
-    arrived, threads = (_field(builder, frame, at) for at in (ARRIVED, THREADS))
-    before = builder.block
-    look, leave, over = (builder.append_basic_block() for _ in range(3))
-    builder.branch(look)
-    builder.position_at_end(look)
-    times = builder.phi(I64)
-    # What another thread may change is read anew.
-    seen = builder.atomic_rmw("add", arrived, I64(0), "monotonic")
-    are_there = builder.icmp_signed(">=", seen, builder.load(threads))
-    is_over = builder.or_(are_there, builder.icmp_signed(">=", times, I64(YIELDS)))
-    builder.cbranch(is_over, over, leave)
-    builder.position_at_end(leave)
-    call(builder, "sched_yield", I32)
-    times.add_incoming(I64(0), before)
-    times.add_incoming(builder.add(times, I64(1)), leave)
-    builder.branch(look)
-    builder.position_at_end(over)
-
-
-def _element(builder, array, at):
-    return builder.gep(array, [I32(0), at], inbounds=True)
 
 
 def _field(builder, frame, at):

@@ -3,7 +3,8 @@
 With the weights ``w = 2**((z - reference) * log2(e)/T)`` that the row's total was summed of, an
 entry is accepted where ``u * M * w <= p * total`` or, where the model is the target,
 ``u * M * q * total <= w``. Both are ``lead * A <= B`` for the leading word of u, which what trails
-raises by less than 1: where A or a small part of B could turn it, the entry is open.
+raises by less than 1: where A or a small part of B could turn it, the entry is open. A tiny A is
+known to be tiny and no more, which is enough where even the most that it may be is accepted.
 """
 
 import math
@@ -33,6 +34,7 @@ from rskernels.kernels.cpu.simd.vectors import (
     bits_of,
     first_lanes,
     fused,
+    maximum,
     named,
     narrow,
     select,
@@ -41,9 +43,15 @@ from rskernels.kernels.cpu.simd.vectors import (
 )
 from rskernels.law.numbers import LOG2_E
 
-ROUNDED = 2.0**-13  # of B, more than the two ways of rounding a ratio differ by, 2**-14.4
+# Of B, more than the two ways of rounding a ratio differ by, 2**-14.4. Float32 rounds a log density
+# and a log M of up to DEEPEST by 2**-18 each and their ratio by 2**-17; log2(e)/T, 1/T, what they
+# multiply, down to LEAST, and the logarithms of the total, the density and u by six times 2**-18.
+ROUNDED = 2.0**-13
 LEAST = 2.0**-70  # of A: a weight that is no smaller has lost nothing to underflow
-SPAN = 2.0**60  # what a row's factor may be, or one over it
+VANISHED = 2.0**-120  # of A: what is no larger may come of a logit of -inf or a density of 0
+# What a row's factor may be, or one over it: a float64 density below float32's numbers is off by up
+# to 2**-150, which is to be little beside LEAST.
+SPANS = {"f32": 2.0**100, "f64": 2.0**60}
 DEEPEST = 128.0  # log density or log M of a number, up to which float32 rounds it little enough
 LOWEST, HIGHEST = -87.0, 88.0  # logarithms of what exp2 gives exactly enough
 WORDS = 2.0**32
@@ -110,24 +118,47 @@ def rough_entries_of(element):
         make(kind) for kind in (element.name, element.wide) for make in (loader, part_loader)
     )
     size, wide_size, low = element.size, element.wide_size, element.scalar(-np.inf)
+    nothing, one = element.scalar(0.0), element.scalar(1.0)
 
     @inner
     @named(f"dense_vector_{element.name}")
     def compare(words, a, b):
-        """Return (accepted, sure) of sixteen entries of A and -B; an A that is tiny is neither."""
-        gap = fused(words_as_floats(load_words(words)), a, b)
-        room, is_normal = fused(b, splat(float32(-ROUNDED)), a), a > splat(float32(LEAST))
-        return (gap < splat(float32(0.0))) & is_normal, (absolute(gap) > room) & is_normal
+        """Return (accepted, decided, sure) of sixteen entries of A and -B.
+
+        An A below ``LEAST`` is taken for that: what is accepted then is so with the less, whose
+        logarithms are rounded in the same order. ``decided`` holds of an A that is above 0 but for
+        underflow, and ``sure`` is where it is known to be.
+        """
+        least = splat(float32(LEAST))
+        # A NaN stays one.
+        most = maximum(least, a)
+        gap = fused(words_as_floats(load_words(words)), most, b)
+        accepted = gap < splat(float32(0.0))
+        decided = absolute(gap) > fused(b, splat(float32(-ROUNDED)), most)
+        decided = decided & (accepted | (a > least))
+        return accepted, decided, decided & (a > splat(float32(VANISHED)))
 
     @inner
     @named(f"dense_open_{element.name}")
-    def open_bits(z, sure, at):
-        """Return the bits of the vectors that sixteen entries lie in, if one of them is open.
+    def settle(z, p, compared, at):
+        """Return what is accepted of sixteen entries, and the bits of the vectors they lie in.
 
-        What the model never gives is rejected.
+        These are 0 unless an entry is open. What the model never gives is rejected, and so is what
+        has a density of 0.
         """
-        is_open = np.int64(bits_of(without(z > splat(low), sure)) != 0)
-        return is_open << (at // 16) | is_open << ((at + 15) // 16)
+        accepted, decided, _ = compared
+        alive = without(z > splat(low), p <= splat(nothing))
+        is_open = np.int64(bits_of(without(alive, decided)) != 0)
+        return accepted & alive, is_open << (at // 16) | is_open << ((at + 15) // 16)
+
+    @inner
+    @named(f"dense_settle_{element.name}")
+    def settle_whole(logits, density, compared, place, at):
+        """Settle sixteen entries, write what is accepted and return the bits."""
+        p = load_wide(density) if density != 0 else splat(one)
+        accepted, is_open = settle(load(logits), p, compared, at)
+        store_whole_mask(place, accepted)
+        return is_open
 
     @inner
     @named(f"dense_rough_entries_{element.name}")
@@ -164,34 +195,38 @@ def rough_entries_of(element):
             if model_is_target:
                 a0, b0, a1, b1 = b0, zero - a0, b1, zero - a1
                 a2, b2, a3, b3 = b2, zero - a2, b3, zero - a3
-            accepted, s0 = compare(lead, a0, b0)
-            store_whole_mask(place, accepted)
-            accepted, s1 = compare(lead + 64, a1, b1)
-            store_whole_mask(place + 16, accepted)
-            accepted, s2 = compare(lead + 128, a2, b2)
-            store_whole_mask(place + 32, accepted)
-            accepted, s3 = compare(lead + 192, a3, b3)
-            store_whole_mask(place + 48, accepted)
-            if bits_of((s0 & s1) & (s2 & s3)) != 0xFFFF:
-                z = logits + at * size
-                is_open |= open_bits(load(z), s0, at)
-                is_open |= open_bits(load(z + 16 * size), s1, at + 16)
-                is_open |= open_bits(load(z + 32 * size), s2, at + 32)
-                is_open |= open_bits(load(z + 48 * size), s3, at + 48)
+            c0, c1 = compare(lead, a0, b0), compare(lead + 64, a1, b1)
+            c2, c3 = compare(lead + 128, a2, b2), compare(lead + 192, a3, b3)
+            if bits_of((c0[2] & c1[2]) & (c2[2] & c3[2])) == 0xFFFF:
+                store_whole_mask(place, c0[0])
+                store_whole_mask(place + 16, c1[0])
+                store_whole_mask(place + 32, c2[0])
+                store_whole_mask(place + 48, c3[0])
+            else:
+                z, p, step = logits + at * size, 0, 0
+                if densities != 0:
+                    p, step = densities + at * wide_size, 16 * wide_size
+                is_open |= settle_whole(z, p, c0, place, at)
+                is_open |= settle_whole(z + 16 * size, p + step, c1, place + 16, at + 16)
+                is_open |= settle_whole(z + 32 * size, p + 2 * step, c2, place + 32, at + 32)
+                is_open |= settle_whole(z + 48 * size, p + 3 * step, c3, place + 48, at + 48)
         if length < GROUP:
             for begin in range(0, length, 16):
                 at = max(min(begin, length - 16), 0)
                 inside, a, b = first_lanes(length - at), load_f32(weights + at * 4), factor
+                p = splat(one)
                 if densities != 0:
-                    b = narrow(load_wide_part(densities + at * wide_size, inside)) * factor
+                    p = load_wide_part(densities + at * wide_size, inside)
+                    b = narrow(p) * factor
                 if model_is_target:
                     a, b = b, zero - a
-                accepted, sure = compare(words + at * 4, a, b)
+                z, compared = load_part(logits + at * size, inside), compare(words + at * 4, a, b)
+                accepted, bits = settle(z, p, compared, at)
+                is_open |= bits
                 if length < 16:
                     store_mask(mask + at, inside, accepted)
                 else:
                     store_whole_mask(mask + at, accepted)
-                is_open |= open_bits(load_part(logits + at * size, inside), sure, at)
         return is_open
 
     return decide_rough_entries

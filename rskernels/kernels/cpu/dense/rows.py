@@ -21,7 +21,7 @@ from rskernels.kernels.cpu.dense.entries import (
     weights_memory,
 )
 from rskernels.kernels.cpu.dense.rough import (
-    SPAN,
+    SPANS,
     densities_of,
     rough_entries_of,
     rough_factor,
@@ -144,7 +144,7 @@ def outputs_of_row(outputs, n, unit_rows, code, V):
 def _row_of(element):
     decide_entries, decide_rough_entries = entries_of(element), rough_entries_of(element)
     write_logs, write_densities = logs_of(element), densities_of(element)
-    write_weights = weigher_of(element)
+    write_weights, span = weigher_of(element), SPANS[element.wide]
     size, wide_size = element.size, element.wide_size
 
     @inner
@@ -167,7 +167,7 @@ def _row_of(element):
         if drawn != 0:
             words = drawn
         factor *= total
-        is_rough = factor <= SPAN and factor >= 1.0 / SPAN
+        is_rough = factor <= span and factor >= 1.0 / span
         if not is_rough:
             factor = np.nan
         for start in range(0, V, CHUNK):
