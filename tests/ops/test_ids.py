@@ -1,9 +1,12 @@
 """Rows of logits decided by ids that are given: the draw is the id's, whatever the order."""
 
+import numpy as np
 import pytest
 import torch
 
 import rskernels
+from rskernels.law.philox import row_uniforms
+from rskernels.ops import ratios
 
 N, V = 3000, 7
 MASKS = {"accept": rskernels.accept_mask, "verify": rskernels.verify_mask}
@@ -17,6 +20,89 @@ def rows(dtype=torch.float32):
     density = torch.rand(N, generator=generator) / 5
     density[7::70] = torch.nan
     return logits, density, 0.1 + 3 * torch.rand(N, generator=generator), targets
+
+
+def rows_near(name, log_M, dtype=torch.float32):
+    """Return rows whose log r is within some 1e-6 of log u of seed 3: the log of their density."""
+    generator = torch.Generator().manual_seed(1)
+    logits, _, _, targets = rows(dtype)
+    index = targets.clamp(min=0)
+    log_q = logits.double().log_softmax(-1).gather(1, index[:, None])[:, 0]
+    noise = 1e-6 * torch.randn(N, generator=generator).double()
+    log_w = row_uniforms(torch.arange(N), 0, 3, 0).double().log() + log_M + noise
+    return logits, log_w + log_q if name == "accept" else log_q - log_w, index
+
+
+def assert_near_rows_agree(name, dtype=torch.float32):
+    for log_M in (0.53, 66.1, torch.linspace(-0.7, 300.3, N).double()):
+        logits, log_density, index = rows_near(name, log_M, dtype)
+        forms = [log_M] if isinstance(log_M, torch.Tensor) else [log_M, torch.tensor(log_M).double()]
+        for M in forms:
+            for log_space in (True, False):
+                exp = torch.exp if isinstance(M, torch.Tensor) else np.exp
+                rest = (log_density, M) if log_space else (log_density.exp(), float(exp(M)) if exp is np.exp else exp(M))
+                law = {"targets": index, "seed": 3, "log_space": log_space}
+                decide, ids = getattr(rskernels, name), torch.arange(N)
+                counted, named = decide(logits, *rest, **law), decide(logits, *rest, **law, ids=ids)
+                assert torch.equal(named.mask, counted.mask)
+                assert torch.equal(named.counts, counted.counts)
+                assert N / 5 < counted.counts[0] < N
+                assert torch.equal(MASKS[name](logits, *rest, **law, ids=ids), counted.mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", MASKS)
+def test_rows_near_their_draw_are_decided_as_by_their_numbers(name, dtype):
+    assert_near_rows_agree(name, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_M_that_is_not_rounded_as_ratios_are_is_found(monkeypatch, dtype):
+    def otherwise(M, log_space, log_ratio):
+        log_M = torch.as_tensor(M, dtype=torch.float64)
+        log_M = log_M if log_space else log_M.log()
+        return log_M if log_ratio.dtype == torch.float32 else log_M.float()
+
+    monkeypatch.setattr(ratios, "rounded_log_M", otherwise)
+    for name in MASKS:
+        with pytest.raises(AssertionError):
+            assert_near_rows_agree(name, dtype)
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_rows_near_their_draw_are_decided_alike_by_envelopes(name):
+    logits, log_density, targets = rows_near(name, 66.1)
+    masks = []
+    for ids in (None, torch.arange(N)):
+        decide = getattr(rskernels.Envelope(policy="fixed", M=np.exp(66.1)), name)
+        law = {"targets": targets, "seed": 3, "ids": ids, "log_space": True}
+        masks.append(decide(logits, log_density, **law).mask)
+    assert torch.equal(*masks)
+    assert masks[0].any()
+
+
+def test_every_backend_rounds_M(kernel):
+    count = kernel.rows(N, slow=512)
+    for name in MASKS:
+        logits, log_density, targets = (part[:count] for part in rows_near(name, 66.1))
+        law = {"seed": 3, "log_space": True}
+        seen = kernel.decide(logits, targets, log_density, 66.1, **law, model_is_target=name == "verify")
+        log_M = ratios.rounded_log_M(66.1, True, seen.log_ratio)
+        named = kernel.bernoulli(seen.log_ratio, log_M, **law, ids=torch.arange(count))
+        assert torch.equal(named, seen.mask)
+        unrounded = kernel.bernoulli(seen.log_ratio, 66.1, **law, ids=torch.arange(count))
+        assert not torch.equal(unrounded, seen.mask)
+
+
+def test_ids_that_are_not_used_are_found(monkeypatch):
+    def by_place(log_ratio, M, ids, **law):
+        return bernoulli(log_ratio, M, **law)
+
+    bernoulli = ratios.bernoulli
+    monkeypatch.setattr(ratios, "bernoulli", by_place)
+    for name in MASKS:
+        with pytest.raises(AssertionError):
+            test_rows_are_decided_as_those_of_their_numbers(name, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -89,6 +175,17 @@ def test_what_they_are_not():
         rskernels.verify(logits, density, M, targets=targets, ids=ids.int())
     with pytest.raises(ValueError, match="ids must have the decisions' shape"):
         rskernels.verify_mask(logits, density, M, targets=targets, ids=ids[1:])
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_what_is_refused_is_so_with_ids(name):
+    logits, density, M, targets = rows()
+    other = rskernels.ColumnOrder(torch.arange(V + 1), V + 1) if False else None
+    for changed in ({"order": "nonsense"}, {"logits": logits.numpy()}, {"logits": [1.0]}):
+        given = {"logits": logits, "targets": targets} | changed
+        for ids in (None, torch.arange(N)):
+            with pytest.raises(TypeError, match="must be a ColumnOrder|must be a torch.Tensor"):
+                MASKS[name](p_hat=0)
 
 
 def test_they_compile_in_one_graph():
