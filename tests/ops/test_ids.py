@@ -1,6 +1,7 @@
 """Rows of logits decided by ids that are given: the draw is the id's, whatever the order."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 
@@ -34,20 +35,21 @@ def rows_near(name, log_M, dtype=torch.float32):
 
 
 def assert_near_rows_agree(name, dtype=torch.float32):
-    for log_M in (0.53, 66.1, torch.linspace(-0.7, 300.3, N).double()):
-        logits, log_density, index = rows_near(name, log_M, dtype)
-        forms = [log_M] if isinstance(log_M, torch.Tensor) else [log_M, torch.tensor(log_M).double()]
-        for M in forms:
-            for log_space in (True, False):
-                exp = torch.exp if isinstance(M, torch.Tensor) else np.exp
-                rest = (log_density, M) if log_space else (log_density.exp(), float(exp(M)) if exp is np.exp else exp(M))
-                law = {"targets": index, "seed": 3, "log_space": log_space}
-                decide, ids = getattr(rskernels, name), torch.arange(N)
-                counted, named = decide(logits, *rest, **law), decide(logits, *rest, **law, ids=ids)
-                assert torch.equal(named.mask, counted.mask)
-                assert torch.equal(named.counts, counted.counts)
-                assert N / 5 < counted.counts[0] < N
-                assert torch.equal(MASKS[name](logits, *rest, **law, ids=ids), counted.mask)
+    """Compare decisions by ids with those by numbers, of Ms of each kind."""
+    decide, ids = getattr(rskernels, name), torch.arange(N)
+    numbers = [torch.tensor(log_M, dtype=torch.float64) for log_M in (0.53, 66.1)]
+    of_rows = torch.linspace(-0.7, 300.3, N, dtype=torch.float64)
+    for log_M in (*(number.item() for number in numbers), *numbers, of_rows):
+        logits, log_density, targets = rows_near(name, log_M, dtype)
+        law = {"targets": targets, "seed": 3}
+        M = log_M.exp() if isinstance(log_M, torch.Tensor) else math.exp(log_M)
+        for log_space, of in ((True, (log_density, log_M)), (False, (log_density.exp(), M))):
+            law["log_space"] = log_space
+            counted, named = decide(logits, *of, **law), decide(logits, *of, **law, ids=ids)
+            assert torch.equal(named.mask, counted.mask)
+            assert torch.equal(named.counts, counted.counts)
+            assert N / 5 < counted.counts[0] < N
+            assert torch.equal(MASKS[name](logits, *of, **law, ids=ids), counted.mask)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -74,7 +76,7 @@ def test_rows_near_their_draw_are_decided_alike_by_envelopes(name):
     logits, log_density, targets = rows_near(name, 66.1)
     masks = []
     for ids in (None, torch.arange(N)):
-        decide = getattr(rskernels.Envelope(policy="fixed", M=np.exp(66.1)), name)
+        decide = getattr(rskernels.Envelope(policy="fixed", M=math.exp(66.1)), name)
         law = {"targets": targets, "seed": 3, "ids": ids, "log_space": True}
         masks.append(decide(logits, log_density, **law).mask)
     assert torch.equal(*masks)
@@ -85,8 +87,9 @@ def test_every_backend_rounds_M(kernel):
     count = kernel.rows(N, slow=512)
     for name in MASKS:
         logits, log_density, targets = (part[:count] for part in rows_near(name, 66.1))
-        law = {"seed": 3, "log_space": True}
-        seen = kernel.decide(logits, targets, log_density, 66.1, **law, model_is_target=name == "verify")
+        law, is_target = {"seed": 3, "log_space": True}, name == "verify"
+        of = (logits, targets, log_density, 66.1)
+        seen = kernel.decide(*of, **law, model_is_target=is_target)
         log_M = ratios.rounded_log_M(66.1, True, seen.log_ratio)
         named = kernel.bernoulli(seen.log_ratio, log_M, **law, ids=torch.arange(count))
         assert torch.equal(named, seen.mask)
@@ -180,12 +183,25 @@ def test_what_they_are_not():
 @pytest.mark.parametrize("name", MASKS)
 def test_what_is_refused_is_so_with_ids(name):
     logits, density, M, targets = rows()
-    other = rskernels.ColumnOrder(torch.arange(V + 1), V + 1) if False else None
-    for changed in ({"order": "nonsense"}, {"logits": logits.numpy()}, {"logits": [1.0]}):
-        given = {"logits": logits, "targets": targets} | changed
+    wide = rskernels.ColumnOrder(torch.tensor([0]), V + 1)
+    fits = rskernels.ColumnOrder(torch.tensor([0]), V)
+    cases = [
+        ({"order": "nonsense"}, TypeError, "must be a ColumnOrder or None, got str"),
+        ({"order": wide}, ValueError, "order is of 8 columns, the logits have 7"),
+        ({"logits": logits.numpy()}, TypeError, "logits must be a torch.Tensor, got ndarray"),
+        ({"logits": [1.0]}, TypeError, "logits must be a torch.Tensor, got list"),
+    ]
+    if name == "accept":
+        cases.append(({"assume_finite": torch.ones(2)}, RuntimeError, "is ambiguous"))
+    for changed, error, message in cases:
+        given = {"logits": logits, "targets": targets, "seed": 3} | changed
+        source = given.pop("logits")
         for ids in (None, torch.arange(N)):
-            with pytest.raises(TypeError, match="must be a ColumnOrder|must be a torch.Tensor"):
-                MASKS[name](p_hat=0)
+            with pytest.raises(error, match=message):
+                MASKS[name](source, density, M, **given, ids=ids)
+    law = {"targets": targets, "seed": 3, "ids": torch.arange(N)}
+    want = MASKS[name](logits, density, M, **law)
+    assert torch.equal(MASKS[name](logits, density, M, **law, order=fits), want)
 
 
 def test_they_compile_in_one_graph():
