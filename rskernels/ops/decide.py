@@ -72,8 +72,9 @@ def accept_mask(
         depends on its row's inputs, the seed and the row's id alone. With data-parallel ranks it is
         ``rank * rows``, where no rank has more rows; for a DTensor, the whole tensor's first row.
     ids : Tensor, optional
-        With targets: int64 of the decisions' shape, the id of each row, any 64 bits, in place of
-        those from ``row_offset``, as in ``bernoulli_mask``. Every row is then read to its end.
+        With targets: int64, int32 being refused, of the decisions' shape: the id of each row, any
+        64 bits, in place of those from ``row_offset``, as in ``bernoulli_mask``. Every row is then
+        read to its end: ``order`` and ``assume_finite`` are checked and change nothing.
     ignore_index : int
         Rows with this target are rejected, and counted apart.
     assume_finite : bool
@@ -100,12 +101,13 @@ def accept_mask(
     IndexError
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     """
+    is_lazy = bool(assume_finite)
     if ids is not None:
         with torch.no_grad():
             return decide_by_ids(
                 accept, logits, p_hat, M, targets=targets, temperature=temperature,
                 log_space=log_space, seed=seed, generator=generator, row_offset=row_offset,
-                ids=ids, ignore_index=ignore_index,
+                ids=ids, ignore_index=ignore_index, order=order,
             ).mask  # fmt: skip
     if targets is None and order is None and generator is None and ignore_index == -100:
         plain = plain_mask(logits, p_hat, M, seed, row_offset, temperature, log_space, False)
@@ -114,7 +116,7 @@ def accept_mask(
     call = bind(
         "p_hat", logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
-        model_is_target=False, is_lazy=bool(assume_finite), order=order,
+        model_is_target=False, is_lazy=is_lazy, order=order,
     )  # fmt: skip
     if is_cut(logits):
         return decide_cut(logits, call, is_live=False).mask
@@ -151,7 +153,7 @@ def verify_mask(
             return decide_by_ids(
                 verify, logits, q_hat, M, targets=targets, temperature=temperature,
                 log_space=log_space, seed=seed, generator=generator, row_offset=row_offset,
-                ids=ids, ignore_index=ignore_index,
+                ids=ids, ignore_index=ignore_index, order=order,
             ).mask  # fmt: skip
     if targets is None and order is None and generator is None and ignore_index == -100:
         plain = plain_mask(logits, q_hat, M, seed, row_offset, temperature, log_space, True)

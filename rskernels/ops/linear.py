@@ -22,6 +22,11 @@ from rskernels.ops.arguments import (
     refuse_odd,
 )
 
+NO_ORDER_OF_CUT = (
+    "order is given, but LinearLogits with a group, or with a DTensor as weight, are read to their "
+    "end; leave it out"
+)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearLogits:

@@ -17,14 +17,18 @@ from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.arguments import (
     M_argument,
     check_floating,
+    check_logits,
     check_targets,
     ids_argument,
     layout_argument,
     mask_of,
     may_be_odd,
+    number_argument,
+    order_argument,
     seed_argument,
 )
-from rskernels.ops.linear import LinearLogits
+from rskernels.ops.columns import ColumnOrder
+from rskernels.ops.linear import NO_ORDER_OF_CUT, LinearLogits, is_cut
 
 
 def bernoulli_mask(
@@ -59,9 +63,10 @@ def bernoulli_mask(
         sequences ``[B, T]``. The others are rejected, whatever they are. Ids count them too, so
         that a draw depends on T; those of ``accept_prefix`` do not.
     ids : Tensor, optional
-        int64, of the shape of ``log_ratio``: the row id of each, any 64 bits, such as a column of
-        a data set or a hash, in place of those from ``row_offset``. Rows of the same id have the
-        same uniform. As a row decides alone, neither order nor shards change a decision.
+        int64, int32 being refused, of the shape of ``log_ratio``: the row id of each, any 64 bits,
+        such as a column of a data set or a hash, in place of those from ``row_offset``. Rows of the
+        same id have the same uniform. As a row decides alone, neither order nor shards change a
+        decision.
 
     Returns
     -------
@@ -130,29 +135,56 @@ def decide_by_ids(
     temperature: Tensor | float,
     log_space: bool,
     ignore_index: int,
+    order: ColumnOrder | None = None,
 ) -> Acceptance:
     """Decide rows by ``accept`` or ``verify``, each by the draw of its id.
 
-    That is the draw of column 0 and stream 0, as it would be were the id its number.
+    That is the draw of column 0 and stream 0, as it would be were the id its number. An order is
+    checked and changes nothing, as rows are read to their end.
 
     Raises
     ------
     TypeError, ValueError
         If there are no targets, and as ``decide`` and ``bernoulli``.
     """
+    if not isinstance(logits, LinearLogits):
+        check_logits(logits)
     if targets is None:
         raise ValueError("ids are of rows with targets; entries of rows are numbered by row_offset")
     check_targets(targets, logits.shape[:-1], logits.device)
     ids_argument(ids, row_offset, logits.device, targets.shape)
+    if order_argument(order, logits, targets) is not None and is_cut(logits):
+        raise ValueError(NO_ORDER_OF_CUT)
     seen = decide(
         logits, density, M, targets=targets, temperature=temperature, log_space=log_space, seed=0,
         ignore_index=ignore_index,
     )  # fmt: skip
     second = bernoulli(
-        seen.log_ratio, M, log_space=log_space, seed=seed, generator=generator,
-        mask=targets != ignore_index, ids=ids,
+        seen.log_ratio, rounded_log_M(M, log_space, seen.log_ratio), log_space=True, seed=seed,
+        generator=generator, mask=targets != ignore_index, ids=ids,
     )  # fmt: skip
     return second._replace(log_prob=seen.log_prob)
+
+
+def rounded_log_M(M: Tensor | float | None, log_space: bool, log_ratio: Tensor) -> Tensor | float:
+    """Return log M rounded to the dtype of log ratios that a model has, as their kernels round it.
+
+    ``bernoulli`` compares with log M as it is given: near its draw a row would else be decided
+    otherwise than by its number. What is finite stays so.
+    """
+    if M is None:
+        return 0.0
+    if isinstance(M, Tensor):
+        log_M = M.detach().double()
+    else:
+        # Filled where it is needed: a copy from the host would wait, and is in no CUDA graph.
+        number = number_argument("M", M)
+        log_M = torch.full((), number, dtype=torch.float64, device=log_ratio.device)
+    if not log_space:
+        log_M = log_M.log()
+    dtype = log_ratio.dtype
+    most = torch.finfo(dtype).max
+    return torch.where(log_M.abs() < torch.inf, log_M.clamp(-most, most), log_M).to(dtype)
 
 
 def _masked(log_ratio: Tensor, mask: Tensor | None) -> Tensor:

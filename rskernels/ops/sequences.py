@@ -102,7 +102,8 @@ def accept_sequences(
         ``Stream.SEQUENCE``, depends on the seed and that id alone, and the sum on the sequence's
         own tokens: padding, packing and how a batch is split change nothing.
     ids : Tensor, optional
-        int64 ``[B]``: the id of each sequence, any 64 bits, in place of those from ``row_offset``.
+        int64 ``[B]``, int32 being refused: the id of each sequence, any 64 bits, in place of those
+        from ``row_offset``.
 
     Returns
     -------

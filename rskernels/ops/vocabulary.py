@@ -11,8 +11,8 @@ from rskernels._torch.transforms import refuse_transforms
 from rskernels.law.decision import Law
 from rskernels.law.numbers import IGNORED, INVALID
 from rskernels.ops.acceptance import Acceptance
-from rskernels.ops.linear import LinearLogits
-from rskernels.ops.ratios import bernoulli
+from rskernels.ops.linear import NO_ORDER_OF_CUT, LinearLogits
+from rskernels.ops.ratios import bernoulli, rounded_log_M
 
 
 def decide_cut(logits: LinearLogits, call: Call, is_live: bool = True) -> Acceptance:
@@ -23,17 +23,15 @@ def decide_cut(logits: LinearLogits, call: Call, is_live: bool = True) -> Accept
     _refuse("a decision about LinearLogits with a group", logits, is_live)
     _, targets, law, *reading = call.arguments
     if reading and reading[1] is not None:
-        raise ValueError(
-            "order is given, but LinearLogits with a group, or with a DTensor as weight, are read "
-            "to their end; leave it out"
-        )
+        raise ValueError(NO_ORDER_OF_CUT)
     seed = law.seed
     if not isinstance(seed, Tensor):
         seed = torch.tensor([seed], dtype=torch.int64, device=targets.device)
     softmax = law.temperature, law.ignore_index
     log_prob, exact, seed = _log_prob(logits, targets, *softmax, seed, is_live)
     ratio = _log_ratio(exact, law).to(log_prob.dtype)
-    decided = bernoulli(ratio, law.M, log_space=law.log_space, seed=seed, row_offset=law.row_offset)
+    log_M = rounded_log_M(law.M, law.log_space, ratio)
+    decided = bernoulli(ratio, log_M, log_space=True, seed=seed, row_offset=law.row_offset)
     # A ratio of NaN left them out.
     ignored = (targets == law.ignore_index).sum()
     counts = decided.counts.clone()

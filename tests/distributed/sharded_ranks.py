@@ -92,9 +92,10 @@ def check_decisions(mesh, placements, logits, targets, density):
     for placed in (place(ids), place(ids, copied)):
         got = rskernels.bernoulli_mask(rows, 1.5, seed=3, ids=placed)
         assert_whole(got, rskernels.bernoulli_mask(logits, 1.5, seed=3, ids=ids), placements)
-    law = {"seed": 3, "M": 1.5}
-    got = rskernels.verify(rows, place(density), targets=place(targets), ids=place(-targets), **law)
-    want = rskernels.verify(logits, density, targets=targets, ids=-targets, **law)
+    given = (density, 1.5 - density)
+    law = {"targets": place(targets), "ids": place(-targets), "seed": 3}
+    got = rskernels.verify(rows, *map(place, given), **law)
+    want = rskernels.verify(logits, *given, targets=targets, ids=-targets, seed=3)
     assert_whole(got.mask, want.mask, placements)
     assert_whole(got.counts, want.counts, copied)
     got = rskernels.bernoulli(rows, place(logits.exp()), seed=torch.tensor([3]), row_offset=7)

@@ -169,3 +169,8 @@ def bent_before_scaled(product):
 
 def of_low_rank_once(product):
     return original(product._replace(lora=product.lora._replace(scale=1.0)))
+
+
+# bernoulli, of every backend
+def without_ids(log_ratio, M, seed, row_offset, stream, log_space, ids=None):
+    return original(log_ratio, M, seed, row_offset, stream, log_space)

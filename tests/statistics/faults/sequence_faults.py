@@ -10,7 +10,7 @@ import triton.language as tl
 
 from rskernels.kernels.cpu.simd.vectors import minimum, splat
 
-from ..laws.test_t11_sequences import check_prefixes, check_sequences
+from ..laws.test_t11_sequences import check_prefix_ids, check_prefixes, check_sequences
 from . import in_gpu
 from .fault import Fault
 
@@ -90,6 +90,11 @@ def of_first_columns(line, held, column, row, seed, log_M):
     return original(line, held, column * 0, row, seed, log_M)
 
 
+# accept_prefix, of every backend
+def without_ids(log_ratio, M, seed, row_offset, stream, log_space, mask, cu_seqlens, ids=None):
+    return original(log_ratio, M, seed, row_offset, stream, log_space, mask, cu_seqlens)
+
+
 REFERENCE = "kernels.reference.sequences"
 CPU = "kernels.cpu.sequences"
 PROGRAMS, GPU = "kernels.gpu.sequences.programs", "kernels.gpu.sequences.launch"
@@ -148,5 +153,13 @@ SEQUENCES = [
         "tokens of a prefix share uniforms after a while",
         prefixes,
         cpu={f"{CPU}.prefix.count_accepted": of_first_columns},
+    ),
+    Fault(
+        "a prefix's draws are of its place, not of its id",
+        check_prefix_ids,
+        reference={f"{REFERENCE}.accept_prefix": without_ids},
+        cpu={f"{CPU}.launch.accept_prefix": without_ids},
+        gpu={f"{GPU}.accept_prefix": without_ids},
+        nightly=("cpu", "gpu"),
     ),
 ]

@@ -191,6 +191,13 @@ ROWS = [
         cpu={"kernels.cpu.law.decide_ids": in_cpu.of_another_stream},
     ),
     Fault(
+        "rows with ids draw by their places",
+        check_ids,
+        reference={"kernels.reference.rows.bernoulli": in_reference.without_ids},
+        cpu={"kernels.cpu.ratios.bernoulli": in_reference.without_ids},
+        gpu={"kernels.gpu.ratios.bernoulli": in_reference.without_ids},
+    ),
+    Fault(
         "half of the ids are not read",
         check_ids,
         cpu={"kernels.cpu.simd.memory.load_ids": in_cpu.of_half_the_lanes},

@@ -118,3 +118,15 @@ def check_prefixes(subject, seed, B=1 << 13, T=70, r=0.97):
 
 def test_t11_prefixes(subject, size, seed):
     check_prefixes(subject, seed, size(1 << 18, reference=1 << 11, interpreted=1 << 6))
+
+
+def check_prefix_ids(subject, seed, B=1 << 8):
+    """Sensitive to ids that are not those given, whole and in their sequences' order."""
+    log_ratio = torch.full((B, 8), math.log(0.8))
+    order = torch.randperm(B, generator=torch.Generator().manual_seed(seed % 2**32))
+    for offset in (0, 2**33):
+        counted = subject.accept_prefix(log_ratio, seed=seed, row_offset=offset)
+        named = subject.accept_prefix(log_ratio, seed=seed, ids=order + offset)
+        assert torch.equal(named, counted[order]), (
+            f"T11 ids: from {offset}, not as those that count"
+        )
