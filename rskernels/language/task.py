@@ -73,11 +73,14 @@ def mixed(tasks: Sequence[Task]) -> Task:
     ------
     ValueError
         If there is none, or two have one name.
+    DataError
+        If one trains on a prompt that another holds out.
     """
     parts = {task.name: task for task in tasks}
     if not parts or len(parts) < len(tasks):
         names = ", ".join(task.name for task in tasks)
         raise ValueError(f"needed are tasks of names that differ, got {names or 'none'}")
+    _refuse_leaks(tasks)
 
     def reward(
         prompts: list[str], completions: list[str], task: list[str], row: list[Row], **others: Any
@@ -105,6 +108,21 @@ def mixed(tasks: Sequence[Task]) -> Task:
         for kind in ("train", "test")
     )
     return Task(" and ".join(parts), train, test, reward, parts=parts)
+
+
+def _refuse_leaks(tasks: Sequence[Task]) -> None:
+    """Raise DataError if a task trains on prompts that another of them holds out."""
+    asked = [dict.fromkeys(row.get("prompt") for row in task.train) for task in tasks]
+    for task in tasks:
+        held = dict.fromkeys(row.get("prompt") for row in task.test)
+        for other, prompts in zip(tasks, asked, strict=True):
+            common = [prompt for prompt in held if prompt in prompts and prompt is not None]
+            if common and other is not task:
+                raise DataError(
+                    f"{len(common)} of the {len(held)} prompts that the task {task.name} holds out "
+                    f"are trained on by {other.name}, the first {str(common[0])[:SHOWN]!r}: what "
+                    "is trained on measures nothing; take them out of one of the tasks"
+                )
 
 
 def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[str]) -> list[float]:

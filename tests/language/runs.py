@@ -87,10 +87,17 @@ def main():
     folder = Path(sys.argv[1])
     assert forked(lambda: tiny.folder(folder / "given")) == 0
     assert forked(lambda: train_in(folder, "whole")) == 0
-    for how in ("ddp", "fsdp"):
-        store, more = folder / f"{how}.store", {"config": {"parallel": how}}
+    # In one block all answers are of the first rank, and the other has none to make.
+    for how, most in (("ddp", 16), ("fsdp", 512)):
+        store, more = folder / f"{how}.store", {"config": {"parallel": how, "rows_at_once": most}}
         assert run_ranks(2, store, lambda more=more, how=how: train_in(folder, how, **more))
-    lora = {"lora_rank": 2, "rounds": 1, "epochs": 1, "lr": 0.05, "checkpoint_minutes": 10.0}
+    lora = {
+        "lora_rank": 2,
+        "rows_at_once": 512,
+        "epochs": 1,
+        "lr": 0.05,
+        "checkpoint_minutes": 10.0,
+    }
     assert forked(lambda: train_in(folder, "lora-whole", config=lora)) == 0
     sharded = {"config": {**lora, "parallel": "fsdp"}}
     assert run_ranks(2, folder / "lora.store", lambda: train_in(folder, "lora-fsdp", **sharded))

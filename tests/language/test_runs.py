@@ -45,7 +45,7 @@ def test_two_processes_select_the_same_answers_and_have_the_same_losses(folder, 
     want, got = metrics(folder / whole), metrics(folder / how)
     rows = [[json.loads(line) for line in text.splitlines()] for text in rounds(folder / whole)]
     others = [[json.loads(line) for line in text.splitlines()] for text in rounds(folder / how)]
-    assert len(rows) == (1 if whole == "lora-whole" else 2)
+    assert len(rows) == 2
     for these, those in zip(rows, others, strict=True):
         assert 0 < sum(row["accepted"] for row in these) < len(these)
         assert {row["task"] for row in these} == {"digits first", "letters"}
