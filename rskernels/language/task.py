@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import zip_longest
 from threading import Thread
 from typing import Any
 
 from rskernels.rsft.errors import DataError
+
+SHOWN = 60  # characters of a prompt that is named
 
 Row = dict[str, Any]
 Reward = Callable[..., Any]
@@ -101,7 +103,7 @@ def mixed(tasks: Sequence[Task]) -> Task:
     train, test = (
         [
             {"prompt": row.get("prompt"), "task": name, "row": row}
-            for turn in zip_longest(*(getattr(task, kind) for task in tasks))
+            for turn in itertools.zip_longest(*(getattr(task, kind) for task in tasks))
             for name, row in zip(parts, turn, strict=True)
             if row is not None
         ]
@@ -112,17 +114,25 @@ def mixed(tasks: Sequence[Task]) -> Task:
 
 def _refuse_leaks(tasks: Sequence[Task]) -> None:
     """Raise DataError if a task trains on prompts that another of them holds out."""
-    asked = [dict.fromkeys(row.get("prompt") for row in task.train) for task in tasks]
-    for task in tasks:
-        held = dict.fromkeys(row.get("prompt") for row in task.test)
-        for other, prompts in zip(tasks, asked, strict=True):
-            common = [prompt for prompt in held if prompt in prompts and prompt is not None]
-            if common and other is not task:
-                raise DataError(
-                    f"{len(common)} of the {len(held)} prompts that the task {task.name} holds out "
-                    f"are trained on by {other.name}, the first {str(common[0])[:SHOWN]!r}: what "
-                    "is trained on measures nothing; take them out of one of the tasks"
-                )
+    asked, held = (
+        # What is no text is refused where a run begins.
+        [
+            dict.fromkeys(
+                p for row in getattr(task, kind) if isinstance(p := row.get("prompt"), str)
+            )
+            for task in tasks
+        ]
+        for kind in ("train", "test")
+    )
+    for at, other in itertools.permutations(range(len(tasks)), 2):
+        common = [prompt for prompt in held[at] if prompt in asked[other]]
+        if common:
+            raise DataError(
+                f"{len(common)} of the {len(held[at])} prompts that the task {tasks[at].name} "
+                f"holds out are trained on by {tasks[other].name}, the first "
+                f"{common[0][:SHOWN]!r}: "
+                "prompts that are trained on measure nothing; take them out of one of the tasks"
+            )
 
 
 def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[str]) -> list[float]:

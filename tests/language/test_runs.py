@@ -68,3 +68,14 @@ def test_a_run_that_was_killed_at_every_stage_ends_as_one_that_was_not(folder):
     assert want.keys() == got.keys()
     assert all(torch.equal(got[name], want[name]) for name in want)
     assert not list((folder / "killed/parts").iterdir())
+
+
+@pytest.mark.slow
+def test_shards_with_adapters_that_were_killed_end_as_those_that_were_not(tmp_path):
+    run_script(Path(__file__).with_name("runs.py"), tmp_path, "resumed")
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "alone")
+    assert rounds(tmp_path / "killed") == rounds(tmp_path / "alone")
+    for name in ("model/model", "adapter/adapter_model"):
+        want, got = (load_file(tmp_path / f"{of}/{name}.safetensors") for of in ("alone", "killed"))
+        assert want.keys() == got.keys()
+        assert all(torch.equal(got[name], want[name]) for name in want)
