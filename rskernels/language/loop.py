@@ -19,7 +19,7 @@ from rskernels.envelope import Envelope
 from rskernels.language.choose import Scored, answer_ids, choose, same_answers
 from rskernels.language.config import LanguageConfig
 from rskernels.language.evaluate import scores_of
-from rskernels.language.parallel import Ranks, gathered, load_state, state_of
+from rskernels.language.parallel import Ranks, load_state, state_of
 from rskernels.language.policy import Policy
 from rskernels.language.rollouts import Rollout, Rollouts
 from rskernels.language.task import Task
@@ -115,10 +115,12 @@ class Loop:
         samples = config.samples + (config.pilot or 0)
         started = time.perf_counter()
         prompts = self.prompts_of(number)
-        with gathered(self.trainer.module):
-            rows = self.rollouts.make(
-                "train", number, prompts, samples, must_exist=self.place.step > 0, show=show
-            )
+        must_exist, policy = self.place.step > 0, self.trainer.whole()
+        rows = self.rollouts.make(
+            policy, "train", number, prompts, samples, must_exist=must_exist, show=show
+        )
+        # Of shards a copy, whose room is for training.
+        del policy
         seconds = time.perf_counter() - started
         mine = [row for row in rows if row.sample < config.samples]
         scored = scored_of(mine, number)
@@ -184,9 +186,9 @@ class Loop:
         config, number = self.config, self.place.round
         places = list(range(self.tested))
         started = time.perf_counter()
-        with gathered(self.trainer.module):
-            rows = self.rollouts.make("test", number, places, config.eval_samples, show=show)
-            best = self.rollouts.make("test", number, places, 1, is_greedy=True)
+        policy = self.trainer.whole()
+        rows = self.rollouts.make(policy, "test", number, places, config.eval_samples, show=show)
+        best = self.rollouts.make(policy, "test", number, places, 1, is_greedy=True)
         n = config.eval_samples
         each = [rows[at : at + n] for at in range(0, len(rows), n)]
         scores = scores_of(

@@ -128,12 +128,6 @@ def wrapped(policy: Policy, how: str, ranks: Ranks) -> nn.Module:
         if type(part).__name__ in units:
             fully_shard(part, mesh=mesh)
     fully_shard(policy.scorer, mesh=mesh)
-    # FSDP makes itself ready at a first pass through the whole, which generation is none of.
-    one = torch.zeros(1, 1, dtype=torch.int64, device=policy.device)
-    with torch.no_grad():
-        policy.scorer(one, torch.ones_like(one), one[0], one[0])
-    root: Any = policy.scorer
-    root.reshard()  # the optimiser must be given the shards
     return policy.scorer
 
 
@@ -153,27 +147,6 @@ def accumulating(module: nn.Module, *, is_last: bool) -> Iterator[None]:
 def is_sharded(module: nn.Module) -> bool:
     """Say whether FSDP2 has cut a module."""
     return hasattr(module, "set_requires_gradient_sync")
-
-
-@contextmanager
-def gathered(module: nn.Module) -> Iterator[None]:
-    """Hold all parameters whole while answers are generated, so that processes need no steps alike.
-
-    Every process then has room for the model, though not for gradients and optimiser.
-    """
-    if not is_sharded(module):
-        yield
-        return
-    units: list[Any] = [part for part in module.modules() if is_sharded(part)]
-    for unit in units:
-        unit.set_reshard_after_forward(False, recurse=False)
-        unit.unshard()
-    try:
-        yield
-    finally:
-        for unit in units:
-            unit.reshard()
-            unit.set_reshard_after_forward(True, recurse=False)
 
 
 def as_number(value: Any) -> float:
@@ -200,11 +173,11 @@ def state_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, A
     return {"model": model, "optimizer": of_optimizer}
 
 
-def whole_model(module: nn.Module) -> dict[str, Any]:
-    """Return all parameters of a module, on the CPU of the first process."""
+def whole_model(module: nn.Module, *, on_first: bool) -> dict[str, Any]:
+    """Return all parameters of a module: on the CPU of the first process, or on all devices."""
     from torch.distributed.checkpoint import state_dict as states
 
-    options = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    options = states.StateDictOptions(full_state_dict=True, cpu_offload=on_first)
     state = states.get_model_state_dict(module, options=options)
     return dict(state)
 

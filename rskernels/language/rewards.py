@@ -14,7 +14,7 @@ import torch
 
 from rskernels._python.extras import framework
 from rskernels.language.config import LanguageConfig
-from rskernels.language.task import Reward, Row, Task, mixed
+from rskernels.language.task import SHOWN, Reward, Row, Task, mixed
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
 from rskernels.rsft.errors import DataError
@@ -22,7 +22,6 @@ from rskernels.rsft.errors import DataError
 BUILTIN = ("arithmetic", "parity", "graph")
 GYM = "reasoning_gym"
 GYM_SIZES = (2000, 200)
-SHOWN = 60  # characters of a prompt that is named
 ACCEPTED = (
     f"accepted are {', '.join(BUILTIN)}, {GYM}:NAME, module:function with --data, and answer with "
     "--data"

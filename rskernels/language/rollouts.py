@@ -85,7 +85,7 @@ class Rollouts:
     Parameters
     ----------
     policy, task, config, ranks
-        Of the run.
+        Of the run; the policy is asked for tokens and texts alone.
     folder : Path
         Where the blocks of an unfinished stage are kept. Every process must see it for a run to go
         on from what others had made.
@@ -100,6 +100,7 @@ class Rollouts:
 
     def make(
         self,
+        policy: Policy,
         kind: str,
         number: int,
         prompts: Sequence[int],
@@ -113,6 +114,8 @@ class Rollouts:
 
         Parameters
         ----------
+        policy : Policy
+            That answers, in this process alone.
         kind : {"train", "test"}
             Which prompts of the task.
         number : int
@@ -149,7 +152,7 @@ class Rollouts:
             path = self.folder / f"{stem}.{self.ranks.rank}{PART}"
             with path.open("a", encoding="utf-8") as file:
                 for at, block in enumerate(mine):
-                    rows = self._block(kind, number, block, is_greedy)
+                    rows = self._block(policy, kind, number, block, is_greedy)
                     _append(file, block.number, rows)
                     made += rows
                     show((at + 1) / len(mine))
@@ -197,13 +200,15 @@ class Rollouts:
                 if int(path.name[:4]) <= upto:
                     path.unlink()
 
-    def _block(self, kind: str, number: int, block: Block, is_greedy: bool) -> list[Rollout]:
+    def _block(
+        self, policy: Policy, kind: str, number: int, block: Block, is_greedy: bool
+    ) -> list[Rollout]:
         config, places = self.config, block.prompts
         ids = answer_ids(
             kind, number, torch.tensor(places)[:, None], torch.tensor(list(block.samples))
         )
         answers = generate(
-            self.policy,
+            policy,
             [self.tokens_of(kind, place) for place in places],
             None if is_greedy else ids,
             seed=config.seed,

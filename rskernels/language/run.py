@@ -203,7 +203,7 @@ class Run:
         """Write model, curves, report and summary; return the summary."""
         policy, module = self.loop.policy, self.loop.trainer.module
         if is_sharded(module):
-            state = whole_model(module)
+            state = whole_model(module, on_first=True)
             policy = self.loop.trainer.outline
             if self.ranks.is_first:
                 policy.fill(state)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import zip_longest
 from threading import Thread
 from typing import Any
 
 from rskernels.rsft.errors import DataError
+
+SHOWN = 60  # characters of a prompt that is named
 
 Row = dict[str, Any]
 Reward = Callable[..., Any]
@@ -73,11 +75,14 @@ def mixed(tasks: Sequence[Task]) -> Task:
     ------
     ValueError
         If there is none, or two have one name.
+    DataError
+        If one trains on a prompt that another holds out.
     """
     parts = {task.name: task for task in tasks}
     if not parts or len(parts) < len(tasks):
         names = ", ".join(task.name for task in tasks)
         raise ValueError(f"needed are tasks of names that differ, got {names or 'none'}")
+    _refuse_leaks(tasks)
 
     def reward(
         prompts: list[str], completions: list[str], task: list[str], row: list[Row], **others: Any
@@ -98,13 +103,36 @@ def mixed(tasks: Sequence[Task]) -> Task:
     train, test = (
         [
             {"prompt": row.get("prompt"), "task": name, "row": row}
-            for turn in zip_longest(*(getattr(task, kind) for task in tasks))
+            for turn in itertools.zip_longest(*(getattr(task, kind) for task in tasks))
             for name, row in zip(parts, turn, strict=True)
             if row is not None
         ]
         for kind in ("train", "test")
     )
     return Task(" and ".join(parts), train, test, reward, parts=parts)
+
+
+def _refuse_leaks(tasks: Sequence[Task]) -> None:
+    """Raise DataError if a task trains on prompts that another of them holds out."""
+    asked, held = (
+        # What is no text is refused where a run begins.
+        [
+            dict.fromkeys(
+                p for row in getattr(task, kind) if isinstance(p := row.get("prompt"), str)
+            )
+            for task in tasks
+        ]
+        for kind in ("train", "test")
+    )
+    for at, other in itertools.permutations(range(len(tasks)), 2):
+        common = [prompt for prompt in held[at] if prompt in asked[other]]
+        if common:
+            raise DataError(
+                f"{len(common)} of the {len(held[at])} prompts that the task {tasks[at].name} "
+                f"holds out are trained on by {tasks[other].name}, the first "
+                f"{common[0][:SHOWN]!r}: "
+                "prompts that are trained on measure nothing; take them out of one of the tasks"
+            )
 
 
 def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[str]) -> list[float]:

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from rskernels.language.config import LanguageConfig
-from rskernels.language.parallel import Ranks, accumulating, as_number, wrapped
+from rskernels.language.parallel import (
+    Ranks,
+    accumulating,
+    as_number,
+    is_sharded,
+    whole_model,
+    wrapped,
+)
 from rskernels.language.policy import Policy
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
@@ -64,7 +71,7 @@ class Trainer:
         self.policy, self.config, self.ranks = policy, config, ranks
         self.outline = policy
         if ranks.count > 1 and config.parallel == "fsdp":
-            # To be filled when the model is written: shards are neither merged nor saved.
+            # To be filled where the model is whole: shards are neither run alone nor saved.
             self.outline = policy.outline()
         self.module = wrapped(policy, config.parallel, ranks)
         self.optimizer = self.new_optimizer()
@@ -77,6 +84,19 @@ class Trainer:
         config = self.config
         trained = [part for part in self.module.parameters() if part.requires_grad]
         return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+
+    def whole(self) -> Policy:
+        """Return the policy to generate with, for which all processes come together.
+
+        Of shards it is a copy, put together on every process, which has room for the model, though
+        not for gradients and optimiser. It has no hooks of FSDP, whose order of exchanges hangs on
+        every pass that was run: processes generate each as much as it has to.
+        """
+        if not is_sharded(self.module):
+            return self.policy
+        policy = self.outline.outline()
+        policy.fill(whole_model(self.module, on_first=False))
+        return policy
 
     def run(
         self,

@@ -2,7 +2,8 @@
 
 Each is forked, so that all have torch from one import. ``whole`` is of one process, ``ddp`` and
 ``fsdp`` of two, ``killed`` is killed and resumed at every stage, at last by two processes.
-``lora-whole`` and ``lora-fsdp`` are the same with adapters. All have two tasks.
+``lora-whole`` and ``lora-fsdp`` are the same with adapters. All have two tasks. ``runs.py FOLDER
+resumed`` kills ``lora-fsdp`` instead, between two steps, and resumes it.
 """
 
 import os
@@ -83,14 +84,43 @@ def killed_at_every_stage(folder):
     assert run_ranks(2, folder / "last.store", lambda: train_in(folder, "killed", **more))
 
 
+def resumed_shards(folder):
+    config = {"lora_rank": 2, "lr": 0.05, "parallel": "fsdp"}
+
+    def killed():
+        kill_after(train.Trainer, "step", 2)
+        train_in(folder, "killed", config=config)
+
+    def left_alone():
+        train_in(folder, "alone", config=config)
+
+    def resumed():
+        train_in(folder, "killed", config=config, resume=True)
+
+    assert run_ranks(2, folder / "alone.store", left_alone)
+    assert not run_ranks(2, folder / "killed.store", killed)
+    assert (folder / "killed/metrics.jsonl").read_text(encoding="utf-8").count('"step",') == 1
+    assert run_ranks(2, folder / "resumed.store", resumed)
+
+
 def main():
     folder = Path(sys.argv[1])
     assert forked(lambda: tiny.folder(folder / "given")) == 0
+    if sys.argv[2:] == ["resumed"]:
+        resumed_shards(folder)
+        return
     assert forked(lambda: train_in(folder, "whole")) == 0
-    for how in ("ddp", "fsdp"):
-        store, more = folder / f"{how}.store", {"config": {"parallel": how}}
+    # In one block all answers are of the first rank, and the other has none to make.
+    for how, most in (("ddp", 16), ("fsdp", 512)):
+        store, more = folder / f"{how}.store", {"config": {"parallel": how, "rows_at_once": most}}
         assert run_ranks(2, store, lambda more=more, how=how: train_in(folder, how, **more))
-    lora = {"lora_rank": 2, "rounds": 1, "epochs": 1, "lr": 0.05, "checkpoint_minutes": 10.0}
+    lora = {
+        "lora_rank": 2,
+        "rows_at_once": 512,
+        "epochs": 1,
+        "lr": 0.05,
+        "checkpoint_minutes": 10.0,
+    }
     assert forked(lambda: train_in(folder, "lora-whole", config=lora)) == 0
     sharded = {"config": {**lora, "parallel": "fsdp"}}
     assert run_ranks(2, folder / "lora.store", lambda: train_in(folder, "lora-fsdp", **sharded))

@@ -200,7 +200,7 @@ def test_blocks_that_are_half_written_are_made_again(given, tmp_path):
 
     def made(**more):
         return Rollouts(policy, tiny.task(), config, Ranks(), tmp_path).make(
-            "train", 1, [0, 3, 5], 4, **more
+            policy, "train", 1, [0, 3, 5], 4, **more
         )
 
     want = made()

@@ -243,6 +243,21 @@ def test_several_tasks_that_cannot_be_are_refused(more, message):
         task_from(LanguageConfig(**more))
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_no_task_of_a_mix_trains_on_what_another_holds_out(is_first):
+    def task(name, train, test):
+        train, test = ([{"prompt": prompt} for prompt in prompts] for prompts in (train, test))
+        return Task(name, train, test, lambda prompts, completions, **columns: [])
+
+    one, two = task("one", "abc", "dde"), task("two", "axyd", "zy")
+    with pytest.raises(
+        DataError, match=r"1 of the 2 prompts that the task one holds out .* two.*'d'"
+    ):
+        mixed([one, two] if is_first else [two, one])
+    # What a task does with its own rows is its own affair.
+    assert list(mixed([two, task("like it", "ax", "zz")]).parts) == ["two", "like it"]
+
+
 def test_a_mix_needs_tasks_of_names_that_differ():
     task = Task("t", [], [], lambda prompts, completions, **columns: [])
     for tasks in ([task, task], []):
