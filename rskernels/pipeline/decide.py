@@ -52,7 +52,7 @@ def decide(keys: Keys, rule: Rule) -> Decisions:
         invalid = invalid_of(keys.reward, rule)
         mask = (keys.reward >= rule.least) & ~invalid
         return Decisions(mask, np.where(invalid, np.nan, 0.0), invalid)
-    rewards = torch.from_numpy(np.ascontiguousarray(keys.reward))
+    rewards = _tensor(keys.reward)
     options = Options(rule.bound, None, None, None)
     weighted = weigh(rule.form, rewards, None, rule.beta or 0.0, options)
     mask = _drawn(weighted, keys.id, rule)
@@ -174,4 +174,5 @@ def _drawn(weighted: Weighted, ids: NDArray[np.int64], rule: Rule) -> NDArray[np
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))
+    # One value of records keeps their stride, which numpy calls contiguous and torch refuses.
+    return torch.from_numpy(values.copy())

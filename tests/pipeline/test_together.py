@@ -122,3 +122,16 @@ def test_a_prompt_of_rows_in_many_files_without_ids(tmp_path):
     one, _ = files.kept(path, tmp_path / "one", "quantile", beta=0.5, columns=columns)
     many, _ = files.kept(path, tmp_path / "many", "quantile", size=200, beta=0.5, columns=columns)
     assert one == many
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_row_and_a_pilot_of_one(form, tmp_path):
+    lines = '{"prompt": "p", "completion": "c", "reward": 1, "id": 5}\n{"prompt": "p"}\n'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines, encoding="utf-8")
+    pilot = [path] if form.startswith("learnt") else None
+    options = {**FORMS[form], **({"num": 1} if form == "rso" else {}), "max_bad": 1}
+    ids, report = files.kept(path, tmp_path / "out", form.partition(",")[0], pilot=pilot, **options)
+    # The quantile of an answer among itself is not the highest, and this seed's draw is above it.
+    assert ids == ([] if form in ("quantile", "best_of") else [5])
+    assert (report["bad"], report["overall"]["seen"]) == (1, 1)
