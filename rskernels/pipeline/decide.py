@@ -110,9 +110,10 @@ def decide_together(
         kept = top_k(rewards, rule.k, **given)
     elif rule.form == "weights":
         kept = weights(rewards, beta, groups=groups)
-        # What has no weight is worth no row.
-        mask[valid] = (kept.log_weights > -math.inf).numpy()
-        log_ratio[valid] = kept.log_weights.numpy()
+        # What has no weight is worth no row; of a prompt without any the mean is 0, too.
+        log_weights = np.nan_to_num(kept.log_weights.numpy(), nan=-math.inf, neginf=-math.inf)
+        mask[valid] = log_weights > -math.inf
+        log_ratio[valid] = log_weights
         return mask, log_ratio
     elif rule.form == "soft_best_of_n":
         kept = soft_best_of_n(rewards, beta, seed=seed, **given)
