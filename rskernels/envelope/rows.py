@@ -121,7 +121,10 @@ def as_tensor(rows: ArrayLike) -> Tensor:
         return rows.detach()
     # torch takes no other byte order, no negative strides, and no memory that is not to be written.
     native = rows.dtype.newbyteorder("=")
-    return torch.from_numpy(np.require(rows, native, ["C", "W"]).reshape(rows.shape))
+    values = np.require(rows, native, ["C", "W"])
+    if any(step % values.itemsize for step in values.strides):
+        values = values.copy()  # one value of records: numpy calls it contiguous, torch does not
+    return torch.from_numpy(values.reshape(rows.shape))
 
 
 def check_ids(name: str, ids: Tensor) -> None:

@@ -52,7 +52,7 @@ def decide(keys: Keys, rule: Rule) -> Decisions:
         invalid = invalid_of(keys.reward, rule)
         mask = (keys.reward >= rule.least) & ~invalid
         return Decisions(mask, np.where(invalid, np.nan, 0.0), invalid)
-    rewards = torch.from_numpy(np.ascontiguousarray(keys.reward))
+    rewards = _tensor(keys.reward)
     options = Options(rule.bound, None, None, None)
     weighted = weigh(rule.form, rewards, None, rule.beta or 0.0, options)
     mask = _drawn(weighted, keys.id, rule)
@@ -110,9 +110,10 @@ def decide_together(
         kept = top_k(rewards, rule.k, **given)
     elif rule.form == "weights":
         kept = weights(rewards, beta, groups=groups)
-        # What has no weight is worth no row.
-        mask[valid] = (kept.log_weights > -math.inf).numpy()
-        log_ratio[valid] = kept.log_weights.numpy()
+        # What has no weight is worth no row; of a prompt without any the mean is 0, too.
+        log_weights = np.nan_to_num(kept.log_weights.numpy(), nan=-math.inf, neginf=-math.inf)
+        mask[valid] = log_weights > -math.inf
+        log_ratio[valid] = log_weights
         return mask, log_ratio
     elif rule.form == "soft_best_of_n":
         kept = soft_best_of_n(rewards, beta, seed=seed, **given)
@@ -174,4 +175,5 @@ def _drawn(weighted: Weighted, ids: NDArray[np.int64], rule: Rule) -> NDArray[np
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))
+    # One value of records keeps their stride, which numpy calls contiguous and torch refuses.
+    return torch.from_numpy(values.copy())

@@ -66,18 +66,22 @@ def resolve(
     Raises
     ------
     DataError
-        If two rows of a prompt have the same id, and the rule ranks them by it.
+        If two rows of a prompt have the same id, and the rule ranks them by it; or if no prompt has
+        an M, for the pilot has other ones.
     """
     starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     others, shared = () if pilot is None else (pilot,), None
     if rule.shared and pilot is not None:
         shared = shared_envelope((of_pilot for of_pilot, _, _ in merged(pilot)), rule)
+    is_needed, has_any, is_met = pilot is not None and shared is None, False, False
     with atomic(path) as temporary:
         out = new_records(temporary, RESOLVED, int(starts[-1]))
         for start in range(0, len(out), 1 << 20):
             out["log_ratio"][start : start + (1 << 20)] = np.nan
         for records, run, of_pilot in merged(runs, *others):
             given = of_pilot[0] if of_pilot else None
+            has_any |= bool(len(records))
+            is_met |= given is not None and bool(np.isin(records["key"], given["key"]).any())
             try:
                 kept, log_ratio = decide_together(records, given, rule, shared)
             except ValueError as error:
@@ -86,6 +90,11 @@ def resolve(
             out["kept"][at], out["log_ratio"][at] = kept, log_ratio
         out.flush()
         del out
+        if is_needed and has_any and not is_met:
+            raise DataError(
+                "the pilot has none of the prompts of the inputs: it must answer the same ones, "
+                "told by the same columns (--prompt, --messages, --group)"
+            )
 
 
 def rows_from(path: Path, start: int, count: int) -> Records:

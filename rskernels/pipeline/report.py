@@ -18,6 +18,7 @@ from rskernels.pipeline.rule import (
     M_IS,
     NOTES,
     OF_THE_ROWS,
+    WITH_PILOT,
     WITHOUT_M,
     WITHOUT_WEIGHTS,
     Rule,
@@ -45,8 +46,10 @@ def write_report(
     Its numbers have the names of ``select.TiltedSelection``; None stands for those that there are
     not. ``counts`` has more of them. ``seen`` leaves out rows that are malformed, which ``bad``
     counts with those whose reward is none. ``rewards`` has [reward, rows, accepted] of rewards that
-    are equal but for 3 %. ``is_own_pilot`` says that the rows are their own pilot. ``kl`` is that
-    of the rows, whose K of a prompt bound it by log K: the mean of that is ``kl_at_most``.
+    are equal but for 3 %. ``without_weight`` counts rows, and prompts of only such, that "weights"
+    leaves out; ``unknown`` those that a pilot says nothing of. ``is_own_pilot`` says that the rows
+    are their own pilot. ``kl`` is that of the rows, whose K of a prompt bound it by log K: the mean
+    of that is ``kl_at_most``.
     """
     rule = config.rule
     prompts, overall = _totals(work.paths("groups", len(records)), rule)
@@ -59,6 +62,7 @@ def write_report(
                 f"{prompts['fewer_than_n']} of {prompts['count']} prompts have fewer than "
                 f"n = {rule.n} answers."
             )
+    warnings += _left_out(rule, overall, prompts)
     m_is = M_IS.get(rule.form, "none")
     report = {
         "form": rule.form,
@@ -90,6 +94,24 @@ def write_report(
     return report
 
 
+def _left_out(rule: Rule, overall: dict[str, Any], prompts: dict[str, Any]) -> list[str]:
+    """Return what to warn of: rows that no decision was about."""
+    warnings, rows = [], overall["seen"] - overall["invalid"]
+    if overall["without_weight"]:
+        warnings.append(
+            f"{overall['without_weight']} of {rows} rows have the reward -infinity, so no weight, "
+            f"and are left out; {prompts['without_weight']} of {prompts['count']} prompts have no "
+            "others."
+        )
+    if overall["unknown"] and rule.form in WITH_PILOT:
+        warnings.append(
+            f"{overall['unknown']} of {rows} rows are of the {prompts['unknown']} of "
+            f"{prompts['count']} prompts that the pilot has no reward of: they have no M, and none "
+            "is kept."
+        )
+    return warnings
+
+
 def read_report(folder: Path) -> dict[str, Any]:
     """Return the report of a finished run."""
     report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -111,6 +133,8 @@ def table(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("rows above M", overall["violations"]),
         (f"mass above M: {_a(report['delta_is'])}", overall["delta"]),
         ("rows whose prompt has no pilot", overall["unknown"]),
+        ("rows of no weight, left out", overall["without_weight"]),
+        ("prompts of only such", prompts["without_weight"]),
         ("pairs", report["pairs"] or None), ("malformed rows", report["bad"]),
         ("rows with the id of another", report["duplicates"]),
     ]  # fmt: skip
@@ -149,7 +173,8 @@ def _shown(value: float) -> str:
 def _totals(runs: Sequence[Path], rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return means over prompts, and totals over all rows, range by range of prompts."""
     wholes, count, acceptance = [], 0, np.zeros(BINS, np.int64)
-    without, fewer, kl, kl_rows, at_most = 0, 0, 0.0, 0, 0.0
+    without = fewer = unknown = no_weight = kl_rows = 0
+    kl = at_most = 0.0
     for records, _, _ in merged(runs):
         groups = merged_totals(records)
         if not len(groups):
@@ -158,6 +183,9 @@ def _totals(runs: Sequence[Path], rule: Rule) -> tuple[dict[str, Any], dict[str,
         wholes.append(overall_of(groups))
         count += len(groups)
         without += int((groups["accepted"] == 0).sum())
+        unknown += int((groups["unknown"] > 0).sum())
+        has_none = (groups["accepted"] == 0) & (groups["seen"] > groups["invalid"])
+        no_weight += int(has_none.sum())
         share = of["acceptance"][np.isfinite(of["acceptance"])]
         acceptance += np.histogram(share, BINS, (0.0, 1.0))[0]
         has = np.isfinite(of["kl"])
@@ -171,6 +199,8 @@ def _totals(runs: Sequence[Path], rule: Rule) -> tuple[dict[str, Any], dict[str,
         "without_accepted": without,
         "acceptance_histogram": acceptance.tolist(),
         "fewer_than_n": fewer,
+        "unknown": unknown,
+        "without_weight": no_weight if rule.form == "weights" else None,
         "kl": kl / kl_rows if kl_rows and has_weights else None,
         "kl_at_most": at_most / kl_rows if kl_rows and has_weights else None,
     }
@@ -182,6 +212,8 @@ def _totals(runs: Sequence[Path], rule: Rule) -> tuple[dict[str, Any], dict[str,
         *(("ess",) if rule.form in WITHOUT_M and rule.form != "weights" else ()),
     ]
     overall.update(dict.fromkeys(missing))
+    left_out = overall["seen"] - overall["invalid"] - overall["accepted"]
+    overall["without_weight"] = left_out if rule.form == "weights" else None
     return prompts, overall
 
 

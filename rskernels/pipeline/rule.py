@@ -48,8 +48,8 @@ NOTES = {
     "1/n.",
     "rso": "Algorithm 1 of RSO as published: M from the pool that it decides, equal answers once, "
     "dependent on the order of the rows; not the tilted law.",
-    "weights": "Every answer is kept, with the log of exp(reward/beta) over its mean in the prompt "
-    "in the column log_weight; biased by that mean, as 1/its ESS.",
+    "weights": "Every answer of a reward above -infinity is kept, with the log of exp(reward/beta) "
+    "over its mean in the prompt in the column log_weight; biased by that mean, as 1/its ESS.",
 }
 OF_THE_ROWS = (
     "The quantiles are those of the very rows that are decided, for want of a pilot: of a law that "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from rskernels.pipeline.rows.numbering import write_counts_before
 from rskernels.pipeline.rule import OF_THE_ROWS, WITH_PILOT
 from rskernels.pipeline.start import begun, put
 from rskernels.pipeline.store.duplicates import duplicates_in
-from rskernels.pipeline.weighted import refuse_column
+from rskernels.pipeline.weighted import NAME, refuse_column
 from rskernels.rsft.errors import DataError
 from rskernels.rsft.say import say
 
@@ -130,6 +131,9 @@ class _Run:
         self.pieces, self.schema = split(data, size), schema_of(data)
         if config.rule.form == "weights":
             refuse_column(names_of(data) if self.schema is None else self.schema.names)
+            if self.schema is None:
+                # The first lines do not say what others have.
+                self.found = replace(self.found, added=NAME)
         if config.pairs:
             # Names what is missing: pairs need both texts.
             config.columns.of_text().found_in(names_of(data), answers=True)
@@ -191,9 +195,13 @@ class _Run:
             write_pairs(sides, self.pairs, self.data.format, path)
         counts = {"duplicates": self.duplicates, "pairs": self.pairs}
         is_own = self.config.rule.form in WITH_PILOT and self.pilot is None
-        return write_report(
+        report = write_report(
             folder, self.data, self.config, records, work, counts, is_own_pilot=is_own
         )
+        for text in report["warnings"]:
+            if text != OF_THE_ROWS:  # which was said at the beginning
+                say(text)
+        return report
 
     def _resolve(self, engine: Engine, work: Work) -> tuple[int, ...]:
         """Decide all answers to a prompt together, and return where each piece's rows begin."""

@@ -48,8 +48,9 @@ def test_rows_without_memory_are_refused(make):
         lambda x: np.asfortranarray(x[:, None])[:, 0],
         lambda x: x.astype(x.dtype.newbyteorder(">")),
         lambda x: np.broadcast_to(x, x.shape),
+        lambda x: np.array([(0, x[0])], [("other", np.int8), ("x", x.dtype)])["x"],
     ],
-    ids=["backwards", "strided", "column", "big endian", "read only"],
+    ids=["backwards", "strided", "column", "big endian", "read only", "one of records"],
 )
 def test_arrays_of_any_layout(lay, on_violation):
     ratios, ids, accepted = lay(RATIOS), lay(IDS), lay(RATIOS > 0)

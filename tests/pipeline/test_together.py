@@ -122,3 +122,79 @@ def test_a_prompt_of_rows_in_many_files_without_ids(tmp_path):
     one, _ = files.kept(path, tmp_path / "one", "quantile", beta=0.5, columns=columns)
     many, _ = files.kept(path, tmp_path / "many", "quantile", size=200, beta=0.5, columns=columns)
     assert one == many
+
+
+def test_lines_that_have_a_log_weight_late_in_a_file_are_named(tmp_path):
+    row = '{"prompt": "p", "completion": "c", "reward": 1, "id": %d%s}\n'
+    text = ', "text": "a \\"log_weight\\": 1"'
+    late = {
+        1003: ', "log_weight": 7', 1005: r', "l\u006Fg\u005fweight" : 7', 1007: text,
+        1009: ', "meta": {"log_weight": 7}',
+    }  # fmt: skip
+    lines = [row % (n, late.get(n, "")) for n in range(1010)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(lines), encoding="utf-8")
+    options = {"form": "weights", "columns": Columns(id="id")}
+    with pytest.raises(DataError, match=r"(?s)2 malformed.*line 1004: .*'log_weight' already"):
+        files.kept(path, tmp_path / "refused", **options)
+    for size, fault in ((None, ""), (9000, "[]\n")):
+        path.write_text("".join([*lines, fault]), encoding="utf-8")
+        ids, report = files.kept(path, tmp_path / f"{size}", size=size, max_bad=3, **options)
+        assert ids == [n for n in range(1010) if n not in (1003, 1005)]
+        assert report["bad"] == 2 + bool(fault)
+
+
+def test_rows_without_a_weight_are_left_out_and_told(tmp_path, capsys):
+    rewards = {"a": ("-Infinity", 1, "-Infinity"), "b": ("-Infinity", "-Infinity"), "c": (0,)}
+    rows = [(prompt, reward) for prompt, of in rewards.items() for reward in of]
+    row = '{"prompt": "%s", "completion": "c", "reward": %s, "id": %d}\n'
+    text = "".join(row % (*of, n) for n, of in enumerate(rows))
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    ids, report = files.kept(
+        tmp_path / "rows.jsonl", tmp_path / "out", "weights", columns=Columns(id="id")
+    )
+    assert ids == [1, 5]
+    assert [row["log_weight"] for row in files.read(tmp_path / "out")] == [math.log(3), 0.0]
+    overall, prompts = report["overall"], report["prompts"]
+    assert (overall["without_weight"], overall["unknown"], overall["accepted"]) == (4, 0, 2)
+    assert (prompts["without_weight"], prompts["without_accepted"]) == (1, 1)
+    (warning,) = report["warnings"]
+    assert warning.startswith("4 of 6 rows have the reward -infinity")
+    assert "1 of 3 prompts have no others" in warning
+    assert warning in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", WITH_PILOT)
+def test_prompts_that_a_pilot_lacks_are_told_and_a_pilot_of_no_prompt_refused(
+    form, tmp_path, capsys
+):
+    rows, options = files.table(320), {"columns": COLUMNS, **FORMS[form]}
+    path = files.write(rows, tmp_path / "rows.parquet")
+    pilot = files.write(files.table(160, seed=1), tmp_path / "pilot.parquet")
+    _, report = files.kept(path, tmp_path / "out", form, pilot=[pilot], **options)
+    assert (report["overall"]["unknown"], report["prompts"]["unknown"]) == (160, 10)
+    (warning,) = report["warnings"]
+    assert warning.startswith("160 of 320 rows are of the 10 of 20 prompts that the pilot has no")
+    assert warning in capsys.readouterr().err
+    other = files.write(rows.slice(160), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="the pilot has none of the prompts of the inputs"):
+        files.kept(other, tmp_path / "refused", form, pilot=[pilot], **options)
+    # One M of all prompts is for any.
+    if form == "learnt":
+        _, report = files.kept(
+            other, tmp_path / "shared", form, pilot=[pilot], shared=True, **options
+        )
+        assert report["warnings"] == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_row_and_a_pilot_of_one(form, tmp_path):
+    lines = '{"prompt": "p", "completion": "c", "reward": 1, "id": 5}\n{"prompt": "p"}\n'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines, encoding="utf-8")
+    pilot = [path] if form.startswith("learnt") else None
+    options = {**FORMS[form], **({"num": 1} if form == "rso" else {}), "max_bad": 1}
+    ids, report = files.kept(path, tmp_path / "out", form.partition(",")[0], pilot=pilot, **options)
+    # The quantile of an answer among itself is not the highest, and this seed's draw is above it.
+    assert ids == ([] if form in ("quantile", "best_of") else [5])
+    assert (report["bad"], report["overall"]["seen"]) == (1, 1)

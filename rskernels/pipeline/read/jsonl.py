@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -80,10 +81,12 @@ def batches(piece: Piece, found: Found) -> Iterator[Batch]:
     """Yield the rows of a piece with the columns that a decision needs."""
     for lines in blocks(piece):
         table = _parsed(lines, found)
+        there = {} if found.added is None else _there_already(lines, found.added)
         if table is not None:
-            yield Batch(table, {})
+            yield Batch(table, there)
         else:
-            yield Batch(*_one_by_one(lines, found))
+            table, bad = _one_by_one(lines, found)
+            yield Batch(table, {**there, **bad})
 
 
 def kept_rows(piece: Piece, mask: NDArray[Any]) -> Iterator[bytes]:
@@ -251,6 +254,25 @@ def _one_by_one(lines: Lines, found: Found) -> tuple[Any, dict[int, str]]:
         values = [row.get(name) for row in rows]
         columns.append(_array(values, found, name))
     return pa.RecordBatch.from_arrays(columns, names=found.names), bad
+
+
+def _there_already(lines: Lines, name: str) -> dict[int, str]:
+    """Return the rows that have a column, and that they have it."""
+    letters = (rf"(?:{re.escape(c)}|\\u00(?i:{ord(c):02x}))" for c in name)
+    key = re.compile(f'"{"".join(letters)}"\\s*:'.encode())
+    found: dict[int, str] = {}
+    for match in key.finditer(lines.data):
+        row = int(np.searchsorted(lines.starts, match.start(), "right")) - 1
+        if row in found:
+            continue
+        try:
+            has = name in json.loads(lines.data[lines.starts[row] : lines.ends[row]].decode())
+        except (ValueError, RecursionError) as error:
+            found[row] = f"there may be a column {name!r} already: {error}"
+            continue
+        if has:
+            found[row] = f"there is a column {name!r} already, which is added: rename it"
+    return found
 
 
 def _checked(row: Any, found: Found) -> dict[str, Any]:

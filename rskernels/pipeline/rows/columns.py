@@ -111,6 +111,8 @@ class Found:
     sample: str | None
     is_numbered: bool
     """Whether rows that are equal must be counted to be told apart."""
+    added: str | None = None
+    """A column that is written, which no line may have."""
 
     @property
     def names(self) -> list[str]:

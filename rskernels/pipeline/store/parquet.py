@@ -9,22 +9,32 @@ has the fields. Footers are in Thrift's compact protocol, read and written by ``
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO, NamedTuple
+
+from rskernels._python.extras import data_extra
 
 MAGIC = b"PAR1"
 COPIED = 1 << 20  # bytes that are copied at once: few, so that they stay in the cache
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 INTEGERS = (I16, I32, I64)
 
-SCHEMA, NUM_ROWS, ROW_GROUPS = 2, 3, 4  # of a file
+SCHEMA, NUM_ROWS, ROW_GROUPS, KEY_VALUES = 2, 3, 4, 5  # of a file
+KEY, VALUE = 1, 2  # of what else it says
 COLUMNS, GROUP_OFFSET, ORDINAL = 1, 5, 7  # of a row group
 MOST_ORDINAL = (1 << 15) - 1  # beyond it is left out, as it may be
-CHUNK_OFFSETS, META_DATA = (2, 4, 6), 3  # of a column's chunk: of it, of its indices
+FILE, CHUNK_OFFSET, META_DATA = 1, 2, 3  # of a column's chunk
+INDEXES = (4, 5, 6, 7)  # of it: where its page indexes lie, which name places themselves
 PAGE_OFFSETS = (9, 10, 11, 14)  # of its metadata: of data, index, dictionary, Bloom filter
+FILE_ENCRYPTION, CHUNK_ENCRYPTION = (8, 9), (8, 9)  # of a file, of a column's chunk
+ARROW_SCHEMA = b"ARROW:schema"
+MOST_FOOTER = 1 << 32
+DEEPEST = 32
+"""Structs and lists within one another, of a footer: the format has nine."""
 
 Fields = dict[int, tuple[int, Any]]
 """Of a struct: by a field's number its type and value."""
@@ -49,9 +59,23 @@ class Footer(NamedTuple):
         groups: list[Fields] = self.fields[ROW_GROUPS][1][1]
         return groups
 
+    @property
+    def arrow_schema(self) -> bytes | None:
+        """The types that Arrow reads the columns as, serialised; None: by Parquet's."""
+        for pair in self.fields.get(KEY_VALUES, (LIST, (STRUCT, [])))[1][1]:
+            if pair[KEY][1] == ARROW_SCHEMA:
+                value: bytes = pair[VALUE][1]
+                return value
+        return None
+
     def has_schema_of(self, other: Footer) -> bool:
-        """Return whether columns and their types are those of another file."""
-        return bool(self.fields[SCHEMA] == other.fields[SCHEMA])
+        """Return whether columns and their types, also Arrow's, are those of another file."""
+        if self.fields[SCHEMA] != other.fields[SCHEMA]:
+            return False
+        ours, theirs = self.arrow_schema, other.arrow_schema
+        if ours is None or theirs is None:
+            return ours is theirs
+        return ours == theirs or bool(_decoded(ours).equals(_decoded(theirs)))
 
 
 def read_footer(file: BinaryIO) -> Footer:
@@ -60,7 +84,8 @@ def read_footer(file: BinaryIO) -> Footer:
     Raises
     ------
     ValueError
-        If it does not end as a Parquet file does, or is encrypted.
+        If it does not end as a Parquet file does, its footer is none, or it or a column of it is
+        encrypted or lies in another file.
     """
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 8))
@@ -69,7 +94,53 @@ def read_footer(file: BinaryIO) -> Footer:
     if tail[4:] != MAGIC or length + 12 > end:
         raise ValueError("the file does not end as Parquet does")
     file.seek(end - 8 - length)
-    return Footer(read_struct(io.BytesIO(file.read(length))), end - 8 - length)
+    fields = read_struct(io.BytesIO(file.read(length)))
+    _check(fields)
+    return Footer(fields, end - 8 - length)
+
+
+def _check(fields: Fields) -> None:
+    """Raise ValueError if a footer lacks what is read of it, or says that bytes lie elsewhere."""
+    _need(fields, {SCHEMA: LIST, NUM_ROWS: I64, ROW_GROUPS: LIST})
+    is_encrypted = any(number in fields for number in FILE_ENCRYPTION)
+    for group in _structs(fields, ROW_GROUPS):
+        _need(group, {COLUMNS: LIST})
+        for chunk in _structs(group, COLUMNS):
+            if FILE in chunk:
+                raise ValueError("the file has columns that lie in other files")
+            if any(number in chunk for number in CHUNK_ENCRYPTION):
+                is_encrypted = True
+            else:
+                _need(chunk, {META_DATA: STRUCT})
+    if is_encrypted:
+        raise ValueError("the file is encrypted: its pages are bound to their places")
+    if KEY_VALUES in fields:
+        _need(fields, {KEY_VALUES: LIST})
+        for pair in _structs(fields, KEY_VALUES):
+            _need(pair, {KEY: BINARY})
+            if pair[KEY][1] == ARROW_SCHEMA:
+                _need(pair, {VALUE: BINARY})
+
+
+def _need(fields: Fields, kinds: dict[int, int]) -> None:
+    for number, kind in kinds.items():
+        if fields.get(number, (None, None))[0] != kind:
+            raise ValueError("the footer is broken: it lacks what every one has")
+
+
+def _structs(fields: Fields, number: int) -> Iterable[Fields]:
+    of, values = fields[number][1]
+    if values and of != STRUCT:
+        raise ValueError("the footer is broken: it has a list of another type")
+    structs: list[Fields] = values
+    return structs
+
+
+def _decoded(schema: bytes) -> Any:
+    """Return Arrow's schema of a file; what a list's items are called does not part two."""
+    with data_extra():
+        import pyarrow as pa
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema)))
 
 
 class Joined:
@@ -136,28 +207,38 @@ def append_bytes(source: BinaryIO, start: int, end: int, out: BinaryIO) -> None:
 
 
 def _shift(group: Fields, by: int) -> None:
-    """Move the places of a row group's pages; 0 stands for none."""
+    """Move the places of a row group's pages, and forget its page indexes; 0 stands for none."""
     _add(group, (GROUP_OFFSET,), by)
     for chunk in group[COLUMNS][1][1]:
-        _add(chunk, CHUNK_OFFSETS, by)
+        _add(chunk, (CHUNK_OFFSET,), by)
+        for number in INDEXES:
+            chunk.pop(number, None)
         _add(chunk[META_DATA][1], PAGE_OFFSETS, by)
 
 
 def _add(fields: Fields, numbers: Sequence[int], by: int) -> None:
     for number in numbers:
         kind, place = fields.get(number, (I64, 0))
+        if kind != I64:
+            raise ValueError("the footer is broken: a place is no number")
         if place:
             fields[number] = kind, place + by
 
 
-def read_struct(data: BinaryIO) -> Fields:
-    """Return the fields of a struct."""
+def read_struct(data: BinaryIO, depth: int = 0) -> Fields:
+    """Return the fields of a struct.
+
+    Raises
+    ------
+    ValueError
+        If they are cut off, of a type that Thrift does not know, or nested too deep.
+    """
     fields: Fields = {}
     number = 0
-    while head := data.read(1)[0]:
+    while head := _bytes(data, 1)[0]:
         kind, step = head & 15, head >> 4
         number = number + step if step else _signed(data)
-        fields[number] = kind, _read(data, kind)
+        fields[number] = kind, _read(data, kind, depth)
     return fields
 
 
@@ -176,27 +257,37 @@ def write_struct(out: BinaryIO, fields: Fields) -> None:
     out.write(b"\0")
 
 
-def _read(data: BinaryIO, kind: int) -> Any:
+def _read(data: BinaryIO, kind: int, depth: int) -> Any:
     if kind in (TRUE, FALSE):
         return None  # the type says it
     if kind in INTEGERS:
         return _signed(data)
-    if kind == STRUCT:
-        return read_struct(data)
     if kind == BINARY:
-        return data.read(_unsigned(data))
+        return _bytes(data, _unsigned(data))
+    if depth > DEEPEST:
+        raise ValueError("the footer is broken: it is nested too deep")
+    if kind == STRUCT:
+        return read_struct(data, depth + 1)
     if kind in (LIST, SET):
-        head = data.read(1)[0]
+        head = _bytes(data, 1)[0]
         count = head >> 4 if head >> 4 < 15 else _unsigned(data)
         of = head & 15
-        return of, [_element(data, of) for _ in range(count)]
+        return of, [_element(data, of, depth + 1) for _ in range(count)]
     if kind in (BYTE, DOUBLE):
-        return data.read(1 if kind == BYTE else 8)
+        return _bytes(data, 1 if kind == BYTE else 8)
     raise ValueError(f"the footer has a field of the unknown type {kind}")
 
 
-def _element(data: BinaryIO, kind: int) -> Any:
-    return data.read(1) if kind in (TRUE, FALSE) else _read(data, kind)
+def _element(data: BinaryIO, kind: int, depth: int) -> Any:
+    return _bytes(data, 1) if kind in (TRUE, FALSE) else _read(data, kind, depth)
+
+
+def _bytes(data: BinaryIO, count: int) -> bytes:
+    # No more than there can be: a broken count may be any number.
+    found = data.read(min(count, MOST_FOOTER))
+    if len(found) != count:
+        raise ValueError("the footer is broken: it is cut off")
+    return found
 
 
 def _write(out: BinaryIO, kind: int, value: Any) -> None:
@@ -224,7 +315,7 @@ def _write(out: BinaryIO, kind: int, value: Any) -> None:
 def _unsigned(data: BinaryIO) -> int:
     number = shift = 0
     while True:
-        byte = data.read(1)[0]
+        byte = _bytes(data, 1)[0]
         number |= (byte & 127) << shift
         if byte < 128:
             return number
