@@ -5,11 +5,13 @@ of the weight is an instruction. Here pieces of as many columns as there are lan
 transposed. A logit is the same sum in the same order, so that its bits are those of ``micro``.
 """
 
+from functools import partial
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from rskernels.kernels.cpu.linear.micro import FEW, SECTION, emit_times, spread
+from rskernels.kernels.cpu.linear.micro import FEW, emit_sections, emit_times, spread
 from rskernels.kernels.cpu.simd.vectors import FLOAT, I8, I32, I64, call, suffix
 
 
@@ -97,31 +99,6 @@ def _section(builder, factor, begin, end, rows, columns, ahead):
     return added
 
 
-def _emit(builder, factor, totals, rows, columns, ahead, words):
-    """Emit the sums over all words, section by section, added to ``totals``."""
-    step = I64(SECTION // factor.features)
-    before, head = builder.block, builder.append_basic_block("sections")
-    body, after = builder.append_basic_block("more"), builder.append_basic_block("summed")
-    builder.branch(head)
-    builder.position_at_end(head)
-    begin = builder.phi(I64)
-    begin.add_incoming(I64(0), before)
-    held = [builder.phi(total.type) for total in totals]
-    for one, total in zip(held, totals, strict=True):
-        one.add_incoming(total, before)
-    builder.cbranch(builder.icmp_signed("<", begin, words), body, after)
-    builder.position_at_end(body)
-    following = builder.add(begin, step)
-    end = builder.select(builder.icmp_signed("<", following, words), following, words)
-    sums = _section(builder, factor, begin, end, rows, columns, ahead)
-    for one, more in zip(held, sums, strict=True):
-        one.add_incoming(builder.fadd(one, more), builder.block)
-    begin.add_incoming(following, builder.block)
-    builder.branch(head)
-    builder.position_at_end(after)
-    return held
-
-
 def few_rows_of(factor):
     """Return ``product(rows, weight, low_rank, B, out)``, which multiplies a few packed rows.
 
@@ -154,10 +131,11 @@ def few_rows_of(factor):
                     place = builder.add(start, builder.mul(apart, at))
                     places.append(builder.inttoptr(place, word))
                 following = builder.add(start, builder.mul(apart, I64(columns * factor.features)))
-                totals = _emit(
-                    builder, kind, totals, builder.inttoptr(packed, word), places,
-                    builder.inttoptr(following, word), words,
+                section = partial(
+                    _section, builder, kind, rows=builder.inttoptr(packed, word), columns=places,
+                    ahead=builder.inttoptr(following, word),
                 )  # fmt: skip
+                totals = emit_sections(builder, kind, totals, words, section)
             _store(builder, totals, address, stride, left)
             return context.get_dummy_value()
 

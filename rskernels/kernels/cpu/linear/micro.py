@@ -155,12 +155,11 @@ def _section(builder, factor, begin, end, rows, columns, ahead, shape):
     return added
 
 
-def emit_product(builder, factor, totals, rows, columns, words, shape):
+def emit_sections(builder, factor, totals, words, section):
     """Emit the sum over all words, section by section, added to ``totals``.
 
-    ``rows`` and ``columns`` are pointers, the last of the latter to what is fetched ahead, or None.
-    ``shape`` is how far apart the words of a row are, in vectors; how many vectors of rows there
-    are; and how far apart the words of a column are, in words, or None where they lie side by side.
+    ``section(begin, end)`` emits a section's sums. Every product adds up so: a logit has the same
+    bits by each of them.
     """
     step = I64(SECTION // factor.features)
     before, head = builder.block, builder.append_basic_block("sections")
@@ -176,13 +175,28 @@ def emit_product(builder, factor, totals, rows, columns, words, shape):
     builder.position_at_end(body)
     following = builder.add(begin, step)
     end = builder.select(builder.icmp_signed("<", following, words), following, words)
-    sums = _section(builder, factor, begin, end, rows, columns[:-1], columns[-1], shape)
+    sums = section(begin, end)
     for one, more in zip(held, sums, strict=True):
         one.add_incoming(builder.fadd(one, more), builder.block)
     begin.add_incoming(following, builder.block)
     builder.branch(head)
     builder.position_at_end(after)
     return held
+
+
+def emit_product(builder, factor, totals, rows, columns, words, shape):
+    """Emit the sum over all words, section by section, added to ``totals``.
+
+    ``rows`` and ``columns`` are pointers, the last of the latter to what is fetched ahead, or None.
+    ``shape`` is how far apart the words of a row are, in vectors; how many vectors of rows there
+    are; and how far apart the words of a column are, in words, or None where they lie side by side.
+    """
+    return emit_sections(
+        builder, factor, totals, words,
+        lambda begin, end: _section(
+            builder, factor, begin, end, rows, columns[:-1], columns[-1], shape
+        ),
+    )  # fmt: skip
 
 
 def product_of(factor, vectors):
