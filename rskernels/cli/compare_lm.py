@@ -56,7 +56,8 @@ def compare_lm_command(
 ) -> None:
     """Compare ways to fine-tune language models on their own answers, at equal tokens.
 
-    Continues where it was interrupted: the report is of the runs that there are.
+    Every method's learning rate is chosen first, by trials on other seeds. Continues where it was
+    interrupted: the report is of the runs that there are.
     """
     from rskernels.experiments.lm.report import restore, write_report
     from rskernels.experiments.lm.study import FULL, QUICK, choose, run_study
@@ -75,11 +76,11 @@ def compare_lm_command(
         restored = restore(to, size, folder, is_quick=quick)
         if restored:
             say(f"{restored} runs taken from the report in {to}")
-        pieces = run_study(size, folder, say, jobs=jobs, minutes=minutes)
-        if not pieces:
+        study = run_study(size, folder, say, jobs=jobs, minutes=minutes)
+        if not study.runs:
             typer.echo("no run was made in the minutes given", err=True)
             raise typer.Exit(1)
-        typer.echo(f"report: {write_report(pieces, size, to, is_quick=quick)}")
+        typer.echo(f"report: {write_report(study, size, to, is_quick=quick)}")
 
 
 def _split(names: str | None) -> list[str] | None:

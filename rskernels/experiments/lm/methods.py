@@ -22,7 +22,7 @@ from rskernels.select import (
 )
 
 ROWS, GRADIENT, RENEWED = "rows", "gradient", "fresh"
-"""By which a subject has learning rates."""
+"""Kinds, of which each has learning rates of its own that are tried."""
 BETA = 0.5
 """Of the rivals that have one, as RSO has it."""
 BETAS = (0.2, BETA, 1.0)

@@ -27,7 +27,17 @@ from rskernels.experiments.lm.analysis import (
 from rskernels.experiments.lm.figures import draw_courses, draw_trades
 from rskernels.experiments.lm.guide import write_figures
 from rskernels.experiments.lm.methods import BETA, NAMED, family_of
-from rskernels.experiments.lm.study import FULL, QUICK, Size, check_settings, settings_of
+from rskernels.experiments.lm.rates import NEAR, rate_of, scores_of
+from rskernels.experiments.lm.study import (
+    FULL,
+    QUICK,
+    Size,
+    Study,
+    check_settings,
+    run_name,
+    settings_of,
+    trial_name,
+)
 from rskernels.experiments.resumable import Piece
 from rskernels.rsft.errors import CheckpointError
 
@@ -41,17 +51,15 @@ GUIDE = Path("guides", "language_models.md")
 """Beside the folder of a report, where its figures are written too."""
 
 
-def write_report(
-    pieces: Sequence[Piece], size: Size, folder: Path, *, is_quick: bool = False
-) -> Path:
+def write_report(study: Study, size: Size, folder: Path, *, is_quick: bool = False) -> Path:
     """Write ``language.md``, its figures, and ``language.json``; return the first.
 
-    Runs that the report there has and ``pieces`` lacks are kept: of other tasks, methods, seeds.
+    Runs that the report there has and ``study`` lacks are kept: of other tasks, methods, seeds.
 
     Parameters
     ----------
-    pieces : sequence of dict
-        The runs there are: those that are missing are named.
+    study : Study
+        What there is: runs that are missing are named.
     size : Size
         All that there are to be, beside what the report there has.
     folder : Path
@@ -66,12 +74,15 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     whole = QUICK if is_quick else FULL
-    pieces, size = _with_kept(pieces, size, _kept(folder, whole), whole)
+    study, size = _with_kept(study, size, _kept(folder, whole), whole)
+    pieces, trials = study
     tasks = [Runs(pieces, subject) for subject in size.subjects]
     tasks = [runs for runs in tasks if len(runs.methods) > 1]
     draw_courses(tasks, folder / f"{STEM}-courses.png")
     draw_trades(tasks, folder / f"{STEM}-trades.png")
-    kept = {"settings": settings_of(size), "pieces": _rounded(list(pieces))}
+    kept = {
+        "settings": settings_of(size), "tuning": _rounded(trials), "pieces": _rounded(pieces),
+    }  # fmt: skip
     (folder / DATA).write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
     sections = [
         "# Language models: which answers to train on",
@@ -84,6 +95,8 @@ def write_report(
         f"![What is gained against divergence and diversity]({STEM}-trades.png)",
         *(_section(runs) for runs in tasks),
     ]
+    if size.tuned_on:
+        sections.append(_tuning(trials, size))
     if not is_quick:
         write_figures(tasks, folder.parent / GUIDE)
     path = folder / FILE
@@ -101,20 +114,24 @@ def restore(report: Path, size: Size, folder: Path, *, is_quick: bool = False) -
     """
     kept = _kept(report, QUICK if is_quick else FULL)
     check_settings(size, folder)
+    files = [
+        *((of["task"], run_name(of["task"], of["seed"], of["method"]), of) for of in kept.runs),
+        *((of["task"], trial_name(*_trial(of)), of) for of in kept.trials),
+    ]
     count = 0
-    for piece in kept:
-        one = folder / f"{piece['task']}-{piece['seed']}-{piece['method']}.json"
-        if piece["task"] in settings_of(size) and not one.exists():
+    for task, name, piece in files:
+        one = folder / f"{name}.json"
+        if task in settings_of(size) and not one.exists():
             one.write_text(json.dumps(piece), encoding="utf-8")
             count += 1
     return count
 
 
-def _kept(report: Path, whole: Size) -> list[Piece]:
-    """Return the runs that a report has; none, where there is no report."""
+def _kept(report: Path, whole: Size) -> Study:
+    """Return what a report has; nothing, where there is no report."""
     path = report / DATA
     if not path.is_file():
-        return []
+        return Study([], [])
     kept = json.loads(path.read_text(encoding="utf-8"))
     settings = settings_of(whole)
     other = [name for name, said in kept["settings"].items() if said != settings.get(name)]
@@ -123,28 +140,35 @@ def _kept(report: Path, whole: Size) -> list[Piece]:
             f"{path} has runs of {', '.join(other)} with other settings, which a report here would "
             "drop: give another folder, or move it away"
         )
-    pieces: list[Piece] = kept["pieces"]
-    return pieces
+    return Study(kept["pieces"], kept["tuning"])
 
 
-def _with_kept(
-    pieces: Sequence[Piece], size: Size, kept: Sequence[Piece], whole: Size
-) -> tuple[list[Piece], Size]:
-    """Return these runs and the others that are kept, in the report's order, and what they are of.
+def _run(piece: Piece) -> tuple[str, int, str]:
+    return piece["task"], piece["seed"], piece["method"]
+
+
+def _trial(piece: Piece) -> tuple[str, int, str, float]:
+    return *_run(piece), piece["lr"]
+
+
+def _with_kept(study: Study, size: Size, kept: Study, whole: Size) -> tuple[Study, Size]:
+    """Return what there is and what is kept, in the report's order, and what they are of.
 
     Seeds are then those of both, from the first to the last.
     """
-    by_name = {(of["task"], of["seed"], of["method"]): of for of in (*kept, *pieces)}
-    tasks = {subject.name for subject in size.subjects} | {of["task"] for of in kept}
-    methods = {START, *size.methods} | {of["method"] for of in kept}
-    seeds = {*size.seeds} | {of["seed"] for of in kept}
-    size = Size(
-        tuple(subject for subject in whole.subjects if subject.name in tasks),
-        tuple(key for key in whole.methods if key in methods),
-        range(min(seeds), max(seeds) + 1),
+    by_name = {_run(of): of for of in (*kept.runs, *study.runs)}
+    trials = {_trial(of): of for of in (*kept.trials, *study.trials)}
+    tasks = {subject.name for subject in size.subjects} | {of["task"] for of in kept.runs}
+    methods = {START, *size.methods} | {of["method"] for of in kept.runs}
+    seeds = {*size.seeds} | {of["seed"] for of in kept.runs}
+    size = whole._replace(
+        subjects=tuple(subject for subject in whole.subjects if subject.name in tasks),
+        methods=tuple(key for key in whole.methods if key in methods),
+        seeds=range(min(seeds), max(seeds) + 1),
     )
     order = [(s.name, n, key) for s in size.subjects for n in size.seeds for key in TITLES]
-    return [by_name[name] for name in order if name in by_name], size
+    runs = [by_name[name] for name in order if name in by_name]
+    return Study(runs, [trials[name] for name in sorted(trials)]), size
 
 
 def _origin(pieces: Sequence[Piece], size: Size, is_quick: bool) -> str:
@@ -173,19 +197,36 @@ def _numbers(size: Size) -> dict[str, Any]:
         [
             subject.name,
             f"{subject.generated:,}", f"{subject.trained:,}", f"{subject.step:,}",
-            *(f"{subject.rates[kind]:g}" for kind in ("rows", "gradient", "fresh")),
         ]
         for subject in size.subjects
     ]  # fmt: skip
-    headings = [
-        "", "generated a round", "trained a round", "a step", "learning rate",
-        "of the policy gradient", "with fresh answers",
-    ]  # fmt: skip
-    first = size.subjects[0]
+    headings = ["", "generated a round", "trained a round", "a step"]
+    first, rates = size.subjects[0], words.UNTUNED
+    if size.tuned_on:
+        tried = max(map(len, size.grid.values()))
+        rates = words.RATES.format(tried=tried, tuned=len(size.tuned_on))
     return {
         "budgets": markdown(headings, rows), "rounds": first.rounds, "samples": first.samples,
         "tested": first.tested, "answers": first.answers,
+        "rates": rates,
     }  # fmt: skip
+
+
+def _tuning(trials: Sequence[Piece], size: Size) -> str:
+    """Return what each learning rate came to, a task a table, those that were taken in bold."""
+    parts = ["## Learning rates", words.TUNING.format(near=NEAR)]
+    most = max(map(len, size.grid.values()))
+    for subject in size.subjects:
+        rows = []
+        for key in size.methods:
+            scores = scores_of(trials, subject.name, key)
+            chosen = rate_of(trials, subject.name, key, size.grid, size.tuned_on)
+            cells = [f"{sum(of) / len(of):.3f} at {lr:g}" for lr, of in sorted(scores.items())]
+            taken = sorted(scores).index(chosen) if chosen in scores else -1
+            cells = [f"**{c}**" if n == taken else c for n, c in enumerate(cells)]
+            rows.append([TITLES[key], *cells, *["–"] * (most - len(cells))])
+        parts += [f"{subject.name}:", markdown(["", *["score at rate"] * most], rows)]
+    return "\n\n".join(parts)
 
 
 def _short(runs: Runs) -> str:

@@ -6,7 +6,8 @@ import dataclasses
 import fcntl
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,9 +18,10 @@ import torch
 from rskernels.experiments.lm import measure as measuring
 from rskernels.experiments.lm import methods, train
 from rskernels.experiments.lm.measure import Start, enumerated_of, is_able, measure
-from rskernels.experiments.lm.methods import NAMED
+from rskernels.experiments.lm.methods import GRADIENT, NAMED, RENEWED, ROWS
+from rskernels.experiments.lm.rates import GRID, NEAR, TUNED_ON, rate_of, score_of
 from rskernels.experiments.lm.subjects import SUBJECTS, Subject
-from rskernels.experiments.lm.train import run_method
+from rskernels.experiments.lm.train import NothingSelectedError, run_method
 from rskernels.experiments.resumable import Made, Piece, make_pieces
 from rskernels.language.config import LanguageConfig
 from rskernels.language.policy import Policy, load
@@ -42,6 +44,18 @@ class Size(NamedTuple):
     subjects: tuple[Subject, ...]
     methods: tuple[str, ...]
     seeds: range
+    grid: Mapping[str, tuple[float, ...]] = GRID
+    """Learning rates that are tried, by the kind of a method."""
+    tuned_on: range = TUNED_ON
+    """Seeds that they are tried on."""
+
+
+class Study(NamedTuple):
+    """What is made of a study."""
+
+    runs: list[Piece]
+    trials: list[Piece]
+    """Of learning rates."""
 
 
 FULL = Size(SUBJECTS, tuple(NAMED), range(10))
@@ -54,7 +68,8 @@ def _brief(subject: Subject) -> Subject:
     )  # fmt: skip
 
 
-QUICK = Size(tuple(map(_brief, SUBJECTS)), tuple(NAMED), range(1))
+_MIDDLE = {ROWS: (3e-3,), GRADIENT: (1e-4,), RENEWED: (4e-4,)}
+QUICK = Size(tuple(map(_brief, SUBJECTS)), tuple(NAMED), range(1), _MIDDLE, range(0))
 
 
 def choose(size: Size, *, tasks: list[str] | None, methods: list[str] | None, seeds: range) -> Size:
@@ -70,10 +85,13 @@ def choose(size: Size, *, tasks: list[str] | None, methods: list[str] | None, se
         unknown = [name for name in names or () if name not in accepted]
         if unknown:
             raise ValueError(f"accepted are {', '.join(accepted)}, got {unknown[0]!r}")
-    return Size(
-        tuple(s for s in size.subjects if tasks is None or s.name in tasks),
-        tuple(key for key in size.methods if methods is None or key in methods),
-        seeds,
+    if set(seeds) & set(size.tuned_on):
+        first, last = size.tuned_on[0], size.tuned_on[-1]
+        raise ValueError(f"learning rates are chosen by the seeds {first} to {last}: give others")
+    return size._replace(
+        subjects=tuple(s for s in size.subjects if tasks is None or s.name in tasks),
+        methods=tuple(key for key in size.methods if methods is None or key in methods),
+        seeds=seeds,
     )
 
 
@@ -84,8 +102,10 @@ def run_study(
     *,
     jobs: int = 1,
     minutes: float | None = None,
-) -> list[Piece]:
+) -> Study:
     """Make the runs that ``folder`` lacks, and return all there are.
+
+    Trials of learning rates come first: a method runs once all of its own are made.
 
     Parameters
     ----------
@@ -101,7 +121,14 @@ def run_study(
         After which no further run is begun.
     """
     check_settings(size, folder)
-    return make_pieces(_pieces(size, folder), folder, say, jobs=jobs, minutes=minutes)
+    end = None if minutes is None else time.monotonic() + 60.0 * minutes
+
+    def make(pieces: list[Made]) -> list[Piece]:
+        left = None if end is None else (end - time.monotonic()) / 60.0
+        return make_pieces(pieces, folder, say, jobs=jobs, minutes=left)
+
+    trials = make(_trials(size, folder))
+    return Study(make(_runs(size, folder, trials)), trials)
 
 
 def settings_of(size: Size) -> dict[str, Any]:
@@ -112,6 +139,7 @@ def settings_of(size: Size) -> dict[str, Any]:
         "least": methods.LEAST, "fresh": methods.FRESH, "budget": train.BUDGET,
         "half_life": train.HALF_LIFE, "few": measuring.FEW, "looked_at": measuring.LOOKED_AT,
         "weight_decay": config.weight_decay, "clip": config.clip, "turns": TURNS, "aside": ASIDE,
+        "grid": size.grid, "tuned_on": list(size.tuned_on), "near": NEAR,
     }  # fmt: skip
     of = {}
     for subject in size.subjects:
@@ -136,31 +164,84 @@ def check_settings(size: Size, folder: Path) -> None:
     path.write_text(json.dumps({**there, **settings}, indent=1) + "\n", encoding="utf-8")
 
 
-def _pieces(size: Size, folder: Path) -> list[Made]:
+def _trials(size: Size, folder: Path) -> list[Made]:
+    """Return the trials of learning rates; none of a method that has a single one.
+
+    Tasks take turns, so that processes do not wait for one another's starting models.
+    """
+    return [
+        (trial_name(subject.name, seed, key, lr), partial(try_rate, subject, key, seed, lr, folder))
+        for seed in size.tuned_on
+        for key in size.methods
+        for lr in size.grid[NAMED[key].kind]
+        for subject in size.subjects
+        if len(size.grid[NAMED[key].kind]) > 1
+    ]
+
+
+def _runs(size: Size, folder: Path, trials: list[Piece]) -> list[Made]:
     """Return the runs, seed by seed, so that what there is early is of all methods.
 
     A seed's starting models are made first, so that few processes wait for one.
     """
-    return [
-        (f"{subject.name}-{seed}-{key}", partial(make_run, subject, key, seed, folder))
-        for seed in size.seeds
-        for keys in ((START,), size.methods)
+    known = {
+        (subject, key): rate_of(trials, subject.name, key, size.grid, size.tuned_on)
         for subject in size.subjects
-        for key in keys
-    ]
+        for key in size.methods
+    }
+    rates = {of: lr for of, lr in known.items() if lr is not None}
+    made: list[Made] = []
+    for seed in size.seeds:
+        made += [
+            (run_name(subject.name, seed, START), partial(measure_start, subject, seed, folder))
+            for subject in dict.fromkeys(subject for subject, _ in rates)
+        ]
+        made += [
+            (run_name(subject.name, seed, key), partial(make_run, subject, key, seed, lr, folder))
+            for (subject, key), lr in rates.items()
+        ]
+    return made
 
 
-def make_run(subject: Subject, key: str, seed: int, folder: Path) -> Piece:
-    """Make a run, or measure the starting model, which is made where it is not there."""
+def run_name(task: str, seed: int, method: str) -> str:
+    """Return the name of a run's file."""
+    return f"{task}-{seed}-{method}"
+
+
+def trial_name(task: str, seed: int, method: str, lr: float) -> str:
+    """Return the name of the file of a learning rate's trial."""
+    return f"tuning-{run_name(task, seed, method)}-{lr:g}"
+
+
+def measure_start(subject: Subject, seed: int, folder: Path) -> Piece:
+    """Measure the starting model, which is made where it is not there."""
     torch.set_num_threads(1)
-    version = torch.__version__.partition("+")[0]
-    named = {"task": subject.name, "seed": seed, "method": key, "torch": version}
     task, start = start_of(subject, seed, folder)
-    if key == START:
-        seen = measure(subject, task, start.policy, start, 0, seed, is_last=True)
-        return {**named, "course": [], "end": seen}
+    seen = measure(subject, task, start.policy, start, 0, seed, is_last=True)
+    return {**_named(subject, seed, START), "course": [], "end": seen}
+
+
+def make_run(subject: Subject, key: str, seed: int, lr: float, folder: Path) -> Piece:
+    """Make a run."""
+    torch.set_num_threads(1)
+    task, start = start_of(subject, seed, folder)
     policy = policy_at(path_of(subject, seed, folder), seed)
-    return {**named, **run_method(NAMED[key], subject, task, policy, start, seed)}
+    ran = run_method(NAMED[key], subject, task, policy, start, seed, lr)
+    return {**_named(subject, seed, key), "lr": lr, **ran}
+
+
+def try_rate(subject: Subject, key: str, seed: int, lr: float, folder: Path) -> Piece:
+    """Make a run, and return its score alone: 0 where the rate left no answer to be trained on."""
+    try:
+        score = score_of(subject, make_run(subject, key, seed, lr, folder)["end"])
+    except NothingSelectedError:
+        score = 0.0
+    return {**_named(subject, seed, key), "lr": lr, "score": score}
+
+
+def _named(subject: Subject, seed: int, key: str) -> Piece:
+    version = torch.__version__.partition("+")[0]
+    return {"task": subject.name, "seed": seed, "method": key, "torch": version}
 
 
 def start_of(subject: Subject, seed: int, folder: Path) -> tuple[Task, Start]:

@@ -27,8 +27,6 @@ class Subject:
         Tokens of a round that are generated, and that have a gradient.
     step : int
         Tokens of a gradient step.
-    rates : dict of str to float
-        Learning rates, by the kind of a method.
     samples : int
         Answers to a prompt.
     rounds : int
@@ -52,7 +50,6 @@ class Subject:
     generated: int
     trained: int
     step: int
-    rates: dict[str, float]
     samples: int = 32
     rounds: int = 3
     tested: int = 80
@@ -75,7 +72,6 @@ SUBJECTS = (
         generated=36_000,
         trained=18_000,
         step=600,
-        rates={"rows": 3e-3, "gradient": 1e-4, "fresh": 4e-4},
     ),
     Subject(
         name="parity",
@@ -85,7 +81,6 @@ SUBJECTS = (
         trained=12_000,
         step=600,
         able=0.9,
-        rates={"rows": 1e-3, "gradient": 4e-4, "fresh": 4e-4},
     ),
     Subject(
         name="graph",
@@ -94,7 +89,6 @@ SUBJECTS = (
         generated=24_000,
         trained=12_000,
         step=400,
-        rates={"rows": 3e-3, "gradient": 1e-4, "fresh": 4e-4},
         enumerated=24,
         options={"reward": "toll"},
     ),

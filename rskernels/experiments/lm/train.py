@@ -33,6 +33,10 @@ HALF_LIFE = 512.0
 """Of what its envelope has seen, in answers."""
 
 
+class NothingSelectedError(TrainingError):
+    """None of a round's answers is trained on."""
+
+
 @dataclass
 class Spent:
     """What a run has used so far."""
@@ -62,12 +66,12 @@ class Run:
     task: Task
     policy: Policy
     seed: int
+    lr: float
     shown: int
     """The seed of the starting model's demonstrations."""
     spent: Spent = field(default_factory=Spent)
 
     def __post_init__(self) -> None:
-        self.lr = self.subject.rates[self.method.kind]
         config = LanguageConfig(seed=self.seed, lr=self.lr)
         self.trainer = Trainer(self.policy, config, Ranks())
         self._shown: list[Example] = []  # demonstrations
@@ -212,7 +216,7 @@ def advantages(rows: Sequence[Rollout]) -> list[float]:
 def passes(examples: Sequence[Example], seed: int) -> Iterator[Example]:
     """Yield examples for ever, each pass in an order that the seed decides by their ids."""
     if not examples:
-        raise TrainingError("no answer was selected, so that there is nothing to train on")
+        raise NothingSelectedError("no answer was selected, so that there is nothing to train on")
     ids = torch.tensor([one.id for one in examples], dtype=torch.int64)
     turn = 0
     while True:
@@ -233,7 +237,7 @@ def cut(candidates: Sequence[Example], mask: Sequence[bool], tokens: int) -> lis
 
 
 def run_method(
-    method: Method, subject: Subject, task: Task, policy: Policy, start: Start, seed: int
+    method: Method, subject: Subject, task: Task, policy: Policy, start: Start, seed: int, lr: float
 ) -> dict[str, Any]:
     """Train a policy by a method, and return what each round came to.
 
@@ -245,13 +249,15 @@ def run_method(
         The starting model; trained in place.
     start : Start
         What is known of it.
+    lr : float
+        The learning rate of the first step; it falls linearly to 0.
 
     Returns
     -------
     dict
         ``course``, what was spent and measured after each round, and ``end``, more after the last.
     """
-    run = Run(method, subject, task, policy, seed, start.seed)
+    run = Run(method, subject, task, policy, seed, lr, start.seed)
     course = []
     for part in range(run.parts):
         run.play(part)

@@ -7,12 +7,6 @@ Of each pair of words the first is RFT's, the second that of the exact tilt with
 the walks, whose rewards are graded, RFT is a threshold and no tilt, and stands among the others. It
 *wins* or *loses* where the 95 % interval of the difference, seed by seed, leaves out 0; it *ties*
 where that holds 0, which shows no difference and does not show that there is none.
-
-**Learning rates were chosen for RFT alone** of all methods that train on rows, as said above: some
-of the others gain by a smaller one. On a further seed of arithmetic, at 0.001 for 0.003, pass@1 of
-RAFT went from 0.40 to 0.44, of *weights* from 0.29 to 0.33 and of the exact tilt from 0.32 to 0.31.
-So a win by less than about 0.05 over a method that has RFT's rate is no evidence that its rule is
-worse.
 """
 EXPLAINED = """\
 A small GPT learns from demonstrations. Then, in {rounds} rounds, it answers prompts, answers are
@@ -25,9 +19,7 @@ demonstrations.
 
 {samples} answers to a prompt. What is kept is passed over until the gradient's tokens are used up,
 so that a rule which keeps little passes over it often. AdamW, the learning rate falling linearly to
-0 over the run. For each task it was chosen of three on a seed that is not among those here: by RFT
-for all that train on rows, of two as good the smaller; by the policy gradient without correction
-for that with rejection, too; and by the one with fresh answers.
+0 over the run. {rates}
 
 - *RAFT* keeps the best answer to each prompt; *RFT* all right ones, with verifiers the exact tilt
   of β = 0, with graded rewards the threshold r > 0; *exact tilt* each with probability
@@ -53,6 +45,16 @@ right answers among those of a prompt. *KL* from the starting model, in nats an 
 answers drawn. *Kept*: the share of answers. *Seconds*: of the processor, generating and training,
 on one core that other work shared. ± is the 95 % t-interval over seeds. Differences are seed by
 seed, bold where the interval leaves out 0, uncorrected for their number.
+"""
+RATES = """\
+Every method has a rate of its own on every task, [the best of {tried}](#learning-rates) by {tuned}
+seeds that are not among those here."""
+UNTUNED = "No rate was chosen: all that train on rows have the same."
+TUNING = """\
+Every method's score after all rounds at each rate, the mean over seeds of their own: pass@1, and on
+the walks the mean reward; 0 where nothing was left to be trained on. In bold the rate that the
+method has above: the best, and of those within {near} of it the smallest. A method whose rate is
+the largest of its row might gain by a larger one.
 """
 TASKS = {
     "arithmetic": """\

@@ -4,22 +4,33 @@ import dataclasses
 import json
 import math
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from rskernels.cli.app import app
-from rskernels.experiments.lm import measure, study
+from rskernels.experiments.lm import measure, report, study
 from rskernels.experiments.lm.analysis import EXCESS, KL, PASS, Runs, exact_of, verdict
 from rskernels.experiments.lm.guide import BEGIN, END, write_figures
+from rskernels.experiments.lm.rates import NEAR, TUNED_ON, rate_of, score_of, scores_of
 from rskernels.experiments.lm.report import GUIDE, REFERENCES, _section, restore, write_report
-from rskernels.experiments.lm.study import FULL, QUICK, check_settings, start_of
+from rskernels.experiments.lm.study import (
+    FULL,
+    QUICK,
+    Study,
+    check_settings,
+    make_run,
+    run_study,
+    start_of,
+)
 from rskernels.experiments.lm.train import check_tokens
 from rskernels.language.rollouts import Rollout
 from rskernels.rsft.errors import CheckpointError, TrainingError
 
 SOME = ("sft", "rft", "weights", "gradient-accepted", "gradient-fresh")
+NOTHING = Study([], [])
 GRAPH = next(subject for subject in QUICK.subjects if subject.name == "graph")
 
 
@@ -123,7 +134,7 @@ def test_a_report_of_other_settings_is_not_written_over(made, tmp_path):
     assert kept["settings"]["graph"]["constants"]["budget"] == 0.5
     kept["settings"]["graph"]["constants"]["budget"] = 0.25
     (tmp_path / "language.json").write_text(json.dumps(kept), encoding="utf-8")
-    for call in (restore, lambda to, size, _, **quick: write_report([], size, to, **quick)):
+    for call in (restore, lambda to, size, _, **quick: write_report(NOTHING, size, to, **quick)):
         with pytest.raises(CheckpointError, match="runs of graph with other settings, which"):
             call(tmp_path, QUICK, tmp_path / "runs", is_quick=True)
     assert [path.name for path in tmp_path.iterdir()] == ["language.json"]
@@ -143,6 +154,66 @@ def test_what_cannot_be_run_is_refused(made, tmp_path):
     fewer = dataclasses.replace(GRAPH, rounds=1)
     with pytest.raises(CheckpointError, match="other settings"):
         check_settings(QUICK._replace(subjects=(fewer,)), folder / "runs")
+
+
+def test_a_method_runs_at_the_rate_of_its_trials(made, tmp_path, monkeypatch):
+    folder, _ = made
+    shutil.copytree(folder / "runs" / "starts", tmp_path / "starts")
+    (tmp_path / "starts" / "graph-0").rename(tmp_path / "starts" / "graph-7")
+    shutil.copytree(tmp_path / "starts" / "graph-7", tmp_path / "starts" / "graph-0")
+    # A rate so large leaves a policy no right answer.
+    grid = dict.fromkeys(QUICK.grid, (1e-09, 0.01, 10.0))
+    few = QUICK._replace(subjects=(GRAPH,), methods=("sft", "rft"), grid=grid, tuned_on=range(7, 8))
+    interrupted = run_study(few, tmp_path, print, minutes=0.0)
+    assert interrupted == NOTHING
+    found = run_study(few, tmp_path, print)
+    assert [(of["method"], of["lr"]) for of in found.trials] == [
+        (key, lr) for key in few.methods for lr in grid["rows"]
+    ]
+    assert scores_of(found.trials, "graph", "rft")[10.0] == [0.0]
+    scores = scores_of(found.trials, "graph", "rft")
+    best = max(score for (score,) in scores.values())
+    expected = min(lr for lr, (score,) in scores.items() if score >= best - NEAR)
+    assert expected != 10.0
+    ran = {of["method"]: of for of in found.runs}
+    assert set(ran) == {"start", "sft", "rft"}
+    assert ran["rft"]["lr"] == expected
+    again = make_run(GRAPH, "rft", 7, expected, tmp_path)["end"]["test_reward"]
+    assert again == scores[expected][0]
+    monkeypatch.setattr(report, "QUICK", few)
+    text = write_report(found, few, tmp_path / "report", is_quick=True).read_text(encoding="utf-8")
+    assert f"**{best:.3f} at {expected:g}**" in text or expected != max(scores, key=scores.get)
+    # From the report alone the trials come back, and with them the rates.
+    assert restore(tmp_path / "report", few, tmp_path / "other", is_quick=True) == 9
+    again = run_study(few, tmp_path / "other", print, minutes=0.0)
+    assert [of.get("lr") for of in again.runs] == [of.get("lr") for of in found.runs]
+
+
+def test_the_rate_is_the_smallest_of_the_best():
+    def rate(*scores, seeds=range(2)):
+        trials = [
+            {"task": "graph", "method": "rft", "lr": lr, "score": score}
+            for lr, of in zip((0.1, 0.2, 0.3), scores, strict=False)
+            for score in of
+        ]
+        other = [{"task": "graph", "method": "sft", "lr": 0.3, "score": 9.0}]
+        return rate_of(trials + other, "graph", "rft", {"rows": (0.1, 0.2, 0.3)}, seeds)
+
+    assert rate((0.5, 0.5), (0.6, 0.6), (0.4, 0.9)) == 0.3
+    assert rate((0.5, 0.5), (0.6, 0.6), (0.4, 0.4)) == 0.2
+    assert rate((0.595, 0.595), (0.6, 0.6), (0.605, 0.605)) == 0.1
+    assert rate((0.5, 0.5), (0.6, 0.6), (0.4,)) is None
+    assert rate_of([], "graph", "rft", {"rows": (0.7,)}, range(0)) == 0.7
+    assert score_of(GRAPH, {"test_reward": 0.25, "pass_at_1": 0.5}) == 0.25
+    arithmetic = next(subject for subject in FULL.subjects if subject.name == "arithmetic")
+    assert score_of(arithmetic, {"test_reward": 0.25, "pass_at_1": 0.5}) == 0.5
+
+
+def test_seeds_of_runs_are_none_of_the_trials(tmp_path):
+    result = run("--seed", TUNED_ON[0], "--seeds", 1, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "learning rates are chosen by the seeds 100 to 101" in result.output
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("turns", [1, 2, None])

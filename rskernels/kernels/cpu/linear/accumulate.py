@@ -29,7 +29,7 @@ def pack_features(rows: Tensor, dtype: torch.dtype) -> Tensor:
     (K, D), group = rows.shape, _factor_of(dtype).group
     packed = torch.empty((-(-D // group), K, group), dtype=dtype, device="cpu")
     whole, rest = divmod(D, group)
-    packed[:whole].transpose(0, 1).copy_(rows[:, : D - rest].unflatten(1, (whole, group)))
+    packed[:whole] = rows[:, : D - rest].unflatten(1, (whole, group)).transpose(0, 1)
     if rest:
         packed[whole, :, :rest] = rows[:, D - rest :]
         packed[whole, :, rest:] = 0.0

@@ -21,6 +21,7 @@ from rskernels.kernels.cpu.simd.target import assembly_of
 from rskernels.kernels.cpu.simd.vectors import DOUBLE, FLOAT, I8, I32, I64, call, suffix
 
 FEW = 4  # rows at most that are multiplied by columns in the lanes
+AHEAD = 16  # words: where those of a column lie apart, what is fetched before it is multiplied
 SECTION = 256  # features that are summed before they are added: fewer roundings follow each other
 NARROW = """
 define <16 x bfloat> @narrow(<16 x float> %x) {
@@ -116,6 +117,11 @@ def spread(builder, word, lanes):
     return builder.shuffle_vector(first, undefined, nowhere)
 
 
+def _prefetch(builder, word):
+    byte = builder.bitcast(word, I8.as_pointer())
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, I32(0), I32(3), I32(1))
+
+
 def _section(builder, factor, begin, end, rows, columns, ahead, shape):
     """Emit the loop over words ``begin`` to ``end``; return the sums of columns by vectors."""
     step, vectors, apart = shape
@@ -131,9 +137,11 @@ def _section(builder, factor, begin, end, rows, columns, ahead, shape):
         one.add_incoming(ir.Constant(vector, [0.0] * factor.lanes), before)
     if ahead is not None:
         # Where rows of the weight follow each other, the lines of the next tile, each twice.
-        line = builder.gep(ahead, [builder.mul(at, I64(len(columns)))])
-        byte = builder.bitcast(line, I8.as_pointer())
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), byte, I32(0), I32(3), I32(1))
+        _prefetch(builder, builder.gep(ahead, [builder.mul(at, I64(len(columns)))]))
+    elif apart is not None:
+        # A line holds the word of all columns, and no processor foresees one a row further on.
+        far = builder.mul(builder.add(at, I64(AHEAD)), apart)
+        _prefetch(builder, builder.gep(columns[0], [far]))
     place = builder.mul(at, I64(step))
     held = [
         builder.load(builder.gep(rows, [builder.add(place, I64(v))]), align=4)

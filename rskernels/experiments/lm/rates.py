@@ -1,0 +1,55 @@
+"""Learning rates: each method has its own on each task, the best of a few by other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rskernels.experiments.lm.methods import GRADIENT, NAMED, RENEWED, ROWS
+from rskernels.experiments.lm.subjects import Subject
+from rskernels.experiments.resumable import Piece
+
+_GRADIENTS = (2.5e-5, 1e-4, 4e-4, 1.6e-3)
+GRID = {ROWS: (3e-4, 1e-3, 3e-3, 1e-2), GRADIENT: _GRADIENTS, RENEWED: _GRADIENTS}
+"""What is tried, by the kind of a method."""
+TUNED_ON = range(100, 102)
+"""Seeds of the trials; those of the runs are below."""
+NEAR = 0.01
+"""Rates whose score is so near to the best are as good, and the smallest of them is taken."""
+
+
+def score_of(subject: Subject, end: Mapping[str, Any]) -> float:
+    """Return what the rates of a task are chosen by: pass@1, or the mean reward if it is graded."""
+    return float(end["test_reward" if subject.form == "bounded" else "pass_at_1"])
+
+
+def scores_of(trials: Iterable[Piece], task: str, method: str) -> dict[float, list[float]]:
+    """Return the scores of a method's trials on a task, by rate."""
+    scores: dict[float, list[float]] = {}
+    for trial in trials:
+        if (trial["task"], trial["method"]) == (task, method):
+            scores.setdefault(trial["lr"], []).append(trial["score"])
+    return scores
+
+
+def rate_of(
+    trials: Iterable[Piece],
+    task: str,
+    method: str,
+    grid: Mapping[str, tuple[float, ...]],
+    seeds: range,
+) -> float | None:
+    """Return the learning rate of a method on a task; None until all of its trials are made.
+
+    It is the rate of the highest mean score over the seeds, and of those that are within `NEAR` of
+    that the smallest. Of a single rate no trial is needed.
+    """
+    tried = grid[NAMED[method].kind]
+    if len(tried) == 1:
+        return tried[0]
+    scores = scores_of(trials, task, method)
+    if any(len(scores.get(rate, [])) < len(seeds) for rate in tried):
+        return None
+    means = {rate: sum(scores[rate]) / len(scores[rate]) for rate in tried}
+    best = max(means.values())
+    return min(rate for rate, mean in means.items() if mean >= best - NEAR)
