@@ -14,8 +14,6 @@ GRID = {ROWS: (3e-4, 1e-3, 3e-3, 1e-2), GRADIENT: _GRADIENTS, RENEWED: _GRADIENT
 """What is tried, by the kind of a method."""
 TUNED_ON = range(100, 102)
 """Seeds of the trials; those of the runs are below."""
-NEAR = 0.01
-"""Rates whose score is so near to the best are as good, and the smallest of them is taken."""
 
 
 def score_of(subject: Subject, end: Mapping[str, Any]) -> float:
@@ -41,8 +39,8 @@ def rate_of(
 ) -> float | None:
     """Return the learning rate of a method on a task; None until all of its trials are made.
 
-    It is the rate of the highest mean score over the seeds, and of those that are within `NEAR` of
-    that the smallest. Of a single rate no trial is needed.
+    It is the rate of the highest mean score over the seeds, of equal ones the smallest. Of a single
+    rate no trial is needed.
     """
     tried = grid[NAMED[method].kind]
     if len(tried) == 1:
@@ -50,6 +48,4 @@ def rate_of(
     scores = scores_of(trials, task, method)
     if any(len(scores.get(rate, [])) < len(seeds) for rate in tried):
         return None
-    means = {rate: sum(scores[rate]) / len(scores[rate]) for rate in tried}
-    best = max(means.values())
-    return min(rate for rate, mean in means.items() if mean >= best - NEAR)
+    return max(sorted(tried), key=lambda rate: sum(scores[rate]) / len(scores[rate]))

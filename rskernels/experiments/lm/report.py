@@ -27,7 +27,7 @@ from rskernels.experiments.lm.analysis import (
 from rskernels.experiments.lm.figures import draw_courses, draw_trades
 from rskernels.experiments.lm.guide import write_figures
 from rskernels.experiments.lm.methods import BETA, NAMED, family_of
-from rskernels.experiments.lm.rates import NEAR, rate_of, scores_of
+from rskernels.experiments.lm.rates import rate_of, scores_of
 from rskernels.experiments.lm.study import (
     FULL,
     QUICK,
@@ -214,7 +214,7 @@ def _numbers(size: Size) -> dict[str, Any]:
 
 def _tuning(trials: Sequence[Piece], size: Size) -> str:
     """Return what each learning rate came to, a task a table, those that were taken in bold."""
-    parts = ["## Learning rates", words.TUNING.format(near=NEAR)]
+    parts = ["## Learning rates", words.TUNING.strip()]
     most = max(map(len, size.grid.values()))
     for subject in size.subjects:
         rows = []

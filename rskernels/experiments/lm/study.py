@@ -19,7 +19,7 @@ from rskernels.experiments.lm import measure as measuring
 from rskernels.experiments.lm import methods, train
 from rskernels.experiments.lm.measure import Start, enumerated_of, is_able, measure
 from rskernels.experiments.lm.methods import GRADIENT, NAMED, RENEWED, ROWS
-from rskernels.experiments.lm.rates import GRID, NEAR, TUNED_ON, rate_of, score_of
+from rskernels.experiments.lm.rates import GRID, TUNED_ON, rate_of, score_of
 from rskernels.experiments.lm.subjects import SUBJECTS, Subject
 from rskernels.experiments.lm.train import NothingSelectedError, run_method
 from rskernels.experiments.resumable import Made, Piece, make_pieces
@@ -139,7 +139,7 @@ def settings_of(size: Size) -> dict[str, Any]:
         "least": methods.LEAST, "fresh": methods.FRESH, "budget": train.BUDGET,
         "half_life": train.HALF_LIFE, "few": measuring.FEW, "looked_at": measuring.LOOKED_AT,
         "weight_decay": config.weight_decay, "clip": config.clip, "turns": TURNS, "aside": ASIDE,
-        "grid": size.grid, "tuned_on": list(size.tuned_on), "near": NEAR,
+        "grid": size.grid, "tuned_on": list(size.tuned_on),
     }  # fmt: skip
     of = {}
     for subject in size.subjects:

@@ -35,9 +35,8 @@ so that a rule which keeps little passes over it often. AdamW, the learning rate
   too, as the end of a part ends one.
 
 Generated tokens are those of answers that a method gets. The last batch of a pool has a few more,
-which are thrown away and not counted, though they are in the seconds: of a starting model 1 % more
-on arithmetic and 3 % on the walks, and with *fresh answers*, whose pools are an eighth, 3 % and
-23 %.
+which are thrown away and not counted, though they are in the seconds: of a starting model 1 to
+2 % more, and with *fresh answers*, whose pools are an eighth, 8 to 24 %.
 
 {tested} held-out prompts, {answers} answers to each. *pass@k*: the unbiased estimator; *greedy*:
 the share of prompts whose most likely answer is right; *distinct right*: the number of different
@@ -52,9 +51,9 @@ seeds that are not among those here."""
 UNTUNED = "No rate was chosen: all that train on rows have the same."
 TUNING = """\
 Every method's score after all rounds at each rate, the mean over seeds of their own: pass@1, and on
-the walks the mean reward; 0 where nothing was left to be trained on. In bold the rate that the
-method has above: the best, and of those within {near} of it the smallest. A method whose rate is
-the largest of its row might gain by a larger one.
+the walks the mean reward; 0 where nothing was left to be trained on. In bold the best, which is the
+rate that the method has above. A method whose rate is the largest of its row might gain by a larger
+one.
 """
 TASKS = {
     "arithmetic": """\
