@@ -91,9 +91,10 @@ class LinearLogits:
 
     An ``order`` is of blocks of the weight's rows: 1024 of them, as it is of columns.
 
-    On a CPU torch's own operators multiply. In a child of fork they wait for ever for the threads
-    that only its parent has, unless it calls ``torch.set_num_threads(1)`` before. Processes that
-    spawn or forkserver starts have threads of their own.
+    On a CPU torch's own operators convert some of the parts, as all of float16, and what a gradient
+    is made of. In a child of fork they may wait for ever for the threads that only its parent has,
+    unless it calls ``torch.set_num_threads(1)`` before. Processes that spawn or forkserver starts
+    have threads of their own.
 
     Examples
     --------

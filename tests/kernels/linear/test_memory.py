@@ -10,9 +10,9 @@ from rskernels.kernels.cpu import linear
 from rskernels.kernels.product import Lora, Product, Wanted
 from rskernels.law.decision import Law
 
-N, every = 5, Wanted(True, True, True, True, True)
-for V in {widths}:
-    for rank, at_end in ((0, True), (1, True), (9, False)):
+every = Wanted(True, True, True, True, True)
+for N, V in [(N, V) for N in (5, 3) for V in {widths}]:  # few rows, and more
+    for rank, at_end in ((0, True), (1, True), (4, True), (9, False)):
         def part(*shape):
             return guarded((torch.randn(shape) / 8).to(torch.{dtype}), at_end)
 

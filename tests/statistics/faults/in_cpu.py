@@ -320,7 +320,7 @@ def of_low_rank_once(product):
     return original(product._replace(lora=product.lora._replace(scale=1.0)))
 
 
-# kernels.cpu.linear.fold._finish_of
+# kernels.cpu.linear.fold.finish_of
 def bent_before_scaled(element):
     finish, one, zero = original(element), element.scalar(1.0), int64(0)
 

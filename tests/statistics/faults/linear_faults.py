@@ -30,7 +30,7 @@ LINEAR = [
         "logits bend before they are scaled",
         rate,
         reference={LOGITS: in_reference.bent_before_scaled},
-        cpu={f"{FOLD}._finish_of": in_cpu.bent_before_scaled},
+        cpu={f"{FOLD}.finish_of": in_cpu.bent_before_scaled},
         nightly=("cpu",),
     ),
     Fault(
