@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +17,14 @@ from rskernels.language.config import LanguageConfig
 from rskernels.language.task import SHOWN, Reward, Row, Task, mixed
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
+from rskernels.pipeline.score.reward import imported
 from rskernels.rsft.errors import DataError
+from rskernels.rsft.say import say
 
 BUILTIN = ("arithmetic", "parity", "graph")
 GYM = "reasoning_gym"
+START = "start.json"
+"""What says, beside a starting model that ``scratch`` made, what of."""
 GYM_SIZES = (2000, 200)
 ACCEPTED = (
     f"accepted are {', '.join(BUILTIN)}, {GYM}:NAME, module:function with --data, and answer with "
@@ -36,7 +40,7 @@ def task_from(config: LanguageConfig) -> Task:
     DataError
         If the name, an option of it, or a file is not as it must be.
     ModuleNotFoundError
-        If the module or reasoning_gym is not installed.
+        If reasoning_gym, or what the module imports, is not installed.
     """
     name = config.tasks
     if name is None:
@@ -46,6 +50,7 @@ def task_from(config: LanguageConfig) -> Task:
     options = options_of(config.task_options)
     if name in BUILTIN:
         _refuse_files(config)
+        _note_other_seed(config, name)
         return _builtin(name, config.seed, options)
     if name == "answer":
         return _from_files(config, name, _same_answer(config.answer_pattern), options)
@@ -57,7 +62,7 @@ def task_from(config: LanguageConfig) -> Task:
     if module == GYM:
         _refuse_files(config)
         return _gym(function, config.seed, options)
-    return _from_files(config, name, _imported(module, function), options)
+    return _from_files(config, name, imported(name, str(Path.cwd()), "--tasks"), options)
 
 
 def _several(config: LanguageConfig) -> Task:
@@ -144,13 +149,30 @@ def _refuse_files(config: LanguageConfig) -> None:
             raise DataError(f"{name} is not read by --tasks {config.tasks}, which has its own")
 
 
+def _note_other_seed(config: LanguageConfig, name: str) -> None:
+    """Say so where a starting model may have been shown the prompts that are held out."""
+    path = Path(config.model or "") / START
+    if int(os.environ.get("RANK", 0)) or not path.is_file():
+        return
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        task, seed = made["task"], made["seed"]
+    except (ValueError, KeyError, TypeError):
+        return  # another's file of this name
+    if task == name and seed != config.seed:
+        say(
+            f"{config.model} was made with --seed {seed}: prompts that are held out with --seed "
+            f"{config.seed} may be among its demonstrations"
+        )
+
+
 def _builtin(name: str, seed: int, options: dict[str, Any]) -> Task:
     from rskernels.language.tasks import task_of
 
     try:
         task: Task = task_of(name, seed, **options)
-    except TypeError as error:
-        raise DataError(f"task_options of {name}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"task_options: {error}") from error
     return task
 
 
@@ -179,21 +201,6 @@ def _gym(name: str, seed: int, options: dict[str, Any]) -> Task:
 
     test = [row for row in rows[sizes[0] :] if row["prompt"] not in seen]
     return Task(f"{GYM}:{name}", train, test, reward)
-
-
-def _imported(module: str, function: str) -> Reward:
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"--tasks {module}:{function}: there is no module {error.name!r}; it is looked for as "
-            "by import, in the folder of PYTHONPATH",
-            name=error.name,
-        ) from error
-    reward: Reward | None = getattr(found, function, None)
-    if not callable(reward):
-        raise DataError(f"--tasks {module}:{function}: {module} has no function of that name")
-    return reward
 
 
 def _same_answer(pattern: str | None) -> Reward:
@@ -240,13 +247,25 @@ def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict
         raise DataError(
             f"{config.data} has {len(rows)} rows with one prompt, all of which are held out"
         )
-    if name == "answer" and "answer" not in rows[0]:
-        raise DataError(f"{config.data} has no column 'answer', which --tasks answer compares with")
+    if name == "answer":
+        for file, of in ((config.data, rows), (config.test_data, test)):
+            _refuse_no_answers(file or config.data, of)
     key = None
     if config.answer_pattern is not None:
         extract = _extractor(config.answer_pattern)
         key = lambda text: extract(text) or ""  # noqa: E731
     return Task(name, train, test, reward, key)
+
+
+def _refuse_no_answers(file: str, rows: list[Row]) -> None:
+    if "answer" not in rows[0]:
+        raise DataError(f"{file} has no column 'answer', which --tasks answer compares with")
+    for row in rows:
+        if not isinstance(row["answer"], str | bool | int | float):
+            raise DataError(
+                f"{file}: the answer of {row['prompt'][:SHOWN]!r} must be text or a number, got "
+                f"{json.dumps(row['answer'])[:SHOWN]}"
+            )
 
 
 def _held_out(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -283,7 +302,7 @@ def read_rows(path: Path) -> list[Row]:
     """
     try:
         # Text may hold any other character that Python takes for the end of a line.
-        lines = path.read_bytes().decode().split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     rows: list[Row] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rskernels.language.task import Task
@@ -28,7 +30,9 @@ def task_of(name: str, seed: int, **options: Any) -> Task:
     TypeError, ValueError
         If a name or an option is not known, or out of its range.
     """
-    made: Task = _known(name).make_task(seed, **options)
+    make = _known(name).make_task
+    _check_options(f"the task {name}", make, options)
+    made: Task = make(seed, **options)
     return made
 
 
@@ -52,12 +56,33 @@ def demonstrations_of(
     -------
     list of (str, str)
         Prompt and answer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a name or an option is not known.
     """
     rows = [*task.train, *task.test] if name == "parity" else task.train
-    pairs: list[tuple[str, str]] = _known(name).demonstrations(
-        [row["prompt"] for row in rows], count, seed, **options
-    )
+    make = _known(name).demonstrations
+    _check_options(f"demonstrations of {name}", make, options)
+    pairs: list[tuple[str, str]] = make([row["prompt"] for row in rows], count, seed, **options)
     return pairs
+
+
+def _check_options(what: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise TypeError where an option is not known, or not of the kind of its default."""
+    usual = {
+        option.name: option.default
+        for option in inspect.signature(make).parameters.values()
+        if option.kind is option.KEYWORD_ONLY
+    }
+    for name, value in options.items():
+        if name not in usual:
+            accepted = f"accepted are {', '.join(usual)}" if usual else "it has none"
+            raise TypeError(f"{what} has no option {name!r}; {accepted}")
+        kind = type(usual[name])
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise TypeError(f"{name} of {what} must be {kind.__name__}, got {value!r}")
 
 
 def _known(name: str) -> Any:
