@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,11 @@ from rskernels.language.config import LanguageConfig
 from rskernels.language.task import SHOWN, Reward, Row, Task, mixed
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
-from rskernels.pipeline.score.reward import imported
+from rskernels.pipeline.score.reward import arguments_of, imported
 from rskernels.rsft.errors import DataError
-from rskernels.rsft.say import say
 
 BUILTIN = ("arithmetic", "parity", "graph")
 GYM = "reasoning_gym"
-START = "start.json"
-"""What says, beside a starting model that ``scratch`` made, what of."""
 GYM_SIZES = (2000, 200)
 ACCEPTED = (
     f"accepted are {', '.join(BUILTIN)}, {GYM}:NAME, module:function with --data, and answer with "
@@ -50,8 +46,7 @@ def task_from(config: LanguageConfig) -> Task:
     options = options_of(config.task_options)
     if name in BUILTIN:
         _refuse_files(config)
-        _note_other_seed(config, name)
-        return _builtin(name, config.seed, options)
+        return _builtin(config, name, options)
     if name == "answer":
         return _from_files(config, name, _same_answer(config.answer_pattern), options)
     module, _, function = name.partition(":")
@@ -62,7 +57,8 @@ def task_from(config: LanguageConfig) -> Task:
     if module == GYM:
         _refuse_files(config)
         return _gym(function, config.seed, options)
-    return _from_files(config, name, imported(name, str(Path.cwd()), "--tasks"), options)
+    reward, needed = _own(name)
+    return _from_files(config, name, reward, options, needed)
 
 
 def _several(config: LanguageConfig) -> Task:
@@ -149,28 +145,12 @@ def _refuse_files(config: LanguageConfig) -> None:
             raise DataError(f"{name} is not read by --tasks {config.tasks}, which has its own")
 
 
-def _note_other_seed(config: LanguageConfig, name: str) -> None:
-    """Say so where a starting model may have been shown the prompts that are held out."""
-    path = Path(config.model or "") / START
-    if int(os.environ.get("RANK", 0)) or not path.is_file():
-        return
+def _builtin(config: LanguageConfig, name: str, options: dict[str, Any]) -> Task:
+    from rskernels.language.tasks.named import note_other_seed, task_of
+
+    note_other_seed(config.model, name, config.seed)
     try:
-        made = json.loads(path.read_text(encoding="utf-8"))
-        task, seed = made["task"], made["seed"]
-    except (ValueError, KeyError, TypeError):
-        return  # another's file of this name
-    if task == name and seed != config.seed:
-        say(
-            f"{config.model} was made with --seed {seed}: prompts that are held out with --seed "
-            f"{config.seed} may be among its demonstrations"
-        )
-
-
-def _builtin(name: str, seed: int, options: dict[str, Any]) -> Task:
-    from rskernels.language.tasks import task_of
-
-    try:
-        task: Task = task_of(name, seed, **options)
+        task: Task = task_of(name, config.seed, **options)
     except (TypeError, ValueError) as error:
         raise DataError(f"task_options: {error}") from error
     return task
@@ -203,6 +183,18 @@ def _gym(name: str, seed: int, options: dict[str, Any]) -> Task:
     return Task(f"{GYM}:{name}", train, test, reward)
 
 
+def _own(name: str) -> tuple[Reward, list[str]]:
+    """Return the function of a module, given the columns that it takes, and those that it needs."""
+    found = imported(name, str(Path.cwd()), "--tasks")
+    named, takes_all = arguments_of(found, name, "--tasks")
+
+    def reward(prompts: list[str], completions: list[str], **columns: Any) -> Any:
+        taken = {column: of for column, of in columns.items() if takes_all or column in named}
+        return found(prompts=prompts, completions=completions, **taken)
+
+    return reward, [column for column, is_needed in named.items() if is_needed]
+
+
 def _same_answer(pattern: str | None) -> Reward:
     """Return the reward that is 1 where an answer is that of the row."""
     extract = _extractor(pattern)
@@ -232,7 +224,13 @@ def _extractor(pattern: str | None) -> Callable[[str], str | None]:
     return extract
 
 
-def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict[str, Any]) -> Task:
+def _from_files(
+    config: LanguageConfig,
+    name: str,
+    reward: Reward,
+    options: dict[str, Any],
+    needed: Sequence[str] = (),
+) -> Task:
     if options:
         raise DataError(f"task_options are not read by --tasks {name}")
     if config.data is None:
@@ -247,6 +245,12 @@ def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict
         raise DataError(
             f"{config.data} has {len(rows)} rows with one prompt, all of which are held out"
         )
+    for column in needed:
+        if column not in rows[0]:
+            raise DataError(
+                f"--tasks {name} needs the column {column!r}; those of {config.data} are "
+                f"{', '.join(rows[0])}"
+            )
     if name == "answer":
         for file, of in ((config.data, rows), (config.test_data, test)):
             _refuse_no_answers(file or config.data, of)

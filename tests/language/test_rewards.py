@@ -88,6 +88,13 @@ def test_a_function_is_found_in_the_present_folder(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
     task = task_from(LanguageConfig(tasks="rewards_beside_me:reward", data=data))
+    with_less = "def plain(prompts, completions):\n    return [len(prompts)] * 2\n"
+    with_more = "def needy(prompts, completions, hint):\n    return [0.0] * len(prompts)\n"
+    (tmp_path / "rewards_of_columns.py").write_text(with_less + with_more, encoding="utf-8")
+    plain = task_from(LanguageConfig(tasks="rewards_of_columns:plain", data=data))
+    assert score(plain, plain.train[:2], ["a", "b"]) == [2.0, 2.0]
+    with pytest.raises(DataError, match=r"needs the column 'hint'; those of .* are prompt, answer"):
+        task_from(LanguageConfig(tasks="rewards_of_columns:needy", data=data))
     # Where it raises is named, through a mix of tasks too.
     both = mixed([task, Task("other", [{"prompt": "q"}], [], lambda **columns: [])])
     for of, row in ((task, task.train[0]), (both, both.train[0])):

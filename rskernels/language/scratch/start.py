@@ -13,11 +13,11 @@ import torch
 from rskernels.language.config import LanguageConfig
 from rskernels.language.parallel import Ranks
 from rskernels.language.policy import Policy, policy_of
-from rskernels.language.rewards import START
 from rskernels.language.scratch.model import small_gpt
 from rskernels.language.scratch.tokenizer import character_tokenizer, word_tokenizer
 from rskernels.language.task import Task
 from rskernels.language.tasks import arithmetic, demonstrations_of, graph, parity
+from rskernels.language.tasks.named import START
 from rskernels.language.train import Example, Step, Trainer
 
 LENGTH = 64  # the most tokens of a prompt and its answer

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rskernels.language.task import Task
 from rskernels.language.tasks import arithmetic, graph, parity
+from rskernels.rsft.say import say
 
 _MADE = {"arithmetic": arithmetic, "parity": parity, "graph": graph}
 NAMES = tuple(_MADE)
+START = "start.json"
+"""What says, beside a starting model that ``scratch`` made, what of."""
+
+
+def note_other_seed(model: str | None, name: str, seed: int) -> None:
+    """Say so where a starting model may have been shown the prompts that are held out.
+
+    Parameters
+    ----------
+    model : str, optional
+        Its folder, with ``START`` if ``scratch`` made it.
+    name, seed
+        Of the task, as of ``task_of``.
+    """
+    path = Path(model or "") / START
+    if int(os.environ.get("RANK", 0)) or not path.is_file():
+        return
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        of_task, of_seed = made["task"], made["seed"]
+    except (ValueError, KeyError, TypeError):
+        return  # another's file of this name
+    if of_task == name and of_seed != seed:
+        say(
+            f"{model} was made with --seed {of_seed}: prompts that are held out with --seed {seed} "
+            "may be among its demonstrations"
+        )
 
 
 def task_of(name: str, seed: int, **options: Any) -> Task:

@@ -168,10 +168,19 @@ def imported(function: str, folder: str, option: str) -> Callable[..., Any]:
 def _loaded(function: str, folder: str) -> tuple[Callable[..., Any], dict[str, bool], bool]:
     """Return a function, the columns that it names and needs, and whether it takes all."""
     found = imported(function, folder, "--reward")
-    return found, *_arguments(found, function)
+    return found, *arguments_of(found, function, "--reward")
 
 
-def _arguments(found: Callable[..., Any], function: str) -> tuple[dict[str, bool], bool]:
+def arguments_of(
+    found: Callable[..., Any], function: str, option: str
+) -> tuple[dict[str, bool], bool]:
+    """Return which columns a function names, and whether it needs each; and if it takes all.
+
+    Raises
+    ------
+    DataError
+        If it does not take prompts and completions; ``option`` says who named it.
+    """
     try:
         parameters = inspect.signature(found).parameters
     except (TypeError, ValueError):  # compiled functions may have none
@@ -180,7 +189,7 @@ def _arguments(found: Callable[..., Any], function: str) -> tuple[dict[str, bool
     missing = [name for name in GIVEN if name not in parameters and not takes_all]
     if missing:
         raise DataError(
-            f"--reward {function}: it must take prompts and completions by these names, and has no "
+            f"{option} {function}: it must take prompts and completions by these names, and has no "
             f"{missing[0]}"
         )
     named = {
