@@ -109,6 +109,8 @@ class Policy:
     def encode(self, prompt: str, chat: bool) -> list[int]:
         """Return the tokens of a prompt."""
         if chat:
+            if not self.tokenizer.chat_template:
+                raise DataError("chat: the tokenizer has no chat template; leave it out")
             prompt = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
             )

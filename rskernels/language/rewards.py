@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rskernels.language.config import LanguageConfig
 from rskernels.language.task import SHOWN, Reward, Row, Task, mixed
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
+from rskernels.pipeline.score.reward import arguments_of, imported
 from rskernels.rsft.errors import DataError
 
 BUILTIN = ("arithmetic", "parity", "graph")
@@ -36,7 +36,7 @@ def task_from(config: LanguageConfig) -> Task:
     DataError
         If the name, an option of it, or a file is not as it must be.
     ModuleNotFoundError
-        If the module or reasoning_gym is not installed.
+        If reasoning_gym, or what the module imports, is not installed.
     """
     name = config.tasks
     if name is None:
@@ -46,7 +46,7 @@ def task_from(config: LanguageConfig) -> Task:
     options = options_of(config.task_options)
     if name in BUILTIN:
         _refuse_files(config)
-        return _builtin(name, config.seed, options)
+        return _builtin(config, name, options)
     if name == "answer":
         return _from_files(config, name, _same_answer(config.answer_pattern), options)
     module, _, function = name.partition(":")
@@ -57,7 +57,8 @@ def task_from(config: LanguageConfig) -> Task:
     if module == GYM:
         _refuse_files(config)
         return _gym(function, config.seed, options)
-    return _from_files(config, name, _imported(module, function), options)
+    reward, needed = _own(name)
+    return _from_files(config, name, reward, options, needed)
 
 
 def _several(config: LanguageConfig) -> Task:
@@ -144,13 +145,14 @@ def _refuse_files(config: LanguageConfig) -> None:
             raise DataError(f"{name} is not read by --tasks {config.tasks}, which has its own")
 
 
-def _builtin(name: str, seed: int, options: dict[str, Any]) -> Task:
-    from rskernels.language.tasks import task_of
+def _builtin(config: LanguageConfig, name: str, options: dict[str, Any]) -> Task:
+    from rskernels.language.tasks.named import note_other_seed, task_of
 
+    note_other_seed(config.model, name, config.seed)
     try:
-        task: Task = task_of(name, seed, **options)
-    except TypeError as error:
-        raise DataError(f"task_options of {name}: {error}") from error
+        task: Task = task_of(name, config.seed, **options)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"task_options: {error}") from error
     return task
 
 
@@ -181,19 +183,16 @@ def _gym(name: str, seed: int, options: dict[str, Any]) -> Task:
     return Task(f"{GYM}:{name}", train, test, reward)
 
 
-def _imported(module: str, function: str) -> Reward:
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"--tasks {module}:{function}: there is no module {error.name!r}; it is looked for as "
-            "by import, in the folder of PYTHONPATH",
-            name=error.name,
-        ) from error
-    reward: Reward | None = getattr(found, function, None)
-    if not callable(reward):
-        raise DataError(f"--tasks {module}:{function}: {module} has no function of that name")
-    return reward
+def _own(name: str) -> tuple[Reward, list[str]]:
+    """Return the function of a module, given the columns that it takes, and those that it needs."""
+    found = imported(name, str(Path.cwd()), "--tasks")
+    named, takes_all = arguments_of(found, name, "--tasks")
+
+    def reward(prompts: list[str], completions: list[str], **columns: Any) -> Any:
+        taken = {column: of for column, of in columns.items() if takes_all or column in named}
+        return found(prompts=prompts, completions=completions, **taken)
+
+    return reward, [column for column, is_needed in named.items() if is_needed]
 
 
 def _same_answer(pattern: str | None) -> Reward:
@@ -225,7 +224,13 @@ def _extractor(pattern: str | None) -> Callable[[str], str | None]:
     return extract
 
 
-def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict[str, Any]) -> Task:
+def _from_files(
+    config: LanguageConfig,
+    name: str,
+    reward: Reward,
+    options: dict[str, Any],
+    needed: Sequence[str] = (),
+) -> Task:
     if options:
         raise DataError(f"task_options are not read by --tasks {name}")
     if config.data is None:
@@ -240,13 +245,31 @@ def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict
         raise DataError(
             f"{config.data} has {len(rows)} rows with one prompt, all of which are held out"
         )
-    if name == "answer" and "answer" not in rows[0]:
-        raise DataError(f"{config.data} has no column 'answer', which --tasks answer compares with")
+    for column in needed:
+        if column not in rows[0]:
+            raise DataError(
+                f"--tasks {name} needs the column {column!r}; those of {config.data} are "
+                f"{', '.join(rows[0])}"
+            )
+    if name == "answer":
+        for file, of in ((config.data, rows), (config.test_data, test)):
+            _refuse_no_answers(file or config.data, of)
     key = None
     if config.answer_pattern is not None:
         extract = _extractor(config.answer_pattern)
         key = lambda text: extract(text) or ""  # noqa: E731
     return Task(name, train, test, reward, key)
+
+
+def _refuse_no_answers(file: str, rows: list[Row]) -> None:
+    if "answer" not in rows[0]:
+        raise DataError(f"{file} has no column 'answer', which --tasks answer compares with")
+    for row in rows:
+        if not isinstance(row["answer"], str | bool | int | float):
+            raise DataError(
+                f"{file}: the answer of {row['prompt'][:SHOWN]!r} must be text or a number, got "
+                f"{json.dumps(row['answer'])[:SHOWN]}"
+            )
 
 
 def _held_out(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -283,7 +306,7 @@ def read_rows(path: Path) -> list[Row]:
     """
     try:
         # Text may hold any other character that Python takes for the end of a line.
-        lines = path.read_bytes().decode().split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     rows: list[Row] = []

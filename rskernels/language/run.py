@@ -50,7 +50,7 @@ STATE = frozenset({"position", "model", "optimizer", "envelope", "place"})
 
 def fine_tune(
     config: LanguageConfig,
-    out: Path,
+    out: str | Path,
     *,
     task: Task | None = None,
     policy: Policy | None = None,
@@ -67,7 +67,7 @@ def fine_tune(
     ----------
     config : LanguageConfig
         The model, the task and the rule.
-    out : Path
+    out : str or Path
         Folder for ``metrics.jsonl``, TensorBoard events, ``checkpoint.pt``, ``rounds/`` with all
         answers, ``samples/`` to read, ``model/``, ``adapter/`` of LoRA, ``curves.png``,
         ``report.md`` and ``summary.json``.
@@ -99,10 +99,11 @@ def fine_tune(
         If there is nothing to resume, or it is damaged or of another configuration or task; or
         another run holds the folder.
     TrainingError
-        If the loss is not finite, or no answer of a round has a reward.
+        If the loss is not finite, the reward function raises, or no answer of a round has a reward.
     ModuleNotFoundError
         If transformers, peft or reasoning_gym is needed and not installed.
     """
+    out = Path(out)
     with ExitStack() as stack:
         stack.enter_context(torch_threads(config.threads))
         device = device_of(config.device)

@@ -6,13 +6,14 @@ import asyncio
 import inspect
 import itertools
 import os
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Thread
 from typing import Any
 
-from rskernels.rsft.errors import DataError
+from rskernels.rsft.errors import DataError, TrainingError
 
 SHOWN = 60  # characters of a prompt that is named
 
@@ -142,12 +143,23 @@ def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[st
     ------
     DataError
         If it does not return a number, or None, for each.
+    TrainingError
+        If it raises, with where.
     """
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
     columns.pop("prompt", None)
-    got = task.reward(prompts=prompts, completions=answers, **columns)
-    if inspect.isawaitable(got):
-        got = asyncio.run_coroutine_threadsafe(_awaited(got), _background(os.getpid())).result()
+    try:
+        got = task.reward(prompts=prompts, completions=answers, **columns)
+        if inspect.isawaitable(got):
+            got = asyncio.run_coroutine_threadsafe(_awaited(got), _background(os.getpid())).result()
+    except (DataError, TrainingError):
+        raise  # of a part of a mixed task
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise TrainingError(
+            f"the reward of {task.name} raised {type(error).__name__}, {at.filename}, line "
+            f"{at.lineno}: {error}"
+        ) from error
     values = got.tolist() if hasattr(got, "tolist") else got
     if not isinstance(values, list | tuple):
         raise DataError(
@@ -158,6 +170,9 @@ def rewards_of(task: Task, rows: list[Row], prompts: list[str], answers: list[st
         raise DataError(
             f"the reward of {task.name} returned {len(values)} numbers for {len(answers)} answers"
         )
+    texts = [value for value in values if isinstance(value, str | bytes)]
+    if texts:
+        raise DataError(f"the reward of {task.name} returned what is no number: {texts[0]!r}")
     try:
         return [float("nan") if value is None else float(value) for value in values]
     except (TypeError, ValueError, OverflowError) as error:

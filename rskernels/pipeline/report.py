@@ -103,6 +103,12 @@ def _left_out(rule: Rule, overall: dict[str, Any], prompts: dict[str, Any]) -> l
             f"and are left out; {prompts['without_weight']} of {prompts['count']} prompts have no "
             "others."
         )
+    if overall["violations"] and rule.form == "bounded":
+        warnings.append(
+            f"{overall['violations']} of {rows} rows have a reward above the bound, {rule.bound}: "
+            "they are kept, though not often enough, so that what is kept is not the tilted law. A "
+            "larger --bound mends it."
+        )
     if overall["unknown"] and rule.form in WITH_PILOT:
         warnings.append(
             f"{overall['unknown']} of {rows} rows are of the {prompts['unknown']} of "
@@ -120,7 +126,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what is worth showing of a report, a name and a number a line."""
-    overall, prompts = report["overall"], report["prompts"]
+    overall, prompts, form = report["overall"], report["prompts"], report["form"]
     numbers = [
         ("rows", report["rows"]), ("kept", overall["accepted"]),
         ("share kept", overall["acceptance"]), ("share expected", overall["expected_acceptance"]),
@@ -130,9 +136,9 @@ def table(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("effective sample size", overall["ess"]),
         ("prompts", prompts["count"]),
         ("prompts of which nothing is kept", prompts["without_accepted"]),
-        ("rows above M", overall["violations"]),
+        ("rows above M", overall["violations"] if form in M_IS else None),
         (f"mass above M: {_a(report['delta_is'])}", overall["delta"]),
-        ("rows whose prompt has no pilot", overall["unknown"]),
+        ("rows whose prompt has no pilot", overall["unknown"] if form in WITH_PILOT else None),
         ("rows of no weight, left out", overall["without_weight"]),
         ("prompts of only such", prompts["without_weight"]),
         ("pairs", report["pairs"] or None), ("malformed rows", report["bad"]),

@@ -12,7 +12,7 @@ import numpy as np
 from rskernels.pipeline.config import SelectConfig
 from rskernels.pipeline.engines.local import Engine, Job, LocalEngine
 from rskernels.pipeline.gather import resolve
-from rskernels.pipeline.job import Count, Decide, Gather, Record, Sides, Work
+from rskernels.pipeline.job import Count, Decide, Gather, Record, Sides, Work, named_keys
 from rskernels.pipeline.pairs import assign, write_pairs
 from rskernels.pipeline.passes import run_pass
 from rskernels.pipeline.read import (
@@ -20,7 +20,9 @@ from rskernels.pipeline.read import (
     Piece,
     dataset_of,
     names_of,
+    place_of,
     refuse_mixed,
+    refuse_shared,
     schema_of,
     split,
 )
@@ -82,8 +84,8 @@ def select(
     ------
     DataError
         If files are missing, of several formats, or lie in ``out``, or ``out`` in a folder that is
-        read; for more malformed rows, or ids that several
-        rows have, than ``config`` lets pass.
+        read; if a file is an input and a pilot; for more malformed rows, or ids that several rows
+        have, than ``config`` lets pass.
     ValueError
         If there is a pilot that the form does not take, or none that it needs.
     CheckpointError
@@ -95,6 +97,7 @@ def select(
     pilot = None if pilot is None else list(pilot)
     data, of_pilot = dataset_of(inputs), _pilot_of(pilot, config)
     refuse_mixed(folder, [*inputs, *(pilot or ())], data, of_pilot)
+    refuse_shared(data, of_pilot)
     run = _Run(config, data, of_pilot, piece_size, progress)
     with begun(folder, run.description(), run.pieces, resume=resume, overwrite=overwrite) as work:
         if work is None:
@@ -174,8 +177,22 @@ class _Run:
         if self.duplicates > allowed:
             raise DataError(
                 f"{self.duplicates} rows have the id of another, --max-duplicates lets {allowed} "
-                f"pass; among them {', '.join(map(str, named))}. Rows of one id are decided alike"
+                "pass; rows of one id are decided alike:\n  "
+                + "\n  ".join(self._places_of(named, work))
             )
+
+    def _places_of(self, ids: Sequence[int], work: Work) -> list[str]:
+        """Return where the first two rows of each id are."""
+        places: dict[int, list[str]] = {each: [] for each in ids}
+        for piece, run in zip(self.pieces, work.paths("ids", len(self.pieces)), strict=True):
+            there = np.isin(ids, np.load(run)["key"])
+            wanted = [each for each in np.array(ids)[there].tolist() if len(places[each]) < 2]
+            keys = named_keys(piece, self.found, work) if wanted else None
+            for each in wanted:
+                assert keys is not None
+                rows = [n for n in (keys.id == each).nonzero()[0].tolist() if n not in keys.bad]
+                places[each] += [place_of(piece, n) for n in rows[: 2 - len(places[each])]]
+        return [" and ".join(of) for of in places.values()]
 
     def _pair_up(self, engine: Engine, records: Sequence[Record], work: Work) -> None:
         """Find the pairs, and write the sides of each piece."""

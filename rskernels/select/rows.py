@@ -15,6 +15,9 @@ Integers: TypeAlias = Tensor | np.ndarray[Any, Any] | Sequence[int]
 """Groups, ids."""
 
 
+SHOWN = 60  # characters of what is no number
+
+
 class Rows(NamedTuple):
     """Rows that are selected from, all on one device."""
 
@@ -60,7 +63,7 @@ def rewards_of(name: str, rewards: Numbers) -> Tensor:
 
 def integers_of(name: str, integers: Integers, rewards: Tensor) -> Tensor:
     """Return one integer of each row, int64 ``[N]``, on the device of the rewards."""
-    values = _tensor(name, integers)
+    values = _tensor(name, integers, "integers")
     if values.shape != rewards.shape:
         raise ValueError(
             f"{name} must have the shape of the rewards, {list(rewards.shape)}, got "
@@ -91,7 +94,7 @@ def ids_of(ids: Integers | None, rewards: Tensor) -> Tensor:
     return values
 
 
-def _tensor(name: str, values: object) -> Tensor:
+def _tensor(name: str, values: object, kind: str = "numbers") -> Tensor:
     if isinstance(values, Tensor):
         return values
     if isinstance(values, np.ndarray) or (
@@ -99,9 +102,13 @@ def _tensor(name: str, values: object) -> Tensor:
     ):
         try:
             # From Python's floats NumPy makes float64, torch float32.
-            return torch.from_numpy(np.array(values))
+            array = np.array(values)
         except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} must be numbers, got what is none ({error})") from error
+            raise TypeError(f"{name} must be {kind}, got what is none ({error})") from error
+        if array.dtype.kind in "biufc":
+            return torch.from_numpy(array)
+        first = repr(next(iter(array.ravel().tolist()), None))[:SHOWN]
+        raise TypeError(f"{name} must be {kind}, got {first} in an array of {array.dtype}")
     raise TypeError(
-        f"{name} must be a tensor, an array or a sequence of numbers, got {type(values).__name__}"
+        f"{name} must be a tensor, an array or a sequence of {kind}, got {type(values).__name__}"
     )

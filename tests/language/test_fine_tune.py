@@ -303,6 +303,8 @@ def test_tasks_and_folders_that_cannot_be_are_refused(given, tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             run(given, tmp_path / message[:5], task)
+    with pytest.raises(DataError, match="the tokenizer has no chat template"):
+        run(given, tmp_path / "chat", Task("t", rows, [{"prompt": "2="}], reward), chat=True)
     with pytest.raises(DataError, match="holds no model"):
         run(tmp_path, tmp_path / "run")
     with pytest.raises(DataError, match="where the run is to be written"):

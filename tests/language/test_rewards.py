@@ -11,7 +11,7 @@ import torch
 from rskernels.language.config import LanguageConfig
 from rskernels.language.rewards import options_of, read_rows, task_from
 from rskernels.language.task import Task, mixed, rewards_of
-from rskernels.rsft.errors import DataError
+from rskernels.rsft.errors import DataError, TrainingError
 
 
 def write(path, rows):
@@ -76,10 +76,32 @@ def test_a_reward_of_a_module_is_called_as_trl_calls_it(data, tmp_path, monkeypa
     task = task_from(LanguageConfig(tasks="own_rewards:reward", data=data))
     assert score(task, [{"prompt": "p", "answer": 1}] * 2, ["a", "b"]) == [0.5, 0.5]
     assert calls == [(["p", "p"], ["a", "b"], [1, 1])]
-    with pytest.raises(DataError, match="no function of that name"):
+    with pytest.raises(DataError, match="own_rewards has no function 'number'"):
         task_from(LanguageConfig(tasks="own_rewards:number", data=data))
-    with pytest.raises(ModuleNotFoundError, match="no module 'no_such_rewards'"):
+    with pytest.raises(DataError, match="--tasks no_such_rewards:f: there is no module"):
         task_from(LanguageConfig(tasks="no_such_rewards:f", data=data))
+
+
+def test_a_function_is_found_in_the_present_folder(data, tmp_path, monkeypatch):
+    source = "def reward(prompts, completions, **columns):\n    return [int('x')]\n"
+    (tmp_path / "rewards_beside_me.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    task = task_from(LanguageConfig(tasks="rewards_beside_me:reward", data=data))
+    with_less = "def plain(prompts, completions):\n    return [len(prompts)] * 2\n"
+    with_more = "def needy(prompts, completions, hint):\n    return [0.0] * len(prompts)\n"
+    (tmp_path / "rewards_of_columns.py").write_text(with_less + with_more, encoding="utf-8")
+    plain = task_from(LanguageConfig(tasks="rewards_of_columns:plain", data=data))
+    assert score(plain, plain.train[:2], ["a", "b"]) == [2.0, 2.0]
+    with pytest.raises(DataError, match=r"needs the column 'hint'; those of .* are prompt, answer"):
+        task_from(LanguageConfig(tasks="rewards_of_columns:needy", data=data))
+    # Where it raises is named, through a mix of tasks too.
+    both = mixed([task, Task("other", [{"prompt": "q"}], [], lambda **columns: [])])
+    for of, row in ((task, task.train[0]), (both, both.train[0])):
+        with pytest.raises(
+            TrainingError, match=r"reward of .* raised ValueError, .*beside_me.py, line 2: inv"
+        ):
+            score(of, [row], ["a"])
 
 
 class Gym:
@@ -127,6 +149,12 @@ def test_options_are_numbers_where_they_can_be():
         ({"tasks": "answer", "answer_pattern": "("}, "is no regular expression"),
         ({"tasks": "answer", "data": "nowhere.jsonl"}, "cannot be read"),
         ({"tasks": "answer", "task_options": "a=1"}, "task_options are not read"),
+        ({"tasks": "parity", "task_options": "a=1"}, "no option 'a'; accepted are train, test, bi"),
+        (
+            {"tasks": "graph", "task_options": "test=x"},
+            "test of the task graph must be int, got 'x",
+        ),
+        ({"tasks": "graph", "task_options": "reward=x"}, "task_options: .*'x'"),
     ],
 )
 def test_what_cannot_be_is_refused(more, message):
@@ -143,6 +171,7 @@ def test_what_cannot_be_is_refused(more, message):
         ([{"prompt": "a", "answer": 1}, {"prompt": "b"}], "jsonl:2 has columns"),
         ([{"prompt": "a", "answer": 1}, [1]], "jsonl:2 must be an object"),
         ([{"prompt": 3, "answer": 1}], "jsonl:1 must be an object"),
+        ([{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": None}], "'b' must be .* null"),
     ],
 )
 def test_malformed_rows_are_named(rows, message, tmp_path):
@@ -158,7 +187,8 @@ def test_only_a_newline_ends_a_line(tmp_path):
     prompts = [f"a{odd}b" for odd in "\u2028\x85\x7f\u2029"]
     lines = [json.dumps({"prompt": p, "answer": 1}, ensure_ascii=False) for p in prompts]
     path = tmp_path / "odd.jsonl"
-    path.write_bytes("\r\n\n".join(lines).replace(": 1", ":\r1").encode())
+    text = "\ufeff" + "\r\n\n".join(lines).replace(": 1", ":\r1")
+    path.write_bytes(text.encode())
     assert read_rows(path) == [{"prompt": p, "answer": 1} for p in prompts]
 
 
@@ -167,6 +197,7 @@ def test_only_a_newline_ends_a_line(tmp_path):
     [
         ([1.0], "returned 1 numbers for 2"),
         (["a", "b"], "no number"),
+        (["1", 1.0], "no number: '1'"),
         ([10**400, 1], "no number"),
         (None, "returned NoneType: needed is a list"),
         (1.0, "returned float"),

@@ -37,7 +37,7 @@ def dies_on_nine(prompts, completions):
 
 
 def odd(prompts, completions):
-    return [{"1": None, "2": float("nan"), "3": "much", "4": float("inf")}.get(c[-1:], 0.5) for c in
+    return [{"1": None, "2": float("nan"), "3": "3", "4": float("inf")}.get(c[-1:], 0.5) for c in
             completions]  # fmt: skip
 
 

@@ -78,6 +78,11 @@ def test_conversations_must_end_with_an_answer(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", lines)
     ids, report = files.kept(path, tmp_path / "out", max_bad=2)
     assert (ids, report["bad"]) == ([2], 2)
+    # The first of a block too, whose columns are taken for those of the others.
+    texts = write_lines(path, ['{"messages": "a", "reward": 1}\n', *lines])
+    ids, report = files.kept(texts, tmp_path / "texts", max_bad=3)
+    assert (ids, report["bad"]) == ([2], 3)
+    assert "line 1: messages must be a list of messages" in report["named"][0]
     assert "line 2: messages must end with a message of the role 'assistant'" in report["named"][1]
 
 
@@ -88,8 +93,9 @@ def test_ids_that_come_twice_are_refused(kind, tmp_path):
     column = pa.array(ids if kind == "numbers" else [f"row {n}" for n in ids])
     path = files.write(rows.set_column(4, "id", column), tmp_path / "rows.parquet", group=100)
     columns = Columns(id="id")
-    with pytest.raises(DataError, match="2 rows have the id of another"):
+    with pytest.raises(DataError, match="2 rows have the id of another") as caught:
         files.kept(path, tmp_path / "out", size=100, columns=columns)
+    assert str(caught.value).endswith(f"\n  {path}: row 31 and {path}: row 501")
     _, report = files.kept(path, tmp_path / "two", size=100, columns=columns, max_duplicates=2)
     assert report["duplicates"] == 2
 
@@ -101,12 +107,14 @@ def test_inputs_that_fit_nothing_are_refused(tmp_path):
     (tmp_path / "text.csv").write_text("a,b\n", encoding="utf-8")
     (tmp_path / "broken.parquet").write_text("no Parquet", encoding="utf-8")
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    (tmp_path / "array.json").write_text(f"[{GOOD[0]}]", encoding="utf-8")
     (tmp_path / "folder").mkdir()
     refused = {
         "nothing*.jsonl": "does not exist",
         "text.csv": "must end in one of",
         "broken.parquet": "broken.parquet cannot be read",
-        "empty.jsonl": "hold no rows",
+        "empty.jsonl": "empty.jsonl holds no rows: each line must be",
+        "array.json": "array.json holds no rows: each line must be",
         "folder": "holds no file",
     }
     for name, why in refused.items():

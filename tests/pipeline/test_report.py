@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from rskernels.cli.app import app
 from rskernels.pipeline import Columns, Rule
+from rskernels.pipeline.report import table
 from rskernels.pipeline.rule import NEEDS, NOTES
 
 from . import files
@@ -96,6 +97,21 @@ def test_the_divergence_is_said_to_be_an_estimate_and_its_most(tmp_path):
     page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "an estimate by the rows" in page
     assert "| the most that it can be, log K of K answers | 2.773 |" in page
+
+
+def test_rewards_above_the_bound_are_warned_of_and_what_is_not_there_left_out(tmp_path):
+    path, columns = files.write(files.table(800), tmp_path / "rows.parquet"), Columns(id="id")
+    of = {}
+    for form, rule in (("bounded", {"bound": 0.5}), ("top_k", {"k": 1})):
+        _, report = files.kept(path, tmp_path / form, form, columns=columns, **rule)
+        of[form] = report["warnings"], dict(table(report))
+    (warning,), shown = of["bounded"]
+    assert warning.startswith(f"{shown['rows above M']} of 800 rows have a reward above the bound")
+    assert shown["rows above M"] != "0"
+    assert of["top_k"][0] == []
+    for _, shown in of.values():
+        assert "rows whose prompt has no pilot" not in shown
+    assert "rows above M" not in of["top_k"][1]
 
 
 def test_every_form_has_a_note_and_refuses_what_it_does_not_know():

@@ -119,7 +119,7 @@ def test_what_reasons_there_are_to_have_no_reward(tmp_path):
     rows = pa.Table.from_pylist([{"prompt": "", "completion": f"{n}"} for n in range(5)])
     _, report = scored(rows, tmp_path, "odd", max_bad=4)
     assert [line.partition(": ")[2].partition(": ")[2] for line in report["named"]] == [
-        "the reward is None", "the reward is nan", "the reward must be a number, got 'much'",
+        "the reward is None", "the reward is nan", "the reward must be a number, got '3'",
         "the reward is inf",
     ]  # fmt: skip
 

@@ -192,7 +192,8 @@ def test_one_row_and_a_pilot_of_one(form, tmp_path):
     lines = '{"prompt": "p", "completion": "c", "reward": 1, "id": 5}\n{"prompt": "p"}\n'
     path = tmp_path / "rows.jsonl"
     path.write_text(lines, encoding="utf-8")
-    pilot = [path] if form.startswith("learnt") else None
+    pilot = [tmp_path / "pilot.jsonl"] if form.startswith("learnt") else None
+    (tmp_path / "pilot.jsonl").write_text(lines, encoding="utf-8")
     options = {**FORMS[form], **({"num": 1} if form == "rso" else {}), "max_bad": 1}
     ids, report = files.kept(path, tmp_path / "out", form.partition(",")[0], pilot=pilot, **options)
     # The quantile of an answer among itself is not the highest, and this seed's draw is above it.

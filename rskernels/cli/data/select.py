@@ -84,7 +84,7 @@ def select_command(
         str | None, column("Which rows answer one prompt.", "those of equal prompts")
     ] = None,
     id: Annotated[
-        str | None, column("Who a row is.", "a hash of prompt, completion and a count")
+        str | None, column("Who a row is.", "a hash of prompt, completion, reward and a count")
     ] = None,
     sample: Annotated[
         str | None, column("Which answer to its prompt a row is, without --id.", "none")

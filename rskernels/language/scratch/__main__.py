@@ -23,16 +23,26 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the seed that rft is given, too")
     parser.add_argument("--task-options", help="as of rskernels rft")
     parser.add_argument("--options", help="of the demonstrations, such as slips=0.2")
+    parser.add_argument("--overwrite", action="store_true", help="replace what --out holds")
     given = parser.parse_args()
+    if (
+        not given.overwrite
+        and given.out.exists()
+        and (given.out.is_file() or any(given.out.iterdir()))
+    ):
+        parser.error(f"{given.out} is there already: replace it with --overwrite, or name another")
 
     def show(done: int, steps: int, step: Step) -> None:
         if done % SHOWN == 0 or done == steps:
             print(f"step {done} of {steps}: loss {step.loss:.3f}", flush=True)
 
-    task = task_of(given.task, given.seed, **options_of(given.task_options))
-    seconds = write_start(
-        given.task, task, given.out, seed=given.seed, show=show, **options_of(given.options)
-    )
+    try:
+        task = task_of(given.task, given.seed, **options_of(given.task_options))
+        seconds = write_start(
+            given.task, task, given.out, seed=given.seed, show=show, **options_of(given.options)
+        )
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
     print(f"model: {given.out}, made in {seconds:.0f} s")
 
 

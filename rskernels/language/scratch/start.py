@@ -17,6 +17,7 @@ from rskernels.language.scratch.model import small_gpt
 from rskernels.language.scratch.tokenizer import character_tokenizer, word_tokenizer
 from rskernels.language.task import Task
 from rskernels.language.tasks import arithmetic, demonstrations_of, graph, parity
+from rskernels.language.tasks.named import START
 from rskernels.language.train import Example, Step, Trainer
 
 LENGTH = 64  # the most tokens of a prompt and its answer
@@ -170,7 +171,7 @@ def tokens_of(tokenizer: Any, answer: str) -> list[int]:
 def write_start(
     name: str,
     task: Task,
-    folder: Path,
+    folder: str | Path,
     *,
     seed: int,
     part: float = 1.0,
@@ -181,7 +182,7 @@ def write_start(
 
     Beside the model lies ``start.json``, which says what it was made of.
     """
-    began = time.perf_counter()
+    began, folder = time.perf_counter(), Path(folder)
     policy = starting_policy(name, task, seed=seed, part=part, show=show, **options)
     folder.mkdir(parents=True, exist_ok=True)
     policy.save(folder)
@@ -193,5 +194,5 @@ def write_start(
         "options": options,
         "seconds": round(seconds, 1),
     }
-    (folder / "start.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    (folder / START).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return seconds

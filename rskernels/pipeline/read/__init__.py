@@ -5,7 +5,7 @@ chooses between them.
 """
 
 from rskernels.pipeline.read.formats import batches, kept_rows, names_of, place_of, schema_of, split
-from rskernels.pipeline.read.inputs import Dataset, dataset_of, refuse_mixed
+from rskernels.pipeline.read.inputs import Dataset, dataset_of, refuse_mixed, refuse_shared
 from rskernels.pipeline.read.pieces import Batch, Piece
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "names_of",
     "place_of",
     "refuse_mixed",
+    "refuse_shared",
     "schema_of",
     "split",
 ]

@@ -56,8 +56,9 @@ def names_of(data: Dataset, rows: int = jsonl.FIRST) -> list[str]:
         names: list[str] = _reader(data.format).names(file, rows)
         if names:
             return names
-    what = ", no line that is a JSON object" if data.format == "jsonl" else ""
-    raise DataError(f"the inputs hold no rows{what}")
+    who = f"{data.files[0]} holds" if len(data.files) == 1 else "the inputs hold"
+    what = ": each line must be a JSON object" if data.format == "jsonl" else ""
+    raise DataError(f"{who} no rows{what}")
 
 
 def batches(piece: Piece, found: Found) -> Iterator[Batch]:

@@ -80,8 +80,7 @@ def dataset_of(inputs: Iterable[str | Path]) -> Dataset:
     once: dict[tuple[int, int], str] = {}
     for name in inputs:
         for file in _files(str(name), skipped):
-            of = os.stat(file)
-            once.setdefault((of.st_dev, of.st_ino), file)  # by whatever names and links
+            once.setdefault(_inode(file), file)  # by whatever names and links
     files = list(once.values())
     formats: dict[str, str] = {}
     for file in files:
@@ -122,6 +121,29 @@ def refuse_mixed(out: Path, inputs: Iterable[str | Path], *of_files: Dataset | N
                 f"the folder of the results, {out}, lies in {name}, which is read: name one "
                 "outside with --out"
             )
+
+
+def refuse_shared(data: Dataset, pilot: Dataset | None) -> None:
+    """Refuse a pilot that is decided itself: an M that is taken from the rows is no bound.
+
+    Raises
+    ------
+    DataError
+        If a file is an input and one of the pilot, by whatever names and links.
+    """
+    if pilot is None:
+        return
+    inputs = {_inode(file) for file in data.files}
+    for file in pilot.files:
+        if _inode(file) in inputs:
+            raise DataError(
+                f"{file} is an input and a pilot: a pilot is other answers to the same prompts"
+            )
+
+
+def _inode(file: str) -> tuple[int, int]:
+    of = os.stat(file)
+    return of.st_dev, of.st_ino
 
 
 def _files(name: str, skipped: list[str]) -> Sequence[str]:

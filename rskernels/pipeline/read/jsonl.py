@@ -229,7 +229,7 @@ def _fields(lines: Lines, found: Found) -> Any:
             kind = pa.bool_() if isinstance(value, bool) else pa.float64()
         elif name in named:
             kind = pa.int64() if type(value) is int else kind
-        elif isinstance(value, list):
+        elif isinstance(value, list) or name == found.messages:
             kind = message
         fields.append((name, kind))
     return pa.schema(fields)
@@ -296,7 +296,8 @@ def _checked(row: Any, found: Found) -> dict[str, Any]:
             value.encode()  # raises where half of a surrogate pair is left alone
             checked[name] = value
         else:
-            raise ValueError(f"{name} must be text or a list of messages")
+            what = "a list" if name == found.messages else "text or a list"
+            raise ValueError(f"{name} must be {what} of messages")
     return checked
 
 

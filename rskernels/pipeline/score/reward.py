@@ -135,9 +135,16 @@ class Reward:
             scores.values.append(None if why else (number,))
 
 
-@lru_cache(maxsize=8)
-def _loaded(function: str, folder: str) -> tuple[Callable[..., Any], dict[str, bool], bool]:
-    """Return a function, the columns that it names and needs, and whether it takes all."""
+def imported(function: str, folder: str, option: str) -> Callable[..., Any]:
+    """Return the function that ``"module:function"`` names, from a folder or the Python path.
+
+    Raises
+    ------
+    DataError
+        If there is no such module, or no such function in it; ``option`` says who named it.
+    ModuleNotFoundError
+        If the module imports one that is not there.
+    """
     module, _, name = function.partition(":")
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -147,16 +154,33 @@ def _loaded(function: str, folder: str) -> tuple[Callable[..., Any], dict[str, b
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise DataError(
-            f"--reward {function}: there is no module {module!r}, in {folder} or on the Python path"
+            f"{option} {function}: there is no module {module!r}, in {folder} or on the Python path"
         ) from error
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        raise DataError(f"--reward {function}: {module} has no function {name!r}")
-    return found, *_arguments(found, function)
+        raise DataError(f"{option} {function}: {module} has no function {name!r}")
+    of_name: Callable[..., Any] = found
+    return of_name
 
 
-def _arguments(found: Callable[..., Any], function: str) -> tuple[dict[str, bool], bool]:
+@lru_cache(maxsize=8)
+def _loaded(function: str, folder: str) -> tuple[Callable[..., Any], dict[str, bool], bool]:
+    """Return a function, the columns that it names and needs, and whether it takes all."""
+    found = imported(function, folder, "--reward")
+    return found, *arguments_of(found, function, "--reward")
+
+
+def arguments_of(
+    found: Callable[..., Any], function: str, option: str
+) -> tuple[dict[str, bool], bool]:
+    """Return which columns a function names, and whether it needs each; and if it takes all.
+
+    Raises
+    ------
+    DataError
+        If it does not take prompts and completions; ``option`` says who named it.
+    """
     try:
         parameters = inspect.signature(found).parameters
     except (TypeError, ValueError):  # compiled functions may have none
@@ -165,7 +189,7 @@ def _arguments(found: Callable[..., Any], function: str) -> tuple[dict[str, bool
     missing = [name for name in GIVEN if name not in parameters and not takes_all]
     if missing:
         raise DataError(
-            f"--reward {function}: it must take prompts and completions by these names, and has no "
+            f"{option} {function}: it must take prompts and completions by these names, and has no "
             f"{missing[0]}"
         )
     named = {
@@ -181,6 +205,8 @@ def _number(value: Any) -> tuple[float, str]:
     if value is None:
         return math.nan, "the reward is None"
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError("a text that reads as a number is none, as in files")
         number = float(value)
     except OverflowError:
         return math.nan, "the reward is too large for a float64"
@@ -194,5 +220,5 @@ async def _awaited(returned: Any) -> Any:
 
 
 def _shown(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}"
+    text = " ".join(f"{type(error).__name__}: {error}".split())  # a line of the report
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -101,7 +101,7 @@ def _report(data: Dataset, config: ScoreConfig, records: Sequence[ScoreRecord]) 
     counts = [record.counts for record in records if record.counts]
     return {
         "config": config.to_dict(),
-        "files": len(data.files),
+        "files": list(data.files),
         "skipped": list(data.skipped),
         "format": data.format,
         "rows": rows,

@@ -7,6 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rskernels.experiments.own_answers import run_own_answers
+from rskernels.language.config import LanguageConfig
+from rskernels.language.rewards import task_from
 from rskernels.language.scratch import (
     character_tokenizer,
     small_gpt,
@@ -14,6 +16,7 @@ from rskernels.language.scratch import (
     word_tokenizer,
     write_start,
 )
+from rskernels.language.scratch.__main__ import main
 from rskernels.language.tasks import arithmetic, task_of
 
 
@@ -96,3 +99,31 @@ def test_the_demos_rounds_leave_records_and_say_what_they_took(short, tmp_path):
     assert [record["round"] for record in records] == [0, 1]
     assert len(told) == 2
     assert (tmp_path / "run" / "curves.png").is_file()
+
+
+def test_the_command_replaces_nothing_unasked_and_names_its_options(monkeypatch, tmp_path, capsys):
+    (tmp_path / "mine").write_text("", encoding="utf-8")
+    for arguments, why in (
+        (("graph", "--out", tmp_path), "is there already"),
+        (("graph", "--out", tmp_path / "mine"), "is there already"),
+        (("graph", "--out", tmp_path / "new", "--options", "slips=1"), "no option 'slips'; it has"),
+        (("parity", "--out", tmp_path / "new", "--task-options", "bits=x"), "must be int, got 'x'"),
+    ):
+        monkeypatch.setattr("sys.argv", ["scratch", *map(str, arguments)])
+        with pytest.raises(SystemExit):
+            main()
+        assert why in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_model_of_another_seed_is_told(tmp_path, capsys):
+    config = LanguageConfig(model=str(tmp_path), tasks="graph", seed=3)
+    for text, told in (
+        ('{"task": "graph", "seed": 3}', False),
+        ('{"task": "parity", "seed": 2}', False),
+        ("[]", False),
+        ('{"task": "graph", "seed": 2}', True),
+    ):
+        (tmp_path / "start.json").write_text(text, encoding="utf-8")
+        task_from(config)
+        assert ("was made with --seed 2" in capsys.readouterr().err) == told

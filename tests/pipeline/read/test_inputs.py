@@ -66,3 +66,14 @@ def test_what_is_not_read_of_a_folder_is_named(tmp_path):
     assert report["skipped"] == [str(folder / "away"), str(folder / "more.csv.gz")]
     page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "more.csv.gz" in page
+
+
+@pytest.mark.parametrize("form", ["learnt", "quantile"])
+def test_a_pilot_is_not_what_is_decided(form, tmp_path):
+    path = files.write(files.table(64), tmp_path / "rows.jsonl")
+    other = files.write(files.table(64, seed=1), tmp_path / "other.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(path)
+    for pilot in ([path], [other, tmp_path / "link.jsonl"]):
+        with pytest.raises(DataError, match=r"(rows|link)\.jsonl is an input and a pilot"):
+            select([path], tmp_path / "out", files.config_of(form), pilot=pilot)
+    select([path], tmp_path / "out", files.config_of(form), pilot=[other])
