@@ -105,7 +105,7 @@ def _several(config: LanguageConfig) -> Task:
 
 
 def _files(config: LanguageConfig, field: str, names: list[str]) -> dict[str, str]:
-    """Return the file of each of these tasks, as many between commas."""
+    """Return the file of each of these tasks, which an option lists between commas."""
     text: str | None = getattr(config, field)
     if text is None:
         return {}
@@ -119,7 +119,7 @@ def _files(config: LanguageConfig, field: str, names: list[str]) -> dict[str, st
 
 
 def options_of(text: str | None) -> dict[str, Any]:
-    """Return the options of a text such as ``"digits=3,train=500"``: numbers where they are some.
+    """Return the options of a text such as ``"digits=3,train=500"``; JSON values are parsed.
 
     Raises
     ------
@@ -250,7 +250,7 @@ def _from_files(config: LanguageConfig, name: str, reward: Reward, options: dict
 
 
 def _held_out(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Return rows to train on and rows that are held out; all rows of a prompt are of one kind."""
+    """Return rows to train on and rows held out; rows with the same prompt stay together."""
     prompts = list(dict.fromkeys(row["prompt"] for row in rows))
     count = max(1, round(fraction * len(prompts)))
     u = row_uniforms_64(torch.arange(len(prompts)), 0, seed, Stream.ORDER)
