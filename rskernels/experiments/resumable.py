@@ -100,3 +100,12 @@ def _tell(name: str, folder: Path, say: Callable[[str], None]) -> None:
     if path.exists():
         seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"]
         say(f"{name}: {seconds:.1f} s")
+
+
+def rounded(value: Any, digits: int) -> Any:
+    """Return what JSON holds with so many digits of every float."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    return [rounded(item, digits) for item in value] if isinstance(value, list) else value

@@ -186,32 +186,20 @@ def fit_settings(config: GradientConfig, generator: torch.Generator) -> dict[str
     }
 
 
-def turn_and_blur(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn each image by an angle in ±60° and blur it by a Gaussian of up to one pixel.
-
-    Parameters
-    ----------
-    images : Tensor
-        float32 ``[N, C, H, W]``.
-    generator : torch.Generator
-        Draws the angles and widths, uniform.
-
-    Returns
-    -------
-    Tensor
-        float32 ``[N, C, H, W]``; what turns in from outside is 0.
-    """
-    return shift(images, *draw_shift(len(images), generator))
-
-
 def draw_shift(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw by what angle each of n images is turned, and by what width blurred; float32 ``[n]``."""
+    """Draw the angle by which each of n images is turned, in ±60°, and the width of its blur.
+
+    Both are float32 ``[n]`` and uniform; the width is at most one pixel.
+    """
     angle = LARGEST_ANGLE * (2 * torch.rand(n, generator=generator) - 1)
     return angle, (LARGEST_BLUR * torch.rand(n, generator=generator)).clamp(min=1e-3)
 
 
 def shift(images: Tensor, angle: Tensor, width: Tensor) -> Tensor:
-    """Turn and blur images ``[N, C, H, W]``, each by its own angle and width, ``[N]``."""
+    """Turn and blur images ``[N, C, H, W]``, each by its own angle and width, ``[N]``.
+
+    What turns in from outside is 0.
+    """
     n, channels = images.shape[:2]
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(n)
     matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(n, 2, 3)

@@ -1,8 +1,8 @@
 """Rejection behind the hooks of training frameworks, a file each.
 
-``metrics`` is what all of them report: one tensor with names. ``rules`` and ``decider`` are what
-those for reinforcement learning share. Import the file of your framework; only that one needs it to
-be installed.
+``metrics`` is what all of them report: one tensor with names. Those for reinforcement learning
+share ``rules``, ``decider`` and ``deciders``; ``extras`` has small helpers. Import the file of your
+framework: that one alone needs the framework to be installed.
 """
 
 __all__ = [

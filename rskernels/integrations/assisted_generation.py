@@ -60,10 +60,10 @@ class Verified:
     ) -> tuple[Tensor, Tensor]:
         """Return the tokens of a step, ``[1, n + 1]``, and how many were drafted, as transformers.
 
-        Logits are processed already: by the temperature and the cuts of either model. The step's id
-        is the length of the text before it and the number of the generation, by which each has
-        draws of its own: within a generation texts grow, so a length that is not above the last one
-        begins the next.
+        Logits are processed already, by the temperature and the cuts of either model. A step's id
+        is made of the number of the generation and the length of the text before it, so that each
+        step has draws of its own. A length that is not above the last one begins a new generation,
+        since within one the text grows.
         """
         if assistant_ensemble_weight is not None:
             raise ValueError(
@@ -110,10 +110,10 @@ def speculative_verifier(seed: int, *, method: str = "token") -> Iterator[Verifi
     target model's law exactly, as before, with draws that are a function of the seed, of how many
     generations there were in this context, and of the text's length. What the draft proposes is
     drawn by torch's own generator: seed that too, and the same text comes out again. Greedy
-    generation, and drafts without probabilities such as prompt look-up, are not concerned.
+    generation, and drafts without probabilities such as prompt look-up, stay as they are.
 
-    Other threads are not either: each enters a context of its own. One that has not draws as
-    transformers does, and is warned of it.
+    So do other threads, unless they enter a context of their own: they draw as transformers does,
+    and are warned of it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Real decisions about rollouts: rules applied, ids counted, M learnt in the right order."""
+"""Decisions about rollouts by real draws: rules applied, ids counted, M learnt in time."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from rskernels.ops.sequences import Tokens
 TOKEN_BITS, COUNT_BITS, RANK_BITS = 20, 28, 15
 
 METRICS = (*NAMES, "tokens_kept", "pilot")
-"""What a decision's metrics have: also the share of the tokens given that are kept, and of the
-sequences that were only learnt from."""
+"""Names of a decision's metrics. ``tokens_kept`` is the share of the tokens given that are kept,
+``pilot`` the share of the sequences that were only learnt from."""
 
 SHARES = (
     "accepted", "valid", "violations", "invalid", "excess",
     "log_M", "has_M", "tokens", "tokens_kept", "pilot",
 )  # fmt: skip
-"""What frameworks may average over batches of decisions: numerators and denominators, see
+"""Numerators and denominators that frameworks may average over batches of decisions, see
 ``shares``."""
 
 
@@ -40,20 +40,20 @@ class Decision(NamedTuple):
     token_mask: Any
     """bool, in the layout given: the tokens that are kept."""
     mask: Tensor
-    """bool ``[B]``: the sequences of which a token is kept."""
+    """bool ``[B]``: the sequences of which at least one token is kept."""
     log_ratio: Tensor
-    """float64 of the rows that were decided, ``[B]`` or ``[tokens]``: their log ratio, NaN where
-    invalid or outside of the mask."""
+    """float64, the log ratio of each row that was decided, a sequence ``[B]`` or a token
+    ``[tokens]``; NaN where invalid or outside of the mask."""
     accepted: Tensor
     """bool, of the shape of ``log_ratio``: which were accepted."""
     log_M: Tensor
-    """float64 ``[]``: by which they were decided; +inf where there was none, which accepts none."""
+    """float64 ``[]``, by which rows were decided; +inf where there was none: none passed then."""
     counts: Tensor
     """int64 ``[4]``: rows that were accepted, violated M, were invalid, were outside."""
     excess: Tensor
     """float64 ``[2]``: sums of (w/M - 1)+ and w/M over valid rows."""
     metrics: DecisionMetrics
-    """Of the names ``METRICS``."""
+    """With the names ``METRICS``."""
     tokens: Tensor
     """int64 ``[]``: how many tokens were given."""
 
@@ -72,17 +72,18 @@ class _Part(NamedTuple):
 class Decider:
     """Decides rollouts by a rule, counts their ids and learns M from them.
 
-    A decision is a function of (seed, id of the sequence, its tokens, M), so that two sequences
-    must not share an id. Ids that a framework has are given; others are counted here, in a range of
-    this rank's own, so that cutting a batch into micro-batches changes nothing where M is given.
-    Ranks that hold the same sequences, as of tensor or context parallelism, need the same ``rank``.
+    A decision is a function of (seed, id of the sequence, its tokens, M), so two sequences must not
+    share an id. Where a framework has ids, give them. Else they are counted here, in a range of
+    this rank's own; with an M that is given, it then makes no difference how a batch is cut into
+    micro-batches. Ranks that hold the same sequences, as in tensor or context parallelism, need the
+    same ``rank``.
 
     Where M is learnt, the first half of the first batch is a pilot: it is learnt from and rejected.
     From then on a batch is decided by what was learnt before it. Where that has no finite M, as the
     policy "tail" may say of heavy tails, M is +inf: nothing is accepted, and ``log_M`` says so.
 
-    Draws are of a seed that follows from ``seed``, the rule and ``place``, ``draw_seed``, so that
-    two rules decide independently of each other.
+    Draws use ``draw_seed``, which follows from ``seed``, the rule and ``place``, so that two rules
+    decide independently of each other.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ class Decider:
     rank : int
         In ``[0, 32768)``: which data-parallel rank this is.
     place : str
-        Where in a run it decides, if a rule decides the same sequences at several.
+        A name for where in a run it decides, if a rule decides the same sequences twice.
     """
 
     def __init__(self, rule: str | Rule, *, seed: int = 0, rank: int = 0, place: str = "") -> None:
@@ -177,7 +178,7 @@ class Decider:
 
     def _log_M(self, device: torch.device | None) -> Tensor:
         log_M = self.envelope.known_log_M(device=device)
-        # NaN before anything was learnt. An M of 0 would make every row invalid.
+        # It is NaN before anything was learnt; and an M of 0 would make every row invalid.
         return torch.where(log_M > -math.inf, log_M, math.inf)
 
     def _part(self, log_ratio: Any, mask: Any, ids: list[int], log_M: Tensor) -> _Part:
@@ -200,13 +201,13 @@ class Decider:
         if longest > 1 << TOKEN_BITS:
             raise ValueError(f"a sequence must have at most 2**{TOKEN_BITS} tokens, got {longest}")
         ratios, inside = _flat(log_ratio).detach(), _flat(mask)
-        # How many tokens there are up to each, and before its sequence.
+        # How many tokens of the mask come before each place.
         counted = torch.nn.functional.pad(inside.cumsum(0), (1, 0))
         starts = _numbers([0, *accumulate(sizes[:-1])], ratios.device)
         firsts = (_numbers(ids, ratios.device) << TOKEN_BITS) - counted[starts]
         repeats = _numbers(sizes, ratios.device)
         token_ids = firsts.repeat_interleave(repeats, output_size=len(ratios)) + counted[1:] - 1
-        # Of a prefix the draws are not used: counts and sums of all tokens at once.
+        # For prefixes only its ratios, counts and sums are used; the draws are made below.
         seen = bernoulli(
             ratios, log_M, log_space=True, mask=inside, seed=self.draw_seed, ids=token_ids
         )
@@ -249,7 +250,7 @@ def _checked(log_ratio: Tokens, mask: Tokens) -> tuple[Any, Any]:
 
 
 def _numbers(values: list[int], device: torch.device) -> Tensor:
-    """Return int64 on a device, without a wait for it."""
+    """Return numbers as int64 on a device, without waiting for it."""
     return torch.tensor(values, dtype=torch.int64).to(device, non_blocking=True)
 
 
@@ -262,12 +263,15 @@ def _runs(ids: list[int]) -> list[tuple[int, int, int]]:
 def shares(decision: Decision) -> Tensor:
     """Return what may be averaged over batches, float64, an entry a name of ``SHARES``.
 
-    All are finite and of what was given, so that a mean over batches, however these are weighed,
-    keeps its quotients: ``accepted``, ``valid``, ``violations`` and ``invalid`` are shares of the
-    rows, ``excess`` is Σ(w/M - 1)+ by them, and acceptance is accepted / valid; ``tokens`` and
-    ``tokens_kept`` are shares of the places, padding too; ``has_M`` is 1 where there was a finite
-    M, else ``log_M`` is 0 with it, so that the mean of log M is log_M / has_M; ``pilot`` is the
-    share of sequences that were only learnt from.
+    Frameworks take means of metrics over batches. A mean of quotients would be wrong, so these are
+    numerators and denominators, all finite: divide their means.
+
+    - Of the rows given: ``accepted``, ``valid``, ``violations`` and ``invalid`` are shares, and
+      ``excess`` is the mean of (w/M - 1)+. The acceptance is accepted / valid.
+    - Of the places given, padding included: ``tokens`` and ``tokens_kept`` are shares.
+    - ``has_M`` is 1 where there was a finite M; else it and ``log_M`` are 0. The mean of log M is
+      log_M / has_M.
+    - ``pilot`` is the share of sequences that were only learnt from.
     """
     counts, ratios = decision.counts, decision.log_ratio
     valid = (~ratios.isnan()).sum()

@@ -1,4 +1,4 @@
-"""The deciders of a process: a hook that frameworks call as a function keeps its own here."""
+"""The deciders of a process, kept for hooks that frameworks call as plain functions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rskernels.integrations.rules import Rule
 
 
 class Deciders:
-    """Deciders by what they decide, made when they are first asked for.
+    """Deciders by rule, seed, rank and place, made when they are first asked for.
 
-    Frameworks call hooks as functions and save nothing of them. ``state_dict`` is what all have
-    counted and learnt, for a checkpoint of yours: each rank saves its own, and loads it before the
-    first batch.
+    Frameworks save nothing of a hook. So put ``state_dict``, what all deciders have counted and
+    learnt, into a checkpoint of your own: each rank saves its own, and loads it before the first
+    batch.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What hooks of several frameworks need: a message about what is odd, and a collator."""
+"""What hooks of several frameworks need: a collator, a warning, and Megatron's ranks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WithColumn:
 
 
 def warn_of_cuts(args: Any) -> None:
-    """Warn where the sampler's law lacks tokens of the policy's."""
+    """Warn where the sampler cuts off tokens that the policy could give."""
     whole: dict[str, tuple[Any, ...]] = {
         "top_p": (None, 1.0),
         "top_k": (None, 0, -1),
@@ -42,3 +42,12 @@ def warn_of_cuts(args: Any) -> None:
             "policy, whatever M: sample from its whole law",
             stacklevel=4,
         )
+
+
+def megatron() -> Any:
+    """Return Megatron's parallel state where it has been set up, else None."""
+    try:
+        from megatron.core import mpu
+    except ImportError:
+        return None
+    return mpu if mpu.model_parallel_is_initialized() else None

@@ -17,8 +17,8 @@ def accepted_advantages(
     """Return GRPO's advantages among accepted answers: (r - mean)/(std + epsilon).
 
     Mean and standard deviation, with n - 1, are those of the accepted answers to the same prompt.
-    Rejected ones are in neither, and get 0; so does an accepted one without an accepted sibling,
-    which there is nothing to compare with.
+    Rejected answers are in neither, and get 0. So does an accepted answer that is the only one, as
+    it cannot be compared.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ with framework("EnvelopeCallback", HF_HINT):
 FILE = "rskernels-envelope-{}.pt"
 """What each rank writes into a checkpoint's folder."""
 KEY = "rskernels"
-"""Under which a trainer's state names the run that it is of."""
+"""The key in a trainer's state under which the run has its name."""
 IDS_A_BATCH = 1 << 32
 """How many ids a batch has to itself."""
 
@@ -42,8 +42,8 @@ class EnvelopeCallback(TrainerCallback):
     The loss decides by :attr:`envelope` with the seed and ids of :meth:`draws`, and hands what it
     got to :meth:`record`. :func:`attach` adds the callback to a trainer before those that report.
 
-    Several processes share what they have seen whenever they log, and after the first step, by
-    ``Envelope.all_reduce``: until the next time each decides by that and by its own rows. What the
+    Several processes share what they have seen by ``Envelope.all_reduce``, after the first step and
+    whenever they log. Until the next time each decides by that and by its own rows since. What the
     envelope had seen before training counts once, as rank 0 has it. Metrics are those of all
     processes since they were last logged, over valid rows only, read by one wait.
 
@@ -53,7 +53,7 @@ class EnvelopeCallback(TrainerCallback):
     Parameters
     ----------
     envelope : Envelope
-        By which is decided. It stays the same object; what it has seen changes.
+        Decides the batches. It stays the same object; what it has seen changes.
     seed : int
         Of the decisions.
     prefix : str
@@ -82,7 +82,7 @@ class EnvelopeCallback(TrainerCallback):
         self.resume_from_checkpoint = resume_from_checkpoint
         self.batches = 0
         self.run = ""
-        # What this process alone has seen, which is what can be added up; itself where it is alone.
+        # What this process alone has seen, to be added up over processes; of one, the envelope.
         self._own = envelope
         self._sums: list[Tensor] = []
 
@@ -136,8 +136,8 @@ class EnvelopeCallback(TrainerCallback):
         groups : Tensor, optional
             Those of its rows, where the envelope has several.
         ignored : Tensor, optional
-            bool, of the shape of ``seen.mask``: rows that were left out. Needed to count the
-            invalid ones by their groups; else as many rows without a ratio as were ignored.
+            bool, of the shape of ``seen.mask``: rows that were left out. Needed to count invalid
+            rows in the right groups; without it the first rows without a ratio pass for them.
         """
         self.batches += 1
         # log M comes in when it is logged: to read it may wait for the device.
@@ -158,7 +158,7 @@ class EnvelopeCallback(TrainerCallback):
             self._own.update(seen, groups)
             return
         if ignored is None:
-            # Neither ignored nor invalid rows have a ratio; which is which no sum depends on.
+            # Neither ignored nor invalid rows have a ratio, and no sum depends on which is which.
             without = seen.log_ratio.isnan()
             nth = without.flatten().cumsum(0).reshape(without.shape)
             ignored = without & (nth <= seen.counts[IGNORED])
@@ -258,7 +258,7 @@ class EnvelopeCallback(TrainerCallback):
         return folder
 
     def _load(self, folder: Path, rank: int, ranks: int) -> None:
-        # A node may have the files of its own ranks alone.
+        # A node may have only the files of its own ranks.
         is_own = (folder / FILE.format(rank)).exists()
         first = _read(folder, rank if is_own else 0)
         if first["ranks"] == ranks:

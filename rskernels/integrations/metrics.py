@@ -1,7 +1,7 @@
-"""What was decided, as one tensor with names: read by one wait at logging, not by one a number.
+"""What was decided, as one tensor with names: logging it waits for the device once.
 
-Batches of a logging step, and of several ranks, are added as sums first, which stay on the device:
-a mean of ratios would weigh a batch of few rows as one of many.
+Batches of a logging step, and of several ranks, are first added as sums, which stay on the device:
+a mean of ratios would give a batch of few rows the weight of one of many.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from rskernels.ops import Acceptance, SequenceAcceptance
 NAMES = ("acceptance", "violations", "invalid", "excess", "tv_bound", "log_M", "ess")
 """What :class:`DecisionMetrics` has, in this order."""
 
-# What is summed, and after it log w's maximum, by which the sums of w and w² are scaled, and log M.
+# Places of the sums. _W and _W2 are of w and w², divided by exp(_TOP) and its square, of _TOP the
+# largest log w.
 _ACCEPTED, _VALID, _VIOLATIONS, _INVALID, _EXCESS, _MASS, _W, _W2, _TOP, _LOG_M = range(10)
 SIZE = 10
 
@@ -32,11 +33,11 @@ class DecisionMetrics(NamedTuple):
     With w = p/q of a row, or of a sequence, and M the constant that it was decided by:
     ``acceptance``, the share of valid rows that were accepted; ``violations`` and ``invalid``, how
     many rows had w > M or no ratio; ``excess``, the mean of (w/M - 1)+; ``tv_bound``, the excess
-    mass Σ(w/M - 1)+ / Σ(w/M), which bounds the total variation between p and the accepted law for
-    an M that was given, and for one that was learnt says what the ratios seen tell of it;
-    ``log_M``, the largest of all groups: of an envelope what it is now, not what rows that it has
-    learnt from since were decided by; ``ess``, the effective sample size (Σw)²/Σw² that weights
-    in the place of decisions would have. NaN where there is nothing to tell.
+    mass Σ(w/M - 1)+ / Σ(w/M), which bounds the total variation between p and the accepted law if M
+    was given, and estimates it from the ratios seen if M was learnt; ``log_M``, the largest of all
+    groups, for an envelope as it is now, which is not what earlier rows were decided by; ``ess``,
+    the effective sample size (Σw)²/Σw² that weights in the place of decisions would have. NaN where
+    there is none.
     """
 
     names: tuple[str, ...]

@@ -35,9 +35,9 @@ def loss(
     """Return -Σ A·log p over the accepted tokens of one sequence, and what was decided.
 
     Accepted sequences have the law of the current policy p (``"seq_sum_bernoulli"`` with an M that
-    covers the ratios), so that no importance weight is needed: it is the gradient of REINFORCE on
+    covers the ratios). So no importance weight is needed, and the gradient is that of REINFORCE on
     policy. ``loss_weights`` multiply it as in prime-rl's own losses. prime-rl divides by the tokens
-    given; where a share a is accepted, the gradient is a times that of the accepted.
+    given: where a share a is accepted, the gradient is a times the mean over the accepted.
 
     prime-rl hands over no ids, so sequences are counted on each rank. Its advantages are made
     before this is called: a rejected answer stays in the baseline of its prompt.
@@ -49,8 +49,8 @@ def loss(
         ``advantages``, floating ``[T]``, ``loss_mask``, bool ``[T]``, ``loss_weights``, ``[T]`` or
         None.
     rule : str
-        As ``Rule.parse`` reads it. M of a number waits for no device; one that is learnt is read
-        on the host, once a sequence.
+        As ``Rule.parse`` reads it. With a number as M nothing waits for the device; an M that is
+        learnt is read on the host, once a sequence.
     seed : int
         Of all decisions. Give another one when a run is resumed, or load ``deciders``.
     rank : int, optional

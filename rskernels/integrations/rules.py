@@ -1,4 +1,4 @@
-"""How rollouts are decided, read from a text as RL frameworks keep it in their configuration."""
+"""Rules for rollouts, read from a text in the configuration of an RL framework."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS: dict[str, tuple[str, str | None]] = {
 }
 RULES = tuple(_UNITS)
 """The names of rules."""
-# What these divide by M = 1 is at most 1 as it is; an M of the others has to be chosen.
+# The ratios of these are at most 1, so that M = 1 covers them; the others need an M of their own.
 _BOUNDED = ("seq_mean_k2_bernoulli", "seq_mean_k3_bernoulli", "seq_sum_k2_bernoulli")
 _POLICIES = ("budget", "quantile", "decayed")
 _TEXTS = (
@@ -52,9 +52,10 @@ class Rule:
 
     @property
     def label(self) -> str:
-        """Name and M for a metric's name, one a rule, in which there is no "max" and no "min".
+        """Name and M, for the names of metrics, without the words "max" and "min".
 
-        By these two words verl takes the largest, or least, of batches in the place of a mean.
+        Of a metric with such a word in its name verl takes the largest, or least, of batches in the
+        place of the mean.
         """
         text = f"{self.name}_{self.policy.removeprefix('fixed:').replace(':', '=')}"
         return text.replace("max", "largest")
@@ -70,12 +71,12 @@ class Rule:
             ``seq_STATISTIC_bernoulli`` with a statistic of ``accept_sequences``,
             ``token_bernoulli`` and ``prefix_bernoulli``.
         policy : str or float, optional
-            What stands behind the colon, if it is kept apart.
+            What would stand behind the colon, if it is given apart.
 
         Raises
         ------
         TypeError, ValueError
-            If there is no such rule, or if its M is missing, given twice or none that it takes.
+            If there is no such rule, or its M is missing, given twice or not accepted.
         """
         if not isinstance(text, str):
             raise TypeError(f"a rule is a str such as 'seq_sum_bernoulli:2', got {text!r}")

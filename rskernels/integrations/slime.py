@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rskernels.integrations.decider import SHARES, Decider, Decision, shares
 from rskernels.integrations.deciders import Deciders
+from rskernels.integrations.extras import megatron
 from rskernels.integrations.groups import accepted_advantages
 
 deciders = Deciders()
@@ -166,26 +167,17 @@ def _data_parallel() -> tuple[int, Any]:
     """Return the data-parallel rank, which peers with the same sequences share, and its group."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, None
-    mpu = _megatron()
+    mpu = megatron()
     if mpu is None:
         return torch.distributed.get_rank(), torch.distributed.group.WORLD
     return mpu.get_data_parallel_rank(), mpu.get_data_parallel_group()
-
-
-def _megatron() -> Any:
-    """Return Megatron's parallel state where it has been set up, else None."""
-    try:
-        from megatron.core import mpu
-    except ImportError:
-        return None
-    return mpu if mpu.model_parallel_is_initialized() else None
 
 
 def _context_parallel(
     total_lengths: Sequence[int], response_lengths: Sequence[int]
 ) -> tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]:
     """Return what gathers whole responses from context-parallel ranks, and what cuts them again."""
-    mpu = _megatron()
+    mpu = megatron()
     if mpu is None or mpu.get_context_parallel_world_size() == 1:
         return list, list
     from slime.backends.megatron_utils.cp_utils import all_gather_with_cp, slice_log_prob_with_cp

@@ -1,4 +1,4 @@
-"""verl: real decisions as options of ``rollout_rs``, a policy loss, and advantages among accepted.
+"""verl: decisions by real draws in ``rollout_rs``, a policy loss, and advantages among accepted.
 
 ``VERL_USE_EXTERNAL_MODULES=rskernels.integrations.verl_plugin`` installs all three in every process
 of verl. Then options may stand in ``algorithm.rollout_correction``::
@@ -20,14 +20,15 @@ from torch import Tensor
 from rskernels._python.extras import framework
 from rskernels.integrations.decider import Decider
 from rskernels.integrations.deciders import Deciders
+from rskernels.integrations.extras import megatron
 from rskernels.integrations.groups import accepted_advantages
 from rskernels.integrations.rules import RULES, Rule
 
 IN_OPTION = "in_option"
-"""What ``rollout_rs_threshold`` is where each option says its own M: verl wants one that is set."""
+"""The ``rollout_rs_threshold`` for options that each say their own M: verl requires some value."""
 
 PLACE = "policy_loss"
-"""Where ``policy_loss`` decides, so that it draws apart from the driver's ``rollout_rs``."""
+"""The place of ``policy_loss``: its draws differ from those of the driver's ``rollout_rs``."""
 
 RejectionMask = Callable[..., tuple[Tensor, dict[str, float]]]
 
@@ -35,8 +36,8 @@ RejectionMask = Callable[..., tuple[Tensor, dict[str, float]]]
 class Rejection:
     """verl's ``compute_rollout_rejection_mask``, with rules of ours beside its thresholds.
 
-    An object, since it counts sequences and learns M: one a process. In verl's decoupled mode the
-    driver decides a whole batch before advantages are computed; in its bypass mode each worker
+    It is an object, one a process, since it counts sequences and learns M. In verl's decoupled mode
+    the driver decides a whole batch before advantages are computed; in its bypass mode each worker
     decides its micro-batches.
 
     Parameters
@@ -75,24 +76,24 @@ class Rejection:
             Options, separated by commas: verl's own and those of ``Rule.parse``, with or without
             their M.
         rollout_rs_threshold : str or float
-            One for all options that do not say their own M, or as many as there are of these,
-            separated by commas; ``"in_option"`` where there is none.
+            For the options that do not say their own M: one for all of them, or one each, separated
+            by commas. ``"in_option"`` where there are none.
         place : str
             As of ``Decider``.
 
         Returns
         -------
         tuple
-            The mask ``[B, T]`` in the dtype of ``response_mask``, and floats by name: of each rule
-            ``rollout_rs_LABEL_METRIC``, of ``Rule.label`` and the names of ``decider.METRICS``,
-            over valid rows alone, such as ``rollout_rs_seq_sum_bernoulli_2.0_acceptance``. They
-            are read in one wait for the device. What is not finite is left out, since verl takes
-            means.
+            The mask ``[B, T]`` in the dtype of ``response_mask``, and floats by name. A rule's are
+            ``rollout_rs_LABEL_METRIC``, with its ``Rule.label`` and the names of
+            ``decider.METRICS``, such as ``rollout_rs_seq_sum_bernoulli_2.0_acceptance``; they are
+            of valid rows alone and read in one wait for the device. What is not finite is left
+            out, since verl takes means.
 
         Raises
         ------
         TypeError, ValueError
-            If an option is none of both, or its threshold missing or none that it takes.
+            If an option is neither verl's nor a rule, or its threshold is missing or not accepted.
         """
         ours, theirs, thresholds = _split(rollout_rs, rollout_rs_threshold)
         mask = response_mask
@@ -156,12 +157,12 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return REINFORCE on the rollouts that a draw accepts as draws of the current policy.
 
-    Decided by ``config.policy_loss.rollout_correction.rollout_rs`` and its threshold, with
+    ``config.policy_loss.rollout_correction.rollout_rs`` and its threshold decide, with
     r = exp(log_prob - old_log_prob): ``old_log_prob`` has to be that of the policy that drew the
     rollouts. (verl's ``bypass_mode`` sets a ``loss_mode`` of its own, which asks ``rejection``
-    too.) -A·log p of kept tokens, without importance weights, is
-    averaged by verl's ``agg_loss`` over the tokens *given*: a micro-batch of which nothing is
-    kept has loss 0 with gradient 0, and how a batch is cut changes no weight.
+    too.) verl's ``agg_loss`` averages -A·log p of the kept tokens, without importance weights, over
+    the tokens *given*: a micro-batch of which nothing is kept has loss 0 with gradient 0, and how a
+    batch is cut changes no weight.
 
     Parameters
     ----------
@@ -287,11 +288,7 @@ def _data_parallel_rank() -> int:
     """Return this process' data-parallel rank: peers that hold the same sequences share it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0
-    try:
-        from megatron.core import mpu
-    except ImportError:
-        mpu = None
-    if mpu is not None and mpu.model_parallel_is_initialized():
+    if (mpu := megatron()) is not None:
         return int(mpu.get_data_parallel_rank())
     from verl.utils.ulysses import get_ulysses_sequence_parallel_world_size
 

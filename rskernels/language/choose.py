@@ -1,4 +1,4 @@
-"""Which answers of a round are trained on: `rskernels.select`, by the names of a configuration."""
+"""Which answers of a round are trained on: `rskernels.select`, with a configuration's options."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Scored(NamedTuple):
     groups: Tensor
     """int64 ``[N]``: the prompt's place in the task."""
     ids: Tensor
-    """int64 ``[N]``, as of `answer_ids`."""
+    """int64 ``[N]``, made by `answer_ids`."""
     answers: Tensor
     """int64 ``[N]``: equal where two answers to a prompt are the same tokens."""
 
 
 def answer_ids(kind: str, number: int, prompts: Tensor, samples: Tensor) -> Tensor:
-    """Return ids of 63 bits, no two alike, of kind, round, place of the prompt and sample number.
+    """Return ids of 63 bits that kind, round, place of the prompt and sample number determine.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def choose(
     config : LanguageConfig
         Form and what it needs.
     rows : Scored
-        Answers that are decided; by seed and id, so that neither their order nor who generated
-        them changes what is kept.
+        Answers to decide. Each is decided by the seed and its id, so that neither their order nor
+        which process generated them changes what is kept.
     pilot : Scored, optional
         Other answers to the same prompts, of "quantile", "best_of" and "learnt".
     envelope : Envelope, optional
-        Of "learnt": M of each prompt of the task. It has seen the pilot, and earlier rounds.
+        For "learnt": has M of each prompt of the task, learnt from the pilot and earlier rounds.
     """
     form, beta, seed = config.form, config.beta, config.seed
     rewards, groups, ids = rows.rewards, rows.groups, rows.ids

@@ -16,8 +16,8 @@ PILOTED = ("quantile", "best_of", "learnt")
 WITH_BETA = ("verifier", "bounded", "quantile", "learnt", "rso", "soft_best_of_n", "weights")
 
 LEARNT_PILOT = 64
-"""Of few rewards the largest is no M: of the tilted law of ``tasks.graph``'s walks, beta 0.2, 15 %
-lie above that of 8, and 1.4 % above that of 64."""
+"""The largest of few rewards makes a bad M. Of the tilted law of ``tasks.graph``'s walks at beta
+0.2, 15 % lie above the largest of 8, and 1.4 % above that of 64."""
 
 MODEL = "Model"
 TASKS = "Tasks"

@@ -9,7 +9,7 @@ from rskernels.language.task import Row, Task
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Return the chance that one of k answers is right, unbiased from n of which some are.
+    """Return the chance that one of k answers is right, estimated without bias from n answers.
 
     ``1 - C(n - right, k)/C(n, k)`` (Chen et al., "Evaluating large language models trained on
     code", 2021).
@@ -36,7 +36,7 @@ def numbers_of(
     is_right: Sequence[Sequence[bool]],
     key: Callable[[str], str] | None,
 ) -> dict[str, float]:
-    """Return what is reported of n answers to each of some prompts.
+    """Return the numbers that are reported of some prompts with n answers each.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def numbers_of(
     is_right : sequence of sequence of bool
         Which of them are.
     key : callable, optional
-        The canonical form of an answer; None takes white space from its ends.
+        The canonical form of an answer. None: the answer without white space at its ends.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def scores_of(
     Parameters
     ----------
     task : Task
-        Perhaps of several.
+        One task, or several mixed.
     rows : sequence of dict
         The prompts.
     texts, is_right
@@ -88,8 +88,8 @@ def scores_of(
     Returns
     -------
     dict
-        As of `numbers_of`; ``greedy``, the mean of ``best``; and of each measure of the task
-        ``mean_NAME``. Of several tasks that of each, too, with its name and a slash before.
+        What `numbers_of` returns; ``greedy``, the mean of ``best``; and ``mean_NAME`` of each
+        measure of the task. Of mixed tasks also those of each task, as ``TASK/NAME``.
     """
     if task.parts:
         # Forms of answers are each task's own.

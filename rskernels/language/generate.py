@@ -1,9 +1,9 @@
-"""Answers of a model: sampled in batches, each token by a uniform that its row and place name.
+"""Answers of a model, sampled in batches, with draws that do not depend on the batch.
 
-A draw follows from the seed, the row's id (which has round, prompt and sample number) and the
-token's place in the answer. So neither the size of a batch, nor its order, nor the number of
-processes changes an answer, as long as the model's probabilities are the same: they are to the bit
-where batches are cut alike, and to rounding where they are not.
+The uniform of a token follows from the seed, the row's id (made of round, prompt and sample number)
+and the token's place in the answer. So neither the size of a batch, nor its order, nor the number
+of processes changes an answer, as long as the model's probabilities are the same: to the bit where
+batches are cut alike, and up to rounding where they are not.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from rskernels._python.extras import LANGUAGE_HINT, framework
-from rskernels.language.policy import Policy
+from rskernels.language.policy import WHAT, Policy
 from rskernels.law.philox import row_uniforms_64
 from rskernels.law.streams import Stream
 from rskernels.rsft.errors import TrainingError
 
 MOST_NUMBERS = 1 << 22  # entries of the laws that are in memory as float64 at a time
 AHEAD = 32  # tokens whose uniforms are made together
-WORTH_DROPPING = 0.75  # a smaller part of a batch that still runs is worth a copy of its cache
+WORTH_DROPPING = 0.75  # once no more of a batch still run, the others are dropped from its cache
 
 
 class Answer(NamedTuple):
@@ -32,9 +32,9 @@ class Answer(NamedTuple):
     tokens: list[int]
     """With the token that ended it, if one did."""
     ended: bool
-    """Whether one did, and not the longest length."""
+    """Whether a token ended it; False if it was cut at the longest length."""
     log_prob: float
-    """Of all its tokens, by the law that they were drawn from; 0 of the most likely answer."""
+    """Sum over its tokens, by the law that they were drawn from; 0 of the most likely answer."""
 
 
 @torch.no_grad()
@@ -139,7 +139,7 @@ def draw(logits: Tensor, u: Tensor, temperature: float) -> tuple[Tensor, Tensor]
                 "no token follows from the model's logits, which are NaN or infinite; a smaller lr "
                 "may help"
             )
-        # By its own total, so that the rounding of the sum cannot push a draw over the end.
+        # Scaled by the sum as it is rounded, so that no draw lies beyond it.
         level = (of * distribution[:, -1])[:, None].minimum(distribution[:, -1:])
         index = torch.searchsorted(distribution, level).clamp(max=law.shape[-1] - 1)
         drawn.append(index[:, 0])
@@ -151,7 +151,7 @@ class _Batch:
     """Rows that still run: their cache of keys and values, and the logits of their next token."""
 
     def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], K: int) -> None:
-        with framework("fine-tuning of language models", LANGUAGE_HINT):
+        with framework(WHAT, LANGUAGE_HINT):
             from transformers import DynamicCache
         self.policy = policy
         longest = max(map(len, prompts))

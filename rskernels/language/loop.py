@@ -95,7 +95,7 @@ class Loop:
         """Return all that changes, as tensors, numbers and containers of them."""
         return {
             **state_of(self.trainer.module, self.trainer.optimizer),
-            # The round's own answers are taken in again when it is gone on with.
+            # Of before this round, whose answers are learnt from again on resuming.
             "envelope": self._envelope_before,
             "place": asdict(self.place),
         }
@@ -119,13 +119,13 @@ class Loop:
         rows = self.rollouts.make(
             policy, "train", number, prompts, samples, must_exist=must_exist, show=show
         )
-        # Of shards a copy, whose room is for training.
+        # Of a sharded model it is a copy, whose memory training needs.
         del policy
         seconds = time.perf_counter() - started
         mine = [row for row in rows if row.sample < config.samples]
         scored = scored_of(mine, number)
         others = [row for row in rows if row.sample >= config.samples]
-        # What has no reward stands nowhere among those that have.
+        # An answer without a reward cannot be ranked among those that have one.
         pilot = [row for row in others if row.reward < math.inf]
         if others and not pilot:
             raise TrainingError(f"the reward gave no number for any of {len(others)} pilot answers")
@@ -141,7 +141,7 @@ class Loop:
         return Selected(mine, scored.ids, selection, numbers)
 
     def select(self, scored: Scored, others: list[Rollout]) -> TiltedSelection:
-        """Decide answers by the form; M is learnt from others before, from these after."""
+        """Decide answers by the form. M is learnt from the others before, and from these after."""
         pilot = scored_of(others, self.place.round) if others else None
         envelope, beta = self.envelope, self.config.beta
         if envelope is None or beta is None:
@@ -251,7 +251,7 @@ def check_task(task: Task) -> None:
 
 
 def scored_of(rows: Sequence[Rollout], number: int) -> Scored:
-    """Return answers as they are selected from."""
+    """Return answers with what selecting needs of them."""
     groups = torch.tensor([row.prompt for row in rows], dtype=torch.int64)
     samples = torch.tensor([row.sample for row in rows], dtype=torch.int64)
     return Scored(
@@ -298,7 +298,7 @@ def measures_of(
 def parts_of(
     task: Task, rows: Sequence[Rollout], selection: TiltedSelection, right: float
 ) -> dict[str, float]:
-    """Return of each of several tasks the share of right answers and of accepted ones."""
+    """Return the shares of right and of accepted answers of each task, where several are mixed."""
     kept = selection.mask.tolist()
     numbers: dict[str, float] = {}
     for name in task.parts:
@@ -310,7 +310,7 @@ def parts_of(
 
 
 def mean_of(values: Sequence[float]) -> float | None:
-    """Return the mean of those that are finite, None of none."""
+    """Return the mean of the finite values; None if there are none."""
     held = [value for value in values if math.isfinite(value)]
     return sum(held) / len(held) if held else None
 

@@ -1,8 +1,8 @@
 """The processes of a run: who they are, what they tell each other, and the model that they train.
 
-Work is cut into blocks that follow from the configuration alone; a rank takes every so many-th. So
-a block is computed by the same operations whichever rank has it. Of the model each has a copy
-(DDP), or a shard (FSDP2).
+Work is cut into blocks that follow from the configuration alone, and ranks take blocks in turns. So
+a block is computed by the same operations whichever rank has it. Each rank has a copy of the model
+(DDP) or a shard of it (FSDP2).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process, or those of a process group; in one process every call is free.
+    """The processes of a run; if there is only one, no call communicates.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Ranks:
         return self.rank == 0
 
     def gathered(self, mine: list[T]) -> list[T]:
-        """Return the lists of all ranks, one behind the other."""
+        """Return the lists of all ranks, joined."""
         if self.count == 1:
             return mine
         parts: list[Any] = [None] * self.count
@@ -150,7 +150,7 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def as_number(value: Any) -> float:
-    """Return a number, of which each process may hold a part."""
+    """Return a number; of a DTensor, that of all processes."""
     return float(value.full_tensor() if hasattr(value, "full_tensor") else value)
 
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from rskernels._python.extras import LANGUAGE_HINT, framework
 from rskernels.language.config import LanguageConfig
-from rskernels.ops import LinearLogits, target_log_prob
+from rskernels.ops import target_log_prob
+from rskernels.pipeline.score.causal import check_folder, ends_of, linear_logits, read_causal
 from rskernels.rsft.errors import DataError
 
+WHAT = "fine-tuning of language models"
 ROUNDING = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25}
 
 
@@ -24,8 +26,8 @@ class Scorer(nn.Module):
     """A causal language model that returns log-probabilities of some of its targets.
 
     The product of hidden states and head is made block by block, and only for the places that are
-    asked about: no tensor ``[batch, length, vocabulary]`` exists. It stands inside of `forward`, so
-    that FSDP has gathered the head's weight when it is read.
+    asked about: no tensor ``[batch, length, vocabulary]`` exists. It is made inside of `forward`,
+    where FSDP has gathered the head's weight.
 
     Parameters
     ----------
@@ -52,26 +54,7 @@ class Scorer(nn.Module):
         hidden = self.causal.base_model(
             input_ids=ids, attention_mask=mask, use_cache=False
         ).last_hidden_state
-        return target_log_prob(self.logits(hidden.flatten(0, 1)[at]), targets)
-
-    def logits(self, hidden: Tensor) -> LinearLogits:
-        """Return the logits of hidden states ``[n, D]``, which are not stored."""
-        head, config = self.causal.get_output_embeddings(), self.causal.config
-        weight, lora = head.weight, None
-        if hasattr(head, "lora_A"):  # a linear layer of peft
-            (name,) = head.active_adapters
-            lora = (head.lora_A[name].weight, head.lora_B[name].weight, float(head.scaling[name]))
-        # As Gemma, Cohere and Granite have them; `check_head` finds what else a model may do.
-        scale = float(getattr(config, "logit_scale", None) or 1.0)
-        scale /= float(getattr(config, "logits_scaling", None) or 1.0)
-        return LinearLogits(
-            hidden,
-            weight,
-            getattr(head, "bias", None),
-            scale=scale,
-            softcap=getattr(config, "final_logit_softcapping", None),
-            lora=lora,
-        )
+        return target_log_prob(linear_logits(self.causal, hidden.flatten(0, 1)[at]), targets)
 
 
 @dataclass
@@ -172,9 +155,9 @@ class Policy:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the progress bars of transformers, which a run has its own for."""
-    from transformers.utils import logging
-
+    """Hold back the progress bars of transformers: a run has its own."""
+    with framework(WHAT, LANGUAGE_HINT):
+        from transformers.utils import logging
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -196,21 +179,9 @@ def load(config: LanguageConfig, device: torch.device) -> Policy:
     """
     if config.model is None:
         raise DataError("model: the folder of a causal language model is needed")
-    if not (Path(config.model) / "config.json").is_file():
-        raise DataError(
-            f"{config.model} holds no model: needed is a folder that save_pretrained wrote, with "
-            "config.json, the weights and the tokenizer"
-        )
-    with framework("fine-tuning of language models", LANGUAGE_HINT):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(config.model)
-            causal = AutoModelForCausalLM.from_pretrained(
-                config.model, dtype=getattr(torch, config.dtype)
-            )
-    except (OSError, ValueError) as error:
-        raise DataError(f"{config.model} cannot be read: {error}") from error
+    check_folder(config.model)
+    with quiet():
+        causal, tokenizer = read_causal(config.model, getattr(torch, config.dtype), WHAT)
     return policy_of(causal, tokenizer, config, device)
 
 
@@ -223,15 +194,12 @@ def policy_of(causal: Any, tokenizer: Any, config: LanguageConfig, device: torch
         If no token ends a text, or the logits are not head times hidden state.
     """
     causal = causal.to(device)
-    ends = causal.generation_config.eos_token_id if causal.can_generate() else None
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    if ends is None:
+    ends = ends_of(causal, tokenizer)
+    if not ends:
         raise DataError(
             "no token ends an answer: the model's generation_config or the tokenizer needs an eos "
             "token"
         )
-    ends = tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     adapter = None
     if config.lora_rank:

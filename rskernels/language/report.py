@@ -107,7 +107,7 @@ def write_report(
         "Round 0 is the model as it was given.",
         "",
         *_table(rounds, columns),
-        *_of_tasks(rounds, columns),
+        *_of_tasks(rounds),
         *_warning(rounds),
         f"![curves]({CURVES})",
         "",
@@ -142,7 +142,7 @@ def _table(rounds: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> li
     ]
 
 
-def _of_tasks(rounds: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[str]:
+def _of_tasks(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a table of each task, where there are several."""
     lines = []
     for task in dict.fromkeys(name.rpartition("/")[0] for name in rounds[0] if "/" in name):
@@ -158,14 +158,14 @@ def _of_tasks(rounds: Sequence[Mapping[str, Any]], columns: Sequence[Column]) ->
 
 
 def _warning(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what to say of answers whose rewards were none."""
+    """Return what to say of answers that were not decided, for want of a reward, M or pilot."""
     names = ("invalid", "unknown", "pilot_invalid")
     invalid, unknown, of_pilot = (sum(r.get(name) or 0 for r in rounds) for name in names)
     if not invalid + unknown + of_pilot:
         return []
     return [
-        f"**Rejected without being decided**: {invalid:,} answers whose reward was none, or none "
-        f"that the form takes; {unknown:,} to prompts without M or a pilot. Left out of pilots: "
+        f"**Rejected without being decided**: {invalid:,} answers without a reward that the form "
+        f"takes; {unknown:,} to prompts without M or a pilot. Left out of pilots: "
         f"{of_pilot:,} without a reward.",
         "",
     ]

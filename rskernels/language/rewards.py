@@ -106,7 +106,7 @@ def _several(config: LanguageConfig) -> Task:
 
 
 def _files(config: LanguageConfig, field: str, names: list[str]) -> dict[str, str]:
-    """Return the file of each of these tasks, as many between commas."""
+    """Return the file of each of these tasks, which an option lists between commas."""
     text: str | None = getattr(config, field)
     if text is None:
         return {}
@@ -120,7 +120,7 @@ def _files(config: LanguageConfig, field: str, names: list[str]) -> dict[str, st
 
 
 def options_of(text: str | None) -> dict[str, Any]:
-    """Return the options of a text such as ``"digits=3,train=500"``: numbers where they are some.
+    """Return the options of a text such as ``"digits=3,train=500"``; JSON values are parsed.
 
     Raises
     ------
@@ -273,7 +273,7 @@ def _refuse_no_answers(file: str, rows: list[Row]) -> None:
 
 
 def _held_out(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Return rows to train on and rows that are held out; all rows of a prompt are of one kind."""
+    """Return rows to train on and rows held out; rows with the same prompt stay together."""
     prompts = list(dict.fromkeys(row["prompt"] for row in rows))
     count = max(1, round(fraction * len(prompts)))
     u = row_uniforms_64(torch.arange(len(prompts)), 0, seed, Stream.ORDER)

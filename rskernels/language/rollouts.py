@@ -1,8 +1,8 @@
 """Answers with rewards, made block by block and kept on the disk, so that none is made twice.
 
-A block is some prompts and sample numbers, cut by the configuration alone. A process takes every
-so many-th block, generates and scores it, and appends it as a line to a file of its own. A run that
-was killed reads the lines that are whole, and makes what is missing.
+A block is some prompts and sample numbers, cut by the configuration alone. Processes take blocks in
+turns. Each generates and scores its block, and appends it as a line to a file of its own. A run
+that was killed reads the lines that are whole, and makes what is missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Rollout(NamedTuple):
     """With the token that ended it, if one did."""
     ended: bool
     log_prob: float
-    """Of all its tokens, by the law that they were drawn from."""
+    """Sum over its tokens, by the law that they were drawn from."""
     text: str
     reward: float
     """NaN where the reward function gave none."""
@@ -54,7 +54,7 @@ class Block(NamedTuple):
 def blocks_of(
     prompts: Sequence[int], lengths: Sequence[int], samples: int, most: int
 ) -> list[Block]:
-    """Cut answers into blocks of at most so many; prompts of like lengths come together.
+    """Cut answers into blocks of at most ``most``; prompts of similar length come together.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Rollouts:
         Parameters
         ----------
         policy : Policy
-            That answers, in this process alone.
+            The model that answers, whole in this process.
         kind : {"train", "test"}
             Which prompts of the task.
         number : int
@@ -225,7 +225,7 @@ class Rollouts:
         ]
 
     def _saved(self, stem: str) -> dict[int, list[Rollout]]:
-        """Return the blocks that are on the disk, put together into one file by the first rank."""
+        """Return the blocks on the disk, which the first rank joins to one file."""
         done: dict[int, list[Rollout]] = {}
         if self.ranks.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)

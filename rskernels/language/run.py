@@ -37,6 +37,7 @@ from rskernels.rsft.run import (
     read_metrics,
     restore,
     save,
+    start_afresh,
     torch_threads,
     write_summary,
 )
@@ -77,7 +78,7 @@ def fine_tune(
         The model, which is trained in place. None: read from the folder that the configuration
         names.
     resume : bool
-        Go on from the checkpoint in ``out``, and from the answers there that it does not have.
+        Go on from the checkpoint in ``out``, and from the answers there that are newer than it.
     overwrite : bool
         Replace a run that ``out`` already holds.
     progress : bool
@@ -139,8 +140,10 @@ class Run:
         if model is not None and self.out.resolve() in Path(model).resolve().parents:
             raise DataError(f"the model {model} lies in {self.out}, where the run is to be written")
         if not resume:
-            if self.ranks.is_first:
-                start_afresh(self.out, overwrite=overwrite)
+            if self.ranks.is_first and start_afresh(self.out, overwrite=overwrite, files=FILES):
+                # Without an earlier run they are somebody else's.
+                for name in FOLDERS:
+                    shutil.rmtree(self.out / name, ignore_errors=True)
             self.ranks.wait()
             return
         saved = None
@@ -191,7 +194,7 @@ class Run:
             self._show(at, 0.0, "generating")
             selected = loop.sample(self._generated)
             if place.step == 0:
-                # Before training: a checkpoint of its middle needs the rows that it is of.
+                # Before training: to resume amid it needs the rows that it trains on.
                 self._write_round(selected)
             overall = selected.selection.overall
             self._bar.update(at + 0.5, acceptance=f"{overall['acceptance']:.3f}")
@@ -274,25 +277,6 @@ class Run:
 
     def _show(self, rounds: int, part: float, stage: str) -> None:
         self._bar.update(rounds + part, at=str(rounds + 1), stage=stage)
-
-
-def start_afresh(out: Path, *, overwrite: bool) -> None:
-    """Make a folder ready for a new run, deleting an earlier one only if that is asked for.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds a run and ``overwrite`` is False.
-    """
-    earlier = [path for name in FILES for path in out.glob(name)]
-    if earlier and not overwrite:
-        resume = "resume it, " if (out / CHECKPOINT).is_file() else ""
-        raise FileExistsError(f"{out} already holds a run: {resume}overwrite it or name another")
-    for path in earlier:
-        path.unlink()
-    # Without a run they are somebody else's.
-    for name in FOLDERS if earlier else ():
-        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def digest_of(task: Task) -> str:

@@ -19,8 +19,8 @@ SHOWN = 60  # characters of a prompt that is named
 
 Row = dict[str, Any]
 Reward = Callable[..., Any]
-"""``reward(prompts, completions, **columns) -> list[float]``, as TRL calls it: all are lists of one
-length, a column of the rows each. It may be ``async``. None is no reward."""
+"""``reward(prompts, completions, **columns) -> list[float]``, as TRL calls it: each argument is a
+list with an entry a row. It may be ``async``. None in what it returns means no reward."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Task:
         What else is measured of answers to held-out prompts, by name: a number of an answer, of
         which the mean is reported. None by default.
     parts : dict of str to Task
-        Of a task that `mixed` made, the tasks that it is of; its rows have ``"task"``.
+        The tasks that `mixed` joined to this one, by name; its rows then have ``"task"``.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Task:
 
 
 def mixed(tasks: Sequence[Task]) -> Task:
-    """Return a task that asks the prompts of several.
+    """Return a task with the prompts of several.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ def mixed(tasks: Sequence[Task]) -> Task:
     Returns
     -------
     Task
-        Rows with ``"prompt"``, ``"task"``, the name of the task that a prompt is of, and ``"row"``,
-        the row there; the tasks take turns for as long as each has some. What is measured of the
-        whole is measured of each task, too, under its name.
+        Its rows have ``"prompt"``, ``"task"``, the name of the task that the prompt is from, and
+        ``"row"``, the row there. Rows of the tasks alternate for as long as each has some. What is
+        measured of the whole is measured of each task, too, under its name.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def mixed(tasks: Sequence[Task]) -> Task:
 def _refuse_leaks(tasks: Sequence[Task]) -> None:
     """Raise DataError if a task trains on prompts that another of them holds out."""
     asked, held = (
-        # What is no text is refused where a run begins.
+        # A prompt that is no text is refused later, by `check_task`.
         [
             dict.fromkeys(
                 p for row in getattr(task, kind) if isinstance(p := row.get("prompt"), str)
@@ -185,10 +185,10 @@ async def _awaited(returned: Awaitable[Any]) -> Any:
 
 @lru_cache(maxsize=1)
 def _background(process: int) -> asyncio.AbstractEventLoop:
-    """Return a loop that runs in a thread of this process.
+    """Return an event loop that runs in a thread of this process.
 
-    One for all calls, since clients keep to the loop that they were first used in; and not the
-    caller's, which may run already.
+    All calls share it, since HTTP clients stay bound to the loop that they were first used in. The
+    caller's own loop will not do, as it may be running.
     """
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, daemon=True).start()

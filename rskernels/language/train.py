@@ -1,8 +1,8 @@
 """Training on answers that were accepted: cross entropy of their tokens, prompts left out.
 
-A step is a number of answers, run a micro-batch at a time; processes share its micro-batches. The
-loss is a mean over the whole step, so that neither the size of a micro-batch nor the number of
-processes changes it but by rounding.
+A step takes a batch of answers, a micro-batch at a time; processes share its micro-batches. The
+loss is a mean over the whole step, so that the size of a micro-batch and the number of processes
+change it only by rounding.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Example(NamedTuple):
     """Tokens, with the one that ends it."""
     weight: float
     id: int
-    """By which its place in a pass follows."""
+    """Determines its place in the random order of a pass."""
 
 
 class Step(NamedTuple):
@@ -50,7 +50,7 @@ class Step(NamedTuple):
     lr: float
     answers: int
     tokens: int
-    """That the loss is of."""
+    """How many tokens were trained on."""
     seconds: float
 
 
@@ -71,7 +71,7 @@ class Trainer:
         self.policy, self.config, self.ranks = policy, config, ranks
         self.outline = policy
         if ranks.count > 1 and config.parallel == "fsdp":
-            # To be filled where the model is whole: shards are neither run alone nor saved.
+            # Filled where a whole model is needed, to generate and to save.
             self.outline = policy.outline()
         self.module = wrapped(policy, config.parallel, ranks)
         self.optimizer = self.new_optimizer()
@@ -86,11 +86,11 @@ class Trainer:
         return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
 
     def whole(self) -> Policy:
-        """Return the policy to generate with, for which all processes come together.
+        """Return the policy to generate with; every process must call this.
 
-        Of shards it is a copy, put together on every process, which has room for the model, though
-        not for gradients and optimiser. It has no hooks of FSDP, whose order of exchanges hangs on
-        every pass that was run: processes generate each as much as it has to.
+        Of a sharded model it is a copy, gathered on every process, which must have room for the
+        model, though not for gradients and optimiser. The copy is without FSDP, under which all
+        processes would have to run the same passes, while each generates as much as its part needs.
         """
         if not is_sharded(self.module):
             return self.policy
@@ -159,7 +159,7 @@ class Trainer:
         self.optimizer.zero_grad()
         for turn in range(turns):
             at = turn * count + self.ranks.rank
-            # A process without a micro-batch runs the first for nothing: the others wait for it.
+            # A process without a micro-batch runs the first with weight 0: the others wait for it.
             scale = 1.0 / total if at < len(micro) else 0.0
             at = at if at < len(micro) else 0
             with accumulating(self.module, is_last=turn + 1 == turns):
@@ -190,7 +190,7 @@ class Trainer:
         device = self.policy.device
         ids, mask, at, targets, weights = laid_out(examples, self.policy.pad)
         log_probs = self.module(ids.to(device), mask.to(device), at.to(device), targets.to(device))
-        # In float64: the sum of a step shall not depend on how it was cut.
+        # In float64, so that how a step is cut hardly changes its sum.
         loss: Tensor = -(weights.to(device) * log_probs.double()).sum() * scale
         return loss
 
@@ -201,7 +201,7 @@ class Trainer:
 def steps_of(examples: Sequence[Example], config: LanguageConfig) -> list[list[list[Example]]]:
     """Return the micro-batches of each step of a round: passes in orders that the seed decides.
 
-    Examples without weight are left out. Within a step those of like lengths come together.
+    Examples of weight 0 are left out. Within a step those of similar length come together.
     """
     held = [one for one in examples if one.weight > 0.0]
     ids = torch.tensor([one.id for one in held], dtype=torch.int64)

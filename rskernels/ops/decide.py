@@ -12,14 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rskernels._torch import MASK, decide
+from rskernels._torch import MASK, Call, decide
 from rskernels._torch.fast_path import is_recorded
 from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.bind import bind, plain_mask
 from rskernels.ops.columns import ColumnOrder
 from rskernels.ops.linear import LinearLogits, is_cut
 from rskernels.ops.log_prob import refuse_gradient
-from rskernels.ops.ratios import decide_by_ids
+from rskernels.ops.ratios import check_row_ids, decide_by_ids
 from rskernels.ops.vocabulary import decide_cut
 
 
@@ -102,14 +102,7 @@ def accept_mask(
         If a CPU target lies outside ``[0, V)`` and is not ``ignore_index``.
     """
     is_lazy = bool(assume_finite)
-    if ids is not None:
-        with torch.no_grad():
-            return decide_by_ids(
-                accept, logits, p_hat, M, targets=targets, temperature=temperature,
-                log_space=log_space, seed=seed, generator=generator, row_offset=row_offset,
-                ids=ids, ignore_index=ignore_index, order=order,
-            ).mask  # fmt: skip
-    if targets is None and order is None and generator is None and ignore_index == -100:
+    if targets is ids is None and order is None and generator is None and ignore_index == -100:
         plain = plain_mask(logits, p_hat, M, seed, row_offset, temperature, log_space, False)
         if plain is not None:
             return plain
@@ -118,8 +111,8 @@ def accept_mask(
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=False, is_lazy=is_lazy, order=order,
     )  # fmt: skip
-    if is_cut(logits):
-        return decide_cut(logits, call, is_live=False).mask
+    if ids is not None or is_cut(logits):
+        return _decide(logits, call, ids, is_live=False).mask
     mask: Tensor = MASK(call)
     return mask
 
@@ -148,14 +141,7 @@ def verify_mask(
     Early exit: the softmax's denominator can only grow while a row is read. With targets, the row
     is left as soon as that makes its rejection certain. The decision is that of a full pass.
     """
-    if ids is not None:
-        with torch.no_grad():
-            return decide_by_ids(
-                verify, logits, q_hat, M, targets=targets, temperature=temperature,
-                log_space=log_space, seed=seed, generator=generator, row_offset=row_offset,
-                ids=ids, ignore_index=ignore_index, order=order,
-            ).mask  # fmt: skip
-    if targets is None and order is None and generator is None and ignore_index == -100:
+    if targets is ids is None and order is None and generator is None and ignore_index == -100:
         plain = plain_mask(logits, q_hat, M, seed, row_offset, temperature, log_space, True)
         if plain is not None:
             return plain
@@ -164,8 +150,8 @@ def verify_mask(
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=True, is_lazy=True, order=order,
     )  # fmt: skip
-    if is_cut(logits):
-        return decide_cut(logits, call, is_live=False).mask
+    if ids is not None or is_cut(logits):
+        return _decide(logits, call, ids, is_live=False).mask
     mask: Tensor = MASK(call)
     return mask
 
@@ -202,21 +188,13 @@ def accept(
     Parameters and errors are those of ``accept_mask``. Where ``log_prob`` carries a gradient, or
     a logit a tangent, the NotImplementedErrors of ``target_log_prob`` are raised as well.
     """
-    if ids is not None:
-        return decide_by_ids(
-            accept, logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
-            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
-            ignore_index=ignore_index,
-        )  # fmt: skip
     _check_temperature(logits, targets, temperature)
     call = bind(
         "p_hat", logits, p_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=False,
     )  # fmt: skip
-    if is_cut(logits):
-        return decide_cut(logits, call)
-    return Acceptance(*decide(call))
+    return _decide(logits, call, ids)
 
 
 def verify(
@@ -238,21 +216,13 @@ def verify(
     Parameters are those of ``verify_mask``; the result is explained by ``Acceptance``. As in
     ``accept``, with targets ``log_prob`` carries a gradient; errors are those of both.
     """
-    if ids is not None:
-        return decide_by_ids(
-            verify, logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,
-            seed=seed, generator=generator, row_offset=row_offset, ids=ids,
-            ignore_index=ignore_index,
-        )  # fmt: skip
     _check_temperature(logits, targets, temperature)
     call = bind(
         "q_hat", logits, q_hat, M, targets=targets, temperature=temperature, log_space=log_space,
         seed=seed, generator=generator, row_offset=row_offset, ignore_index=ignore_index,
         model_is_target=True,
     )  # fmt: skip
-    if is_cut(logits):
-        return decide_cut(logits, call)
-    return Acceptance(*decide(call))
+    return _decide(logits, call, ids)
 
 
 def _check_temperature(
@@ -264,3 +234,17 @@ def _check_temperature(
     parts = logits.tensors().values() if isinstance(logits, LinearLogits) else (logits,)
     if any(map(is_recorded, parts)):
         refuse_gradient("log_prob", temperature)
+
+
+def _decide(
+    logits: Tensor | LinearLogits, call: Call, ids: Tensor | None, is_live: bool = True
+) -> Acceptance:
+    """Run a call, and return all that it saw; log_prob may have a gradient if it ``is_live``."""
+    if ids is not None:
+        check_row_ids(ids, call)
+    if is_cut(logits):
+        return decide_cut(logits, call, ids, is_live)
+    if ids is None:
+        return Acceptance(*decide(call))
+    with torch.set_grad_enabled(is_live and torch.is_grad_enabled()):
+        return decide_by_ids(call, ids)

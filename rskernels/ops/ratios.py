@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from rskernels._torch import BERNOULLI, DECIDE_RATIOS, Call
+from rskernels._torch import BERNOULLI, DECIDE_RATIOS, Call, decide
 from rskernels._torch.fast_path import is_idle, is_plain
 from rskernels._torch.sharded import is_sharded, replicated
 from rskernels.law.numbers import ACCEPTED, INVALID, VIOLATIONS
@@ -17,18 +15,12 @@ from rskernels.ops.acceptance import Acceptance
 from rskernels.ops.arguments import (
     M_argument,
     check_floating,
-    check_logits,
-    check_targets,
     ids_argument,
     layout_argument,
     mask_of,
     may_be_odd,
-    number_argument,
-    order_argument,
     seed_argument,
 )
-from rskernels.ops.columns import ColumnOrder
-from rskernels.ops.linear import NO_ORDER_OF_CUT, LinearLogits, is_cut
 
 
 def bernoulli_mask(
@@ -121,65 +113,41 @@ def bernoulli(
     return Acceptance(kept, torch.full_like(valid, torch.nan), valid, counts, excess)
 
 
-def decide_by_ids(
-    decide: Callable[..., Acceptance],
-    logits: Tensor | LinearLogits,
-    density: Tensor | float,
-    M: Tensor | float | None,
-    *,
-    ids: Tensor,
-    row_offset: int,
-    seed: int | Tensor | None,
-    generator: torch.Generator | None,
-    targets: Tensor | None,
-    temperature: Tensor | float,
-    log_space: bool,
-    ignore_index: int,
-    order: ColumnOrder | None = None,
-) -> Acceptance:
-    """Decide rows by ``accept`` or ``verify``, each by the draw of its id.
-
-    That is the draw of column 0 and stream 0, as it would be were the id its number. An order is
-    checked and changes nothing, as rows are read to their end.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there are no targets, and as ``decide`` and ``bernoulli``.
-    """
-    if not isinstance(logits, LinearLogits):
-        check_logits(logits)
+def check_row_ids(ids: Tensor, call: Call) -> None:
+    """Raise unless a call is of rows with targets, and ``ids`` has one for each."""
+    _, targets, law, *_ = call.arguments
     if targets is None:
         raise ValueError("ids are of rows with targets; entries of rows are numbered by row_offset")
-    check_targets(targets, logits.shape[:-1], logits.device)
-    ids_argument(ids, row_offset, logits.device, targets.shape)
-    if order_argument(order, logits, targets) is not None and is_cut(logits):
-        raise ValueError(NO_ORDER_OF_CUT)
-    seen = decide(
-        logits, density, M, targets=targets, temperature=temperature, log_space=log_space, seed=0,
-        ignore_index=ignore_index,
-    )  # fmt: skip
+    ids_argument(ids, law.row_offset, targets.device, targets.shape)
+
+
+def decide_by_ids(call: Call, ids: Tensor) -> Acceptance:
+    """Run a call of rows with targets, but decide each row by the draw of its id.
+
+    That is the draw of column 0 and stream 0, as it would be were the id the row's number. The call
+    gives the log ratios, and its own decisions are left. Every row is read to its end, so what the
+    call says of an order or of early exit is left out.
+    """
+    source, targets, law, *_ = call.arguments
+    seen = Acceptance(*decide(call._replace(arguments=(source, targets, law))))
     second = bernoulli(
-        seen.log_ratio, rounded_log_M(M, log_space, seen.log_ratio), log_space=True, seed=seed,
-        generator=generator, mask=targets != ignore_index, ids=ids,
+        seen.log_ratio, rounded_log_M(law.M, law.log_space, seen.log_ratio), log_space=True,
+        seed=law.seed, mask=targets != law.ignore_index, ids=ids,
     )  # fmt: skip
     return second._replace(log_prob=seen.log_prob)
 
 
-def rounded_log_M(M: Tensor | float | None, log_space: bool, log_ratio: Tensor) -> Tensor | float:
+def rounded_log_M(M: Tensor | float, log_space: bool, log_ratio: Tensor) -> Tensor:
     """Return log M rounded to the dtype of log ratios that a model has, as their kernels round it.
 
     ``bernoulli`` compares with log M as it is given: near its draw a row would else be decided
     otherwise than by its number. What is finite stays so.
     """
-    if M is None:
-        return 0.0
     if isinstance(M, Tensor):
         log_M = M.detach().double()
     else:
         # Filled where it is needed: a copy from the host would wait, and is in no CUDA graph.
-        number = number_argument("M", M)
-        log_M = torch.full((), number, dtype=torch.float64, device=log_ratio.device)
+        log_M = torch.full((), M, dtype=torch.float64, device=log_ratio.device)
     if not log_space:
         log_M = log_M.log()
     dtype = log_ratio.dtype

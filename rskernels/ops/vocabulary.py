@@ -15,10 +15,11 @@ from rskernels.ops.linear import NO_ORDER_OF_CUT, LinearLogits
 from rskernels.ops.ratios import bernoulli, rounded_log_M
 
 
-def decide_cut(logits: LinearLogits, call: Call, is_live: bool = True) -> Acceptance:
+def decide_cut(logits: LinearLogits, call: Call, ids: Tensor | None, is_live: bool) -> Acceptance:
     """Decide rows whose vocabulary is cut, by a call that ``bind`` has made; one collective.
 
-    log_prob has a gradient if it ``is_live``.
+    Each row is decided by the draw of its number or, where given, of its id. log_prob has a
+    gradient if it ``is_live``.
     """
     _refuse("a decision about LinearLogits with a group", logits, is_live)
     _, targets, law, *reading = call.arguments
@@ -31,7 +32,7 @@ def decide_cut(logits: LinearLogits, call: Call, is_live: bool = True) -> Accept
     log_prob, exact, seed = _log_prob(logits, targets, *softmax, seed, is_live)
     ratio = _log_ratio(exact, law).to(log_prob.dtype)
     log_M = rounded_log_M(law.M, law.log_space, ratio)
-    decided = bernoulli(ratio, log_M, log_space=True, seed=seed, row_offset=law.row_offset)
+    decided = bernoulli(ratio, log_M, log_space=True, seed=seed, row_offset=law.row_offset, ids=ids)
     # A ratio of NaN left them out.
     ignored = (targets == law.ignore_index).sum()
     counts = decided.counts.clone()

@@ -1,8 +1,9 @@
-"""Selection of data sets larger than memory: read, decided and written piece by piece.
+"""Selection from data sets larger than memory: read, decided and written piece by piece.
 
-``run`` is the whole, ``job`` what one of the ``engines`` does with a piece, ``decide`` the decision
-by a ``rule``; ``gather`` brings the answers to a prompt together. ``read`` knows formats and
-``rows`` what is read of a row; ``store`` keeps what is done, so that a run that was killed goes on;
+``run`` is the whole selection, in passes over the pieces. A ``job`` is what a pass does with one
+piece, and one of the ``engines`` runs it. ``decide`` decides rows by a ``rule``; where a rule needs
+all answers to a prompt, ``gather`` brings them together. ``read`` knows the file formats, ``rows``
+what is read of a row. ``store`` keeps what is done, so that a run that was killed can go on.
 ``totals`` and ``report`` say what came of it.
 """
 

@@ -25,15 +25,15 @@ class SelectConfig:
     parts : bool
         Whether what is kept stays in parts, a file a piece, in place of one file.
     max_bad : int
-        Malformed rows that are let pass, counted and rejected.
+        How many malformed rows are let pass; they are counted and rejected.
     max_duplicates : int
-        Rows that are let pass whose id another has; 0 of a rule that ranks the rows of a prompt by
-        their ids, ``rule.RANKED``.
+        How many rows may have the id of an earlier one. Must be 0 for a rule of ``rule.RANKED``,
+        which ranks the rows of a prompt by their ids.
 
     Raises
     ------
     TypeError, ValueError
-        If a number is none, below 0, or not for the rule.
+        If a number is no integer, below 0, or not for the rule.
     """
 
     rule: Rule

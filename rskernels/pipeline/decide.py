@@ -31,10 +31,10 @@ class Decisions(NamedTuple):
     mask: NDArray[np.bool_]
     """``[N]``: which are kept."""
     log_ratio: NDArray[np.float64]
-    """``[N]``: log w - log M, or of a rule without M less the largest of the prompt, or the mean
-    if all are kept with weights; NaN of rows without."""
+    """``[N]``: log w - log M. A rule without M has in its place the largest log w of the prompt or,
+    if all rows are kept with weights, the log of the mean w. NaN of rows without a weight."""
     invalid: NDArray[np.bool_]
-    """``[N]``: whose reward is none of the form."""
+    """``[N]``: whose reward is not one that the form takes."""
 
 
 def decide(keys: Keys, rule: Rule) -> Decisions:
@@ -60,11 +60,11 @@ def decide(keys: Keys, rule: Rule) -> Decisions:
 
 
 def invalid_of(reward: NDArray[np.float64], rule: Rule) -> NDArray[np.bool_]:
-    """Return which rewards are none: NaN, +inf and, of a verifier, all but 0 and 1."""
+    """Return which rewards a form does not take: NaN, +inf and, of a verifier, all but 0 and 1."""
     if rule.form == "verifier":
         valid = (reward == 0.0) | (reward == 1.0)
     else:
-        # A weight that is no float64 is none.
+        # Nor one whose log weight a float64 cannot hold.
         with np.errstate(over="ignore"):
             valid = reward / (rule.beta or 1.0) < math.inf
     invalid: NDArray[np.bool_] = ~valid
@@ -86,7 +86,7 @@ def decide_together(
     rule : Rule
         One that is not ``is_alone``.
     shared : Envelope, optional
-        With one M for all prompts, of ``shared_envelope``.
+        What ``shared_envelope`` returned, where all prompts have one M.
     """
     mask, log_ratio = np.zeros(len(rows), bool), np.full(len(rows), np.nan)
     valid = (~invalid_of(rows["reward"], rule)).nonzero()[0]
@@ -110,7 +110,7 @@ def decide_together(
         kept = top_k(rewards, rule.k, **given)
     elif rule.form == "weights":
         kept = weights(rewards, beta, groups=groups)
-        # What has no weight is worth no row; of a prompt without any the mean is 0, too.
+        # Rows of weight 0 are left out; where a prompt has no others, their log weight is NaN.
         log_weights = np.nan_to_num(kept.log_weights.numpy(), nan=-math.inf, neginf=-math.inf)
         mask[valid] = log_weights > -math.inf
         log_ratio[valid] = log_weights
@@ -131,7 +131,10 @@ def decide_together(
 
 
 def shared_envelope(pilot: Iterable[Records], rule: Rule) -> Envelope:
-    """Return what has seen the rewards of a pilot, in batches of one size however it is cut."""
+    """Return an envelope that has learnt one M for all prompts from the rewards of a pilot.
+
+    It learns in batches of one size, so that M does not depend on how the pilot was cut.
+    """
     assert rule.beta is not None
     envelope, held = Envelope.parse(rule.envelope), np.zeros(0)
     for records in pilot:
@@ -146,7 +149,7 @@ def shared_envelope(pilot: Iterable[Records], rule: Rule) -> Envelope:
 
 
 def _by_pilot(rows: Records, pilot: Records, rule: Rule) -> Weighted:
-    """Return rows as a form weighs them that knows other rewards of each prompt."""
+    """Weigh rows by a form that needs other rewards of each prompt, those of the pilot."""
     pilot = pilot[~invalid_of(pilot["reward"], rule)]
     rewards = _tensor(rows["reward"])
     if not len(pilot):
@@ -160,7 +163,7 @@ def _by_pilot(rows: Records, pilot: Records, rule: Rule) -> Weighted:
     prompts = np.unique(np.concatenate([rows["key"], pilot["key"]]))
     of_rows, of_all = (np.searchsorted(prompts, each["key"]) for each in (rows, pilot))
     assert rule.beta is not None
-    # An M of one group would be one of all.
+    # With one group the envelope would take M for that of all rows, whatever their prompt.
     envelope = Envelope.parse(rule.envelope, groups=max(2, len(prompts)))
     envelope.update(values / rule.beta, torch.from_numpy(of_all))
     options = Options(None, None, envelope, None)

@@ -1,8 +1,8 @@
 """All answers to a prompt decided together, where a form needs them: a pass before the writing.
 
-Each piece's rows are written as a run by prompt, without their text, 36 bytes a row. Ranges of
-prompts are merged and decided one after the other, and what became of each row is written to a file
-by its place, which the pass that writes reads.
+The rows of each piece are written without their text, 36 bytes a row, sorted by prompt. Then range
+after range of prompts is merged from all pieces and decided. What became of each row goes to one
+file, in the order of the data, which the pass that writes reads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESOLVED = np.dtype([("kept", np.bool_), ("log_ratio", np.float64)])
 
 
 def gathered(keys: Keys) -> Records:
-    """Return the rows of a piece that are not malformed, as they are decided together."""
+    """Return what a decision needs of a piece: a record of each row that is not malformed."""
     records = np.zeros(len(keys.id), GATHERED)
     records["key"], records["id"], records["reward"] = keys.group, keys.id, keys.reward
     records["answer"], records["row"] = keys.answer, np.arange(len(records))
@@ -53,7 +53,7 @@ def resolve(
     Parameters
     ----------
     runs : sequence of Path
-        What ``gathered`` says of each piece.
+        A file of each piece with what ``gathered`` returned.
     pilot : sequence of Path, optional
         Likewise of a pilot.
     sizes : sequence of int
@@ -66,8 +66,8 @@ def resolve(
     Raises
     ------
     DataError
-        If two rows of a prompt have the same id, and the rule ranks them by it; or if no prompt has
-        an M, for the pilot has other ones.
+        If two rows of a prompt have the same id, and the rule ranks them by it; or if the pilot
+        has none of the prompts, so that none has an M.
     """
     starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     others, shared = () if pilot is None else (pilot,), None
@@ -98,6 +98,6 @@ def resolve(
 
 
 def rows_from(path: Path, start: int, count: int) -> Records:
-    """Return the records of rows from one on, of a file that has them in order."""
+    """Return ``count`` records from the row ``start`` on, of a file that has one for each row."""
     records = np.load(path, mmap_mode="r", allow_pickle=False)
     return np.array(records[start : start + count])

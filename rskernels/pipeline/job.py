@@ -38,7 +38,7 @@ FOLDERS = (
 )  # fmt: skip
 SCHEMA = "schema.arrow"
 NAMED = 10
-"""Malformed rows that are named."""
+"""Malformed rows that an error or a report names."""
 IDS = np.dtype([("key", np.int64)])
 
 
@@ -95,15 +95,15 @@ class Record:
     rows, accepted : int
         Rows that were read, and kept.
     bad : int
-        Rows that are malformed, or whose reward is none of the form.
+        Rows that are malformed, or whose reward the form does not take.
     named : list of str
-        The first of them, by file and line.
+        Where the first of them are, by file and line, and what is wrong.
     seconds, deciding : float
-        Of this piece, all and those without the writing.
+        What the piece took, and what of that is not the writing.
     deciding_cpu : float
         Processor seconds of the process without the writing.
     rewards : list
-        ``[reward, rows, accepted]`` of rewards that are equal but for 3 %.
+        A histogram, ``[reward, rows, accepted]`` each; rewards within 3 % are counted as one.
     """
 
     number: int
@@ -126,7 +126,7 @@ def read_record(path: Path) -> Record | None:
 
 @dataclass(frozen=True)
 class Count:
-    """The first pass where rows have no ids: how often equal ones come in a piece."""
+    """The first pass over rows without ids: how often equal rows come in a piece."""
 
     found: Found
     work: Work
@@ -150,14 +150,14 @@ class Count:
 
 @dataclass(frozen=True)
 class Gather:
-    """The pass where all answers to a prompt are decided together: it brings rewards together.
+    """The pass before a decision about all answers to a prompt: it brings their rewards together.
 
     Attributes
     ----------
     found, rule, work
         As of ``Decide``.
     of : {"gathered", "pilot"}
-        Whether these are the rows that are decided.
+        Whose rewards: those of the rows that are decided, or those of a pilot.
     """
 
     found: Found
@@ -311,7 +311,10 @@ def write_kept(
 def faults(
     piece: Piece, keys: Keys, invalid: NDArray[np.bool_], form: str
 ) -> tuple[int, list[str]]:
-    """Return how many rows are malformed or have a reward that is none, and name the first."""
+    """Return how many rows are malformed or have a reward the form does not take; name the first.
+
+    A name is the file, the line and what is wrong.
+    """
     rows = invalid.nonzero()[0]
     named = []
     for row in rows[:NAMED].tolist():
@@ -322,7 +325,7 @@ def faults(
 
 
 def histogram(reward: NDArray[np.float64], mask: NDArray[np.bool_]) -> list[list[float]]:
-    """Return rewards that are equal but for 3 %, with how many have them and are kept."""
+    """Return ``[reward, rows, rows kept]`` for each reward; those within 3 % are counted as one."""
     is_finite = np.isfinite(reward)
     # The sign, the exponent and the first five bits of the mantissa: at most 2^17 numbers.
     bits = (reward[is_finite] + 0.0).view(np.int64) >> 47

@@ -75,7 +75,7 @@ def pair_up(rows: Records, most: int) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def assign(runs: Sequence[Path], sizes: Sequence[int], most: int, path: Path) -> int:
-    """Write of each row its pair and side, to a file that is whole or absent; return how many.
+    """Write the pair and side of each row to a file, whole or absent; return how many pairs.
 
     Parameters
     ----------
@@ -106,9 +106,10 @@ def assign(runs: Sequence[Path], sizes: Sequence[int], most: int, path: Path) ->
 
 
 def write_sides(piece: Piece, columns: Columns, paired: Records, path: Path, schema: Any) -> None:
-    """Write the rows of a piece that are in pairs, by pair, as Arrow; of tables by a schema.
+    """Write the rows of a piece that are in pairs as Arrow, in the order of the pairs.
 
-    Their prompts and completions are JSON where the piece is, else what their columns hold.
+    Of JSON lines, prompts and completions stay JSON text. Of tables they are what the columns hold,
+    with the types of ``schema``.
     """
     with data_extra():
         import pyarrow as pa

@@ -6,14 +6,12 @@ import time
 from collections.abc import Sequence
 
 from rskernels.pipeline.engines.local import Engine, Job
-from rskernels.pipeline.job import Record
+from rskernels.pipeline.job import NAMED, Record
 from rskernels.pipeline.read import Piece
 from rskernels.pipeline.read.packed import release
 from rskernels.rsft.errors import DataError
 from rskernels.sampling.progress import ProgressBar
 
-NAMED = 10
-"""Malformed rows that an error names."""
 TEXTS = ("{task.fields[what]}", "{task.fields[rows]:,} rows, {task.fields[rate]:,.0f} a second")
 
 

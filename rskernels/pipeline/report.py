@@ -43,13 +43,13 @@ def write_report(
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.md`` and, with matplotlib, ``report.png``; return the first.
 
-    Its numbers have the names of ``select.TiltedSelection``; None stands for those that there are
-    not. ``counts`` has more of them. ``seen`` leaves out rows that are malformed, which ``bad``
-    counts with those whose reward is none. ``rewards`` has [reward, rows, accepted] of rewards that
-    are equal but for 3 %. ``without_weight`` counts rows, and prompts of only such, that "weights"
-    leaves out; ``unknown`` those that a pilot says nothing of. ``is_own_pilot`` says that the rows
-    are their own pilot. ``kl`` is that of the rows, whose K of a prompt bound it by log K: the mean
-    of that is ``kl_at_most``.
+    Numbers have the names of ``select.TiltedSelection``, and None where the form has none; to them
+    come those of ``counts``. ``bad`` counts malformed rows, which ``seen`` leaves out, and rows
+    whose reward the form does not take. ``rewards`` has [reward, rows, accepted], rewards within
+    3 % as one. ``without_weight`` counts the rows that "weights" leaves out, and the prompts that
+    have only such; ``unknown`` those of which the pilot has no reward. ``kl`` is an estimate by the
+    rows, of which K answers to a prompt bound it by log K; ``kl_at_most`` is the mean of that.
+    ``is_own_pilot`` says that the rows are their own pilot.
     """
     rule = config.rule
     prompts, overall = _totals(work.paths("groups", len(records)), rule)
@@ -247,7 +247,7 @@ def _whole(parts: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def _sum(numbers: list[float]) -> float:
-    """Return a sum, NaN where it is no float64."""
+    """Return a sum, NaN where a float64 cannot hold it."""
     try:
         return math.fsum(numbers)
     except (OverflowError, ValueError):
@@ -255,7 +255,7 @@ def _sum(numbers: list[float]) -> float:
 
 
 def _share(part: float, whole: float) -> float | None:
-    # A sum of rewards may be no float64, where each of them is.
+    # A sum of rewards may overflow where none of them does.
     return part / whole if whole and math.isfinite(part) else None
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rskernels.pipeline.config import SelectConfig
 from rskernels.pipeline.engines.local import Engine, Job, LocalEngine
@@ -135,10 +134,10 @@ class _Run:
         if config.rule.form == "weights":
             refuse_column(names_of(data) if self.schema is None else self.schema.names)
             if self.schema is None:
-                # The first lines do not say what others have.
+                # Only the first lines were looked at: a later one may have the column.
                 self.found = replace(self.found, added=NAME)
         if config.pairs:
-            # Names what is missing: pairs need both texts.
+            # Raises where a text is missing: pairs need prompt and completion.
             config.columns.of_text().found_in(names_of(data), answers=True)
         self.duplicates = self.pairs = 0
         self.pilot_found: Found | None = None
@@ -200,7 +199,7 @@ class _Run:
         self.pairs = assign(
             work.paths("pairable", len(sizes)), sizes, self.config.pairs, work.paired
         )
-        starts = tuple(np.concatenate([[0], np.cumsum(sizes)]).tolist())
+        starts = tuple(accumulate(sizes, initial=0))
         self._pass(engine, Sides(self.config.columns, work, starts), self.pieces)
 
     def finish(self, folder: Path, records: Sequence[Record], work: Work) -> dict[str, Any]:
@@ -235,7 +234,7 @@ class _Run:
         if not work.resolved.exists():
             runs = work.paths("gathered", len(self.pieces))
             resolve(runs, pilot, sizes, rule, work.resolved)
-        return tuple(np.concatenate([[0], np.cumsum(sizes)]).tolist())
+        return tuple(accumulate(sizes, initial=0))
 
     def _pass(self, engine: Engine, job: Job, pieces: Sequence[Piece]) -> list[Record]:
         return run_pass(engine, job, pieces, self.config.max_bad, progress=self.progress)

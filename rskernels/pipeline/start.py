@@ -24,7 +24,7 @@ def begun(
     resume: bool,
     overwrite: bool,
 ) -> Iterator[Work | None]:
-    """Hold a folder for a run, and note in its manifest that it is finished.
+    """Hold the folder of a run; at the end, note in its manifest that the run is finished.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def begun(
 
 
 def put(path: Path, work: Work, data: Dataset, count: int, in_parts: bool) -> None:
-    """Put the rows that were written of each piece in their place, in one file or as they are.
+    """Put the rows that were written, a part a piece, in their place: joined, or as parts.
 
     Parameters
     ----------

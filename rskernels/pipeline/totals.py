@@ -1,7 +1,7 @@
 """Counts and sums of rows by prompt, that can be merged: what the report is made of.
 
-Of a prompt a record of 92 bytes is kept, whatever its rows; those of a piece are a sorted run on
-disk (``runs``), so that neither many rows nor many prompts need memory.
+A prompt has a record of 92 bytes, however many rows it has. The records of a piece lie on disk,
+sorted (``store.runs``), so that neither many rows nor many prompts need memory.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ GROUP = np.dtype(
     [("key", np.int64), *((name, np.uint32) for name in COUNTS)]
     + [(name, np.float64) for name in (*SUMS, "top", *RELATIVE)]
 )
-"""Of a group. ``reward`` and ``reward_kept`` are sums over the rows that have one and are kept,
-``expected`` of min(1, w/M); ``top`` is the largest log w/M, ``w`` the sum of w/M in units of its
-exponential, ``w_squared`` that of squares, ``w_log`` that of w log w/M, all in such units, and
-``excess`` that of (w/M - 1)+."""
+"""The record of a group, all rows with one prompt.
+
+``reward`` is the sum of the rewards, ``reward_kept`` that of the rows kept, ``expected`` the sum of
+min(1, w/M) and ``top`` the largest log w/M. The sums ``w`` of w/M, ``w_squared`` of its square,
+``w_log`` of w/M log w/M and ``excess`` of (w/M - 1)+ are in units of exp(``top``), the second in
+its square, so that none overflows."""
 
 
 def totals_of(keys: Keys, decisions: Decisions) -> Records:
@@ -73,7 +75,7 @@ def totals_of(keys: Keys, decisions: Decisions) -> Records:
 
 
 def merged_totals(records: Records) -> Records:
-    """Return the totals of groups of which there are several records, by rising key."""
+    """Return one record a group, by rising key, of several records each."""
     key = records["key"]
     if len(key) > 1 and not (key[1:] >= key[:-1]).all():
         records = records[key.argsort(kind="stable")]
@@ -110,7 +112,7 @@ def overall_of(records: Records) -> dict[str, float]:
 
 
 def figures(records: Records) -> dict[str, NDArray[np.float64]]:
-    """Return what follows from totals of each group: NaN where it does not exist.
+    """Return what follows from the totals of each group, NaN where it does not exist.
 
     ``acceptance``, ``expected_acceptance``, ``delta``, ``kl``, ``ess`` are those of
     ``select.TiltedSelection``, its divergence by self-normalised weights of the rows; ``known``

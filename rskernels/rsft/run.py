@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -215,20 +215,35 @@ def locked_folder(out: Path, *, resume: bool) -> Iterator[None]:
         yield
 
 
-def start_afresh(out: Path, *, overwrite: bool) -> None:
+def start_afresh(out: Path, *, overwrite: bool, files: Iterable[str] = FILES) -> bool:
     """Make a folder ready for a new run, deleting an earlier run's files only if that is asked for.
+
+    Parameters
+    ----------
+    out : Path
+        The folder.
+    overwrite : bool
+        Whether to delete files of an earlier run.
+    files : iterable of str
+        Patterns of all files that a run may leave behind.
+
+    Returns
+    -------
+    bool
+        Whether there was an earlier run.
 
     Raises
     ------
     FileExistsError
         If the folder holds a run and `overwrite` is False.
     """
-    earlier = [path for name in FILES for path in out.glob(name)]
+    earlier = [path for name in files for path in out.glob(name)]
     if earlier and not overwrite:
         resume = "resume it, " if (out / CHECKPOINT).is_file() else ""
         raise FileExistsError(f"{out} already holds a run: {resume}overwrite it or name another")
     for path in earlier:
         path.unlink()
+    return bool(earlier)
 
 
 def save(config: Options, out: Path, data: str, state: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Selection of data sets by reward: which answers to keep, so that what is kept has a known law.
 
-``decide`` is the call, ``tilt``; ``forms`` the weights and constants M of its forms; ``rows`` what
-is given and ``pilot`` where rewards stand among others; ``selection`` what is returned and ``sums``
-the numbers in it; ``rivals`` the rules that are in use elsewhere.
+``decide`` has the call, ``tilt``, and ``forms`` the weights and constants M of its forms. ``rows``
+checks what is given; ``pilot`` ranks rewards among others. ``selection`` is what is returned,
+``sums`` the numbers in it. ``rivals`` has the rules that are in use elsewhere.
 """
 
 from rskernels.select.decide import tilt

@@ -39,33 +39,33 @@ def tilt(
 ) -> TiltedSelection:
     r"""Keep answers that a policy pi gave, so that those kept follow pi(y|x) exp(r/beta) / Z(x).
 
-    That law maximises the mean reward less beta times the divergence from pi. An answer is kept
-    with probability min(1, w/M), w its weight and M a constant of its prompt that is known before
-    the rows are looked at. No M is ever taken from the rows that it decides: that would bias what
-    is kept, and make it depend on which rows come together.
+    That law, the tilted one, maximises the mean reward less beta times the divergence from pi. An
+    answer is kept with probability min(1, w/M), where w is its weight and M a constant of its
+    prompt that is known before the rows are looked at. No M is ever taken from the rows that it
+    decides: that would bias what is kept, and make it depend on which rows come together.
 
     - ``"verifier"``: rewards are 0 or 1. w = exp(r/beta), M = exp(1/beta): right answers are all
       kept, wrong ones with probability exp(-1/beta). beta = 0 keeps the right ones alone, which is
       rejection-sampling fine-tuning (RFT) and STaR. Exact.
     - ``"bounded"``: r is at most ``bound``. w = exp(r/beta), M = exp(bound/beta). Exact where the
       bound holds; a reward above it is a violation, and counted.
-    - ``"quantile"``: r is replaced by its quantile u among the rewards of a pilot of its group, by
-      which every prompt has the same acceptance, beta (1 - exp(-1/beta)), up to ties.
-      u = (F(r-) + F(r))/2, the mid-rank. w = exp(u/beta), M = exp(1/beta). Exact for the tilt by
-      that u, whatever the pilot; with a small pilot u is coarse.
+    - ``"quantile"``: r is replaced by its quantile u among the rewards of a pilot, which are other
+      answers to the same prompt. So every prompt has the same acceptance, beta (1 - exp(-1/beta)),
+      up to ties. With F(r) the share of the pilot's rewards that are at most r, and F(r-) the share
+      below r, u = (F(r-) + F(r))/2. w = exp(u/beta), M = exp(1/beta). Exact for the tilt by that u,
+      whatever the pilot; with a small pilot u is coarse.
     - ``"best_of"``: what is kept has the law of the best of ``n`` answers. With a = F(r-) and
-      b = F(r) among the pilot, w = (b^n - a^n)/(b - a), the mean of n u^(n-1) over the quantiles of
-      rewards that are equal, and n b^(n-1) of a reward that the pilot does not have; M = n. Exact
-      for the pilot's F in place of the policy's: where the pilot is all that the policy can say,
-      as often as it says it, it is the best of n with ties broken at random. Of the policy itself
-      it is off by as much as F is, of the order of n over the root of the pilot's size. Answers
-      below the whole pilot are not kept. It takes no ``beta``.
-    - ``"learnt"``: w = exp(r/beta), M that of an ``envelope`` which has seen other rows, a pilot.
-      ``envelope.update(rewards.double() / beta, groups)`` teaches it; in float64, as here. One of a
-      single group has one M for all. What is kept follows pi min(1, w/M), the tilted law only where
-      M bounds all that the policy can say: by the largest of a few answers to a prompt it can be
-      off by a third of the mass. By "max" of the rows themselves it bounds them by construction:
-      ``delta`` is then 0, whatever is lost.
+      b = F(r), w = (b^n - a^n)/(b - a), which is the mean of n u^(n-1) over the quantiles u of
+      equal rewards; it is n b^(n-1) for a reward that the pilot does not have. M = n. Exact for a
+      policy that answers as the pilot does, with ties broken at random. For the policy itself it is
+      off by as much as the pilot's F is, of the order of n over the root of the pilot's size.
+      Answers below the whole pilot are not kept. It takes no ``beta``.
+    - ``"learnt"``: w = exp(r/beta), M that of an ``envelope`` which has seen other rows, a pilot:
+      ``envelope.update(rewards.double() / beta, groups)``, in float64, as here. An envelope of one
+      group has one M for all. What is kept follows pi min(1, w/M), which is the tilted law only
+      where M bounds w for every answer that the policy can give: the largest of a few answers to a
+      prompt can leave out a third of the mass. With "max" of the very rows that are decided,
+      ``delta`` is 0 by construction, whatever is lost.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def tilt(
         int64 or int32 ``[N]``, any numbers: which prompt each row answers. None: all the same. For
         an envelope of several groups, ids in ``[0, envelope.groups)``.
     ids : Tensor, array or sequence, optional
-        int64 or int32 ``[N]``, no two alike, any numbers: who a row is, such as a column of the
-        data or a hash of prompt and sample number. The draw follows from ``seed`` and the id alone
+        int64 or int32 ``[N]``, any numbers that tell the rows apart, such as a column of the data
+        or a hash of prompt and sample number. The draw follows from ``seed`` and the id alone
         (``Stream.SELECT``), so that neither order nor shards change what is kept. None: the places
         of the rows, which is for a single call on all of them.
     envelope : Envelope, optional
@@ -90,7 +90,7 @@ def tilt(
     bound : float, optional
         For "bounded": the largest reward there can be.
     n : int, optional
-        For "best_of": of how many, at least 1.
+        For "best_of": the n of best of n, at least 1.
     pilot, pilot_groups : Tensor, array or sequence, optional
         For "quantile" and "best_of": rewards ``[K]`` of other answers, and their groups where
         ``groups`` is given. Shards that are to decide alike need the same pilot.
@@ -108,12 +108,12 @@ def tilt(
     Raises
     ------
     TypeError, ValueError, IndexError
-        If an argument is not as above, or is not one of the form. Where two ids are equal.
+        If an argument is not as above or not for the form, or if two ids are equal.
 
     Notes
     -----
-    With one M for all groups, groups that the tilt gains much from are kept more often: the law of
-    prompts is then tilted by Z(x)/M. Each group's own law is the tilted one in any case.
+    With one M for all groups, groups with larger weights are kept more often: the law of prompts is
+    then tilted by Z(x)/M. Within each group the law is the tilted one in any case.
 
     References
     ----------
@@ -168,7 +168,7 @@ def _sums_of_groups(log_ratio: Tensor, pilot: Pilot, group_ids: Tensor) -> Sums:
 
 
 def _with_bound(kept: TiltedSelection, n: int) -> TiltedSelection:
-    """Return a selection that tells the bound of best-of-n's divergence."""
+    """Return a selection with ``kl_bound``, the most that the divergence of best of n can be."""
     fields: dict[str, Any] = dict(vars(kept))
     fields["overall"] = {**kept.overall, "kl_bound": math.log(n) - (n - 1) / n}
     return TiltedSelection(**fields)

@@ -25,13 +25,14 @@ class Weighted(NamedTuple):
     log_ratio: Tensor
     """float64 ``[N]``: log w - log M; NaN of a row that is invalid or has no M."""
     invalid: Tensor
-    """bool ``[N]``: whose reward is none."""
+    """bool ``[N]``: rows whose reward the form does not take."""
     M_is: str
     """``PROVED``, ``GIVEN``, ``LEARNT`` or, of a rule without M, ``NONE``."""
     base: tuple[Tensor, Rows] | None = None
-    """Log weights and rows by which the untilted law is known: those of a pilot. None: the rows."""
+    """Log weights of a pilot, and its rows, which stand for the untilted law. None: the rows
+    that are decided stand for it."""
     has_weights: bool = True
-    """Whether w is a weight, and not only tells which rows have a reward."""
+    """False where ``log_ratio`` is no weight, and only its NaNs tell which rows have no reward."""
 
 
 class Options(NamedTuple):
@@ -44,7 +45,7 @@ class Options(NamedTuple):
 
 
 def check_options(form: str, beta: float | None, given: Mapping[str, object]) -> float:
-    """Return beta, 0 of a form that has none.
+    """Return beta, or 0 where the form has none.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def check_options(form: str, beta: float | None, given: Mapping[str, object]) ->
 def weigh(
     form: str, rewards: Tensor, groups: Tensor | None, beta: float, options: Options
 ) -> Weighted:
-    """Return rows as a form decides them: a function of each row alone, whatever comes with it.
+    """Return the weights that a form gives to rows, each a function of its row alone.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def weigh(
     rewards : Tensor
         float64 ``[N]``.
     groups : Tensor or None
-        int64 ``[N]``: which prompt each row answers, where M or the pilot is a prompt's.
+        int64 ``[N]``: which prompt each row answers. Needed where each has its own M or pilot.
     options : Options
         What the form needs.
     """

@@ -12,7 +12,7 @@ from rskernels.select.rows import Integers, Numbers, Rows, integers_of, rewards_
 
 
 class Standing(NamedTuple):
-    """Parts of the pilot of a row's group; NaN of a row that cannot stand there."""
+    """Where rewards stand in the pilot of their group; NaN without a reward or a pilot."""
 
     below: Tensor
     """float64 ``[N]``: the part of the pilot whose rewards are less, F(r-)."""
@@ -28,7 +28,7 @@ class Pilot:
     rewards : Tensor, array or sequence
         ``[K]``; without NaN or +inf.
     groups : Tensor, array or sequence, optional
-        int64 or int32 ``[K]``; needed, and only taken, where the rows have groups.
+        int64 or int32 ``[K]``; given exactly where the rows have groups.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class Pilot:
         self._starts = self._sizes.cumsum(0) - self._sizes
 
     def places_of(self, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where groups are among the pilot's, and which of them are, bool."""
+        """Return the places of groups among the pilot's, and which groups the pilot has, bool."""
         places = torch.searchsorted(self.group_ids, groups).clamp(max=len(self.group_ids) - 1)
         return places, self.group_ids[places] == groups
 
@@ -86,7 +86,7 @@ class Pilot:
         return Rows(self.rewards, self.group_ids, self.group)
 
     def _key(self, places: Tensor, rewards: Tensor) -> Tensor:
-        """Return int64 that order by group, then reward; the odd are of rewards in the pilot."""
+        """Return int64 keys in the order of group, then reward; odd if the pilot has the reward."""
         at = torch.searchsorted(self.values, rewards)
         is_one = self.values[at.clamp(max=len(self.values) - 1)] == rewards
         key: Tensor = places * (2 * len(self.values) + 2) + 2 * at + is_one

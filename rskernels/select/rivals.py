@@ -1,7 +1,7 @@
-"""The rules in use elsewhere, behind the face of ``tilt``, to be compared with it.
+"""The rules in use elsewhere, called as ``tilt`` is, to be compared with it.
 
-Of none of them is the law of what is kept pi(y|x) exp(r/beta) / Z(x); each says in its ``note``
-what it is. Ties go to the smaller id.
+None of them keeps answers with the tilted law pi(y|x) exp(r/beta) / Z(x); each says in its ``note``
+what law it has. Ties go to the smaller id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rskernels.ops.arguments import number_argument
 from rskernels.select.forms import NONE, Weighted
 from rskernels.select.rows import Integers, Numbers, Rows, ids_of, integers_of, rows_of
 from rskernels.select.selection import TiltedSelection, selection_of
-from rskernels.select.sums import added
+from rskernels.select.sums import added, largest
 
 SOFT_COLUMN = 1  # of Stream.SELECT; column 0 is the tilt's, and the passes of RSO have those from 2
 FIRST_PASS = 2
@@ -40,7 +40,7 @@ def top_k(
     Returns
     -------
     TiltedSelection
-        With a NaN where there is no weight: ``kl``, ``ess``, ``delta``.
+        ``kl``, ``ess`` and ``delta`` are NaN, since there are no weights.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def weights(rewards: Numbers, beta: float, *, groups: Integers | None = None) ->
     weighted = _weighted(rows, _beta(beta), invalid)
     invalid, count = weighted.invalid, len(rows.group_ids)
     log_w = torch.where(invalid, -math.inf, weighted.log_ratio)
-    top = _largest(log_w, rows.group, count)
+    top = largest(log_w, rows.group, count)
     total = added((log_w - top[rows.group]).exp(), rows.group, count)
     mean = top + (total / added((~invalid).double(), rows.group, count)).log()
     note = "every answer, weighted; biased by the mean weight of the group, as 1/its ESS"
@@ -129,7 +129,8 @@ def soft_best_of_n(
 ) -> TiltedSelection:
     """Keep one answer of each group, drawn with a probability proportional to exp(r/beta).
 
-    The law of what is kept tends to the tilt as groups grow: it is off by order 1/n of n answers.
+    The law of what is kept tends to the tilted one as groups grow: with n answers it is off by
+    order 1/n.
 
     Parameters
     ----------
@@ -176,12 +177,11 @@ def rso(
 ) -> TiltedSelection:
     """Keep ``num`` answers of each group as Algorithm 1 of statistical rejection sampling does.
 
-    Passes over the group's answers, in the order of the rows: each is accepted with probability
-    exp((r - largest)/beta), largest that of the answers which are left at the beginning of the
-    pass, and is then left no more; until there are ``num``. As published, it is not exact: M is
-    taken from the pool that it decides, and falls from pass to pass; no answer is kept twice,
-    however likely; and it stops at ``num`` in the order of the rows, of which a sorted file has the
-    best, or the worst, first.
+    It passes over the group's answers, in the order of the rows, until ``num`` are kept. A pass
+    accepts each answer with probability exp((r - largest)/beta), where ``largest`` is the largest
+    reward of those not kept before the pass. As published, this is not exact: M is taken from the
+    pool that it decides, and falls from pass to pass; no answer is kept twice, however likely; and
+    it stops at ``num`` in the order of the rows, and a sorted file has the best, or worst, first.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def rso(
     at = at[left[at]]
     while len(at):
         group, value = rows.group[at], log_w[at]
-        top = _largest(value, group, len(held))
+        top = largest(value, group, len(held))
         # An answer of weight 0 would be the largest in the end; it is never kept.
         top = torch.where(top > -math.inf, top, math.inf)
         u = row_uniforms_64(names[at], turn, key, Stream.SELECT)
@@ -264,7 +264,7 @@ def _without_law(
 
 
 def _rank_in_group(rows: Rows, key: Tensor, names: Tensor, has: Tensor) -> Tensor:
-    """Return how many rows of its group come before each by key, then id; what has none last."""
+    """Return the rank of each row in its group by key, then id; rows without a key come last."""
     order = names.argsort()
     order = order[torch.where(has, key, math.inf)[order].argsort(stable=True)]
     order = order[(~has)[order].long().argsort(stable=True)]
@@ -275,21 +275,15 @@ def _rank_in_group(rows: Rows, key: Tensor, names: Tensor, has: Tensor) -> Tenso
 
 
 def _before_in_run(which: Tensor, runs: Tensor) -> Tensor:
-    """Return how many of those that are named come before each in its run of equal numbers."""
+    """Return how many rows of ``which`` come before each row in its run of equal numbers."""
     before = which.long().cumsum(0) - which.long()
     is_first = torch.ones_like(which)
     is_first[1:] = runs[1:] != runs[:-1]
     return before - before[is_first][is_first.cumsum(0) - 1]
 
 
-def _largest(log_w: Tensor, group: Tensor, count: int) -> Tensor:
-    """Return the largest of each group, ``[count]``."""
-    lowest = torch.full((count,), -math.inf, dtype=log_w.dtype, device=log_w.device)
-    return lowest.scatter_reduce(0, group, log_w, "amax")
-
-
 def _once(rows: Rows, same: Tensor, left: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which rows are the first of their answer, and the weight of the last."""
+    """Return which rows are the first of equal answers, and log w with that of the last there."""
     at = left.nonzero()[:, 0]
     at = at[same[at].argsort(stable=True)]
     at = at[rows.group[at].argsort(stable=True)]

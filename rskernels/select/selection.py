@@ -23,30 +23,31 @@ OF_ROWS, OF_PILOT = "of rows", "of pilot"
 class TiltedSelection:
     """Rows that were kept, and numbers of each group and of all rows.
 
-    Numbers by name; w is a row's weight, M the constant that it met:
+    The numbers by name, w a row's weight and M the constant that it is divided by:
 
     ``seen``, ``accepted``, ``violations``, ``invalid``, ``unknown``
-        Rows: all; kept; with w above M; whose reward is none; whose group has no M or no pilot.
-        Those of the last two are rejected.
+        How many rows: all; kept; with w above M; with a reward that the form does not take; with no
+        M or pilot for their group. Those of the last two are rejected.
     ``right``
-        Of the form "verifier": rows that are right.
+        Of the form "verifier": how many rows are right.
     ``acceptance``, ``expected_acceptance``
         The share kept of the rows that were decided, and the mean of min(1, w/M) over them.
     ``delta``
-        Excess mass, sum of (w/M - 1)+ over sum of w/M. Were the rows the base law, it would bound
-        the total variation between the tilted law and that of what is kept; ``delta_is`` says
-        whether M was known before them.
+        Excess mass, sum of (w/M - 1)+ over sum of w/M. With the rows, each as likely as another, in
+        the place of the policy, it bounds the total variation between the tilted law and that of
+        what is kept; ``delta_is`` says whether M was known before them.
     ``kl``
-        Kullback-Leibler divergence of the tilted law from the base law, in nats, with the rows or
-        the pilot of a group in the place of the base law; ``kl_is`` says which. NaN where the
+        Kullback-Leibler divergence of the tilted law from the untilted one, in nats, with the rows
+        or the pilot of a group in the place of the policy; ``kl_is`` says which. NaN where the
         tilted law does not exist.
     ``ess``
         (sum w)^2 / sum w^2: how many rows importance weighting would be worth.
 
-    Overall ``kl`` is the mean over groups, each by its rows. Overall ``delta`` and ``ess`` are of
-    w/M over all rows. Overall there are ``groups``, ``groups_without_accepted`` and, of a verifier,
-    ``groups_without_right``: prompts of which no answer is right; of "best_of" ``kl_bound`` =
-    log n - (n - 1)/n, which ``kl`` reaches where no two rewards are equal and the pilot is large.
+    ``overall`` has them for all rows: ``delta`` and ``ess`` by the w/M of all, ``kl`` as the mean
+    over groups, weighted by their rows. It also has ``groups``, ``groups_without_accepted`` and, of
+    a verifier, ``groups_without_right``, the prompts without a right answer. Of "best_of" it has
+    ``kl_bound`` = log n - (n - 1)/n, which ``kl`` reaches where no two rewards are equal and the
+    pilot is large.
 
     Attributes
     ----------
@@ -57,28 +58,27 @@ class TiltedSelection:
     log_ratio : Tensor
         float64 ``[N]``: log w - log M. NaN where there is none.
     log_weights : Tensor
-        float64 ``[N]``: the log of the weight that a row has in a mean over what is kept; 0, but
-        with ``control`` log max(1, w/M), which makes such means right for any M. -inf where a
-        row is not kept.
+        float64 ``[N]``: the log of the weight of a row in a mean over what is kept. It is 0, or
+        with ``control`` log max(1, w/M), which makes such means right for any M; -inf where a row
+        is not kept.
     M_is : {"proved", "given", "learnt", "none"}
         Whether M bounds w by the form, by what the caller says, or was learnt.
     delta_is : {"bound", "estimate"}
-        "bound" where M was proved or given: over the rows seen, as the base law, the total
-        variation is at most ``delta``. Of an M that was learnt it is an estimate among the ratios
-        seen.
+        "bound" where M was proved or given. Of an M that was learnt it is an estimate, from the
+        ratios seen.
     kl_is : {"of rows", "of pilot"}
-        Whose the divergence is: of a group's rows, each as likely as another, tilted by w, or of
-        its pilot, ties and all. For that law it is exact, and for the policy's an estimate: of K
-        rows it is at most log K, and a group without a row that the tilt can keep, as with beta = 0
-        one without a right answer, is left out of the mean. At few rows a group it is too small.
+        What stands for the policy in ``kl``: the rows of a group, each as likely as another, or its
+        pilot. For that law ``kl`` is exact, for the policy an estimate, which is too small where a
+        group has few rows: of K rows it is at most log K. A group without a row that the tilt can
+        keep, as one without a right answer at beta = 0, is left out of the mean.
     group_ids : Tensor
         int64 ``[G]``: the groups, rising.
     groups : mapping of str to Tensor
-        ``[G]`` a name, int64 for counts, else float64.
+        By name, ``[G]``, int64 for counts, else float64.
     overall : mapping of str to float
-        A number a name.
+        By name.
     note : str
-        What to know of the law, where it is not the tilt's.
+        What to know about the law of what is kept, where that is not the tilted one.
     """
 
     form: str
@@ -132,7 +132,7 @@ def selection_of(
 ) -> TiltedSelection:
     """Return a selection of rows that are decided.
 
-    ``base`` has the divergence where the base law is not that of the rows.
+    ``base`` has the divergence where the rows do not stand for the policy.
     """
     count = len(rows.group_ids)
     known = ~weighted.log_ratio.isnan()

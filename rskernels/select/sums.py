@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class Sums(NamedTuple):
-    """Of each group, float64 ``[G]``; NaN of a group without a row that has a weight."""
+    """Sums of each group, float64 ``[G]``; NaN of a group in which no row has a weight."""
 
     expected_acceptance: Tensor
     """Mean of min(1, w/M)."""
     delta: Tensor
     """Excess mass: sum of (w/M - 1)+ over sum of w/M."""
     kl: Tensor
-    """KL of the tilted law from the base law: E*[log w] - log E[w], nats."""
+    """KL of the tilted law from that of the rows: E*[log w] - log E[w], nats; E* is tilted."""
     ess: Tensor
     """Effective sample size of importance weights, (sum w)^2 / sum w^2, in rows."""
 
@@ -37,9 +37,8 @@ def sums_of(log_ratio: Tensor, group: Tensor, groups: int) -> Sums:
     has = ~log_ratio.isnan()
     count = added(has.double(), group, groups)
     ratio = torch.where(has, log_ratio, -math.inf)
-    # The largest of a group is taken out, so that no sum overflows and no group underflows.
-    top = torch.full((groups,), -math.inf, dtype=torch.float64, device=ratio.device)
-    top = top.scatter_reduce(0, group, ratio, "amax")
+    # Relative to the largest of its group, so that no sum overflows and none is 0 by underflow.
+    top = largest(ratio, group, groups)
     shift = torch.where(top > -math.inf, top, 0.0)
     relative = ratio - shift[group]
     w = relative.exp()
@@ -58,6 +57,12 @@ def added(values: Tensor, group: Tensor, groups: int) -> Tensor:
     return torch.zeros(groups, dtype=values.dtype, device=values.device).index_add_(
         0, group, values
     )
+
+
+def largest(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Return the largest of values ``[N]`` in each group, ``[groups]``; -inf of none."""
+    lowest = torch.full((groups,), -math.inf, dtype=values.dtype, device=values.device)
+    return lowest.scatter_reduce(0, group, values, "amax")
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> float:

@@ -158,13 +158,17 @@ def check_seeds():
     rank = dist.get_rank()
     begin, end = columns_of(rank, dist.get_world_size())
     part = LinearLogits(hidden, **cut(parts, begin, end), group=dist.group.WORLD, offset=begin)
-    torch.manual_seed(rank)
-    masks = [rskernels.accept_mask(part, density, 2.0, targets=targets) for _ in range(2)]
-    same_on_all_ranks(masks)
-    assert not torch.equal(*masks)
-    got = rskernels.accept_mask(part, density, 2.0, targets=targets, seed=rank + 9)
     alone = LinearLogits(hidden, **parts)
-    assert torch.equal(got, rskernels.accept_mask(alone, density, 2.0, targets=targets, seed=9))
+    torch.manual_seed(rank)
+    for ids in (None, torch.arange(400).flip(0) - 7):
+        law = {"targets": targets, "ids": ids}
+        masks = [rskernels.accept_mask(part, density, 2.0, **law) for _ in range(2)]
+        same_on_all_ranks(masks)
+        assert not torch.equal(*masks)
+        got = rskernels.accept(part, density, 2.0, **law, seed=rank + 9)
+        want = rskernels.accept(alone, density, 2.0, **law, seed=9)
+        assert torch.equal(got.mask, want.mask)
+        assert torch.equal(got.counts, want.counts)
 
 
 def check_errors():

@@ -11,13 +11,7 @@ import torch
 
 from rskernels.envelope import Envelope, estimate, estimate_M
 
-
-def problem(*shape, dtype=torch.float32, scale=3.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    logits = (torch.randn(*shape, generator=generator) * scale).to(dtype)
-    targets = torch.randint(0, shape[-1], shape[:-1], generator=generator)
-    p_hat = torch.rand(shape[:-1], generator=generator)
-    return logits, p_hat, targets
+from .test_estimate_m import problem
 
 
 @pytest.mark.parametrize("dense", [False, True])

@@ -9,7 +9,7 @@ import rskernels
 from rskernels.experiments.bundled import load_digits
 from rskernels.experiments.config import GradientConfig
 from rskernels.experiments.networks import make_model
-from rskernels.experiments.shift import fit, turn_and_blur
+from rskernels.experiments.shift import draw_shift, fit, shift
 from rskernels.experiments.train import make_task
 from rskernels.rsft.data.domains import log_domain_densities
 from rskernels.rsft.errors import DataError, TrainingError
@@ -21,6 +21,10 @@ QUICK = {"pretrain_epochs": 3, "test_fraction": 0.8, "imbalance": 1.0}
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def turn_and_blur(images, generator):
+    return shift(images, *draw_shift(len(images), generator))
 
 
 def test_turned_and_blurred_images_differ_by_row_and_keep_their_ink():

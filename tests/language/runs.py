@@ -9,7 +9,6 @@ resumed`` kills ``lora-fsdp`` instead, between two steps, and resumes it.
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ import torch
 from rskernels.language import rollouts, run, train
 from rskernels.language.run import fine_tune
 from tests.language import tiny
+from tests.support.processes import forked
 from tests.support.ranks import run_ranks
 
 SETTINGS = {"form": "learnt", "beta": 0.5, "pilot": 2, "checkpoint_minutes": 0.0, "epochs": 2}
@@ -27,20 +27,9 @@ def train_in(folder, name, **more):
     fine_tune(config, folder / name, task=tiny.two(), progress=False, **more)
 
 
-def forked(main):
+def ended(main):
     """Call ``main`` in a child, and return how that ended, as waitpid says it."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1]
-    status = 1
-    try:
-        main()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+    return os.waitpid(forked(main), 0)[1]
 
 
 def kill_after(module, name, calls):
@@ -77,7 +66,7 @@ def killed_at_every_stage(folder):
             kill_after(module, name, calls)
             train_in(folder, "killed", resume=resume)
 
-        status = forked(main)
+        status = ended(main)
         assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, signal.SIGKILL), stage
         resume = True
     more = {"resume": True}
@@ -105,11 +94,11 @@ def resumed_shards(folder):
 
 def main():
     folder = Path(sys.argv[1])
-    assert forked(lambda: tiny.folder(folder / "given")) == 0
+    assert ended(lambda: tiny.folder(folder / "given")) == 0
     if sys.argv[2:] == ["resumed"]:
         resumed_shards(folder)
         return
-    assert forked(lambda: train_in(folder, "whole")) == 0
+    assert ended(lambda: train_in(folder, "whole")) == 0
     # In one block all answers are of the first rank, and the other has none to make.
     for how, most in (("ddp", 16), ("fsdp", 512)):
         store, more = folder / f"{how}.store", {"config": {"parallel": how, "rows_at_once": most}}
@@ -121,7 +110,7 @@ def main():
         "lr": 0.05,
         "checkpoint_minutes": 10.0,
     }
-    assert forked(lambda: train_in(folder, "lora-whole", config=lora)) == 0
+    assert ended(lambda: train_in(folder, "lora-whole", config=lora)) == 0
     sharded = {"config": {**lora, "parallel": "fsdp"}}
     assert run_ranks(2, folder / "lora.store", lambda: train_in(folder, "lora-fsdp", **sharded))
     killed_at_every_stage(folder)

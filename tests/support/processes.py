@@ -1,10 +1,11 @@
-"""Python processes that know nothing of this one."""
+"""Processes: forks of this one, and Python processes that know nothing of it."""
 
 import ctypes
 import json
 import os
 import subprocess
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 from .package import FOLDER
@@ -17,6 +18,21 @@ def drop_privileges():
     libc = ctypes.CDLL(None)
     for capability in range(CAPABILITIES):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def forked(main):
+    """Call ``main`` in a child that has all that was imported here, and return its process."""
+    if child := os.fork():
+        return child
+    status = 1
+    try:
+        main()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def run_python(code, timeout=120, *, cwd=None, preexec_fn=None, **environment):

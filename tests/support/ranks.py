@@ -4,10 +4,12 @@ import datetime
 import os
 import subprocess
 import sys
-import traceback
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
+
+from .processes import forked
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT = datetime.timedelta(seconds=120)
@@ -29,23 +31,12 @@ def run_script(script, *arguments):
 
 def run_ranks(count, store, main):
     """Call ``main`` in ranks that meet at the file ``store``, and say whether all ended well."""
-    children = [_start(rank, count, f"file://{store}", main) for rank in range(count)]
-    statuses = [os.waitpid(child, 0)[1] for child in children]
-    return not any(statuses)
 
-
-def _start(rank, count, store, main):
-    """Fork a rank, so that all have torch from one import, and return its process."""
-    if child := os.fork():
-        return child
-    status = 1
-    try:
-        dist.init_process_group("gloo", store, LIMIT, count, rank)
+    def run(rank):
+        dist.init_process_group("gloo", f"file://{store}", LIMIT, count, rank)
         main()
         dist.destroy_process_group()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+
+    children = [forked(partial(run, rank)) for rank in range(count)]
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    return not any(statuses)

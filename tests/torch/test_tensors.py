@@ -7,22 +7,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 import rskernels
 
 from ..support.bits import same_bits
+from .test_subclasses import call_all
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-
-
-def call_all(logits, targets, p_hat=0.2, M=1.5, seed=0):
-    """Return every tensor that the public operations make of these."""
-    law = {"seed": seed, "temperature": 0.7}
-    return (
-        *rskernels.accept(logits, p_hat, M, targets=targets, **law),
-        *rskernels.verify(logits, p_hat, M, targets=None, **law),
-        rskernels.accept_mask(logits, p_hat, M, targets=targets, **law),
-        rskernels.verify_mask(logits, p_hat, M, targets=None, **law),
-        rskernels.bernoulli_mask(logits, M, seed=seed),
-        *rskernels.bernoulli(logits, M, seed=seed),
-        rskernels.target_log_prob(logits, targets),
-    )
 
 
 def assert_alike(real, shaped):

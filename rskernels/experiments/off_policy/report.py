@@ -15,8 +15,8 @@ from rskernels.experiments.comparison.intervals import Interval, t_interval
 from rskernels.experiments.comparison.report import markdown, show_signed
 from rskernels.experiments.off_policy.figures import draw_enumerated, draw_trained
 from rskernels.experiments.off_policy.study import Size
+from rskernels.experiments.resumable import Piece, rounded
 
-Piece = dict[str, Any]
 LAST = 10
 """Steps whose mean is the return at the end."""
 FEW = 0.05
@@ -92,7 +92,7 @@ def write_report(pieces: Sequence[Piece], size: Size, folder: Path, *, is_quick:
     page = folder / "off_policy.md"
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
     compact = [*enumerated, *(_compact(p) for p in trained)]
-    lines = ",\n".join(json.dumps(_rounded(piece)) for piece in compact)
+    lines = ",\n".join(json.dumps(rounded(piece, 6)) for piece in compact)
     text = f'{{"size": {json.dumps(size._asdict())},\n"pieces": [\n{lines}\n]}}\n'
     (folder / "off_policy.json").write_text(text, encoding="utf-8")
     return page
@@ -225,15 +225,6 @@ def _show(interval: Interval) -> str:
         return "–"
     half = "" if math.isnan(interval.half) else f" ± {interval.half:.3f}"
     return f"{interval.mean:.3f}{half}"
-
-
-def _rounded(value: Any) -> Any:
-    """Return what JSON holds with six digits of every number."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def _compact(piece: Piece) -> Piece:

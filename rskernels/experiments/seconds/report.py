@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rskernels.experiments.comparison.report import markdown, show_signed
+from rskernels.experiments.resumable import Piece, rounded
 from rskernels.experiments.seconds.analysis import LEVELS, Outcome, Ratio, outcomes, ratio_of
 from rskernels.experiments.seconds.costs import Costs, costs_of
 from rskernels.experiments.seconds.figures import draw_courses, draw_model, draw_speed
@@ -25,7 +25,6 @@ from rskernels.experiments.seconds.model import (
 from rskernels.experiments.seconds.study import Size
 from rskernels.experiments.seconds.texts import COSTS, COUNTED, LAWS, MODEL, TASK
 
-Piece = dict[str, Any]
 Networks = dict[str, tuple[int, int, Costs]]
 
 
@@ -59,7 +58,7 @@ def write_report(pieces: Sequence[Piece], size: Size, folder: Path, *, is_quick:
         _speeds(results, size),
         "![Each form's speed-up over plain training](seconds-speed.png)",
         "### Steps, laws, and the accuracy at the end",
-        _steps(results, size),
+        _steps(results),
         "![Accuracy against steps and against seconds](seconds-courses.png)",
         "## What the parts cost",
         COSTS.format(rounds=_range([p["rounds"] for p in timed])),
@@ -72,7 +71,7 @@ def write_report(pieces: Sequence[Piece], size: Size, folder: Path, *, is_quick:
     ]
     page = folder / "seconds.md"
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
-    record = {"size": size._asdict(), "pieces": [_rounded(p) for p in pieces]}
+    record = {"size": size._asdict(), "pieces": [rounded(p, 4) for p in pieces]}
     text = json.dumps(record, separators=(",", ":"))
     (folder / "seconds.json").write_text(text + "\n", encoding="utf-8")
     return page
@@ -135,7 +134,7 @@ def _speeds(results: Sequence[Outcome], size: Size) -> str:
     return markdown(headings, rows)
 
 
-def _steps(results: Sequence[Outcome], size: Size) -> str:
+def _steps(results: Sequence[Outcome]) -> str:
     headings = ["", "R", "accuracy at the end", "against plain", "law"]
     rows = [
         [
@@ -221,12 +220,3 @@ def _show(ratio: Ratio) -> str:
 def _range(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return str(low) if low == high else f"{low} to {high}"
-
-
-def _rounded(value: Any) -> Any:
-    """Return what JSON holds with four digits of every number that is no count."""
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,6 +1,6 @@
-"""Language models that are made here, without a hub: tokenizers, networks from a config, training.
+"""Small language models that are made here, without a download: tokenizer, network, training.
 
-`start` makes the models that the tasks begin with, of `model` and `tokenizer`.
+`start` makes the models that the tasks begin with, from `model` and `tokenizer`.
 """
 
 from rskernels.language.scratch.model import small_gpt

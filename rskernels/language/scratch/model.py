@@ -28,8 +28,9 @@ def small_gpt(
     length : int
         The most tokens of a prompt and its answer.
     rotary : bool
-        Whether it sees how far tokens are from each other (``LlamaForCausalLM``), and not which
-        place each has (``GPT2LMHeadModel``): it learns much sooner to go through a prompt in step.
+        Whether places are relative, as rotary embeddings are (``LlamaForCausalLM``), and not
+        absolute (``GPT2LMHeadModel``). Such a model learns much sooner to read a prompt token by
+        token while it answers.
     """
     import torch
 
@@ -65,7 +66,7 @@ def _llama(layers: int, width: int, heads: int, length: int, named: dict[str, An
         num_key_value_heads=heads,
         max_position_embeddings=length,
         tie_word_embeddings=True,
-        # So narrow a model learns to go in step only after long from 0.02, the usual.
+        # From the usual 0.02 so narrow a model takes long to learn to read token by token.
         initializer_range=0.8 / width**0.5,
         **named,
     )

@@ -38,7 +38,7 @@ class Start(NamedTuple):
 
     tokenizer: Callable[[], Any]
     lessons: tuple[Lesson, ...]
-    """One after the other; what a caller says of the demonstrations is of the last."""
+    """One after the other; options that a caller gives are for the last."""
     layers: int = 2
     width: int = 64
     batch: int = 64
@@ -49,8 +49,8 @@ STARTS = {
     "arithmetic": Start(
         lambda: word_tokenizer(arithmetic.WORDS), (Lesson(24_000, 3, 6e-3, {"slips": 0.08}),)
     ),
-    # Adding bit by bit is learnt from long answers alone, and then when to go on: an answer that
-    # does not begin with the prompt's first bit is a short one.
+    # First adding bit by bit, from long answers alone, then when to answer so: an answer that does
+    # not begin with the prompt's first bit is a short one.
     "parity": Start(
         lambda: character_tokenizer(parity.CHARACTERS),
         (
@@ -84,7 +84,7 @@ def starting_policy(
     seed : int
         Decides weights, demonstrations and their order.
     part : float
-        Above 0: of the demonstrations that a starting model usually has.
+        Above 0: what part of the usual number of demonstrations it is trained on.
     show : callable
         Called after each step with how many are done, of how many, and what it came to.
     **options
@@ -126,7 +126,7 @@ def supervised(
     lr: float,
     show: Callable[[int, int, Step], None] = lambda done, steps, step: None,
 ) -> Policy:
-    """Train a model on prompts with answers, by the steps that rounds take too.
+    """Train a model on prompts with answers, with the same steps as in a round.
 
     Parameters
     ----------

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rskernels.language.task import Task
+from rskernels.language.tasks.prompts import COLON, TO, ends_of, prompt_of
 
 HIGHEST, LARGEST, MOST_STEPS = 20, 5, 5
-TO, COLON = "to", ":"
 MOVES = tuple(f"{sign}{size}" for sign in "+-" for size in range(1, LARGEST + 1))
 TOTALS = tuple(f"={total}" for total in range(HIGHEST + 1))
 WORDS = (*map(str, range(HIGHEST + 1)), TO, COLON, *MOVES, *TOTALS)
@@ -77,7 +77,7 @@ def demonstrations(
     pairs = []
     for _ in range(count):
         prompt = generator.choice(prompts)
-        at, goal = _problem_of(prompt)
+        at, goal = ends_of(prompt)
         words = []
         for move in _plan(at, goal, generator):
             at += move
@@ -96,7 +96,7 @@ def reward(prompts: list[str], completions: list[str], **columns: object) -> lis
 
 def is_right(prompt: str, completion: str) -> bool:
     """Return whether an answer is right."""
-    at, goal = _problem_of(prompt)
+    at, goal = ends_of(prompt)
     words = completion.split()
     moves, totals = words[::2], words[1::2]
     if len(moves) != len(totals) or not 1 <= len(moves) <= MOST_STEPS:
@@ -113,18 +113,6 @@ def is_right(prompt: str, completion: str) -> bool:
 def steps_of(completion: str) -> str:
     """Return an answer's steps, sorted: the same steps in another order are the same answer."""
     return " ".join(sorted(completion.split()[::2]))
-
-
-def prompt_of(start: int, goal: int) -> str:
-    """Return the prompt of a problem."""
-    return f"{start} {TO} {goal} {COLON}"
-
-
-def _problem_of(prompt: str) -> tuple[int, int]:
-    words = prompt.split()
-    if len(words) != 4 or words[1::2] != [TO, COLON] or not all(w.isdecimal() for w in words[::2]):
-        raise ValueError(f"a prompt must be like {prompt_of(7, 14)!r}, got {prompt!r}")
-    return int(words[0]), int(words[2])
 
 
 def _plan(at: int, goal: int, generator: random.Random) -> list[int]:

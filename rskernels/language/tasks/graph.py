@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from rskernels.language.task import Reward, Task
+from rskernels.language.tasks.prompts import COLON, TO, ends_of, prompt_of
 
 NODES, MOST_STEPS = 21, 6
-TO, COLON = "to", ":"
 WORDS = (*map(str, range(NODES)), TO, COLON)
 """All words that prompts and answers have."""
 
@@ -188,17 +188,9 @@ def toll(prompts: list[str], completions: list[str], **columns: object) -> list[
 REWARDS: dict[str, Reward] = {"reach": reach, "toll": toll}
 
 
-def prompt_of(start: int, goal: int) -> str:
-    """Return the prompt of a problem."""
-    return f"{start} {TO} {goal} {COLON}"
-
-
 def problem_of(prompt: str) -> tuple[int, int]:
-    """Return the start and the goal of a prompt."""
-    words = prompt.split()
-    if len(words) != 4 or words[1::2] != [TO, COLON] or not all(w.isdecimal() for w in words[::2]):
-        raise ValueError(f"a prompt must be like {prompt_of(3, 17)!r}, got {prompt!r}")
-    start, goal = int(words[0]), int(words[2])
+    """Return the start and the goal of a prompt, two nodes."""
+    start, goal = ends_of(prompt)
     _check_nodes(start, goal)
     return start, goal
 

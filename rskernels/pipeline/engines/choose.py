@@ -13,7 +13,7 @@ ENGINES = ("local", "ray")
 def engine_of(
     name: str, workers: int | None = None, address: str | None = None, gpus: float = 0.0
 ) -> AbstractContextManager[Engine]:
-    """Return an engine, as a context that ends what it has started.
+    """Return an engine as a context manager, which ends the workers at its end.
 
     Parameters
     ----------

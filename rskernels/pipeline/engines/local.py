@@ -19,7 +19,7 @@ class Job(Protocol):
     title: ClassVar[str]
 
     def __call__(self, piece: Piece) -> Record:
-        """Do it, and write what came of it where other jobs find it."""
+        """Do it, and write the results where later jobs find them."""
 
     def done(self, piece: Piece) -> Record | None:
         """Return the record of a piece that is done already."""
@@ -51,8 +51,8 @@ class LocalEngine:
         if self.workers == 1:
             yield from map(job, pieces)
             return
-        # Children of fork would have no threads of torch's and Arrow's; those of spawn would each
-        # take all cores.
+        # Forked children would lack the threads of torch and Arrow. Spawned ones start their own,
+        # each as many as there are cores: they get a share.
         share = max(1, torch.get_num_threads() // self.workers)
         with ProcessPoolExecutor(
             self.workers, get_context("spawn"), torch.set_num_threads, (share,)

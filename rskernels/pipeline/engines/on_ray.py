@@ -20,9 +20,9 @@ from rskernels.pipeline.job import Record
 from rskernels.pipeline.read import Piece
 
 RETRIES = 5
-"""How often a piece is done again whose worker ended, and a start that failed is tried again."""
+"""How often a piece is tried again after its worker ended, and so is the start of a worker."""
 STORE = 1 << 27
-"""Bytes of shared memory of a Ray of this machine; pieces and records need hardly any."""
+"""Bytes of shared memory, where Ray is started here; pieces and records need hardly any."""
 
 
 class RayEngine:
@@ -31,13 +31,13 @@ class RayEngine:
     Parameters
     ----------
     workers : int, optional
-        Processes, a CPU each. None: of a cluster one a CPU, else 1.
+        Processes, of one CPU each. None: as many as a cluster has CPUs; without a cluster 1.
     address : str, optional
         Of a cluster that runs, ``"auto"`` or as ``ray.init`` takes it. Its machines must see the
         files by the same paths and have rskernels installed. None: the Ray that this process has
         joined, or else one is started on this machine and ended by ``close``.
     gpus : float
-        Of each worker; several may share one.
+        GPUs of each worker; below 1 several workers share one.
 
     Raises
     ------
@@ -86,7 +86,8 @@ class RayEngine:
         if not left:
             return
         ray = self._joined()
-        # Of those that are ready: a cluster may have no room yet for others.
+        # By what is waited for: the worker and its piece, or None while the worker starts. Only
+        # those that have started get pieces: a cluster may have no room for others yet.
         waiting: dict[Any, tuple[Any, Piece | None]] = {
             actor.ready.remote(): (actor, None) for actor in self._pool()
         }
@@ -115,7 +116,7 @@ class RayEngine:
                 if record is not None:
                     yield record
         finally:
-            # What is still under way belongs to nobody: an error, or an interrupt.
+            # After an error or an interrupt nobody takes what workers still do.
             if any(piece for _, piece in waiting.values()):
                 self._end_workers()
 
@@ -200,7 +201,7 @@ def _result(ref: Any) -> Any:
 
 
 def _ended(piece: Piece | None) -> str:
-    """Return what is said of workers that ended too often."""
+    """Return what the error says of workers that ended too often."""
     if piece is None:
         return f"{RETRIES + 1} workers could not be started"
     place = f"{piece.file} from {piece.start} to {piece.end}"

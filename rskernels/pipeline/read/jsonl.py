@@ -36,11 +36,11 @@ class Lines(NamedTuple):
     data: bytes
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
-    """Without what ends a line."""
+    """Behind the last character that is not blank."""
 
 
 def bounds(file: str, size: int) -> Iterator[tuple[int, int]]:
-    """Yield from which byte to which each piece of a file goes, at the beginnings of lines.
+    """Yield the bytes at which each piece of a file begins and ends, both beginnings of lines.
 
     Of a compressed file these are bytes of what it holds; they are found by reading it.
     """
@@ -115,7 +115,10 @@ def place_of(piece: Piece, row: int) -> str:
 
 @lru_cache(maxsize=1)
 def _lines_before(file: str, end: int, changed: int) -> int:
-    """Return how many lines a file has before a byte, for the several rows of a piece."""
+    """Return how many lines a file has before a byte; kept, as a piece asks for several rows.
+
+    ``changed`` is when the file was changed, so that nothing old is returned.
+    """
     count = 0
     with opened(file) as source:
         while end and (block := source.read(min(end, BLOCK))):
@@ -200,7 +203,10 @@ def _parsed(lines: Lines, found: Found) -> Any:
 
 
 def _has_more(column: Any) -> bool:
-    """Return whether messages have fields whose types Arrow takes from all rows of a block."""
+    """Return whether a message has fields beside role and content.
+
+    Arrow infers their types from all rows of a block, and a row must not depend on others.
+    """
     with data_extra():
         import pyarrow as pa
     if not pa.types.is_list(column.type):
@@ -223,7 +229,7 @@ def _fields(lines: Lines, found: Found) -> Any:
     fields = []
     for name in found.names:
         value = first.get(name)
-        # What a row may hold does not hang on the others of its block.
+        # What a row may hold does not depend on the others of its block.
         kind = pa.string()
         if name == found.reward:
             kind = pa.bool_() if isinstance(value, bool) else pa.float64()
@@ -314,7 +320,10 @@ def _name(name: str, value: Any) -> int | str:
 
 
 def _array(values: list[Any], found: Found, name: str) -> Any:
-    """Return an Arrow array; of values of two kinds hashes, by which they are the same."""
+    """Return an Arrow array of values, or where they are of two kinds, of their hashes.
+
+    Only the hash of such a value is ever used, so that decisions are the same.
+    """
     with data_extra():
         import pyarrow as pa
     kinds = {type(value) for value in values} - {type(None)}

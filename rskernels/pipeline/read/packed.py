@@ -1,8 +1,8 @@
-"""Bytes of files, also of compressed ones, which can be read from their beginning alone.
+"""Bytes of files, also of compressed ones, which can only be read from their beginning.
 
-A thread keeps one compressed file open, from the end of what it has read of it last, and the bytes
-that it has read last: so pieces that rise, each read twice, cost one decompression, whatever number
-of processes share them.
+A thread keeps one compressed file open where it stopped reading, and the bytes that it read last.
+So a process that takes pieces in rising order, and reads each twice, decompresses the file once,
+even where other processes take the pieces between.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def opened(file: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def span(file: str, start: int, end: int) -> Iterator[BinaryIO]:
-    """Open a file from one byte on, of those that it holds; what follows ``end`` may be left out.
+    """Open a file at the byte ``start``, decompressed; what follows ``end`` may be missing.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _stream(file: str, codec: str) -> BinaryIO:
 
 @contextmanager
 def explained(file: str) -> Iterator[None]:
-    """Say of which file a fault of Arrow's is."""
+    """Name the file in an error that Arrow raises."""
     with data_extra():
         import pyarrow as pa
     try:

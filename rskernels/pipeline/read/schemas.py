@@ -50,7 +50,7 @@ def conformed(table: Any, schema: Any, file: str) -> Any:
     Raises
     ------
     DataError
-        If a value does not fit the type that its column has for the sake of other files.
+        If a value does not fit the type that its column has in the schema.
     """
     with data_extra():
         import pyarrow as pa

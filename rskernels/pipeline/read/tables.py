@@ -19,7 +19,7 @@ ROWS = 1 << 16  # of a batch
 
 
 def bounds(file: str, size: int) -> Iterator[tuple[int, int]]:
-    """Yield from which row group to which each piece of a file goes."""
+    """Yield the first row group, or record batch, of each piece of a file and the one behind it."""
     start = rows = end = 0
     for end, count in enumerate(_row_counts(file), 1):
         rows += count
@@ -37,7 +37,7 @@ def names(file: str, rows: int = 1) -> list[str]:
 
 def batches(piece: Piece, found: Found) -> Iterator[Batch]:
     """Yield the rows of a piece with the columns that a decision needs."""
-    # Few prompts and groups are distinct, so that dictionaries of them are hashed in no time.
+    # Few prompts and groups are distinct: read as dictionaries, each is hashed once.
     few = [name for name in (found.prompt, found.group) if name is not None]
     with explained(piece.file):
         for table in _record_batches(piece, found.names, few):
@@ -132,7 +132,7 @@ def _parquet(file: str, few: list[str] | None = None) -> Iterator[Any]:
 
 @contextmanager
 def _arrow(file: str) -> Iterator[Any]:
-    """Open a file of Arrow's, random or streaming, as something to iterate over."""
+    """Open a file in either of Arrow's formats, as something that yields record batches."""
     with data_extra():
         import pyarrow as pa
     with pa.memory_map(file) as opened:
@@ -145,7 +145,7 @@ def _arrow(file: str) -> Iterator[Any]:
 
 
 class _Random:
-    """A file of record batches, read one after the other."""
+    """The record batches of a file, one after the other."""
 
     def __init__(self, reader: Any) -> None:
         self.schema = reader.schema

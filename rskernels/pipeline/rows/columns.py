@@ -10,7 +10,7 @@ from rskernels.rsft.errors import DataError
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; of those that are None there is none.
+    """Names of columns; None where the data have no such column.
 
     Attributes
     ----------
@@ -24,9 +24,9 @@ class Columns:
     group : str, optional
         Which rows answer the same prompt: integers or text. None: those of equal prompts.
     id : str, optional
-        Who a row is, no two alike: integers, as they are, or text, hashed.
+        Tells rows apart, no two alike: integers, as they are, or text, hashed.
     sample : str, optional
-        Which answer to its prompt a row is: integers or text. With the prompt it says who a row is.
+        Which answer to its prompt a row is: integers or text. With the prompt it tells rows apart.
     """
 
     prompt: str = "prompt"
@@ -42,13 +42,13 @@ class Columns:
         return replace(self, id=None, sample=None)
 
     def of_text(self) -> Columns:
-        """Return the columns that a prompt and its answer are."""
+        """Return the columns that hold a prompt and its answer."""
         return replace(self, id=None, sample=None, group=None)
 
     def found_in(
         self, names: Collection[str], *, answers: bool = False, is_pilot: bool = False
     ) -> Found:
-        """Return the columns that are used of a data set that has these.
+        """Return which columns of a data set are used.
 
         Parameters
         ----------
@@ -112,7 +112,7 @@ class Found:
     is_numbered: bool
     """Whether rows that are equal must be counted to be told apart."""
     added: str | None = None
-    """A column that is written, which no line may have."""
+    """A column that is added when rows are written, so that no line may have it."""
 
     @property
     def names(self) -> list[str]:

@@ -1,10 +1,13 @@
 """Hashes of Arrow columns: numbers of 64 bits that depend on the contents alone.
 
-Text is XXH64 of its UTF-8, seed 0. A message is the hash of the pair of the hashes of its role and
-content; where it has other fields, or content that is no text, paired with the hash of the rest as
-JSON: of JSON lines that of the line, else by the types of the columns. A list of messages is the
-hash of theirs in turn (``kernels.reference.hashes.xxh64_fold``). An integer is itself. So neither
-dictionaries nor batches change a hash, nor does the file format but for such a rest.
+- Text: XXH64 of its UTF-8, seed 0.
+- A message: the hash of the pair of hashes of its role and content. If it has other fields, or
+  content that is no text, this rest is written as JSON and its hash paired with the first.
+- A list of messages: their hashes, taken in turn (``kernels.reference.hashes.xxh64_fold``).
+- An integer: itself.
+
+Neither dictionaries nor batches change a hash. Nor does the file format, but for the rest of a
+message: JSON lines hold it as it was written, tables with the types of their columns.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ REST = "\0rest"
 
 
 def hashes_of(column: Any, name: str) -> Hashes:
-    """Return the hash of each entry of an Arrow array, int64 ``[N]``; of a null any.
+    """Return the hash of each entry of an Arrow array, int64 ``[N]``; that of a null may be any.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def pairs_of(first: Hashes, second: Hashes) -> Hashes:
 
 
 def prompts_and_completions(column: Any) -> tuple[Hashes, Hashes]:
-    """Return the hashes of all messages but the last, and of the last, of each conversation."""
+    """Return of each conversation the hash of all messages but the last, and that of the last."""
     of_messages = message_hashes(column.values)
     starts, ends = list_bounds(column)
     last = np.maximum(starts, ends - 1)
@@ -117,7 +120,7 @@ def message_hashes(messages: Any) -> Hashes:
 
 
 def canonical(message: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return a message as role, content and, as JSON, the rest of it; None where there is none."""
+    """Return a message as role, content and the rest of it, as JSON or None."""
     rest = {k: whole(v) for k, v in message.items() if v is not None}
     texts = {name: rest.pop(name) for name in ("role", "content") if _is_str(rest.get(name))}
     more = rest.pop(REST, None)

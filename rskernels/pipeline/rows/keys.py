@@ -1,4 +1,4 @@
-"""What a decision reads of a row: its reward, its group, and who it is."""
+"""What a decision reads of a row: its reward, its group, and its id."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Keys(NamedTuple):
     answer: NDArray[np.int64]
     """``[N]``: a hash of the completion, 0 where it is not read."""
     id: NDArray[np.int64]
-    """``[N]``: who each row is; without an id or sample column the hash of prompt, completion
-    and reward, to be numbered."""
+    """``[N]``: tells rows apart. Without an id or sample column, the hash of prompt, completion
+    and reward, which ``numbered`` makes an id."""
     bad: dict[int, str]
     """Rows that are malformed, and why."""
 

@@ -1,8 +1,8 @@
 """Rows that are equal, counted: the ids of rows without an id or sample column.
 
-The id of such a row is the hash of (hash of prompt, completion and reward; how many equal rows come
-before it). So order and shards change which of equal rows are kept, not how many. Those
-before a piece are known by a first pass over all pieces.
+The id of such a row is the hash of two numbers: the hash of its prompt, completion and reward, and
+how many equal rows come before it. So order and shards change which of equal rows are kept, not how
+many. How many come in earlier pieces is counted by a first pass.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def numbered(hashes: NDArray[np.int64], before: Records | None = None) -> NDArra
     hashes : array
         int64 ``[N]``, of the rows of a piece in order.
     before : array, optional
-        How many rows of hashes, those with any, come in earlier pieces.
+        Records of hashes and how many rows of each come in earlier pieces, if any do.
     """
     order = hashes.argsort(kind="stable")
     ordered = hashes[order]
@@ -51,12 +51,12 @@ def numbered(hashes: NDArray[np.int64], before: Records | None = None) -> NDArra
 
 
 def write_counts_before(runs: Sequence[Path], out: Sequence[Path]) -> None:
-    """Write for each piece how many rows of its hashes, those with any, earlier pieces have.
+    """Write for each piece, of those of its hashes that come before, how many rows come before.
 
     Parameters
     ----------
     runs : sequence of Path
-        What ``counts_of`` says of each piece, as runs.
+        What ``counts_of`` returned of each piece, as ``write_run`` wrote it.
     out : sequence of Path
         The files to write, one a piece.
     """

@@ -1,8 +1,8 @@
 """Scores for the rows of data sets, before they are selected: rewards, or log-probabilities.
 
-``scorer`` says what a score is; ``reward`` calls a function and ``log_prob`` a language model.
-``rows`` reads whole rows and writes them with their scores, ``job`` does so with a piece, and
-``run`` is the whole.
+``scorer`` says what a score is. ``reward`` calls a function, ``log_prob`` a language model, which
+``causal`` reads. ``rows`` reads whole rows and adds their scores; ``job`` scores one piece, ``run``
+all of a data set.
 """
 
 from rskernels.pipeline.score.log_prob import LogProb

@@ -22,14 +22,14 @@ FOLDERS = ("scored", "done")
 
 @dataclass(frozen=True)
 class ScoreRecord(Record):
-    """What is said of a piece.
+    """What a job says of a piece.
 
     Attributes
     ----------
     total, squares, least, most : float
         The sum of the scores, that of their squares, and their range.
     counts : list of int
-        Sums of the further columns.
+        Sums of the further columns that the scorer adds.
     """
 
     total: float = 0.0
@@ -82,7 +82,7 @@ class Score:
 
 
 class _Tally:
-    """The scores of a piece, as far as they are there."""
+    """The scores of a piece so far."""
 
     def __init__(self, piece: Piece, config: ScoreConfig) -> None:
         self.piece, self.config = piece, config

@@ -7,38 +7,37 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rskernels._python.extras import LANGUAGE_HINT, framework
-from rskernels.ops import LinearLogits, target_log_prob
+from rskernels.ops import target_log_prob
+from rskernels.pipeline.score.causal import check_folder, ends_of, linear_logits, read_causal
 from rskernels.pipeline.score.scorer import Row, Scores
 from rskernels.rsft.errors import DataError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ROUNDING = {torch.float64: 1e-6, torch.float32: 2e-3}
-"""How far apart two log-probabilities may be that are the same but for rounding; else 0.25."""
+"""How far two log-probabilities may differ by rounding; 0.25 for other dtypes."""
 
 
 @dataclass(frozen=True)
 class LogProb:
     """The sum of log-probabilities of a completion's tokens given its prompt, and their number.
 
-    Conversations are written by the tokenizer's chat template. Rows are batched by length; they
-    are the same to the bit for the same pieces, and else but for the model's rounding.
+    Conversations are written by the tokenizer's chat template. Rows are batched by length. Cut into
+    the same pieces they have the same scores to the bit, else up to the model's rounding.
 
     Attributes
     ----------
     model : str
         The folder of a causal language model with its tokenizer, as ``save_pretrained`` writes it.
     with_end : bool
-        Whether the token that ends an answer belongs to it, as where a model is trained or samples.
+        Whether the token that ends an answer counts, as it does in training and in sampling.
     batch_tokens : int
-        Tokens that go through the model at once, about, with what fills rows up.
+        About how many tokens go through the model at once, padding included.
     dtype : {"auto", "float32", "bfloat16", "float16"}
         Of the weights; "auto" as they are stored.
     device : str, optional
@@ -78,11 +77,7 @@ class LogProb:
 
     def check(self, names: Collection[str]) -> None:
         """Raise DataError if the folder holds no model."""
-        if not (Path(self.model) / "config.json").is_file():
-            raise DataError(
-                f"{self.model} holds no model: needed is a folder that save_pretrained wrote, with "
-                "config.json, the weights and the tokenizer"
-            )
+        check_folder(self.model)
 
     def __call__(self, rows: Sequence[Row], room: int) -> Scores:
         """Score rows."""
@@ -112,7 +107,7 @@ class LogProb:
 
 
 def batched(tokens: dict[int, tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:
-    """Yield rows of about the same length, whose tokens are at most ``size`` once filled up."""
+    """Yield rows of about the same length, which padded have at most ``size`` tokens together."""
     lengths = {n: len(prompt) + len(completion) for n, (prompt, completion) in tokens.items()}
     batch: list[int] = []
     for n in sorted(lengths, key=lambda n: (-lengths[n], n)):
@@ -139,15 +134,7 @@ class Language:
         self.causal, self.tokenizer, self.with_end = causal, tokenizer, with_end
         config = causal.config.get_text_config()
         self.longest = getattr(config, "max_position_embeddings", None)
-        # As Gemma, Cohere and Granite have them; `check_head` finds what else a model may do.
-        self.softcap = getattr(config, "final_logit_softcapping", None)
-        self.scale = float(getattr(config, "logit_scale", None) or 1.0)
-        self.scale /= float(getattr(config, "logits_scaling", None) or 1.0)
-        ends = causal.generation_config.eos_token_id if causal.can_generate() else None
-        ends = tokenizer.eos_token_id if ends is None else ends
-        self.ends: list[int] = (
-            [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [int(ends)]
-        )
+        self.ends = ends_of(causal, tokenizer)
         if with_end and not self.ends:
             raise DataError(
                 "no token ends an answer: the model's generation_config or the tokenizer needs an "
@@ -175,7 +162,7 @@ class Language:
         if not first:
             raise ValueError("the prompt has no tokens")
         if is_chat:
-            # What the template writes after the end of a turn no model has said.
+            # What the template writes after the end of the answer is none of the model's.
             last = max((n for n, token in enumerate(second) if token in self.ends), default=None)
             second = second if last is None else second[: last + self.with_end]
         elif self.with_end:
@@ -205,17 +192,11 @@ class Language:
             input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
         ).last_hidden_state
         places = torch.tensor(at, dtype=torch.int64, device=device)
-        product = self.logits(hidden.flatten(0, 1)[places])
+        product = linear_logits(self.causal, hidden.flatten(0, 1)[places])
         wanted = torch.tensor(targets, dtype=torch.int64, device=device)
         each = target_log_prob(product, wanted).double().cpu().numpy()
         ends = np.cumsum([0, *(len(completion) for _, completion in rows)])
         return [float(each[a:b].sum()) for a, b in pairwise(ends)]
-
-    def logits(self, hidden: Tensor) -> LinearLogits:
-        """Return the logits of hidden states ``[n, D]``, which are not stored."""
-        head = self.causal.get_output_embeddings()
-        bias = getattr(head, "bias", None)
-        return LinearLogits(hidden, head.weight, bias, scale=self.scale, softcap=self.softcap)
 
     @torch.inference_mode()
     def check_head(self) -> None:
@@ -226,7 +207,7 @@ class Language:
         ids = (torch.arange(4, device=self.causal.device) * 7919 % len(head.weight))[None]
         own = self.causal(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
         hidden = self.causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-        ours = target_log_prob(self.logits(hidden), ids[0]).double()
+        ours = target_log_prob(linear_logits(self.causal, hidden), ids[0]).double()
         apart = float((ours - own.gather(1, ids[0][:, None])[:, 0]).abs().max())
         if not apart <= ROUNDING.get(hidden.dtype, 0.25):
             raise DataError(
@@ -252,19 +233,15 @@ class Language:
 
 @lru_cache(maxsize=1)
 def _loaded(scorer: LogProb) -> Language:
-    """Return the model of a folder, once in a process."""
+    """Return the model of a folder, which a process loads once."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with framework("log-probabilities of completions", LANGUAGE_HINT):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    what = "log-probabilities of completions"
+    with framework(what, LANGUAGE_HINT):
         from transformers.utils import logging
     logging.disable_progress_bar()
     device = scorer.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = scorer.dtype if scorer.dtype == "auto" else getattr(torch, scorer.dtype)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(scorer.model)
-        causal = AutoModelForCausalLM.from_pretrained(scorer.model, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{scorer.model} cannot be read: {error}") from error
+    causal, tokenizer = read_causal(scorer.model, dtype, what)
     language = Language(causal.to(device).eval(), tokenizer, scorer.with_end)
     language.check_head()
     return language

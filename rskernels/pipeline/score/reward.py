@@ -1,4 +1,4 @@
-"""Rewards by a function of the user's: what TRL calls a reward function."""
+"""Rewards by a function that the user wrote: what TRL calls a reward function."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Reward:
     batch_size : int
         Rows that are given at once.
     folder : str
-        Where modules are looked for besides: the present folder.
+        Where modules are looked for as well; by default the current folder.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class Reward:
             except Exception as error:
                 scores.bad[len(scores.values)] = _shown(error)
                 scores.values.append(None)
-                # A function that always fails may take its time to.
+                # A function that always fails may take long to.
                 if len(scores.bad) > room:
                     return
 
@@ -128,7 +128,7 @@ class Reward:
             raise TypeError(f"a list of numbers was to be returned, got {type(returned).__name__}")
         if len(returned) != len(rows):
             raise ValueError(f"{len(returned)} rewards were returned for {len(rows)} rows")
-        # All of them before any is noted: the rows of a call that fails are given again.
+        # All are read before any is noted: where one fails, the rows are given again one by one.
         for number, why in [_number(value) for value in returned]:
             if why:
                 scores.bad[len(scores.values)] = why

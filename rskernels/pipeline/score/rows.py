@@ -17,7 +17,7 @@ CHUNK = 1 << 12
 """Rows that are scored together, at most."""
 
 Scoring = Callable[[list[Row | str]], Scores]
-"""Scores rows; of those that are malformed, with the reason in their place, none."""
+"""Scores rows. A malformed row is given as the reason, a str, and gets no score."""
 
 
 def check_names(
@@ -71,7 +71,7 @@ def row_of(fields: dict[str, Any], columns: Columns, added: Sequence[str]) -> Ro
 def scored_lines(
     piece: Piece, columns: Columns, added: Sequence[str], scoring: Scoring
 ) -> Iterator[bytes]:
-    """Yield the lines of a piece with their scores: to the byte as they are, but for these."""
+    """Yield the lines of a piece with their scores, and else byte by byte as they are."""
     names = [json.dumps(name, ensure_ascii=False) for name in added]
     for lines in jsonl.blocks(piece):
         for start in range(0, len(lines.starts), CHUNK):

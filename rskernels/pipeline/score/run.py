@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from rskernels.pipeline.engines.local import Engine, LocalEngine
-from rskernels.pipeline.passes import NAMED, run_pass
+from rskernels.pipeline.job import NAMED
+from rskernels.pipeline.passes import run_pass
 from rskernels.pipeline.read import Dataset, dataset_of, names_of, refuse_mixed, schema_of, split
 from rskernels.pipeline.report import merged_rewards, read_report
 from rskernels.pipeline.score.job import FOLDERS, Score, ScoreRecord

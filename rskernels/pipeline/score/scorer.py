@@ -24,13 +24,13 @@ class Scores(NamedTuple):
     """Scores of rows."""
 
     values: list[tuple[float, ...] | None]
-    """A number for each column that the scorer adds; None of a row without."""
+    """Of each row a number for each column that the scorer adds; None of a row without a score."""
     bad: dict[int, str]
-    """Rows without, and why. Where there are more than asked for, later rows may be missing."""
+    """Rows without a score, and why. If they are more than ``room``, later rows may be missing."""
 
 
 class Scorer(Protocol):
-    """What gives scores. It can be pickled, and loads what it needs where it is first called."""
+    """Gives rows their scores. It can be pickled, and loads what it needs at its first call."""
 
     @property
     def usual_name(self) -> str:
@@ -52,7 +52,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """What a run gives to rows.
+    """What a run adds to rows.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class ScoreConfig:
     columns : Columns
         Names of columns: prompt, completion and messages are read.
     max_bad : int
-        Malformed rows, and such without a score, that are let pass: counted, named and left out.
+        How many rows may be malformed or without a score; they are counted, named and left out.
     parts : bool
         Whether rows stay in the files of their pieces, in a folder, in place of one file.
     """

@@ -1,7 +1,7 @@
 """Files of a run: ``write`` makes them whole or absent, ``manifest`` says of which run they are.
 
-``runs`` are sorted records of all pieces, merged in little memory; ``duplicates`` looks for ids in
-them.
+``runs`` holds sorted records of each piece, and merges them in little memory; ``duplicates`` looks
+for repeated ids in them. ``parquet`` joins files of that format.
 """
 
 from rskernels.pipeline.store.duplicates import duplicates_in

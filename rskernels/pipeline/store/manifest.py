@@ -1,4 +1,4 @@
-"""What a run is: the data and options that decide, so that no other run goes on from its files."""
+"""What a run is: its data and options, so that no other run goes on from its files."""
 
 from __future__ import annotations
 

@@ -34,10 +34,10 @@ FILE_ENCRYPTION, CHUNK_ENCRYPTION = (8, 9), (8, 9)  # of a file, of a column's c
 ARROW_SCHEMA = b"ARROW:schema"
 MOST_FOOTER = 1 << 32
 DEEPEST = 32
-"""Structs and lists within one another, of a footer: the format has nine."""
+"""How deep structs and lists of a footer may be nested: the format has nine levels."""
 
 Fields = dict[int, tuple[int, Any]]
-"""Of a struct: by a field's number its type and value."""
+"""A struct: the type and value of each field, by the field's number."""
 
 
 class Footer(NamedTuple):
@@ -84,8 +84,8 @@ def read_footer(file: BinaryIO) -> Footer:
     Raises
     ------
     ValueError
-        If it does not end as a Parquet file does, its footer is none, or it or a column of it is
-        encrypted or lies in another file.
+        If it does not end as a Parquet file does, its footer cannot be read, or a column or all of
+        it is encrypted or lies in another file.
     """
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 8))
@@ -137,7 +137,7 @@ def _structs(fields: Fields, number: int) -> Iterable[Fields]:
 
 
 def _decoded(schema: bytes) -> Any:
-    """Return Arrow's schema of a file; what a list's items are called does not part two."""
+    """Return Arrow's schema of a file, which is equal to others whatever lists call their items."""
     with data_extra():
         import pyarrow as pa
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema)))

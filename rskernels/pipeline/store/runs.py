@@ -1,7 +1,7 @@
-"""Sorted runs on disk, merged by ranges of their key: what is said of all rows, in little memory.
+"""Records of all rows, sorted on disk and merged in little memory.
 
-A run is an array of records ``{"key": int64, ...}`` of one piece, in the order of their keys.
-Records of one key lie in one range of keys, so that ranges are merged one after the other.
+A run is a file of one piece: an array of records ``{"key": int64, ...}``, sorted by key. Runs are
+merged range of keys after range of keys, so that all records of one key come together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOM = 1 << 18
 """Records that are merged together, about."""
 
 SAMPLED = 64
-"""Records of a range that its bounds are found by."""
+"""Records a range, of the sample by which the ranges are cut."""
 
 Records = NDArray[Any]
 
@@ -48,14 +48,14 @@ def merged(
     *others : sequence of Path
         Runs that are cut by the same ranges.
     room : int, optional
-        Records of all of them that are held at once, about: ``ROOM``. Those of one key are never
-        parted.
+        About how many records are held at once; ``ROOM`` by default. Those of one key come
+        together even if they are more.
 
     Yields
     ------
     records, run, others
-        Records by key, and within a key in the order of runs and of records in them; of which run
-        each is, int64; and the records of each of the others, by key.
+        Records by key, and within a key in the order of runs and of records in them; the number of
+        the run that each is of, int64; and the records of each of the others, by key.
     """
     room = room or ROOM
     files = [[_Run(path) for path in of] for of in (paths, *others)]
@@ -106,10 +106,10 @@ class _Run:
 
 
 def new_records(path: Path, kind: Any, count: int) -> Any:
-    """Return records of a new file, at least one, that are written where they lie."""
+    """Return an array of at least one record that is a new file's content, mapped into memory."""
     records = np.lib.format.open_memmap(path, "w+", kind, (count,))
     with path.open("r+b") as file:
-        # A disk that is full would else be found by a signal that kills.
+        # Without room set aside, a full disk would end the process by a signal.
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return records
 

@@ -21,14 +21,14 @@ LEAST_ROWS = 1 << 14  # of a part whose row groups are joined as they are
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give the path of a file that is put in its place, on the disk, once it is complete.
+    """Give a temporary path, and move its file to ``path``, synced to disk, once it is complete.
 
     Raises
     ------
     OSError
-        If it cannot be written; of a full disk in words of its own. Nothing is left of it then.
+        If it cannot be written; the message says so where the disk is full. Nothing is left then.
     """
-    # Of its own: a worker that is thought dead may still write, while another does its piece.
+    # A name of its own: a worker that was thought dead may still write the same piece.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -84,8 +84,8 @@ def write_part(path: Path, kind: str, parts: Iterable[Any], schema: Any = None) 
 def join_parts(path: Path, kind: str, parts: Sequence[Path]) -> None:
     """Write the rows of parts, in order, to a file that is whole or absent.
 
-    Bytes are copied, but for Arrow and for parts of Parquet of so few rows that they would make
-    many small row groups.
+    Bytes are copied as they are. Only Arrow is written anew, and so are parts of Parquet that have
+    so few rows that they would make many small row groups.
     """
     if not parts:
         raise DataError("there are no parts to join")
@@ -134,7 +134,7 @@ def _add_few(joined: Joined, parts: Sequence[Path]) -> None:
 
 
 def move_parts(folder: Path, parts: Sequence[Path]) -> None:
-    """Move parts to a folder, also where some are there already; in order by name."""
+    """Move parts to a folder, by names that sort in their order; some may be there already."""
     folder.mkdir(exist_ok=True)
     for part in parts:
         if part.exists():

@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -137,11 +137,12 @@ def describe(launch: Launch, target: GPUTarget) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", choices=TARGETS)
-    name = parser.parse_args().target
-    target = TARGETS[name]
+def describe_calls(
+    target: GPUTarget,
+    calls: Iterable[tuple[str, torch.dtype, Callable[[], Any]]],
+    describe: Callable[[Launch, GPUTarget], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return what each launch of some calls came to, compiled for a target."""
     machine = Machine(0 if target.backend == "hip" else target.arch, 132)
     described = []
     launch = "rskernels.kernels.gpu.linear.launch"
@@ -149,12 +150,18 @@ def main() -> None:
         compiling(target) as seen,
         mock.patch(f"{launch}.machine_of", return_value=machine),
     ):
-        for name, dtype, call in calls():
+        for name, dtype, call in calls:
             seen.clear()
             call()
             case = {"launch": name, "dtype": str(dtype).removeprefix("torch.")}
             described += [{**case, **describe(launch, target)} for launch in seen]
-    print(json.dumps(described))
+    return described
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", choices=TARGETS)
+    print(json.dumps(describe_calls(TARGETS[parser.parse_args().target], calls(), describe)))
 
 
 if __name__ == "__main__":

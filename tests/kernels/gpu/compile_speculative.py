@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
-from unittest import mock
 
 import torch
-from compile_ahead import TARGETS, Launch, compiling, resources
+from compile_ahead import TARGETS, Launch, resources
+from compile_linear import describe_calls
 from triton.backends.compiler import GPUTarget
 
 from rskernels.kernels.gpu import speculative
-from rskernels.kernels.gpu.linear.tiles import Machine
 from rskernels.kernels.product import Product
 from rskernels.law.speculation import Speculation
 
@@ -82,19 +81,8 @@ def main() -> None:
     parser.add_argument("target", choices=[*TARGETS, FEW])
     given = parser.parse_args().target
     target = TARGETS["sm_90" if given == FEW else given]
-    described = []
-    machine = Machine(0 if target.backend == "hip" else target.arch, 132)
-    launch = "rskernels.kernels.gpu.linear.launch"
-    with (
-        compiling(target) as seen,
-        mock.patch(f"{launch}.machine_of", return_value=machine),
-    ):
-        for name, dtype, call in islice(calls(), 1 if given == FEW else None):
-            seen.clear()
-            call()
-            case = {"launch": name, "dtype": str(dtype).removeprefix("torch.")}
-            described += [{**case, **describe(launch, target)} for launch in seen]
-    print(json.dumps(described))
+    chosen = islice(calls(), 1 if given == FEW else None)
+    print(json.dumps(describe_calls(target, chosen, describe)))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ class Loop(NamedTuple):
     loads: int  # of global memory
     stores: int
     barriers: int
-    exchanges: int  # between the threads of a warp
     doubles: int  # of float64 arithmetic
 
 
@@ -110,6 +109,5 @@ def _count(body: list[str]) -> Loop:
         loads=matching(r"LDG|global_load|buffer_load"),
         stores=matching(r"STG|global_store|buffer_store"),
         barriers=matching(r"BAR\b|s_barrier"),
-        exchanges=matching(r"SHFL|ds_bpermute|ds_swizzle|v_permlane"),
         doubles=matching(r"D(ADD|MUL|FMA|SETP|MNMX)|v_\w+_f64"),
     )

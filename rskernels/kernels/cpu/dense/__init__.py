@@ -1,7 +1,8 @@
 """The Numba dense form: every entry of a row is a decision of its own, sixteen at a time.
 
-``values`` lays out densities and Ms, ``rows`` takes a row's total and then its entries, a chunk
-after the other. ``rough`` decides those of a mask that are not close, ``entries`` the others.
+``values`` lays out densities and Ms. ``rows`` sums a row's total and then decides its entries,
+chunk after chunk. Of a mask, ``rough`` decides the entries that rounding cannot turn, without a
+logarithm; ``entries`` decides the others exactly, and all entries where more than a mask is wanted.
 """
 
 from rskernels.kernels.cpu.dense.rows import dense_rows, log_entries

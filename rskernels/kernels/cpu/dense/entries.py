@@ -1,4 +1,4 @@
-"""A chunk of a row's entries: each decided exactly or, where that is enough, roughly."""
+"""A chunk of a row's entries decided by logarithms, of u's leading bits or, where close, of u."""
 
 import numpy as np
 from numba import float64
@@ -81,7 +81,8 @@ def entries_of(element):
     def decide_entries(logits, begin, end, draw, softmax, logs, law, outputs):
         """Decide a chunk's entries from ``begin`` to ``end``, and write what is wanted of them.
 
-        ``logs`` are a density's and an M's (address or 0, logarithm that all entries share).
+        ``logs`` has of densities and of Ms an address of logarithms, and the logarithm that all
+        entries share where the address is 0.
         """
         words, trailing, row_id, start, seed = draw
         reference, factor, log_total = softmax
@@ -97,7 +98,7 @@ def entries_of(element):
             inside = first_lanes(end - i)
             z = load(logits + i * size, inside)
             log_q = minimum((z - base) * factor - log_total, splat(zero))
-            # What is finite stays so.
+            # A finite logit's log q stays finite.
             huge = (log_q < splat(-most)) & (z > splat(low))
             log_q = select(huge, splat(-most), log_q)
             if density != 0:

@@ -1,10 +1,11 @@
 """A chunk of a row's entries decided roughly, without a logarithm: what is close stays open.
 
-With the weights ``w = 2**((z - reference) * log2(e)/T)`` that the row's total was summed of, an
+The row's total was summed of the weights ``w = 2**((z - reference) * log2(e)/T)``. With them an
 entry is accepted where ``u * M * w <= p * total`` or, where the model is the target,
-``u * M * q * total <= w``. Both are ``lead * A <= B`` for the leading word of u, which what trails
-raises by less than 1: where A or a small part of B could turn it, the entry is open. A tiny A is
-known to be tiny and no more, which is enough where even the most that it may be is accepted.
+``u * M * q * total <= w``. Both have the form ``lead * A <= B``, with the leading 32 bits of u as
+an integer. The bits that follow raise ``lead`` by less than 1, and rounding changes B by a small
+part: where either could turn the decision, the entry stays open. Of an A that may have lost bits to
+underflow only an upper bound is known, ``LEAST``. That is enough where this bound is accepted.
 """
 
 import math
@@ -47,13 +48,13 @@ from rskernels.law.numbers import LOG2_E
 # and a log M of up to DEEPEST by 2**-18 each and their ratio by 2**-17; log2(e)/T, 1/T, what they
 # multiply, down to LEAST, and the logarithms of the total, the density and u by six times 2**-18.
 ROUNDED = 2.0**-13
-LEAST = 2.0**-70  # of A: a weight that is no smaller has lost nothing to underflow
-VANISHED = 2.0**-120  # of A: what is no larger may come of a logit of -inf or a density of 0
-# What a row's factor may be, or one over it: a float64 density below float32's numbers is off by up
-# to 2**-150, which is to be little beside LEAST.
+LEAST = 2.0**-70  # of A: from here on a weight has lost nothing to underflow
+VANISHED = 2.0**-120  # of A: up to here the logit may have been -inf, or the density 0
+# The most that a row's factor, or one over it, may be: a float64 density too small for a float32 is
+# off by up to 2**-150, which the factor must keep small beside LEAST.
 SPANS = {"f32": 2.0**100, "f64": 2.0**60}
-DEEPEST = 128.0  # log density or log M of a number, up to which float32 rounds it little enough
-LOWEST, HIGHEST = -87.0, 88.0  # logarithms of what exp2 gives exactly enough
+DEEPEST = 128.0  # the largest log density or log M that float32 rounds little enough
+LOWEST, HIGHEST = -87.0, 88.0  # logarithms between which exp2 is exact enough
 WORDS = 2.0**32
 
 load_f32 = loader("f32")
@@ -63,7 +64,7 @@ load_f32 = loader("f32")
 def rough_factor(log_density, log_M, model_is_target):
     """Return what the total is multiplied by where entries are decided roughly; NaN if they aren't.
 
-    It holds what a row's entries share: M and, unless each has its own, the density.
+    It is made of what a row's entries share: M and, unless each has its own, the density.
     """
     if not (abs(log_density) <= DEEPEST and abs(log_M) <= DEEPEST):
         return np.nan
@@ -75,7 +76,7 @@ def rough_factor(log_density, log_M, model_is_target):
 def weigher_of(element):
     """Return ``write_weights(logits, length, reference, scale, weights)`` of an element.
 
-    It writes what ``parts_total_of`` keeps of logits, against another reference.
+    It writes weights as ``parts_total_of`` keeps them, but relative to the reference given.
     """
     load_part, size, scalar = part_loader(element.name), element.size, element.scalar
 
@@ -125,9 +126,9 @@ def rough_entries_of(element):
     def compare(words, a, b):
         """Return (accepted, decided, sure) of sixteen entries of A and -B.
 
-        An A below ``LEAST`` is taken for that: what is accepted then is so with the less, whose
-        logarithms are rounded in the same order. ``decided`` holds of an A that is above 0 but for
-        underflow, and ``sure`` is where it is known to be.
+        An A below ``LEAST`` is taken for that: if that is accepted a smaller one is as well, since
+        rounding keeps the order of logarithms. ``decided`` supposes that A is above 0, if only
+        before underflow; where that is known the entry is ``sure``.
         """
         least = splat(float32(LEAST))
         # A NaN stays one.
@@ -141,10 +142,10 @@ def rough_entries_of(element):
     @inner
     @named(f"dense_open_{element.name}")
     def settle(z, p, compared, at):
-        """Return what is accepted of sixteen entries, and the bits of the vectors they lie in.
+        """Return which of sixteen entries are accepted, and as bits the vectors that are open.
 
-        These are 0 unless an entry is open. What the model never gives is rejected, and so is what
-        has a density of 0.
+        The entries lie in one or two vectors of the chunk, whose bits are 0 unless an entry is
+        open. A logit of -inf is rejected, and so is a density of 0.
         """
         accepted, decided, _ = compared
         alive = without(z > splat(low), p <= splat(nothing))
@@ -166,14 +167,14 @@ def rough_entries_of(element):
         """Draw and decide a chunk's entries roughly; return as bits which vectors have open lanes.
 
         ``draw`` is (address of words, whether they are drawn, row, first column, seed), and
-        ``density`` (address of densities or 0, the row's factor). The last entries are decided
-        again with those before them rather than by part of a vector.
+        ``density`` (address of densities or 0, the row's factor). The last group of entries begins
+        early enough to be whole, so that some entries are decided twice, alike.
         """
         words, is_drawn, row_id, start, seed = draw
         densities, factor = density
         is_open, zero = np.int64(0), splat(float32(0.0))
         factor = splat(float32(factor if model_is_target else -factor))
-        # Words are drawn already of rows that are no longer than a vector.
+        # The words of rows that are no longer than a vector are drawn already.
         for begin in range(0, 0 if is_drawn else length, GROUP):
             if begin % BLOCK == 0:
                 draw_block(words + begin * 4, row_id, start + begin, seed)

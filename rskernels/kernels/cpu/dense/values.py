@@ -9,7 +9,7 @@ from rskernels.kernels.cpu.dense.rows import log_entries
 from rskernels.kernels.cpu.dtypes import BF16, F16, F32, F64, NONE
 from rskernels.kernels.layout import Scalar, entry_scalars, wide_dtype
 
-# Of logits: their code, and the dtype of results, and of densities and Ms of entries, with its.
+# By the dtype of logits: its code; the dtype of results, densities and Ms; and the code of that.
 KINDS = {
     torch.float32: (F32, torch.float32, F32),
     torch.float64: (F64, torch.float64, F64),
@@ -19,7 +19,7 @@ KINDS = {
 
 
 def plain_values(density, V, wide, wide_code):
-    """Return the numbers of a density that every entry shares or that is a tensor [V] or [N, V].
+    """Return ``_entry_numbers`` of a density that is a float or a tensor [V] or [N, V].
 
     Returns None of a tensor that a kernel cannot read as it is.
     """
@@ -33,11 +33,10 @@ def plain_values(density, V, wide, wide_code):
 
 
 def entry_values(logits, density, M, log_space, is_mask_only):
-    """Return the logits' layout, densities and Ms as they are addressed, their numbers, and is_log.
+    """Return (layout of the logits, density and M as scalars, their numbers, which are logarithms).
 
-    Of what is addressed there may be copies: the caller names them, so that they live until the
-    kernel returns. Numbers are (address, code, outer, inner and column stride, number), and is_log
-    says of density and of M whether they are logarithms.
+    Scalars may be copies: the caller must hold them until the kernel returns. The numbers of each
+    are (address, code, outer, inner and column stride, number).
     """
     density, M, log_space = _within_float32(density, M, log_space, logits)
     density_is_log = log_space
@@ -84,9 +83,10 @@ def _within_float32(density, M, log_space, logits):
 
 
 def _shared_logs(value, logits, log_space):
-    """Return (densities or Ms, whether they are logarithms); those that all rows share become so.
+    """Return (densities or Ms, whether they are logarithms).
 
-    Each is then taken once, with the bits that the kernel would give it in every row.
+    Where all rows share them, their logarithms are taken here once, to the same bits as the kernel
+    would in every row.
     """
     V = logits.shape[-1]
     if log_space or not isinstance(value, Tensor):

@@ -161,7 +161,7 @@ def _to_rows(rows, packed, left, right, alpha, turn, sums, out):
     rows_kernel[(tiles * triton.cdiv(across, constants["COLUMNS"]),)](
         left_ptr=left.parts, left_step=left.parts.stride(1), left_part=left.parts.stride(0),
         **matrix_arguments("right", right), width=left.width, across=across, alpha=alpha,
-        rows_ptr=packed.rows, count_ptr=packed.length, N=rows.N,
+        rows_ptr=packed.rows, count_ptr=packed.length,
         is_first=int(is_first), is_last=int(is_last), sums_ptr=sums, out_ptr=out,
         PARTS=parts, **constants,
     )  # fmt: skip

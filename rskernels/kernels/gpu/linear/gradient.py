@@ -96,14 +96,14 @@ def band_kernel(
         tl.store(at, value, mask=is_inside)
 
 
-@triton.jit(do_not_specialize=["N", "width", "is_first", "is_last"])
+@triton.jit(do_not_specialize=["width", "is_first", "is_last"])
 def rows_kernel(
     left_ptr, left_step, left_part,  # [PARTS, N, width], rows as packed
     right_ptr, right_step, right_stride,  # [width, across]
     width, across, alpha: tl.float64,
     rows_ptr,  # [N], of which the first ``count`` are written
     count_ptr,  # [1]
-    N, is_first, is_last,
+    is_first, is_last,
     sums_ptr,  # [N, across], rows as packed
     out_ptr,  # [N, across]
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PARTS: tl.constexpr,
