@@ -153,14 +153,12 @@ class _Sums:
         block = block_of(start, min(WIDTH, self.V - start))
         columns = slice(start, start + block.width)
         multiplied = [part.of(block) for part in self.columns]
-        features = {
-            name: pack_features(part[columns], self.dtype)
-            for name, part in self._by_columns().items()
-            if name != "weight" or self.hidden is not None
-        }
         sums = {name: self._sum_of(name, whole[columns]) for name, whole in self.outer.items()}
+        features: dict[str, Tensor] = {}
         for tile, rows in zip(self._tiles(), self.features, strict=True):
             slopes = self._make_slopes(tile, block, multiplied)
+            # After the first product, which has brought the block into the cache as it multiplied.
+            features = features or self._features_of(columns)
             self._add_to_rows(slopes, tile, features, is_first=start == 0)
             beta = 0.0 if tile.start == 0 else 1.0
             for name, total in sums.items():
@@ -227,6 +225,14 @@ class _Sums:
         if self.low_rank_sum is not None and self.product.lora is not None:
             alpha = self.scale * self.product.lora.scale
             add_products(features["B"], slopes, self.low_rank_sum[tile], alpha, beta)
+
+    def _features_of(self, columns: slice) -> dict[str, Tensor]:
+        """Return what the rows' gradients are made of, packed."""
+        return {
+            name: pack_features(part[columns], self.dtype)
+            for name, part in self._by_columns().items()
+            if name != "weight" or self.hidden is not None
+        }
 
     def _tiles(self) -> list[slice]:
         count = self.rows.length
