@@ -31,7 +31,7 @@ compare: $(READY) ## methods against baselines, ten seeds each, half an hour; co
 compare-quick: $(READY) ## the same code in two minutes, too short to conclude anything
 	$(BIN)/rskernels compare --quick --overwrite --jobs 2 --out build/compare
 
-compare-lm: $(READY) ## language models on their own answers, twelve ways, an hour; continues if interrupted
+compare-lm: $(READY) ## language models on their own answers, twelve ways, ninety minutes of a core; continues if interrupted
 	$(BIN)/rskernels compare lm --report docs/results $(ARGS)
 
 off-policy: $(READY) ## what rejection buys on stale rollouts, some minutes; continues if interrupted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -103,9 +104,9 @@ def _tell(name: str, folder: Path, say: Callable[[str], None]) -> None:
 
 
 def rounded(value: Any, digits: int) -> Any:
-    """Return what JSON holds with so many digits of every float."""
+    """Return what JSON holds with so many digits of every float; None of NaN and the infinite."""
     if isinstance(value, float):
-        return float(f"{value:.{digits}g}")
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: rounded(item, digits) for key, item in value.items()}
     return [rounded(item, digits) for item in value] if isinstance(value, list) else value

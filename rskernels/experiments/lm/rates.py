@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rskernels.experiments.lm.methods import GRADIENT, NAMED, RENEWED, ROWS
 from rskernels.experiments.lm.subjects import Subject
 from rskernels.experiments.resumable import Piece
+from rskernels.rsft.errors import CheckpointError
 
 _GRADIENTS = (2.5e-5, 1e-4, 4e-4, 1.6e-3)
 GRID = {ROWS: (3e-4, 1e-3, 3e-3, 1e-2), GRADIENT: _GRADIENTS, RENEWED: _GRADIENTS}
@@ -49,3 +50,28 @@ def rate_of(
     if any(len(scores.get(rate, [])) < len(seeds) for rate in tried):
         return None
     return max(sorted(tried), key=lambda rate: sum(scores[rate]) / len(scores[rate]))
+
+
+def check_rates(
+    runs: Iterable[Piece],
+    trials: Sequence[Piece],
+    grid: Mapping[str, tuple[float, ...]],
+    seeds: range,
+) -> None:
+    """Raise CheckpointError if a run has another learning rate than the trials choose.
+
+    So are those that were made before a trial was, in a folder that has changed since.
+    """
+    chosen: dict[tuple[str, str], float | None] = {}
+    for run in runs:
+        if "lr" not in run:
+            continue
+        of = task, method = run["task"], run["method"]
+        if of not in chosen:
+            chosen[of] = rate_of(trials, task, method, grid, seeds)
+        if chosen[of] not in (None, run["lr"]):
+            raise CheckpointError(
+                f"the run of {method} on {task}, seed {run['seed']}, has the learning rate "
+                f"{run['lr']:g}, where the trials choose {chosen[of]:g}: remove it, or give "
+                "another folder"
+            )

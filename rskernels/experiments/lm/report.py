@@ -27,7 +27,7 @@ from rskernels.experiments.lm.analysis import (
 from rskernels.experiments.lm.figures import draw_courses, draw_trades
 from rskernels.experiments.lm.guide import write_figures
 from rskernels.experiments.lm.methods import BETA, NAMED, family_of
-from rskernels.experiments.lm.rates import rate_of, scores_of
+from rskernels.experiments.lm.rates import check_rates, rate_of, scores_of
 from rskernels.experiments.lm.study import (
     FULL,
     QUICK,
@@ -38,12 +38,13 @@ from rskernels.experiments.lm.study import (
     settings_of,
     trial_name,
 )
-from rskernels.experiments.resumable import Piece
+from rskernels.experiments.resumable import Piece, rounded
 from rskernels.rsft.errors import CheckpointError
 
 STEM = "language"
 FILE = f"{STEM}.md"
 DATA = f"{STEM}.json"
+DIGITS = 6
 EXACT = f"tilt-{BETA:g}"
 REFERENCES = ("rft", EXACT)
 PLAIN = "gradient"
@@ -70,23 +71,26 @@ def write_report(study: Study, size: Size, folder: Path, *, is_quick: bool = Fal
     Raises
     ------
     CheckpointError
-        If the report there is of other settings.
+        If the report there is of other settings, or a run has not the rate that the trials choose.
     """
     folder.mkdir(parents=True, exist_ok=True)
     whole = QUICK if is_quick else FULL
     study, size = _with_kept(study, size, _kept(folder, whole), whole)
     pieces, trials = study
+    check_rates(pieces, trials, size.grid, size.tuned_on)
     tasks = [Runs(pieces, subject) for subject in size.subjects]
     tasks = [runs for runs in tasks if len(runs.methods) > 1]
     draw_courses(tasks, folder / f"{STEM}-courses.png")
     draw_trades(tasks, folder / f"{STEM}-trades.png")
     kept = {
-        "settings": settings_of(size), "tuning": _rounded(trials), "pieces": _rounded(pieces),
-    }  # fmt: skip
+        "settings": settings_of(size),
+        "tuning": rounded(trials, DIGITS),
+        "pieces": rounded(pieces, DIGITS),
+    }
     (folder / DATA).write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
     sections = [
         "# Language models: which answers to train on",
-        _origin(pieces, size, is_quick),
+        _origin(study, size, is_quick),
         words.EXPLAINED.format(**_numbers(size)),
         "## In short",
         words.SHORT,
@@ -171,8 +175,9 @@ def _with_kept(study: Study, size: Size, kept: Study, whole: Size) -> tuple[Stud
     return Study(runs, [trials[name] for name in sorted(trials)]), size
 
 
-def _origin(pieces: Sequence[Piece], size: Size, is_quick: bool) -> str:
-    minutes = sum(piece["seconds"] for piece in pieces) / 60
+def _origin(study: Study, size: Size, is_quick: bool) -> str:
+    pieces = study.runs
+    minutes = sum(piece["seconds"] for piece in (*pieces, *study.trials)) / 60
     wanted = len(size.subjects) * len(size.seeds) * (len(size.methods) + 1)
     text = (
         f"Made by `rskernels compare lm{' --quick' * is_quick}` in {minutes:.0f} minutes of one "
@@ -319,12 +324,3 @@ def _show(interval: Interval, form: str) -> str:
     if math.isnan(interval.half):
         return format(interval.mean, form)
     return f"{interval.mean:{form}} ± {interval.half:{form}}"
-
-
-def _rounded(value: Any) -> Any:
-    """Return what JSON holds with six digits of every number."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -183,6 +183,9 @@ def test_a_method_runs_at_the_rate_of_its_trials(made, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "QUICK", few)
     text = write_report(found, few, tmp_path / "report", is_quick=True).read_text(encoding="utf-8")
     assert f"**{best:.3f} at {expected:g}**" in text
+    stale = [{**of, "lr": 10.0} if of["method"] == "rft" else of for of in found.runs]
+    with pytest.raises(CheckpointError, match="rft on graph, seed 0, has the learning rate 10,"):
+        write_report(found._replace(runs=stale), few, tmp_path / "stale", is_quick=True)
     # From the report alone the trials come back, and with them the rates.
     assert restore(tmp_path / "report", few, tmp_path / "other", is_quick=True) == 9
     again = run_study(few, tmp_path / "other", print, minutes=0.0)
